@@ -1,0 +1,61 @@
+"""`python -m moviegen VERB --config params/5B.yaml [--key.subkey value ...]`: the report's work without notebooks."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from moviegen import config, runs
+from moviegen.parallel import launch
+
+# verb -> (module that does it, what it does); modules are imported when their verb is asked for
+VERBS = {
+    "data": ("moviegen.data.prepare", "`data sample` renders the sample set; `data index` checks and splits the clips"),
+    "tae": ("moviegen.train.tae", "`tae train --phase image|video`; `tae evaluate`: PSNR and SSIM"),
+    "text": ("moviegen.text", "`text encode`: embeddings of every caption"),
+    "precompute": ("moviegen.precompute", "latents of every clip, at every size the stages need"),
+    "train": ("moviegen.train.dit", "`train --stage 1|2|3`: one stage of the transformer"),
+    "sample": ("moviegen.sample", "videos from captions"),
+    "report": ("moviegen.report.run", "every section's notebook, then the HTML"),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line but for the `--key.subkey value` overrides, which `config` reads."""
+    top = argparse.ArgumentParser(prog="python -m moviegen", description=__doc__, allow_abbrev=False)
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    added = {}
+    for verb, (_, help_text) in VERBS.items():
+        added[verb] = verbs.add_parser(verb, help=help_text, allow_abbrev=False)
+        added[verb].add_argument("--config", default="tiny", metavar="FILE", help="a params file, or a scale's name")
+    added["data"].add_argument("action", choices=("sample", "index"))
+    added["tae"].add_argument("action", choices=("train", "evaluate"))
+    added["tae"].add_argument("--phase", choices=("image", "video"), default="video")
+    added["text"].add_argument("action", choices=("encode",))
+    added["train"].add_argument("--stage", type=int, choices=(1, 2, 3), required=True)
+    added["report"].add_argument("--only-html", action="store_true", help="publish what has been run, run nothing")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns the process's exit status."""
+    options, rest = parser().parse_known_args(arguments)
+    try:
+        params = config.load(options.config, config.parse_overrides(rest))
+        module, _ = VERBS[options.verb]
+        if options.verb == "tae" and options.action == "evaluate":
+            module = "moviegen.evaluate"
+        importlib.import_module(module).main(params, options)
+    except (config.ConfigError, runs.RunBusy, launch.JobError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing is left running; the next run goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

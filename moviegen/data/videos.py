@@ -1,0 +1,235 @@
+"""One clip: probe, read, write, resize and crop.
+
+Shapes: T frames, H rows, W columns. On disk and between functions a clip is uint8 (T, H, W, 3) RGB; what models see
+is float32 (3, T, H, W) in [-1, 1]. decord reads where it has a wheel (it seeks, so a few frames of a long clip are
+cheap) and PyAV where it has none; both give the same frames. PyAV writes.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+try:
+    import decord
+except ImportError:  # no aarch64 wheel
+    decord = None
+else:
+    decord.logging.set_level(decord.logging.QUIET)
+
+# One near-transparent setting per codec. One thread: how frames fall to several threads may change the bytes.
+ENCODERS = {
+    "libx264": {"crf": "18", "preset": "veryfast", "threads": "1"},
+    "mpeg4": {"qscale": "3", "flags": "+qscale", "threads": "1"},
+}
+
+
+class BrokenVideo(ValueError):
+    """A file that is missing, is not a video, holds no frame, or has frames that do not decode."""
+
+    def __init__(self, path: Path | str, reason: object) -> None:
+        """Name the file and say what is wrong with it."""
+        super().__init__(f"cannot read video {path}: {reason}")
+        self.path = Path(path)
+        self.reason = str(reason)
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What `probe` measures: decoded frames, their size in pixels, and frames a second (0 when not stated)."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float
+
+
+def probe(path: Path | str) -> VideoInfo:
+    """Decode the whole of `path` and measure it.
+
+    Headers lie (Matroska states no frame count, half-copied files state too many, damage inside shows only when it is
+    decoded), so every frame is decoded: thousands of UCF-101 frames a second, once per data set.
+
+    Raises BrokenVideo when the file is missing, is not a video, holds no frame, or has a damaged frame.
+    """
+    frames = 0
+    with _frames_of(path) as (stream, decoded):
+        for frame in decoded:
+            if frame.is_corrupt:
+                raise BrokenVideo(path, f"frame {frames} is damaged")
+            frames += 1
+            height, width = _size(frame)
+        fps = float(stream.average_rate or stream.guessed_rate or 0)
+    if not frames:
+        raise BrokenVideo(path, "it has 0 frames")
+    return VideoInfo(frames, height, width, fps)
+
+
+def read_frames(path: Path | str, indices: Sequence[int]) -> np.ndarray:
+    """Read the frames `indices`, counted from 0 in presentation order: uint8 (T, H, W, 3) RGB, in the order asked.
+
+    Raises BrokenVideo when the file cannot be decoded, ValueError when no frame is asked for or one is out of range.
+    """
+    if len(indices) == 0:
+        raise ValueError(f"no frame of {path} was asked for")
+    if not Path(path).is_file():
+        raise BrokenVideo(path, "no such file")
+    if decord:
+        try:
+            return _read_decord(path, indices)
+        except (decord.DECORDError, RuntimeError):
+            pass  # broken, or filmed sideways, which decord 0.6 cannot read: PyAV has the last word
+    return _read_pyav(path, indices)
+
+
+def _read_decord(path: Path | str, indices: Sequence[int]) -> np.ndarray:
+    reader = decord.VideoReader(str(path), num_threads=1)
+    _check_indices(path, indices, len(reader))
+    return reader.get_batch(list(indices)).asnumpy()
+
+
+def _read_pyav(path: Path | str, indices: Sequence[int]) -> np.ndarray:
+    """Decode from the start up to the last frame asked for: exact for any file, timestamps are never trusted."""
+    wanted, last, images, count = set(indices), max(indices), {}, 0
+    with _frames_of(path) as (_, decoded):
+        for frame in decoded:
+            if count in wanted:
+                images[count] = _upright(frame)
+            count += 1
+            if count > last:
+                break
+    _check_indices(path, indices, count)
+    return np.stack([images[index] for index in indices])
+
+
+def _check_indices(path: Path | str, indices: Sequence[int], frames: int) -> None:
+    for index in indices:
+        if not 0 <= index < frames:
+            raise ValueError(f"{path} has {frames} frames: there is no frame {index}")
+
+
+@contextmanager
+def _frames_of(path: Path | str) -> Iterator[tuple[av.VideoStream, Iterator[av.VideoFrame]]]:
+    """Open the first video stream of `path` and its frames in presentation order; decoding errors: BrokenVideo."""
+    if not Path(path).is_file():
+        raise BrokenVideo(path, "no such file")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise BrokenVideo(path, "it has no video stream")
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1
+            yield stream, container.decode(stream)
+    except (av.FFmpegError, OSError) as error:
+        raise BrokenVideo(path, error) from error
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    """RGB (H, W, 3) turned the way a player shows it: telephones film sideways and store the turn as metadata."""
+    return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+
+
+def _size(frame: av.VideoFrame) -> tuple[int, int]:
+    """Height and width as shown."""
+    return (frame.width, frame.height) if frame.rotation % 180 else (frame.height, frame.width)
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """Give a temporary name beside `path` to write to; it becomes `path` on success and disappears on failure."""
+    path = Path(path)
+    temporary = path.with_name(
+        f".{path.stem}.{os.getpid()}{path.suffix}"
+    )  # suffix kept: writers read the format off it
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_video(path: Path | str, frames: np.ndarray, fps: float, codec: str = "libx264") -> None:
+    """Encode uint8 (T, H, W, 3) RGB at `fps`, 4:2:0; the same frames always give the same bytes.
+
+    `libx264` (mp4, mov, mkv) plays in a browser and starts before it is downloaded; `mpeg4` is the Xvid of UCF-101's
+    avi files. Raises ValueError for another codec, other frames, or an odd size, which 4:2:0 cannot hold.
+    """
+    if codec not in ENCODERS:
+        raise ValueError(f"codec {codec!r} is not one of {sorted(ENCODERS)}")
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
+        raise ValueError(f"{path}: frames must be uint8 (T, H, W, 3) with T > 0, not {frames.dtype} {frames.shape}")
+    height, width = frames.shape[1:3]
+    if height % 2 or width % 2:
+        raise ValueError(f"{path}: {width}x{height} is odd; H.264 and Xvid need even width and height")
+    # bitexact: the file names no library version and no time of writing
+    muxer = {"fflags": "+bitexact"} | ({"movflags": "+faststart"} if Path(path).suffix in {".mp4", ".mov"} else {})
+    with replacing(path) as temporary, av.open(str(temporary), "w", options=muxer) as container:
+        stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=ENCODERS[codec])
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        if codec == "mpeg4" and Path(path).suffix == ".avi":
+            stream.codec_context.codec_tag = "XVID"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def write_image(path: Path | str, frame: np.ndarray) -> None:
+    """Save uint8 (H, W, 3) RGB in the format the suffix names (.png: lossless)."""
+    with replacing(path) as temporary:
+        Image.fromarray(frame).save(temporary)
+
+
+def resize_and_crop(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scale uint8 (T, H, W, 3) to just cover height x width, keep the centre: float32 (3, T, height, width), [-1, 1].
+
+    The aspect ratio is kept; a clip that already has the size passes unchanged.
+    """
+    return _resample(frames, height, width, _cover(frames, height, width), 0.5, 0.5)
+
+
+def random_resized_crop(frames: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """Crop at a random position and a scale between just-covering and native pixels, the same in every frame.
+
+    uint8 (T, H, W, 3) -> float32 (3, T, height, width) in [-1, 1]. Never scales up more than covering needs.
+    """
+    cover = _cover(frames, height, width)
+    return _resample(frames, height, width, rng.uniform(cover, max(cover, 1.0)), rng.random(), rng.random())
+
+
+def _cover(frames: np.ndarray, height: int, width: int) -> float:
+    """The smallest scale at which the frames cover height x width."""
+    return max(height / frames.shape[1], width / frames.shape[2])
+
+
+def _resample(frames: np.ndarray, height: int, width: int, scale: float, x: float, y: float) -> np.ndarray:
+    """Take height x width pixels at `scale`; x, y in [0, 1] place the window from left/top to right/bottom."""
+    rows, columns = min(height / scale, frames.shape[1]), min(width / scale, frames.shape[2])
+    left, top = x * (frames.shape[2] - columns), y * (frames.shape[1] - rows)
+    box = (left, top, left + columns, top + rows)
+    resized = [Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC, box) for frame in frames]
+    video = np.stack(resized).transpose(3, 0, 1, 2).astype(np.float32)
+    return np.ascontiguousarray(video / np.float32(127.5) - np.float32(1))
+
+
+def to_uint8(video: np.ndarray) -> np.ndarray:
+    """float (3, T, H, W) in [-1, 1], clipped and rounded -> uint8 (T, H, W, 3); the inverse of reading."""
+    return np.rint((np.clip(video, -1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 3, 0)
+
+
+def clip_indices(num_frames: int, length: int, stride: int = 1, rng: np.random.Generator | None = None) -> list[int]:
+    """`length` frame numbers, `stride` apart: the centre of the clip, or a random window with `rng`.
+
+    Raises ValueError when the clip has fewer frames than the window spans.
+    """
+    span = (length - 1) * stride + 1
+    if num_frames < span:
+        raise ValueError(f"a clip of {num_frames} frames is too short: {length} frames {stride} apart need {span}")
+    spare = num_frames - span
+    start = spare // 2 if rng is None else int(rng.integers(spare + 1))
+    return list(range(start, start + span, stride))

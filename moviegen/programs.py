@@ -1,0 +1,152 @@
+"""The road from clips to generated videos: which program makes what, from which parameters, after which others.
+
+    data ──┬── tae-image ── tae-video ──┬── tae-evaluation
+           │                            └── latents ──┐
+           └── text ──────────────────────────────────┴── stage1 ── stage2 ── stage3 ── sample
+
+A program's fingerprint covers all that decides its result: the parameters it reads, the code it imports, the locked
+environment, and the fingerprints of the programs before it. Equal fingerprint, equal result: nothing is run twice.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grimp
+
+from moviegen.config import Params, nearest, project_root
+
+VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program of the road; `arguments` follow `python -m moviegen`."""
+
+    name: str
+    arguments: tuple[str, ...]
+    module: str
+    upstream: tuple[str, ...]
+    reads: tuple[str, ...]
+    distributed: bool = False
+    stage: int | None = None
+
+    def parameters(self, params: Params) -> dict[str, Any]:
+        """The parameters that decide this program's result."""
+        values: dict[str, Any] = {"seed": params.seed}
+        for name in self.reads:
+            node: Any = params.model_dump(mode="json")
+            for key in name.split("."):
+                node = node[key]
+            values[name] = node
+        if self.name in ("data", "latents"):
+            values["views"] = [recipe.dataset.model_dump(mode="json") for recipe in params.recipes.values()]
+        if self.stage:
+            values["recipe"] = params.recipes[self.stage].model_dump(mode="json")
+            values["dit"] = params.dit_config(self.stage).model_dump(mode="json")
+        if self.name == "sample":
+            values["dit"] = params.dit_config(3).model_dump(mode="json")
+        return values
+
+
+def _stage(stage: int) -> Program:
+    before = (f"stage{stage - 1}",) if stage > 1 else ()
+    return Program(
+        name=f"stage{stage}",
+        arguments=("train", "--stage", str(stage)),
+        module="moviegen.train.dit",
+        upstream=("latents", "text", *before),
+        reads=("launch.device", "launch.worker_num"),
+        distributed=True,
+        stage=stage,
+    )
+
+
+_ALL = (
+    Program("data", ("data", "index"), "moviegen.data.prepare", (), ("data", "tae.video.frames", "tae.evaluation")),
+    Program("tae-image", ("tae", "train", "--phase", "image"), "moviegen.train.tae", ("data",),
+            ("tae.model", "tae.loss", "tae.image", "tae.vae_checkpoint")),
+    Program("tae-video", ("tae", "train", "--phase", "video"), "moviegen.train.tae", ("data", "tae-image"),
+            ("tae.model", "tae.loss", "tae.video")),
+    Program("tae-evaluation", ("tae", "evaluate"), "moviegen.evaluate", ("data", "tae-image", "tae-video"),
+            ("tae.model", "tae.evaluation")),
+    Program("text", ("text", "encode"), "moviegen.text", ("data",), ("text",)),
+    Program("latents", ("precompute",), "moviegen.precompute", ("data", "tae-video"), ("tae.model",)),
+    _stage(1),
+    _stage(2),
+    _stage(3),
+    Program("sample", ("sample",), "moviegen.sample", ("data", "tae-video", "latents", "text", "stage3"),
+            ("tae.model", "sample")),
+)  # fmt: skip
+PROGRAMS: dict[str, Program] = {program.name: program for program in _ALL}
+
+
+def find(name: str) -> Program:
+    """The program called `name`; KeyError with the nearest name otherwise."""
+    if name not in PROGRAMS:
+        raise KeyError(f"no program {name!r}{nearest(name, PROGRAMS)}")
+    return PROGRAMS[name]
+
+
+def fingerprint(params: Params, name: str) -> str:
+    """16 hexadecimal digits over all that decides a program's result."""
+    program = find(name)
+    parts = {
+        "parameters": program.parameters(params),
+        "code": code_hash(program.module),
+        "environment": file_hash(project_root() / "requirements.lock"),
+        "upstream": {upstream: fingerprint(params, upstream) for upstream in program.upstream},
+    }
+    if name == "data":
+        parts["files"] = folder_listing(params.data.root)
+    return digest(parts)
+
+
+def digest(value: Any) -> str:
+    """16 hexadecimal digits of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def file_hash(path: Path) -> str:
+    """16 hexadecimal digits of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+@functools.cache
+def _import_graph() -> grimp.ImportGraph:
+    return grimp.build_graph("moviegen", cache_dir=None)
+
+
+@functools.cache
+def code_hash(module: str) -> str:
+    """Hash of the syntax trees of a module and of every module of the package it imports, directly or not.
+
+    Comments and formatting do not count: they cannot change a result.
+    """
+    graph = _import_graph()
+    sources: Mapping[str, str] = {
+        name: ast.dump(ast.parse(_source(name).read_text()))
+        for name in sorted({module, *graph.find_upstream_modules(module)})
+    }
+    return digest(sources)
+
+
+def folder_listing(root: str) -> list[tuple[str, int, int]]:
+    """Name, size and time of every video and CSV below a data folder; they stand for their content."""
+    if not root:
+        return []
+    folder = Path(root).expanduser()
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in (*VIDEO_SUFFIXES, ".csv"))
+    return sorted((str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+
+
+def _source(module: str) -> Path:
+    path = Path(__file__).parent.parent.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
