@@ -19,3 +19,5 @@ paper section                 file
 
 Importing the package imports nothing heavy: MindSpore is loaded by `moviegen.device` alone.
 """
+
+from moviegen import device  # noqa: F401 - prepares the environment before any module below imports MindSpore

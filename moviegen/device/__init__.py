@@ -1,0 +1,60 @@
+"""The one seam between CPU and Ascend: nothing else in the package asks which device it is on.
+
+Importing this module prepares the environment and must come before MindSpore is imported; `moviegen/__init__.py` sees to
+it. MindSpore itself is imported by `attention`, `collectives` and `start`, never here at the top: the report and the
+notebooks import this module and stay free of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+# oneDNN 3.10, which MindSpore 2.9 and 2.10 bundle, has no AVX-512 kernel for 3x3 and 1-D convolutions and falls to its
+# reference loop, about 100 times slower. Its AVX2 kernels are the fast ones, also on AVX-512 machines. Matrix products
+# lose a little by it (ARCHITECTURE.md has the ratios).
+CPU_ENVIRONMENT = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+# Compile skew, saving on rank 0 and validation make one rank late by more than the 10 s a CPU collective waits.
+COMMON_ENVIRONMENT = {"GLOG_v": "3", "MS_CPU_COMM_OP_TIMEOUT": "600"}
+
+
+def accelerators() -> int:
+    """How many Ascend cards this machine has."""
+    return len([path for path in Path("/dev").glob("davinci*") if path.name.removeprefix("davinci").isdigit()])
+
+
+def target() -> str:
+    """`Ascend` where a card is present, else `CPU`."""
+    return "Ascend" if accelerators() else "CPU"
+
+
+def prepare_environment() -> None:
+    """Sets what MindSpore reads once, when it is imported; a value already set by the user is kept.
+
+    Raises:
+        ImportError: MindSpore was imported first, without these settings.
+    """
+    wanted = COMMON_ENVIRONMENT | (CPU_ENVIRONMENT if target() == "CPU" else {})
+    if target() == "CPU" and "mindspore" in sys.modules and "ONEDNN_MAX_CPU_ISA" not in os.environ:
+        raise ImportError(
+            "mindspore was imported before moviegen: convolutions would run about 100 times slower on this CPU. "
+            "Import moviegen first, or set ONEDNN_MAX_CPU_ISA=AVX2"
+        )
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+
+
+def start(seed: int, jit_level: str = "O1", max_device_memory: str = "59GB") -> None:
+    """Chooses the device and graph mode for this process, and seeds weight initialisation."""
+    import mindspore as ms
+
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_device(target())
+    if target() == "Ascend":
+        ms.set_context(jit_config={"jit_level": jit_level})
+        ms.runtime.set_memory(max_size=max_device_memory)
+    ms.set_seed(seed)
+
+
+prepare_environment()

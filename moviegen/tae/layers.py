@@ -1,0 +1,199 @@
+"""Layers of the Temporal Autoencoder (paper 3.1.1; original report, "Key design & implementation").
+
+Inside the network a video is a stack of frames, (B*T, C, H, W): spatial layers see ordinary images, and a temporal
+convolution is one 1x1 convolution over the concatenated channels of neighbouring frames. So no layer ever transposes the
+video, and replicate padding is a matter of which frame stands in for the missing one.
+"""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, nn, ops
+from mindspore.common.initializer import initializer
+
+from moviegen.device.attention import Attention
+from moviegen.device.norms import GroupNorm
+
+
+def unfold_time(x: ms.Tensor, num_frames: int) -> ms.Tensor:
+    """(B*T, C, H, W) -> (B, T, C, H, W)."""
+    return x.reshape(-1, num_frames, x.shape[1], x.shape[2], x.shape[3])
+
+
+def fold_time(x: ms.Tensor) -> ms.Tensor:
+    """(B, T, C, H, W) -> (B*T, C, H, W)."""
+    return x.reshape(-1, x.shape[2], x.shape[3], x.shape[4])
+
+
+def conv2d(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Conv2d:
+    """A stride-1 convolution that keeps H and W."""
+    return nn.Conv2d(
+        in_channels, out_channels, kernel, pad_mode="pad", padding=(kernel - 1) // 2, has_bias=True, bias_init="zeros"
+    )
+
+
+class TemporalConv(nn.Cell):
+    """1-D convolution over time with `centric` initialisation: it starts as the identity (original report, Conv2.5d).
+
+    Args:
+        channels: C in and out.
+        kernel: 3, or 1 as in the shortcut convolutions.
+        stride: 2 keeps frames 0, 2, 4 ... : T -> ceil(T / 2).
+        padding: `replicate` repeats the border frame, `zeros` puts black there.
+    """
+
+    def __init__(self, channels: int, kernel: int = 3, stride: int = 1, padding: str = "replicate") -> None:
+        super().__init__()
+        centric = np.zeros((channels, channels, 1, kernel), np.float32)
+        centric[np.arange(channels), np.arange(channels), 0, kernel // 2] = 1
+        self.weight = Parameter(ms.Tensor(centric))
+        self.bias = Parameter(initializer("zeros", (channels,), ms.float32))
+        self.channels, self.kernel, self.stride, self.padding = channels, kernel, stride, padding
+        self.conv = ops.Conv2D(channels, 1)
+        self.bias_add = ops.BiasAdd()
+
+    def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
+        """(B*T, C, H, W) -> (B*ceil(T/stride), C, H, W)."""
+        weight = self.weight.astype(x.dtype)
+        if self.kernel == 1:
+            return self._mix(x, weight)
+        if num_frames == 1 and self.padding == "replicate":
+            return self._mix(x, weight.sum(-1, keepdims=True))
+        video = unfold_time(x, num_frames)
+        before, after = video[:, :1], video[:, -1:]
+        if self.padding == "zeros":
+            before, after = ops.zeros_like(before), ops.zeros_like(after)
+        padded = ops.concat((before, video, after), 1)
+        last = num_frames + 2
+        taps = tuple(padded[:, tap : last - 2 + tap : self.stride] for tap in range(3))
+        weight = weight.transpose(0, 3, 1, 2).reshape(self.channels, 3 * self.channels, 1, 1)
+        return self._mix(fold_time(ops.concat(taps, 2)), weight)
+
+    def _mix(self, x: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
+        return self.bias_add(self.conv(x, weight), self.bias.astype(x.dtype))
+
+
+class Conv2_5D(nn.Cell):
+    """A spatial convolution followed by a temporal one."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.conv_spat = conv2d(in_channels, out_channels, kernel)
+        self.conv_temp = TemporalConv(out_channels, kernel)
+
+    def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
+        return self.conv_temp(self.conv_spat(x), num_frames)
+
+
+class SpatialDownsample(nn.Cell):
+    """(N, C, H, W) -> (N, C, H/2, W/2); pads right and bottom only, as the SD3.5 VAE does."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            channels, channels, 3, stride=2, pad_mode="pad", padding=(0, 1, 0, 1), has_bias=True, bias_init="zeros"
+        )
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return self.conv(x)
+
+
+class TemporalDownsample(nn.Cell):
+    """T -> ceil(T / 2) by a strided convolution (paper: "strided convolution with a stride of 2")."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = TemporalConv(channels, stride=2)
+
+    def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
+        return self.conv(x, num_frames)
+
+
+class SpatialUpsample(nn.Cell):
+    """(N, C, H, W) -> (N, C, 2H, 2W): nearest neighbour, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = conv2d(channels, channels)
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        frames, channels, height, width = x.shape
+        doubled = ops.interpolate(x, size=(2 * height, 2 * width), mode="nearest")
+        return self.conv(doubled)
+
+
+class TemporalUpsample(nn.Cell):
+    """T -> 2T: every frame twice, then a convolution (paper: "nearest-neighbor interpolation followed by convolution")."""
+
+    def __init__(self, channels: int, padding: str) -> None:
+        super().__init__()
+        self.conv = TemporalConv(channels, padding=padding)
+
+    def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
+        video = x.reshape(-1, 1, x.shape[1], x.shape[2], x.shape[3])
+        return self.conv(fold_time(ops.concat((video, video), 1)), 2 * num_frames)
+
+
+class ResnetBlock(nn.Cell):
+    """Two normalised convolutions beside a shortcut."""
+
+    def __init__(self, in_channels: int, out_channels: int, num_groups: int) -> None:
+        super().__init__()
+        self.norm1 = GroupNorm(num_groups, in_channels)
+        self.conv1 = Conv2_5D(in_channels, out_channels)
+        self.norm2 = GroupNorm(num_groups, out_channels)
+        self.conv2 = Conv2_5D(out_channels, out_channels)
+        self.has_projection = in_channels != out_channels
+        if self.has_projection:
+            self.nin_shortcut = Conv2_5D(in_channels, out_channels, kernel=1)
+
+    def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
+        hidden = self.conv1(ops.silu(self.norm1(x, num_frames)), num_frames)
+        hidden = self.conv2(ops.silu(self.norm2(hidden, num_frames)), num_frames)
+        if self.has_projection:
+            x = self.nin_shortcut(x, num_frames)
+        return x + hidden
+
+
+class SpatialAttention(nn.Cell):
+    """Single-head attention over the positions of each frame."""
+
+    def __init__(self, channels: int, num_groups: int) -> None:
+        super().__init__()
+        self.norm = GroupNorm(num_groups, channels)
+        self.q = conv2d(channels, channels, 1)
+        self.k = conv2d(channels, channels, 1)
+        self.v = conv2d(channels, channels, 1)
+        self.proj_out = conv2d(channels, channels, 1)
+        self.attention = Attention(1, channels)
+
+    def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
+        normed = self.norm(x, num_frames)
+        mixed = self.attention(self._tokens(self.q(normed)), self._tokens(self.k(normed)), self._tokens(self.v(normed)))
+        return x + self.proj_out(mixed.reshape(x.shape[0], -1, x.shape[1]).swapaxes(1, 2).reshape(x.shape))
+
+    def _tokens(self, x: ms.Tensor) -> ms.Tensor:
+        """(N, C, H, W) -> (N, 1, H*W, C)."""
+        return x.reshape(x.shape[0], 1, x.shape[1], -1).swapaxes(2, 3)
+
+
+class TemporalAttention(nn.Cell):
+    """Single-head attention over the frames at each position; starts as the identity (zero output projection)."""
+
+    def __init__(self, channels: int, num_groups: int) -> None:
+        super().__init__()
+        self.norm = GroupNorm(num_groups, channels)
+        self.to_q = nn.Dense(channels, channels)
+        self.to_k = nn.Dense(channels, channels)
+        self.to_v = nn.Dense(channels, channels)
+        self.proj_out = nn.Dense(channels, channels, weight_init="zeros", bias_init="zeros")
+        self.attention = Attention(1, channels)
+
+    def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
+        _, channels, height, width = x.shape
+        video = unfold_time(self.norm(x, num_frames), num_frames).transpose(0, 3, 4, 1, 2)
+        tokens = video.reshape(-1, 1, num_frames, channels)
+        mixed = self.proj_out(self.attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)))
+        mixed = mixed.reshape(-1, height, width, num_frames, channels).transpose(0, 3, 4, 1, 2)
+        return x + fold_time(mixed)
