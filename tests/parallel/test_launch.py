@@ -1,0 +1,347 @@
+"""Jobs of tiny workers: what they report arrives, what they do wrong is named, and nothing of them stays behind."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+
+from moviegen.parallel import launch, watch, worker
+
+DEADLINE = 60  # seconds a waiting loop may take before the test fails
+
+
+@pytest.fixture
+def make_job(tmp_path):
+    """Return a function that makes a job of a worker program's source; any left-over process fails the test."""
+    log_dir = tmp_path / f"logs-{uuid.uuid4().hex}"  # part of every command line of the job, even that of its `tail`s
+
+    def make(source, workers=1, **fields):
+        (tmp_path / "tiny_worker.py").write_text(PRELUDE + textwrap.dedent(source))
+        return launch.Job(
+            command=("python", "-m", "tiny_worker", str(log_dir)),
+            log_dir=log_dir,
+            worker_num=workers,
+            local_worker_num=workers,
+            environment={"PYTHONPATH": str(tmp_path), "PYTHONUNBUFFERED": "1"},
+            metrics=tmp_path / "metrics.jsonl",
+            **fields,
+        )
+
+    yield make
+    left = processes_of(log_dir)
+    for process in left:
+        process.kill()
+    assert left == []
+
+
+PRELUDE = """
+import json, os, pathlib, signal, sys, time
+from moviegen.parallel.worker import rank_name, supervised
+rank, folder = rank_name(), pathlib.Path(sys.argv[1]).parent
+if rank != "scheduler":
+    (folder / f"ready_{rank}").touch()
+def progress(**record):
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(record) + "\\n")
+"""
+
+
+def processes_of(log_dir):
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(log_dir.name in argument for argument in process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            pass  # gone in between
+    return found
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+# --- the command ---------------------------------------------------------------------------------------------------
+
+
+def test_command_is_spelled_like_the_original_reports_stage_1():
+    program = ("python", "-m", "moviegen", "train", "--config", "params/5B.yaml", "--stage", "1")
+    job = launch.Job(program, Path("output/stage1"), worker_num=8, local_worker_num=8, master_port=8200, bind_core=True)
+    assert launch.msrun_command(job) == [
+        "msrun",
+        "--bind_core=True",
+        "--master_port=8200",
+        "--worker_num=8",
+        "--local_worker_num=8",
+        "--log_dir=output/stage1",
+        "--join=True",
+        "--cluster_time_out=300",
+        *program,
+    ]
+
+
+def test_two_hosts_get_a_command_each():
+    job = launch.Job(
+        ("python", "-m", "moviegen", "train", "--valid.dataset", ""),
+        Path("logs"),
+        worker_num=16,
+        local_worker_num=8,
+        master_addr="10.0.0.1",
+        master_port=8200,
+        environment={"ASCEND_RT_VISIBLE_DEVICES": "0,1", "GLOG_v": "2"},
+    )
+    first, second = launch.host_commands(job)
+    assert "--master_addr=10.0.0.1 --node_rank=0 \\\npython -m moviegen train --valid.dataset ''" in first
+    assert first.replace("--node_rank=0", "--node_rank=1") == second
+    assert "export ASCEND_RT_VISIBLE_DEVICES=0,1\n" in first
+    assert re.findall("export GLOG_v=(.)", first) == ["2"]
+
+
+def test_one_worker_needs_no_msrun():
+    job = launch.Job(("python", "-m", "moviegen", "plan"), Path("logs"))
+    (command,) = launch.host_commands(job)
+    assert command.splitlines()[-1] == "python -m moviegen plan"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"command": (sys.executable, "-m", "x")}, "must start with 'python'"),
+        ({"worker_num": 3, "local_worker_num": 2}, "worker_num = 3 is not a multiple of local_worker_num = 2"),
+        ({"node_rank": 1}, "node_rank = 1 is not one of the 1 hosts"),
+        ({"worker_num": 2}, "needs a master_port"),
+    ],
+)
+def test_impossible_jobs_are_refused(fields, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        launch.Job(**{"command": ("python",), "log_dir": Path("logs"), **fields})
+
+
+# --- the port ------------------------------------------------------------------------------------------------------
+
+
+def test_a_free_port_is_chosen():
+    job = launch.with_port(launch.Job(("python",), Path("logs"), worker_num=2, local_worker_num=2))
+    with socket.create_server(("127.0.0.1", job.master_port)):
+        assert f"--master_port={job.master_port}" in launch.msrun_command(job)
+
+
+def test_a_taken_port_is_refused_by_its_number(make_job):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(launch.PortTakenError, match=f"master_port {port} is in use"):
+            launch.run(make_job("", workers=2, master_port=port))
+
+
+# --- the pieces ----------------------------------------------------------------------------------------------------
+
+
+def test_tail_waits_for_half_written_lines_and_follows_a_cut(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("old\n")
+    tail = watch.Tail(path)
+    with path.open("a") as file:
+        file.write("one\ntw")
+    assert tail.new_lines() == ["one"]
+    with path.open("a") as file:
+        file.write("o\n")
+    assert tail.new_lines() == ["two"]
+    path.write_text("old\n")
+    assert tail.new_lines() == []
+    with path.open("a") as file:
+        file.write("two again\n")
+    assert tail.new_lines() == ["two again"]
+
+
+def test_report_errors_leaves_the_traceback_and_raises(tmp_path):
+    with pytest.raises(ZeroDivisionError), worker.report_errors(tmp_path, "3"):
+        1 / 0  # noqa: B018
+    (report,) = tmp_path.iterdir()
+    assert report.name == "error_3.txt"
+    assert "ZeroDivisionError: division by zero" in report.read_text()
+
+
+def test_the_scheduler_is_not_rank_0(monkeypatch):
+    monkeypatch.setenv("RANK_ID", "0")
+    assert worker.rank_name() == "0"
+    monkeypatch.setenv("MS_ROLE", "MS_SCHED")
+    assert worker.rank_name() == "scheduler"
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(3, "ended with exit code 3"), (-9, "was killed by SIGKILL"), (139, "was killed by SIGSEGV")],
+)
+def test_exit_codes_in_words(code, words):
+    assert watch.how_it_ended(code).startswith(words)
+
+
+# --- one worker, started directly ----------------------------------------------------------------------------------
+
+
+def test_progress_arrives_and_a_new_attempt_forgets_the_old_one(make_job):
+    seen = []
+    job = make_job("progress(step=1, loss=0.5)\nprint('hello', os.environ.get('MS_ROLE'))")
+    job.log_dir.mkdir()
+    (job.log_dir / "error_0.txt").write_text("of an earlier attempt")
+    job.log("0").write_text("earlier")
+    job.metrics.write_text(json.dumps({"step": 0}) + "\n")
+    launch.run(job, seen.append)
+    assert seen == [{"step": 1, "loss": 0.5}]
+    assert job.log("0").read_text() == "hello None\n"
+    assert (job.log_dir / "worker_0.log.1").read_text() == "earlier"
+
+
+def test_a_single_worker_that_exits_shows_its_log(make_job):
+    job = make_job("print('--stepz is unknown')\nsys.exit(2)")
+    with pytest.raises(launch.WorkerError, match="worker 0 ended with exit code 2") as error:
+        launch.run(job)
+    assert "--stepz is unknown" in str(error.value)
+    assert str(job.log("0")) in str(error.value)
+
+
+def test_a_failing_callback_ends_the_job(make_job):
+    def fail(record):
+        raise OSError(f"no place for {record}")
+
+    with pytest.raises(OSError, match="no place for"):
+        launch.run(make_job("progress(step=1)\ntime.sleep(600)"), fail)
+
+
+def test_what_a_worker_leaves_behind_is_ended_too(make_job):
+    job = make_job("""
+        import subprocess
+        sleep = [sys.executable, "-c", "import time; time.sleep(600)", sys.argv[1]]
+        subprocess.Popen(sleep, start_new_session=True)
+        """)
+    launch.run(job)
+
+
+def test_a_stalled_job_ends_and_shows_where_it_was(make_job):
+    job = make_job("""
+        def wait_for_nobody():
+            progress(step=1)
+            time.sleep(600)
+        with supervised():
+            wait_for_nobody()
+        """)
+    with pytest.raises(launch.StalledJobError, match=r"no new line in .*metrics\.jsonl for 3 s") as error:
+        launch.run(job, stall_timeout=3)
+    assert "wait_for_nobody" in str(error.value)
+
+
+# --- two workers under msrun ---------------------------------------------------------------------------------------
+
+
+def test_two_workers_train_together(make_job):
+    seen = []
+    job = make_job(
+        """
+        with supervised():
+            import mindspore as ms
+            from mindspore import communication, ops
+            ms.set_device("CPU")
+            communication.init()
+            total = ops.AllReduce()(ms.Tensor([float(rank) + 1]))
+            if rank == "0":
+                progress(step=1, total=total.asnumpy().item())
+            ops.AllReduce()(total).asnumpy()  # leave together
+        """,
+        workers=2,
+    )
+    launch.run(job, seen.append)
+    assert seen == [{"step": 1, "total": 3.0}]
+
+
+def test_a_worker_that_raises_is_shown(make_job):
+    job = make_job(
+        """
+        with supervised():
+            if rank == "1":
+                raise ValueError("no clip fits the batch")
+            time.sleep(600)
+        """,
+        workers=2,
+    )
+    with pytest.raises(launch.WorkerError, match="worker 1 failed") as error:
+        launch.run(job)
+    assert error.value.rank == "1"
+    assert "ValueError: no clip fits the batch" in str(error.value)
+    assert str(job.log_dir / "worker_1.log") in str(error.value)
+
+
+def test_a_worker_that_is_killed_is_named_with_its_last_words(make_job):
+    job = make_job(
+        """
+        if rank == "1":
+            print("allocating 59GB")
+            time.sleep(2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(600)
+        """,
+        workers=2,
+    )
+    with pytest.raises(launch.WorkerError, match="worker 1 was killed by SIGKILL") as error:
+        launch.run(job)
+    assert "allocating 59GB" in str(error.value)
+
+
+# --- the launcher itself ends --------------------------------------------------------------------------------------
+
+
+PARENT = """
+import signal, sys
+from pathlib import Path
+from moviegen.parallel.launch import Job, run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may have it ignored
+log_dir, path, workers = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+command = ("python", "-m", "tiny_worker", str(log_dir))
+try:
+    run(Job(command, log_dir, worker_num=workers, local_worker_num=workers, environment={"PYTHONPATH": path}))
+except KeyboardInterrupt:
+    sys.exit("KeyboardInterrupt arrived")
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGKILL, 2), (signal.SIGKILL, 1), (signal.SIGTERM, 1), (signal.SIGINT, 1)]
+)
+def test_nothing_outlives_the_launcher(make_job, tmp_path, number, workers):
+    job = make_job("time.sleep(600)", workers)  # unsupervised workers: the guard alone must find them
+    arguments = [sys.executable, "-c", PARENT, str(job.log_dir), str(tmp_path), str(workers)]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as parent:
+        wait_for(lambda: all((tmp_path / f"ready_{rank}").exists() for rank in range(workers)))
+        parent.send_signal(number)
+        _, errors = parent.communicate(timeout=DEADLINE)
+    if number == signal.SIGINT:
+        assert "KeyboardInterrupt arrived" in errors
+    else:
+        assert parent.returncode == -number
+    wait_for(lambda: not processes_of(job.log_dir))
+
+
+def test_workers_die_with_an_msrun_that_is_killed(make_job, tmp_path):
+    """The kernel's part, without a guard: as when someone kills an msrun typed by hand."""
+    job = make_job("with supervised():\n    print('supervised', flush=True)\n    time.sleep(600)")
+    job.log_dir.mkdir()
+    parent = f"import subprocess; subprocess.run(['python', '-m', 'tiny_worker', {str(job.log_dir)!r}])"
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, **job.environment, "PATH": path, "MS_ROLE": "MS_WORKER"}
+    arguments = [sys.executable, "-c", parent]
+    with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "supervised\n"
+        process.kill()
+    wait_for(lambda: not processes_of(job.log_dir))
