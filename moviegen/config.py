@@ -42,10 +42,11 @@ class TAEConfig(Group):
     num_res_blocks: int = Field(2, gt=0)
     latent_channels: int = Field(16, gt=0)
     num_groups: int = Field(32, gt=0, description="groups of every GroupNorm")
+    is_temporal: bool = Field(True, description="False: the image autoencoder that is inflated")
     temporal_upsample_padding: Literal["replicate", "zeros"] = Field(
         "replicate", description="the original report says replicate; the published weights were trained with zeros"
     )
-    scaling_factor: float = 1.5305
+    scaling_factor: float = Field(1.5305, gt=0, description="latents are normalised to (z - shift) * scaling")
     shift_factor: float = 0.0609
 
     @model_validator(mode="after")

@@ -23,9 +23,14 @@ except ImportError:  # no aarch64 wheel
 else:
     decord.logging.set_level(decord.logging.QUIET)
 
-# One near-transparent setting per codec. One thread: how frames fall to several threads may change the bytes.
+# One near-transparent setting per codec that repeats its bytes: one thread, and nothing decided by x264's lookahead,
+# whose SIMD code gives other costs from run to run (x264 in PyAV 18; its plain C code does not).
 ENCODERS = {
-    "libx264": {"crf": "18", "preset": "veryfast", "threads": "1"},
+    "libx264": {
+        "crf": "18",
+        "preset": "veryfast",
+        "x264-params": "threads=1:no-mbtree=1:b-adapt=0:scenecut=0:weightp=0",
+    },
     "mpeg4": {"qscale": "3", "flags": "+qscale", "threads": "1"},
 }
 
@@ -96,13 +101,14 @@ def _read_decord(path: Path | str, indices: Sequence[int]) -> np.ndarray:
 
 def _read_pyav(path: Path | str, indices: Sequence[int]) -> np.ndarray:
     """Decode from the start up to the last frame asked for: exact for any file, timestamps are never trusted."""
-    wanted, last, images, count = set(indices), max(indices), {}, 0
+    missing, images, count = set(indices), {}, 0
     with _frames_of(path) as (_, decoded):
         for frame in decoded:
-            if count in wanted:
+            if count in missing:
                 images[count] = _upright(frame)
+                missing.remove(count)
             count += 1
-            if count > last:
+            if not missing:
                 break
     _check_indices(path, indices, count)
     return np.stack([images[index] for index in indices])

@@ -61,29 +61,48 @@ class TemporalConv(nn.Cell):
         if num_frames == 1 and self.padding == "replicate":
             return self._mix(x, weight.sum(-1, keepdims=True))
         video = unfold_time(x, num_frames)
-        before, after = video[:, :1], video[:, -1:]
-        if self.padding == "zeros":
-            before, after = ops.zeros_like(before), ops.zeros_like(after)
-        padded = ops.concat((before, video, after), 1)
-        last = num_frames + 2
-        taps = tuple(padded[:, tap : last - 2 + tap : self.stride] for tap in range(3))
+        taps = self._neighbours(video) if self.stride == 1 else self._neighbours_of_every_other(video)
         weight = weight.transpose(0, 3, 1, 2).reshape(self.channels, 3 * self.channels, 1, 1)
-        return self._mix(fold_time(ops.concat(taps, 2)), weight)
+        return self._mix(fold_time(taps), weight)
+
+    def _neighbours(self, video: ms.Tensor) -> ms.Tensor:
+        """(B, T, C, H, W) -> (B, T, 3C, H, W): before, itself, after."""
+        first, last = video[:, :1], video[:, -1:]
+        if self.padding == "zeros":
+            first, last = ops.zeros_like(first), ops.zeros_like(last)
+        if video.shape[1] == 1:
+            return ops.concat((first, video, last), 2)
+        before, after = ops.concat((first, video[:, :-1]), 1), ops.concat((video[:, 1:], last), 1)
+        return ops.concat((before, video, after), 2)
+
+    def _neighbours_of_every_other(self, video: ms.Tensor) -> ms.Tensor:
+        """(B, T, C, H, W) -> (B, ceil(T/2), 3C, H, W): the same for frames 0, 2, 4 ..."""
+        batch, num_frames, channels, height, width = video.shape
+        before = video[:, :1]
+        if num_frames % 2:
+            video = ops.concat((video, video[:, -1:]), 1)
+        pairs = video.reshape(batch, (num_frames + 1) // 2, 2 * channels, height, width)
+        if num_frames > 2:
+            before = ops.concat((before, pairs[:, :-1, channels:]), 1)
+        return ops.concat((before, pairs), 2)
 
     def _mix(self, x: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
         return self.bias_add(self.conv(x, weight), self.bias.astype(x.dtype))
 
 
 class Conv2_5D(nn.Cell):
-    """A spatial convolution followed by a temporal one."""
+    """A spatial convolution followed by a temporal one; the spatial one alone in an image autoencoder."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3) -> None:
+    def __init__(self, in_channels: int, out_channels: int, is_temporal: bool, kernel: int = 3) -> None:
         super().__init__()
         self.conv_spat = conv2d(in_channels, out_channels, kernel)
-        self.conv_temp = TemporalConv(out_channels, kernel)
+        self.is_temporal = is_temporal
+        if is_temporal:
+            self.conv_temp = TemporalConv(out_channels, kernel)
 
     def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
-        return self.conv_temp(self.conv_spat(x), num_frames)
+        x = self.conv_spat(x)
+        return self.conv_temp(x, num_frames) if self.is_temporal else x
 
 
 class SpatialDownsample(nn.Cell):
@@ -138,15 +157,15 @@ class TemporalUpsample(nn.Cell):
 class ResnetBlock(nn.Cell):
     """Two normalised convolutions beside a shortcut."""
 
-    def __init__(self, in_channels: int, out_channels: int, num_groups: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, num_groups: int, is_temporal: bool) -> None:
         super().__init__()
         self.norm1 = GroupNorm(num_groups, in_channels)
-        self.conv1 = Conv2_5D(in_channels, out_channels)
+        self.conv1 = Conv2_5D(in_channels, out_channels, is_temporal)
         self.norm2 = GroupNorm(num_groups, out_channels)
-        self.conv2 = Conv2_5D(out_channels, out_channels)
+        self.conv2 = Conv2_5D(out_channels, out_channels, is_temporal)
         self.has_projection = in_channels != out_channels
         if self.has_projection:
-            self.nin_shortcut = Conv2_5D(in_channels, out_channels, kernel=1)
+            self.nin_shortcut = Conv2_5D(in_channels, out_channels, is_temporal, kernel=1)
 
     def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
         hidden = self.conv1(ops.silu(self.norm1(x, num_frames)), num_frames)

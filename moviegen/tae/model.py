@@ -5,7 +5,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import nn, ops
 
-from moviegen.config import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, TAEConfig, latent_size
+from moviegen.config import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, TAEConfig
 from moviegen.device.norms import GroupNorm
 from moviegen.tae.layers import (
     Conv2_5D,
@@ -24,15 +24,28 @@ from moviegen.tae.layers import (
 class Mid(nn.Cell):
     """Residual block, spatial then temporal attention, residual block."""
 
-    def __init__(self, channels: int, num_groups: int) -> None:
+    def __init__(self, channels: int, config: TAEConfig) -> None:
         super().__init__()
-        self.block_1 = ResnetBlock(channels, channels, num_groups)
-        self.attn_1 = nn.CellList([SpatialAttention(channels, num_groups), TemporalAttention(channels, num_groups)])
-        self.block_2 = ResnetBlock(channels, channels, num_groups)
+        self.block_1 = ResnetBlock(channels, channels, config.num_groups, config.is_temporal)
+        attentions = [SpatialAttention(channels, config.num_groups)]
+        if config.is_temporal:
+            attentions.append(TemporalAttention(channels, config.num_groups))
+        self.attn_1 = nn.CellList(attentions)
+        self.block_2 = ResnetBlock(channels, channels, config.num_groups, config.is_temporal)
 
     def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
-        x = self.attn_1[0](self.block_1(x, num_frames), num_frames)
-        return self.block_2(self.attn_1[1](x, num_frames), num_frames)
+        x = self.block_1(x, num_frames)
+        for attention in self.attn_1:
+            x = attention(x, num_frames)
+        return self.block_2(x, num_frames)
+
+
+def residual_blocks(in_channels: int, out_channels: int, count: int, config: TAEConfig) -> nn.CellList:
+    """`count` blocks, the first of which changes the width."""
+    widths = [in_channels] + [out_channels] * count
+    return nn.CellList(
+        [ResnetBlock(i, o, config.num_groups, config.is_temporal) for i, o in zip(widths, widths[1:], strict=False)]
+    )
 
 
 class DownLevel(nn.Cell):
@@ -40,19 +53,20 @@ class DownLevel(nn.Cell):
 
     def __init__(self, in_channels: int, out_channels: int, config: TAEConfig, is_last: bool) -> None:
         super().__init__()
-        widths = [in_channels] + [out_channels] * config.num_res_blocks
-        self.block = nn.CellList(
-            [ResnetBlock(i, o, config.num_groups) for i, o in zip(widths, widths[1:], strict=False)]
-        )
-        self.is_last = is_last
-        if not is_last:
+        self.block = residual_blocks(in_channels, out_channels, config.num_res_blocks, config)
+        self.has_spatial = not is_last
+        self.has_temporal = not is_last and config.is_temporal
+        if self.has_spatial:
             self.downsample_spat = SpatialDownsample(out_channels)
+        if self.has_temporal:
             self.downsample_temp = TemporalDownsample(out_channels)
 
     def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
         for block in self.block:
             x = block(x, num_frames)
-        return x if self.is_last else self.downsample_temp(self.downsample_spat(x), num_frames)
+        if self.has_spatial:
+            x = self.downsample_spat(x)
+        return self.downsample_temp(x, num_frames) if self.has_temporal else x
 
 
 class UpLevel(nn.Cell):
@@ -60,19 +74,20 @@ class UpLevel(nn.Cell):
 
     def __init__(self, in_channels: int, out_channels: int, config: TAEConfig, is_last: bool) -> None:
         super().__init__()
-        widths = [in_channels] + [out_channels] * (config.num_res_blocks + 1)
-        self.block = nn.CellList(
-            [ResnetBlock(i, o, config.num_groups) for i, o in zip(widths, widths[1:], strict=False)]
-        )
-        self.is_last = is_last
-        if not is_last:
+        self.block = residual_blocks(in_channels, out_channels, config.num_res_blocks + 1, config)
+        self.has_spatial = not is_last
+        self.has_temporal = not is_last and config.is_temporal
+        if self.has_spatial:
             self.upsample_spat = SpatialUpsample(out_channels)
+        if self.has_temporal:
             self.upsample_temp = TemporalUpsample(out_channels, config.temporal_upsample_padding)
 
     def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
         for block in self.block:
             x = block(x, num_frames)
-        return x if self.is_last else self.upsample_temp(self.upsample_spat(x), num_frames)
+        if self.has_spatial:
+            x = self.upsample_spat(x)
+        return self.upsample_temp(x, num_frames) if self.has_temporal else x
 
 
 class Encoder(nn.Cell):
@@ -81,22 +96,22 @@ class Encoder(nn.Cell):
     def __init__(self, config: TAEConfig) -> None:
         super().__init__()
         widths = [config.base_channels * multiplier for multiplier in config.channel_multipliers]
-        self.conv_in = Conv2_5D(3, config.base_channels)
+        self.conv_in = Conv2_5D(3, config.base_channels, config.is_temporal)
         self.down = nn.CellList(
             [
                 DownLevel(i, o, config, is_last=level == len(widths) - 1)
                 for level, (i, o) in enumerate(zip([config.base_channels, *widths], widths, strict=False))
             ]
         )
-        self.mid = Mid(widths[-1], config.num_groups)
+        self.mid = Mid(widths[-1], config)
         self.norm_out = GroupNorm(config.num_groups, widths[-1])
-        self.conv_out = Conv2_5D(widths[-1], 2 * config.latent_channels)
+        self.conv_out = Conv2_5D(widths[-1], 2 * config.latent_channels, config.is_temporal)
 
     def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
         x = self.conv_in(x, num_frames)
         for level in self.down:
             x = level(x, num_frames)
-            num_frames = num_frames if level.is_last else (num_frames + 1) // 2
+            num_frames = (num_frames + 1) // 2 if level.has_temporal else num_frames
         x = self.mid(x, num_frames)
         return self.conv_out(ops.silu(self.norm_out(x, num_frames)), num_frames)
 
@@ -107,30 +122,35 @@ class Decoder(nn.Cell):
     def __init__(self, config: TAEConfig) -> None:
         super().__init__()
         widths = [config.base_channels * multiplier for multiplier in config.channel_multipliers]
-        self.num_levels = len(widths)
-        self.conv_in = Conv2_5D(config.latent_channels, widths[-1])
-        self.mid = Mid(widths[-1], config.num_groups)
+        self.num_levels, self.is_temporal = len(widths), config.is_temporal
+        self.conv_in = Conv2_5D(config.latent_channels, widths[-1], config.is_temporal)
+        self.mid = Mid(widths[-1], config)
         above = [*widths[1:], widths[-1]]
         self.up = nn.CellList(
             [UpLevel(i, o, config, is_last=level == 0) for level, (i, o) in enumerate(zip(above, widths, strict=True))]
         )
         self.norm_out = GroupNorm(config.num_groups, config.base_channels)
-        self.conv_out = Conv2_5D(config.base_channels, 3)
+        self.conv_out = Conv2_5D(config.base_channels, 3, config.is_temporal)
 
     def construct(self, z: ms.Tensor, num_frames: int) -> ms.Tensor:
         x = self.mid(self.conv_in(z, num_frames), num_frames)
         for level in range(self.num_levels - 1, -1, -1):
             x = self.up[level](x, num_frames)
-            num_frames = num_frames if level == 0 else 2 * num_frames
+            num_frames = 2 * num_frames if level and self.is_temporal else num_frames
         return self.conv_out(ops.silu(self.norm_out(x, num_frames)), num_frames)
 
 
 class TAE(nn.Cell):
-    """Encodes and decodes images (T = 1) and videos of any length; H and W must be divisible by 8."""
+    """Encodes and decodes images (T = 1) and videos of any length; H and W must be divisible by 8.
+
+    With `is_temporal` off in its config this is the image autoencoder that a TAE inflates: the same layers under the
+    same names, without the temporal ones; it treats a video's frames one by one (T' = T).
+    """
 
     def __init__(self, config: TAEConfig) -> None:
         super().__init__()
         self.config = config
+        self.stretch = TEMPORAL_COMPRESSION if config.is_temporal else 1
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
@@ -153,7 +173,7 @@ class TAE(nn.Cell):
                 f"{SPATIAL_COMPRESSION}"
             )
         moments = self.encoder(fold_time(video.swapaxes(1, 2)), num_frames)
-        moments = unfold_time(moments, latent_size(num_frames, height, width)[0]).swapaxes(1, 2)
+        moments = unfold_time(moments, -(-num_frames // self.stretch)).swapaxes(1, 2)
         mean, logvar = moments[:, : self.config.latent_channels], moments[:, self.config.latent_channels :]
         return mean, ops.clamp(logvar, -30.0, 20.0)
 
@@ -171,13 +191,13 @@ class TAE(nn.Cell):
             ValueError: the latent's channels are not the model's, or it is too short for `num_frames`.
         """
         length = latent.shape[2]
-        if latent.shape[1] != self.config.latent_channels or not 0 < num_frames <= length * TEMPORAL_COMPRESSION:
+        if latent.shape[1] != self.config.latent_channels or not 0 < num_frames <= length * self.stretch:
             raise ValueError(
                 f"latent of shape {tuple(latent.shape)} cannot be decoded to {num_frames} frames: wanted "
                 f"(B, {self.config.latent_channels}, T' >= T/8, H', W')"
             )
         frames = self.decoder(fold_time(latent.swapaxes(1, 2)), length)
-        return unfold_time(frames, length * TEMPORAL_COMPRESSION)[:, :num_frames].swapaxes(1, 2)
+        return unfold_time(frames, length * self.stretch)[:, :num_frames].swapaxes(1, 2)
 
     def construct(self, video: ms.Tensor, noise: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor]:
         """Reconstruction, mean and log-variance; `noise` (standard normal, latent-shaped) samples the latent."""

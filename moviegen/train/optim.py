@@ -1,0 +1,126 @@
+"""AdamW, gradient clipping, and the learning rate's warm-up and halving on plateau."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mindspore as ms
+from mindspore import Parameter, nn, ops
+
+from moviegen.config import LRScheduler, Optimizer
+
+
+def decays(name: str, shape: Sequence[int]) -> bool:
+    """Whether weight decay applies: to matrices and kernels; not to biases, norms and tables of positions."""
+    return len(shape) > 1 and "table" not in name
+
+
+_update = ops.MultitypeFuncGraph("update")
+_sum_of_squares = ops.MultitypeFuncGraph("sum_of_squares")
+
+
+@_update.register("Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
+def _update_one(update, step, beta1, beta2, eps, decay_scale, weight, moment1, moment2, weight_decay, gradient):  # noqa: ANN001, ANN202
+    return update(weight, moment1, moment2, step, beta1, beta2, eps, weight_decay * decay_scale, gradient)
+
+
+@_sum_of_squares.register("Tensor")
+def _sum_of_squares_one(gradient: ms.Tensor) -> ms.Tensor:
+    return (gradient * gradient).sum()
+
+
+class AdamW(nn.Cell):
+    """AdamW (Loshchilov and Hutter 2019) on MindSpore's fused kernel.
+
+    The kernel has no bias correction, so the corrected step, epsilon and decay are handed to it.
+
+    Args:
+        parameters: structural name -> parameter.
+    """
+
+    def __init__(self, parameters: Mapping[str, Parameter], config: Optimizer) -> None:
+        super().__init__()
+        self.names = tuple(parameters)
+        self.weights = ms.ParameterTuple(tuple(parameters.values()))
+        self.moment1 = _zeros_like(parameters, "moment1")
+        self.moment2 = _zeros_like(parameters, "moment2")
+        self.updates = Parameter(ms.Tensor(0, ms.float32), name="updates", requires_grad=False)
+        self.weight_decays = tuple(
+            ms.Tensor(config.weight_decay if decays(name, parameter.shape) else 0.0, ms.float32)
+            for name, parameter in parameters.items()
+        )
+        self.beta1, self.beta2 = (ms.Tensor(beta, ms.float32) for beta in config.betas)
+        self.eps = ms.Tensor(config.eps, ms.float32)
+        self.update = ops.AdamWeightDecay()
+        self.each = ops.HyperMap()
+
+    def construct(self, gradients: tuple[ms.Tensor, ...], lr: ms.Tensor) -> ms.Tensor:
+        """One update in place; returns how many there have been."""
+        updates = ops.assign_add(self.updates, ms.Tensor(1, ms.float32))
+        correction1 = 1 - ops.pow(self.beta1, updates)
+        correction2 = ops.sqrt(1 - ops.pow(self.beta2, updates))
+        step = lr * correction2 / correction1
+        decay_scale = correction1 / correction2
+        one = ops.partial(_update, self.update, step, self.beta1, self.beta2, self.eps * correction2, decay_scale)
+        done = self.each(one, self.weights, self.moment1, self.moment2, self.weight_decays, gradients)
+        return ops.depend(updates, done)
+
+    def state(self) -> dict[str, Parameter]:
+        """Name -> moment, and the update count."""
+        named = {"updates": self.updates}
+        for name, first, second in zip(self.names, self.moment1, self.moment2, strict=True):
+            named |= {f"moment1.{name}": first, f"moment2.{name}": second}
+        return named
+
+
+def global_norm(gradients: tuple[ms.Tensor, ...]) -> ms.Tensor:
+    """The length of all gradients as one vector."""
+    return ops.sqrt(ops.addn(ops.HyperMap()(_sum_of_squares, gradients)))
+
+
+class LearningRate:
+    """Linear warm-up, then `factor` times less whenever the validation loss has plateaued.
+
+    A validation improves if it is below the best by more than the share `min_delta`; after `patience` ones that do not,
+    the rate is cut and the count starts over (original report, Learning Rate Scheduling).
+    """
+
+    def __init__(self, config: LRScheduler) -> None:
+        self.config = config
+        self.scale = 1.0
+        self.best = math.inf
+        self.waited = 0
+
+    def at(self, step: int) -> float:
+        """The rate of update `step`, counted from 1."""
+        warm = min(1.0, step / self.config.warmup_steps) if self.config.warmup_steps else 1.0
+        return max(self.config.lr * self.scale, min(self.config.min_lr, self.config.lr)) * warm
+
+    def observe(self, validation_loss: float) -> None:
+        """Takes one validation loss into account."""
+        if validation_loss < self.best * (1 - self.config.min_delta):
+            self.best, self.waited = validation_loss, 0
+            return
+        self.waited += 1
+        if self.waited >= self.config.patience:
+            self.scale, self.waited = self.scale * self.config.factor, 0
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"scale": self.scale, "best": self.best if math.isfinite(self.best) else None, "waited": self.waited}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.scale, self.waited = state["scale"], state["waited"]
+        self.best = math.inf if state["best"] is None else state["best"]
+
+
+def _zeros_like(parameters: Mapping[str, Parameter], prefix: str) -> ms.ParameterTuple:
+    return ms.ParameterTuple(
+        tuple(
+            Parameter(ops.zeros(parameter.shape, ms.float32), name=f"{prefix}.{name}", requires_grad=False)
+            for name, parameter in parameters.items()
+        )
+    )

@@ -1,0 +1,283 @@
+import csv
+import shutil
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moviegen.data.datasets import (
+    Clip,
+    batch_indices,
+    check_clips,
+    epoch_order,
+    find_layout,
+    index_mixkit,
+    index_ucf101,
+    load_index,
+    save_index,
+    split_ucf101,
+)
+from moviegen.data.videos import write_video
+
+CLIPS = Path(__file__).parents[2] / ".." / "shared" / "clips"
+
+
+def touch(folder, *names):
+    """Indexing looks at names only, so empty files do."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def write_csv(path, *rows, header=("video", "caption")):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def ucf101_clips(classes=3, groups=10, per_group=2):
+    return [
+        Clip(Path(f"{label}/v_{label}_g{group:02d}_c{number:02d}.avi"), label=label, group=group)
+        for label in "ABC"[:classes]
+        for group in range(1, groups + 1)
+        for number in range(1, per_group + 1)
+    ]
+
+
+def test_ucf101_names_are_parsed(tmp_path):
+    touch(tmp_path, "Surf_Ing/v_Surf_Ing_g03_c12.avi", "Archery/v_Archery_g25_c01.avi", "Archery/.v_half_g01_c01.avi")
+    touch(tmp_path, "Archery/notes.txt", ".cache/v_Archery_g01_c01.avi")
+    clips = [(clip.path.name, clip.label, clip.group) for clip in index_ucf101(tmp_path)]
+    assert clips == [("v_Archery_g25_c01.avi", "Archery", 25), ("v_Surf_Ing_g03_c12.avi", "Surf_Ing", 3)]
+
+
+def test_files_of_other_names_get_groups_of_their_own(tmp_path):
+    touch(tmp_path, "Cats/a.mp4", "Cats/b.MOV", "Cats/v_Cats_g04_c01.avi", "Dogs/x.mkv")
+    assert [(clip.path.name, clip.group) for clip in index_ucf101(tmp_path)] == [
+        ("a.mp4", 5),
+        ("b.MOV", 6),
+        ("v_Cats_g04_c01.avi", 4),
+        ("x.mkv", 1),
+    ]
+
+
+def test_ucf101_folder_missing_or_empty(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere; expected .*<Class>/v_<Class>_gXX_cYY"):
+        index_ucf101(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="no video in"):
+        index_ucf101(tmp_path)
+
+
+def test_class_without_videos_is_reported(tmp_path):
+    touch(tmp_path, "Cats/a.mp4", "Empty/readme.txt")
+    with pytest.warns(UserWarning, match="Empty holds no video"):
+        assert len(index_ucf101(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("by", ["group", "random"])
+def test_split_divides_every_class_eight_to_two(by):
+    clips = ucf101_clips()
+    train, test = split_ucf101(clips, seed=4, by=by)
+    assert sorted(train + test, key=clips.index) == clips
+    assert Counter(clip.label for clip in test) == {"A": 4, "B": 4, "C": 4}
+    assert (train, test) == split_ucf101(clips, seed=4, by=by)
+    assert test != split_ucf101(clips, seed=5, by=by)[1]
+
+
+def test_split_by_group_keeps_the_same_groups_out_of_every_class():
+    train, test = split_ucf101(ucf101_clips())
+    assert not {clip.group for clip in train} & {clip.group for clip in test}
+    assert len({clip.group for clip in test}) == 2
+
+
+def test_random_split_divides_groups():
+    train, test = split_ucf101(ucf101_clips(), by="random")
+    assert {(clip.label, clip.group) for clip in train} & {(clip.label, clip.group) for clip in test}
+
+
+def test_split_reaches_every_group_over_the_seeds():
+    held_out = {clip.group for seed in range(60) for clip in split_ucf101(ucf101_clips(1, 4), seed=seed)[1]}
+    assert held_out == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("share", [0.01, 0.99])
+def test_two_groups_give_one_to_each_side(share):
+    train, test = split_ucf101(ucf101_clips(1, 2), share)
+    assert len(train) == len(test) == 2
+
+
+def test_a_class_of_one_group_is_divided_by_clip_with_a_warning():
+    with pytest.warns(UserWarning, match="'A' has a single group"):
+        train, test = split_ucf101(ucf101_clips(1, 1, 5))
+    assert (len(train), len(test)) == (4, 1)
+
+
+def test_classes_of_one_clip_are_held_out_whole():
+    train, test = split_ucf101(ucf101_clips(3, 1, 1))
+    assert (len(train), len(test)) == (2, 1)
+
+
+def test_split_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match="cannot split 1 clip"):
+        split_ucf101(ucf101_clips(1, 1, 1))
+    with pytest.raises(ValueError, match=r"cannot split off 1\.5"):
+        split_ucf101(ucf101_clips(), 1.5)
+    with pytest.raises(ValueError, match="'groups'"):
+        split_ucf101(ucf101_clips(), by="groups")
+
+
+def test_mixkit_list(tmp_path):
+    touch(tmp_path / "mixkit", "a.mp4", "sub/b.mp4")
+    rows = [("a.mp4", "A cat, asleep."), ("sub/b.mp4", "Ein Hund läuft."), ("a.mp4", "A sleeping cat.")]
+    clips = index_mixkit(tmp_path / "mixkit", write_csv(tmp_path / "list.csv", *rows))
+    assert [(str(clip.path.relative_to(tmp_path / "mixkit")), clip.caption) for clip in clips] == rows
+    assert clips[0].group == clips[2].group != clips[1].group  # two captions of one video stay together
+
+
+def test_mixkit_missing_files_are_counted_and_named(tmp_path):
+    touch(tmp_path, "a.mp4")
+    listed = write_csv(tmp_path / "list.csv", ("a.mp4", "A"), ("b.mp4", "B"), ("c.mp4", "C"))
+    with pytest.warns(UserWarning, match=r"2 of 3 missing: b\.mp4, c\.mp4"):
+        assert [clip.caption for clip in index_mixkit(tmp_path, listed)] == ["A"]
+    (tmp_path / "a.mp4").unlink()
+    with pytest.raises(ValueError, match="none of the 3 videos"):
+        index_mixkit(tmp_path, listed)
+
+
+def test_bad_caption_lists(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.csv.*'caption', 'video'"):
+        index_mixkit(tmp_path, tmp_path / "nothing.csv")
+    (tmp_path / "list.csv").touch()
+    with pytest.raises(ValueError, match=r"list\.csv is empty"):
+        index_mixkit(tmp_path, tmp_path / "list.csv")
+    with pytest.raises(ValueError, match=r"list\.csv is empty"):
+        index_mixkit(tmp_path, write_csv(tmp_path / "list.csv"))
+    with pytest.raises(ValueError, match=r"lacks the columns \['caption'\]; it has \['video', 'text'\]"):
+        index_mixkit(tmp_path, write_csv(tmp_path / "list.csv", ("a.mp4", "A"), header=("video", "text")))
+
+
+def names(clips):
+    return [clip.path.name for clip in clips]
+
+
+def test_layout_of_the_sample_set_needs_no_warning(tmp_path):
+    touch(tmp_path, "UCF-101/Pan/v_Pan_g01_c01.avi", "mixkit/a.mp4", "mixkit/b.mp4")
+    write_csv(tmp_path / "video_caption_train.csv", ("a.mp4", "A"))
+    write_csv(tmp_path / "video_caption_val.csv", ("b.mp4", "B"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = find_layout(tmp_path)
+    assert {key: names(clips) for key, clips in found.items()} == {
+        "ucf101": ["v_Pan_g01_c01.avi"],
+        "train": ["a.mp4"],
+        "val": ["b.mp4"],
+    }
+
+
+def test_class_folders_alone_are_captioned_by_class(tmp_path):
+    touch(tmp_path, "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi", "BandMarching/v_BandMarching_g01_c01.avi")
+    with pytest.warns(UserWarning, match="no captions"):
+        found = find_layout(tmp_path)
+    assert [clip.caption for clip in found["train"]] == ["apply eye makeup", "band marching"]
+    assert names(found["ucf101"]) == names(found["train"]) and found["val"] == []
+
+
+def test_captions_alone_are_one_class(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    write_csv(tmp_path / "captions.csv", ("a.mp4", "A"), ("b.mp4", "B"))
+    with pytest.warns(UserWarning, match="no UCF-101 classes"):
+        found = find_layout(tmp_path)
+    assert [clip.caption for clip in found["train"]] == ["A", "B"]
+    assert {clip.label for clip in found["ucf101"]} == {"mixkit"} and names(found["ucf101"]) == ["a.mp4", "b.mp4"]
+
+
+def test_mixkit_is_never_a_class(tmp_path):
+    touch(tmp_path, "Cats/a.mp4", "mixkit/b.mp4")
+    write_csv(tmp_path / "video_caption_train.csv", ("b.mp4", "B"))
+    assert names(find_layout(tmp_path)["ucf101"]) == ["a.mp4"]
+
+
+def test_layouts_that_cannot_be_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no data folder .*nowhere; expected a UCF-101 folder"):
+        find_layout(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"no videos found in .*; expected a UCF-101 folder"):
+        find_layout(tmp_path)
+    touch(tmp_path, "mixkit/a.mp4")
+    with pytest.raises(ValueError, match=r"0 CSV files and none is video_caption_train\.csv"):
+        find_layout(tmp_path)
+    for name in ("one.csv", "two.csv"):
+        write_csv(tmp_path / name, ("a.mp4", "A"))
+    with pytest.raises(ValueError, match="2 CSV files"):
+        find_layout(tmp_path)
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason=f"no real clips at {CLIPS}")
+def test_loose_real_clips_are_both_layouts_and_bad_ones_are_set_aside():
+    with pytest.warns(UserWarning, match="file or class names stand in"):
+        found = find_layout(CLIPS)
+    assert {clip.label for clip in found["ucf101"]} == {"clips"} and len(found["ucf101"]) == 5
+    good, bad = check_clips(found["train"], min_frames=32)
+    assert [(clip.caption, clip.frames, clip.height, clip.width, clip.fps) for clip in good] == [
+        ("demo", 280, 256, 340, 28.0),
+        ("pancake", 310, 240, 426, 30.0),
+        ("part 0", 32, 256, 340, 30.0),
+    ]
+    assert [path.name for path, _ in bad] == ["corrupted.mp4", "unordered.mov"]
+    assert "Invalid data" in bad[0][1] and bad[1][1] == "4 frames, the recipe needs 32"
+    train, val = split_ucf101(good)
+    assert (len(train), len(val)) == (2, 1)
+
+
+def test_each_broken_file_is_set_aside_once_with_its_reason(tmp_path):
+    write_video(tmp_path / "good.mp4", np.zeros((9, 32, 48, 3), np.uint8), 25)
+    touch(tmp_path, "empty.mp4")
+    paths = [tmp_path / name for name in ("empty.mp4", "good.mp4", "gone.mp4", "empty.mp4")]
+    good, bad = check_clips([Clip(path, caption=path.stem) for path in paths], min_frames=9)
+    assert good == [Clip(tmp_path / "good.mp4", "good", frames=9, height=32, width=48, fps=25.0)]
+    assert [path.name for path, _ in bad] == ["empty.mp4", "gone.mp4"] and bad[1][1] == "no such file"
+    assert check_clips(good, min_frames=10) == ([], [(tmp_path / "good.mp4", "9 frames, the recipe needs 10")])
+
+
+def test_index_survives_a_move(tmp_path):
+    clips = [Clip(tmp_path / "old/UCF-101/a.avi", 'He said "go", then\nleft', "A", 3, 40, 240, 320, 29.97)]
+    save_index(tmp_path / "index.csv", clips, tmp_path / "old")
+    shutil.copy(tmp_path / "index.csv", tmp_path / "copy.csv")
+    assert load_index(tmp_path / "index.csv", tmp_path / "old") == clips
+    moved = load_index(tmp_path / "copy.csv", tmp_path / "new")
+    assert moved[0].path == tmp_path / "new/UCF-101/a.avi" and moved[0].fps == 29.97
+    with pytest.raises(ValueError, match="lacks the columns"):
+        load_index(write_csv(tmp_path / "other.csv", ("a.mp4", "A")), tmp_path)
+
+
+def test_epoch_order_is_a_permutation_of_its_own():
+    orders = [tuple(epoch_order(20, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)]
+    assert all(sorted(order) == list(range(20)) for order in orders)
+    assert len(set(orders)) == 4 and orders[0] == tuple(epoch_order(20, 0, 0))
+
+
+@pytest.mark.parametrize(("num_clips", "batch_size", "world"), [(10, 3, 1), (10, 3, 2), (7, 2, 4), (3, 5, 2)])
+def test_ranks_and_steps_together_take_each_clip_once_an_epoch(num_clips, batch_size, world):
+    steps = 3 * num_clips  # whole epochs, whatever the batch
+    taken = [
+        clip
+        for step in range(steps)
+        for rank in range(world)
+        for clip in batch_indices(num_clips, batch_size, step, 5, rank, world)
+    ]
+    assert len(taken) == steps * batch_size * world
+    for start in range(0, len(taken), num_clips):
+        assert sorted(taken[start : start + num_clips]) == list(range(num_clips))
+    assert taken[:num_clips] != taken[num_clips : 2 * num_clips] or num_clips < 5
+
+
+def test_cards_do_not_change_the_global_batch():
+    one = batch_indices(10, 6, step=4, seed=2)
+    assert one == [clip for rank in (0, 1, 2) for clip in batch_indices(10, 2, 4, 2, rank, 3)]
+
+
+def test_no_clips_no_batch():
+    with pytest.raises(ValueError, match="there are no clips"):
+        batch_indices(0, 2, 0, 0)

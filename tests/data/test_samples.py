@@ -1,0 +1,205 @@
+import csv
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from moviegen.data import samples
+from moviegen.data.datasets import Clip, split_ucf101
+from moviegen.data.samples import (
+    FRAMES,
+    GROUPS,
+    MOTIONS,
+    SUBJECTS,
+    View,
+    between,
+    frame_in_photograph,
+    look,
+    photograph,
+    plan_shots,
+    render,
+    render_sample_set,
+    train_shots,
+    validation_shots,
+)
+from moviegen.data.videos import VideoInfo, probe, write_video
+
+
+def shift(before, after):
+    """How far the picture moved, in (rows, columns): the peak of the phase correlation."""
+    spectrum = np.fft.fft2(before.mean(-1)) * np.conj(np.fft.fft2(after.mean(-1)))
+    peak = np.fft.ifft2(spectrum / (np.abs(spectrum) + 1e-9)).real
+    rows, columns = np.unravel_index(peak.argmax(), peak.shape)
+    return tuple(-int(v - size if v > size // 2 else v) for v, size in zip((rows, columns), peak.shape, strict=True))
+
+
+def ucf101(label, photographs=("camera",), size=(160, 120)):
+    return samples.Shot(Path("unused.avi"), photographs, label, size, key=7)
+
+
+@pytest.fixture
+def two_clips(monkeypatch):
+    """Plan the first clip of each layout only; rendering all takes most of a minute."""
+    plan = plan_shots
+
+    def first_ones(folder):
+        shots = plan(folder)
+        return [shots[0], next(shot for shot in shots if shot.path.name == "coins-panright.mp4")]
+
+    monkeypatch.setattr(samples, "plan_shots", first_ones)
+
+
+def test_plan_has_the_promised_layout():
+    shots = plan_shots(Path("sample"))
+    assert len({shot.path for shot in shots}) == len({shot.key for shot in shots}) == len(shots)
+    ucf = [shot for shot in shots if shot.path.suffix == ".avi"]
+    names = {f"sample/UCF-101/{m}/v_{m}_g0{g}_c0{c}.avi" for m, g, c in product(MOTIONS, (1, 2, 3, 4), (1, 2))}
+    assert len(MOTIONS) >= 8 and {str(shot.path) for shot in ucf} == names
+    assert {shot.size for shot in ucf} == {(320, 240)}
+    mixkit = [shot for shot in shots if shot.path.suffix == ".mp4"]
+    assert len(mixkit) >= 24
+    ratios = {round(width / height, 3) for width, height in (shot.size for shot in mixkit)}
+    assert ratios == {1.778, 0.562, 1.0}
+    assert {(1920, 1080), (1080, 1920)} <= {shot.size for shot in mixkit}
+
+
+def test_groups_share_no_photograph():
+    photographs = [name for pool in GROUPS for name in pool]
+    assert sorted(photographs) == sorted(SUBJECTS) and len(GROUPS) == 4
+    for shot in plan_shots(Path("sample")):
+        if shot.path.suffix == ".avi":
+            group = int(shot.path.stem.split("_g")[1][:2])
+            assert set(shot.photographs) <= set(GROUPS[group - 1])
+
+
+def test_validation_pairs_known_subjects_and_motions_anew():
+    train, val = train_shots(Path("mixkit")), validation_shots(Path("mixkit"))
+    assert {name for shot in val for name in shot.photographs} <= {name for shot in train for name in shot.photographs}
+    assert {shot.motion for shot in val} <= {shot.motion for shot in train}
+    assert not {(shot.photographs, shot.motion) for shot in val} & {(shot.photographs, shot.motion) for shot in train}
+
+
+def test_camera_stays_inside_every_photograph():
+    """The corners of the (turned) view, computed here with complex numbers, lie within the photograph."""
+    sizes = {name: photograph(name).size for name in SUBJECTS}
+    for shot in plan_shots(Path("sample")):
+        for seed, name, share in product(range(3), shot.photographs, np.linspace(0, 1, 9)):
+            view = between(MOTIONS[shot.motion].draw(np.random.default_rng([seed, shot.key])), share)
+            left, top, right, bottom, scale = frame_in_photograph(sizes[name], view, shot.size)
+            half = complex(*shot.size) / 2 / scale
+            turn = np.exp(-1j * np.radians(view.angle))  # y points down
+            centre = complex(left + right, top + bottom) / 2
+            for corner in (half, -half, half.conjugate(), -half.conjugate()):
+                place = centre + corner * turn
+                assert -1e-6 <= place.real <= sizes[name][0] + 1e-6 and -1e-6 <= place.imag <= sizes[name][1] + 1e-6
+
+
+def test_whole_view_is_the_photograph_itself():
+    image = photograph("coffee")
+    assert np.array_equal(look(image, View(0.3, 0.9, 1), image.size), image)
+
+
+def test_turned_view_agrees_with_pillow():
+    """A camera turned counter-clockwise sees the picture turn clockwise."""
+    image = photograph("camera")
+    seen = np.asarray(look(image, View(0.5, 0.5, 2, 20), (256, 256)), float)
+    turned = image.rotate(-20, Image.Resampling.BICUBIC).crop((128, 128, 384, 384))
+    assert np.abs(seen - np.asarray(turned, float)).mean() < 3
+    other_way = image.rotate(20, Image.Resampling.BICUBIC).crop((128, 128, 384, 384))
+    assert np.abs(seen - np.asarray(other_way, float)).mean() > 20
+
+
+def test_pan_to_the_right_moves_the_picture_left_and_nothing_else():
+    film = render(ucf101("PanRight"), seed=0)
+    assert film.shape == (FRAMES, 120, 160, 3) and film.dtype == np.uint8
+    rows, columns = shift(film[18], film[22])
+    assert rows == 0 and columns < -2
+    rows, columns = shift(*render(ucf101("PanLeft"), seed=0)[[18, 22]])
+    assert rows == 0 and columns > 2
+
+
+def test_zooms_are_each_other_backwards():
+    assert np.array_equal(render(ucf101("ZoomIn"), seed=3), render(ucf101("ZoomOut"), seed=3)[::-1])
+
+
+def test_zooming_in_enlarges_the_middle():
+    image, move = photograph("camera"), (View(0.5, 0.5, 1), View(0.5, 0.5, 2))
+    first, last = (look(image, between(move, share), (256, 256)) for share in (0, 1))
+    middle = first.crop((64, 64, 192, 192)).resize((256, 256), Image.Resampling.BICUBIC)
+    assert np.abs(np.asarray(middle, float) - np.asarray(last, float)).mean() < 8
+    start, end = (view.zoom for view in MOTIONS["ZoomIn"].draw(np.random.default_rng(0)))
+    assert 1 <= start < end and not MOTIONS["ZoomIn"].backwards
+
+
+def test_cut_is_in_the_middle():
+    film = render(ucf101("CutBetween", ("camera", "coffee")), seed=0).astype(float)
+    change = np.abs(np.diff(film, axis=0)).mean((1, 2, 3))
+    assert change.argmax() == FRAMES // 2 - 1 and change.max() > 3 * np.sort(change)[-2]
+
+
+def test_motion_blur_is_the_mean_of_what_passes():
+    """Along a sweep a blurred frame has less contrast than a sharp one at the same place."""
+    move = MOTIONS["MotionBlur"].draw(np.random.default_rng([0, 7]))
+    image, number = photograph("gravel"), FRAMES // 2
+    blurred = samples._film(image, move, FRAMES, (160, 120), 6)[number].astype(float)
+    sharp = samples._film(image, move, FRAMES, (160, 120), 1)[number].astype(float)
+    assert blurred.std() < 0.8 * sharp.std()
+    assert abs(blurred.mean() - sharp.mean()) < 5
+
+
+def test_files_are_deterministic_and_follow_the_seed(tmp_path, two_clips):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        render_sample_set(tmp_path / name, seed, progress=False)
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
+    assert len(files) == 5
+    for file in files:
+        same, other = ((tmp_path / name / file).read_bytes() for name in ("b", "c"))
+        assert (tmp_path / "a" / file).read_bytes() == same
+        assert (other == same) == (file.suffix == ".csv")
+    assert probe(tmp_path / "a" / "UCF-101/PanLeft/v_PanLeft_g01_c01.avi") == VideoInfo(40, 240, 320, 25.0)
+    assert probe(tmp_path / "a" / "mixkit/coins-panright.mp4") == VideoInfo(40, 640, 360, 25.0)
+
+
+def test_encoding_repeats_its_bytes(tmp_path):
+    """On this clip x264's lookahead, left on, gives several different files."""
+    shot = next(shot for shot in train_shots(tmp_path) if shot.path.name == "coins-panright.mp4")
+    frames, written = render(shot, seed=0), set()
+    for _ in range(8):
+        write_video(shot.path, frames, samples.FPS)
+        written.add(shot.path.read_bytes())
+    assert len(written) == 1
+
+
+def test_goes_on_where_it_stopped_and_refuses_another_seed(tmp_path, two_clips):
+    render_sample_set(tmp_path, progress=False)
+    kept, lost = tmp_path / "UCF-101/PanLeft/v_PanLeft_g01_c01.avi", tmp_path / "mixkit/coins-panright.mp4"
+    before = kept.stat().st_mtime_ns
+    lost.unlink()
+    render_sample_set(tmp_path, progress=False)
+    assert kept.stat().st_mtime_ns == before and lost.exists()
+    with pytest.raises(ValueError, match="another seed"):
+        render_sample_set(tmp_path, seed=1, progress=False)
+
+
+def test_captions_are_distinct_and_name_files_of_the_plan(tmp_path, two_clips):
+    render_sample_set(tmp_path, progress=False)
+    videos, captions = [], []
+    for name in ("train", "val"):
+        with (tmp_path / f"video_caption_{name}.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        videos += [row["video"] for row in rows]
+        captions += [row["caption"] for row in rows]
+        assert len(rows) >= {"train": 20, "val": 4}[name]
+    planned = {shot.path.name for shot in plan_shots(tmp_path) if shot.path.suffix == ".mp4"}
+    assert set(videos) == planned and len(videos) == len(planned)
+    assert len(set(captions)) == len(captions)
+    assert captions[0] == "The camera pans to the left across a tabby cat with green eyes looking past the viewer."
+
+
+def test_split_by_group_holds_photographs_out():
+    shots = {shot.path: shot for shot in plan_shots(Path("sample")) if shot.path.suffix == ".avi"}
+    clips = [Clip(path, label=shot.motion, group=int(path.stem[-6:-4])) for path, shot in shots.items()]
+    train, test = ({name for clip in side for name in shots[clip.path].photographs} for side in split_ucf101(clips))
+    assert train and test and not train & test

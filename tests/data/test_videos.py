@@ -1,0 +1,276 @@
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moviegen.data import videos
+from moviegen.data.videos import (
+    BrokenVideo,
+    VideoInfo,
+    clip_indices,
+    probe,
+    random_resized_crop,
+    read_frames,
+    resize_and_crop,
+    to_uint8,
+    write_image,
+    write_video,
+)
+
+CLIPS = Path(__file__).parents[2] / ".." / "shared" / "clips"
+needs_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason=f"no real clips at {CLIPS}")
+BACKENDS = [
+    pytest.param(
+        videos._read_decord, id="decord", marks=pytest.mark.skipif(videos.decord is None, reason="decord has no wheel")
+    ),
+    pytest.param(videos._read_pyav, id="pyav"),
+]
+FORMATS = [("clip.mp4", "libx264"), ("clip.mkv", "libx264"), ("clip.avi", "mpeg4")]
+
+
+def ramp(frames=24, height=48, width=64):
+    """Frame t is grey 10 t: its number can be read off its brightness."""
+    return np.broadcast_to((np.arange(frames) * 10).astype(np.uint8)[:, None, None, None], (frames, height, width, 3))
+
+
+@pytest.mark.parametrize("read", BACKENDS)
+@pytest.mark.parametrize(("name", "codec"), FORMATS)
+def test_written_frames_come_back_in_the_order_asked(tmp_path, read, name, codec):
+    write_video(tmp_path / name, ramp(), 25, codec)
+    indices = [0, 23, 7, 8, 7]  # B-frames make the order of decoding differ from this and from that of presentation
+    frames = read(tmp_path / name, indices)
+    assert frames.dtype == np.uint8 and frames.shape == (5, 48, 64, 3)
+    assert np.abs(frames.mean((1, 2, 3)) - 10 * np.array(indices)).max() < 3
+
+
+@pytest.mark.parametrize(("name", "codec"), FORMATS)
+def test_probe_measures_what_was_written(tmp_path, name, codec):
+    write_video(tmp_path / name, ramp(11), 12.5, codec)
+    assert probe(tmp_path / name) == VideoInfo(11, 48, 64, 12.5)
+
+
+@pytest.mark.parametrize(("name", "codec"), FORMATS)
+def test_writing_again_gives_the_same_bytes_and_leaves_nothing_else(tmp_path, name, codec):
+    texture = np.random.default_rng(0).integers(0, 256, (160, 90, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+    frames, written = np.stack([np.roll(texture, 3 * t, 1) for t in range(24)]), set()
+    for _ in range(4):
+        write_video(tmp_path / name, frames, 25, codec)
+        written.add((tmp_path / name).read_bytes())
+    assert len(written) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_colours_survive(tmp_path):
+    red_left_blue_right = np.zeros((4, 48, 64, 3), np.uint8)
+    red_left_blue_right[:, :, :32, 0] = red_left_blue_right[:, :, 32:, 2] = 220
+    write_video(tmp_path / "clip.mp4", red_left_blue_right, 25)
+    frame = read_frames(tmp_path / "clip.mp4", [2])[0].astype(int)
+    assert np.abs(frame[24, 10] - [220, 0, 0]).max() < 8 and np.abs(frame[24, 54] - [0, 0, 220]).max() < 8
+
+
+def test_mp4_can_start_before_it_is_downloaded(tmp_path):
+    write_video(tmp_path / "clip.mp4", ramp(), 25)
+    data = (tmp_path / "clip.mp4").read_bytes()
+    assert 0 < data.find(b"moov") < data.find(b"mdat")
+
+
+def test_avi_is_xvid(tmp_path):
+    write_video(tmp_path / "clip.avi", ramp(), 25, "mpeg4")
+    assert b"XVID" in (tmp_path / "clip.avi").read_bytes()[:512]
+
+
+@pytest.mark.parametrize(
+    ("frames", "codec", "message"),
+    [
+        (np.zeros((2, 47, 64, 3), np.uint8), "libx264", "64x47 is odd"),
+        (np.zeros((2, 48, 64, 3), np.float32), "libx264", "float32"),
+        (np.zeros((0, 48, 64, 3), np.uint8), "libx264", "T > 0"),
+        (np.zeros((2, 48, 64, 3), np.uint8), "vp9", "vp9"),
+    ],
+)
+def test_frames_that_cannot_be_written(tmp_path, frames, codec, message):
+    with pytest.raises(ValueError, match=message):
+        write_video(tmp_path / "clip.mp4", frames, 25, codec)
+    assert not list(tmp_path.iterdir())
+
+
+def test_failed_write_keeps_the_old_file(tmp_path):
+    path = tmp_path / "old.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), videos.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_image_is_lossless(tmp_path):
+    frame = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    write_image(tmp_path / "frame.png", frame)
+    assert np.array_equal(np.asarray(videos.Image.open(tmp_path / "frame.png")), frame)
+
+
+@pytest.mark.parametrize("read", BACKENDS)
+@pytest.mark.parametrize("index", [24, -1])
+def test_frame_out_of_range_is_named(tmp_path, read, index):
+    write_video(tmp_path / "clip.mp4", ramp(), 25)
+    with pytest.raises(ValueError, match=rf"clip\.mp4 has 24 frames: there is no frame {index}"):
+        read(tmp_path / "clip.mp4", [0, index])
+
+
+def test_no_frame_asked_for(tmp_path):
+    with pytest.raises(ValueError, match="no frame of"):
+        read_frames(tmp_path / "clip.mp4", [])
+
+
+def broken_files(folder):
+    """Name -> path of files that are not whole videos."""
+    write_video(folder / "whole.mp4", ramp(), 25)
+    write_video(folder / "whole.avi", np.random.default_rng(0).integers(0, 256, (24, 48, 64, 3), np.uint8), 25, "mpeg4")
+    mp4, avi = (folder / "whole.mp4").read_bytes(), (folder / "whole.avi").read_bytes()
+    middle = len(avi) // 2
+    damaged = avi[:middle] + bytes(byte ^ 0x5A for byte in avi[middle : middle + 400]) + avi[middle + 400 :]
+    contents = {
+        "empty.mp4": b"",
+        "text.mp4": b"not a video",
+        "half.mp4": mp4[: len(mp4) * 3 // 4],
+        "damaged.avi": damaged,
+    }
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    return [folder / name for name in (*contents, "absent.mp4")]
+
+
+def test_probe_refuses_broken_files_with_path_and_reason(tmp_path):
+    for path in broken_files(tmp_path):
+        with pytest.raises(BrokenVideo) as caught:
+            probe(path)
+        assert str(path) in str(caught.value) and caught.value.path == path and caught.value.reason
+
+
+def test_reading_a_missing_or_foreign_file_is_a_broken_video(tmp_path):
+    for path in broken_files(tmp_path):
+        if path.name in ("empty.mp4", "text.mp4", "absent.mp4"):
+            with pytest.raises(BrokenVideo, match=path.name):
+                read_frames(path, [0])
+
+
+def test_video_without_frames_is_broken(tmp_path):
+    with videos.av.open(str(tmp_path / "none.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.start_encoding()
+    with pytest.raises(BrokenVideo, match="0 frames"):
+        probe(tmp_path / "none.avi")
+
+
+def test_sound_alone_is_broken(tmp_path):
+    with videos.av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        sound = videos.av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 44100
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    with pytest.raises(BrokenVideo, match="no video stream"):
+        probe(tmp_path / "sound.mp4")
+
+
+def test_a_clip_filmed_sideways_is_turned_upright(tmp_path):
+    frames = np.zeros((6, 48, 64, 3), np.uint8)
+    frames[:, :24, :32, 0] = 220  # red top left; a quarter turn clockwise brings it to the top right
+    write_video(tmp_path / "clip.mp4", frames, 25)
+    data = bytearray((tmp_path / "clip.mp4").read_bytes())
+    matrix = data.find(b"tkhd") + 44  # ISO 14496-12: the display matrix of the track
+    one = 1 << 16
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 48 * one, 0, 1 << 30)
+    (tmp_path / "clip.mp4").write_bytes(data)
+    info, frame = probe(tmp_path / "clip.mp4"), read_frames(tmp_path / "clip.mp4", [3])[0]
+    assert (info.height, info.width) == frame.shape[:2] == (64, 48)
+    assert frame[8, -8, 0] > 200 and frame[8, 8, 0] < 20 and frame[-8, -8, 0] < 20
+
+
+@needs_clips
+@pytest.mark.skipif(videos.decord is None, reason="decord has no wheel")
+@pytest.mark.parametrize(
+    ("name", "info"),
+    [
+        ("demo.mp4", VideoInfo(280, 256, 340, 28.0)),
+        ("pancake.mkv", VideoInfo(310, 240, 426, 30.0)),
+        ("part_0.mp4", VideoInfo(32, 256, 340, 30.0)),
+        ("unordered.mov", VideoInfo(4, 50, 50, 32.0)),
+    ],
+)
+def test_real_clips_read_the_same_with_both_backends(name, info):
+    assert probe(CLIPS / name) == info
+    indices = [0, info.frames - 1, info.frames // 2, 3]
+    decord, pyav = (read(CLIPS / name, indices).astype(int) for read in (videos._read_decord, videos._read_pyav))
+    assert decord.shape == (4, info.height, info.width, 3)
+    assert np.abs(decord - pyav).max() <= 2
+
+
+@needs_clips
+def test_damage_inside_a_real_clip_is_found():
+    with pytest.raises(BrokenVideo, match=r"corrupted\.mp4"):
+        probe(CLIPS / "corrupted.mp4")
+    assert read_frames(CLIPS / "corrupted.mp4", [0, 20]).shape == (2, 720, 1280, 3)  # before the damage
+    with pytest.raises(BrokenVideo, match=r"corrupted\.mp4"):
+        read_frames(CLIPS / "corrupted.mp4", [0, 40])
+
+
+def test_round_trip_is_exact_without_resizing():
+    frames = np.arange(2 * 16 * 8 * 3, dtype=np.uint8).reshape(2, 16, 8, 3)
+    video = resize_and_crop(frames, 16, 8)
+    assert video.dtype == np.float32 and video.shape == (3, 2, 16, 8)
+    assert video.min() == -1 and video.max() == 1  # 0 and 255 both occur
+    assert np.array_equal(to_uint8(video), frames)
+
+
+def test_to_uint8_clips_and_rounds():
+    video = np.array([-5, -1, 0.0, 1, 7, 2 * 100.4 / 255 - 1], np.float32).reshape(1, 1, 1, 6).repeat(3, 0)
+    assert to_uint8(video)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255, 100]
+
+
+def test_crop_keeps_the_centre_and_the_aspect():
+    """A white square in the middle of black stays a square, and the same share of the height."""
+    frames = np.zeros((1, 40, 80, 3), np.uint8)
+    frames[:, 10:30, 30:50] = 255
+    white = resize_and_crop(frames, 80, 80)[0, 0] > 0
+    rows, columns = np.flatnonzero(white.any(1)), np.flatnonzero(white.any(0))
+    assert (rows[0], rows[-1], columns[0], columns[-1]) == (20, 59, 20, 59)
+
+
+def test_shrinking_averages():
+    checkerboard = np.indices((64, 64)).sum(0) % 2 * 255
+    video = resize_and_crop(np.repeat(checkerboard[None, :, :, None], 3, 3).astype(np.uint8), 8, 8)
+    assert np.abs(video).max() < 0.1
+
+
+def test_random_crop_moves_between_covering_and_native_pixels():
+    """Pixel values are their coordinates: how fast they rise tells the scale, where they start the position."""
+    frames = np.zeros((2, 64, 128, 3), np.uint8)
+    frames[..., 0], frames[..., 1] = np.arange(128), np.arange(64)[:, None]
+    rng, steps, lefts = np.random.default_rng(0), [], []
+    for _ in range(40):
+        crop = to_uint8(random_resized_crop(frames, 32, 32, rng)).astype(float)
+        assert np.array_equal(crop[0], crop[1])
+        steps.append((crop[0, 16, 28, 0] - crop[0, 16, 4, 0]) / 24)
+        lefts.append(crop[0, 16, 0, 0])
+    assert 0.95 < min(steps) < 1.2 and 1.8 < max(steps) < 2.05  # one to two source pixels per pixel
+    assert min(lefts) < 20 and max(lefts) > 60
+
+
+def test_random_crop_of_a_small_clip_only_covers():
+    frames = np.random.default_rng(0).integers(0, 256, (1, 20, 20, 3), np.uint8)
+    assert np.array_equal(
+        random_resized_crop(frames, 40, 40, np.random.default_rng(1)), resize_and_crop(frames, 40, 40)
+    )
+
+
+def test_clip_indices():
+    assert clip_indices(10, 4) == [3, 4, 5, 6]
+    assert clip_indices(10, 4, 3) == [0, 3, 6, 9]
+    rng = np.random.default_rng(0)
+    starts = {clip_indices(10, 4, 2, rng)[0] for _ in range(200)}
+    assert starts == {0, 1, 2, 3}
+    with pytest.raises(ValueError, match=r"6 frames is too short.* 7"):
+        clip_indices(6, 4, 2)
