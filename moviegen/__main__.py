@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from moviegen import config, runs
-from moviegen.parallel import launch
+from moviegen.parallel import launch, worker
 
 # verb -> (module that does it, what it does); modules are imported when their verb is asked for
 VERBS = {
@@ -43,11 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the process's exit status."""
     options, rest = parser().parse_known_args(arguments)
     try:
-        params = config.load(options.config, config.parse_overrides(rest))
-        module, _ = VERBS[options.verb]
-        if options.verb == "tae" and options.action == "evaluate":
-            module = "moviegen.evaluate"
-        importlib.import_module(module).main(params, options)
+        with worker.supervised():
+            params = config.load(options.config, config.parse_overrides(rest))
+            module, _ = VERBS[options.verb]
+            if options.verb == "tae" and options.action == "evaluate":
+                module = "moviegen.evaluate"
+            importlib.import_module(module).main(params, options)
     except (config.ConfigError, runs.RunBusy, launch.JobError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -46,8 +46,10 @@ class TAEConfig(Group):
     temporal_upsample_padding: Literal["replicate", "zeros"] = Field(
         "replicate", description="the original report says replicate; the published weights were trained with zeros"
     )
-    scaling_factor: float = Field(1.5305, gt=0, description="latents are normalised to (z - shift) * scaling")
-    shift_factor: float = 0.0609
+    scaling_factor: float | None = Field(
+        1.5305, gt=0, description="latents are normalised to (z - shift) * scaling; null: measured when training ends"
+    )
+    shift_factor: float | None = 0.0609
 
     @model_validator(mode="after")
     def _divisible(self) -> TAEConfig:

@@ -18,17 +18,26 @@ from pathlib import Path
 from typing import Any
 
 from moviegen.parallel.job import ENVIRONMENT, Job, host_commands, msrun_command
-from moviegen.parallel.watch import StalledJobError, Tail, Watch, WorkerError
+from moviegen.parallel.watch import JobError, StalledJobError, Tail, Watch, WorkerError
 from moviegen.parallel.worker import LOG_DIR_VARIABLE
 
-__all__ = ["Job", "PortTakenError", "StalledJobError", "WorkerError", "host_commands", "msrun_command", "run"]
+__all__ = [
+    "Job",
+    "JobError",
+    "PortTakenError",
+    "StalledJobError",
+    "WorkerError",
+    "host_commands",
+    "msrun_command",
+    "run",
+]
 
 POLL_SECONDS = 0.2
 
 OnProgress = Callable[[dict[str, Any]], None]
 
 
-class PortTakenError(RuntimeError):
+class PortTakenError(JobError):
     """The port asked for the scheduler is in use."""
 
 

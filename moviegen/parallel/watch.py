@@ -22,7 +22,11 @@ _DEAD_WORKER = re.compile(r"Worker process (\d+) exit with exception\. Error cod
 _DEAD_SCHEDULER = re.compile(r"Scheduler process \d+ exit with exception")
 
 
-class WorkerError(RuntimeError):
+class JobError(RuntimeError):
+    """A job that could not be run to its end."""
+
+
+class WorkerError(JobError):
     """A worker failed, or the scheduler, or msrun itself; the message holds the traceback or the last log lines."""
 
     def __init__(self, rank: str, reason: str, detail: str, log: Path) -> None:
@@ -31,7 +35,7 @@ class WorkerError(RuntimeError):
         super().__init__(f"{name} {reason}\n\n{detail.strip()}\n\nIts log: {log}")
 
 
-class StalledJobError(RuntimeError):
+class StalledJobError(JobError):
     """The job wrote no metrics for too long."""
 
 

@@ -204,10 +204,35 @@ class TAE(nn.Cell):
         mean, logvar = self.encode(video)
         return self.decode(mean + ops.exp(0.5 * logvar) * noise, video.shape[2]), mean, logvar
 
-    def normalize(self, latent: ms.Tensor) -> ms.Tensor:
-        """Latents as the transformer takes them."""
-        return (latent - self.config.shift_factor) * self.config.scaling_factor
 
-    def denormalize(self, latent: ms.Tensor) -> ms.Tensor:
-        """The inverse of `normalize`."""
-        return latent / self.config.scaling_factor + self.config.shift_factor
+class Encode(nn.Cell):
+    """The encoder's mean as a compiled graph: (B, 3, T, H, W) -> (mean, logvar), see `TAE.encode`."""
+
+    def __init__(self, tae: TAE) -> None:
+        super().__init__()
+        self.tae = tae
+
+    def construct(self, video: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
+        return self.tae.encode(video)
+
+
+class Decode(nn.Cell):
+    """The decoder as a compiled graph: (B, C, T', H', W') -> (B, 3, num_frames, H, W), see `TAE.decode`."""
+
+    def __init__(self, tae: TAE, num_frames: int) -> None:
+        super().__init__()
+        self.tae, self.num_frames = tae, num_frames
+
+    def construct(self, latent: ms.Tensor) -> ms.Tensor:
+        return self.tae.decode(latent, self.num_frames)
+
+
+class Reconstruct(nn.Cell):
+    """Encode to the mean and decode again, as a compiled graph: (B, 3, T, H, W) -> the same."""
+
+    def __init__(self, tae: TAE) -> None:
+        super().__init__()
+        self.tae = tae
+
+    def construct(self, video: ms.Tensor) -> ms.Tensor:
+        return self.tae.decode(self.tae.encode(video)[0], video.shape[2])

@@ -21,7 +21,9 @@ _update = ops.MultitypeFuncGraph("update")
 _sum_of_squares = ops.MultitypeFuncGraph("sum_of_squares")
 
 
-@_update.register("Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
+@_update.register(
+    "Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor"
+)
 def _update_one(update, step, beta1, beta2, eps, decay_scale, weight, moment1, moment2, weight_decay, gradient):  # noqa: ANN001, ANN202
     return update(weight, moment1, moment2, step, beta1, beta2, eps, weight_decay * decay_scale, gradient)
 

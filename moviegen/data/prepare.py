@@ -1,0 +1,99 @@
+"""`python -m moviegen data sample|index`: which clips there are, which are sound, and which side of the split they are on.
+
+The index run leaves `ucf101_train.csv`, `ucf101_test.csv`, `mixkit_train.csv`, `mixkit_val.csv` with paths relative to
+the data folder, `quarantine.csv` with what was set aside and why, and `summary.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from moviegen import runs
+from moviegen.config import ConfigError, Params, outputs_folder
+from moviegen.data import datasets, samples
+from moviegen.data.datasets import Clip
+
+SPLITS = ("ucf101_train", "ucf101_test", "mixkit_train", "mixkit_val")
+
+
+def sample_folder(params: Params) -> Path:
+    """Where the sample set is rendered."""
+    return outputs_folder(params) / "data"
+
+
+def data_folder(params: Params) -> Path:
+    """The user's data folder, or the sample set's.
+
+    Raises:
+        ConfigError: `data.root` names a folder that is not there.
+    """
+    if not params.data.root:
+        return sample_folder(params)
+    folder = Path(params.data.root).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"data.root {folder} is not a folder: give one with UCF-101/ and mixkit/, or leave it empty")
+    return folder
+
+
+def index(run: runs.Run) -> None:
+    """Checks every clip and writes the split."""
+    params, folder = run.params, data_folder(run.params)
+    if not params.data.root:
+        samples.render_sample_set(folder)
+    layout = datasets.find_layout(folder)
+    ucf_frames = max(params.tae.video.frames, params.tae.evaluation.frames)
+    mixkit_frames = max(params.sample.frames, *(recipe.dataset.frames for recipe in params.recipes.values()))
+    ucf, bad = _checked(layout["ucf101"], ucf_frames)
+    captioned, more = _checked(layout["train"], mixkit_frames)
+    held_out, most = _checked(layout["val"], mixkit_frames)
+    bad += more + most
+    train, test = datasets.split_ucf101(ucf, params.data.test_share, params.seed, params.data.split)
+    if not held_out:
+        captioned, held_out = datasets.split_ucf101(captioned, seed=params.seed)
+    for name, clips in zip(SPLITS, (train, test, captioned, held_out), strict=True):
+        datasets.save_index(run.folder / f"{name}.csv", clips, folder)
+    write_rows(run.folder / "quarantine.csv", ("path", "reason"), sorted({(str(p), reason) for p, reason in bad}))
+    runs.write_json(
+        run.folder / "summary.json",
+        {
+            "source": params.data.root or "rendered sample set",
+            "ucf101": {"train": len(train), "test": len(test), "classes": len({clip.label for clip in ucf})},
+            "mixkit": {"train": len(captioned), "val": len(held_out)},
+            "quarantined": len({str(path) for path, _ in bad}),
+        },
+    )
+
+
+def load_split(run: runs.Run, name: str) -> list[Clip]:
+    """The clips of one split of a finished index run."""
+    return datasets.load_index(run.folder / f"{name}.csv", data_folder(run.params))
+
+
+def write_rows(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Writes a CSV file whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    runs.write_text(path, text.getvalue())
+
+
+def main(params: Params, options: argparse.Namespace) -> None:
+    """`data sample` or `data index`."""
+    if options.action == "sample":
+        samples.render_sample_set(sample_folder(params))
+        return
+    with runs.record(runs.find(params, "data")) as run:
+        index(run)
+
+
+def _checked(clips: list[Clip], min_frames: int) -> tuple[list[Clip], list[tuple[Path, str]]]:
+    good, bad = datasets.check_clips(clips, min_frames, progress=True) if clips else ([], [])
+    if clips and not good:
+        listed = "; ".join(f"{path}: {reason}" for path, reason in bad[:5])
+        raise ConfigError(f"none of {len(clips)} clips can be used (at least {min_frames} frames wanted): {listed}")
+    return good, bad

@@ -1,0 +1,77 @@
+"""Files of weights: safetensors, written whole or not at all, and fitted to a model name by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class CheckpointError(ValueError):
+    """A file of weights that cannot be used: damaged, or of another model."""
+
+
+def save_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a safetensors file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary, dict(metadata or {}))
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: there is no such file, or it is damaged.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from None
+
+
+def to_arrays(parameters: Mapping[str, Parameter]) -> dict[str, np.ndarray]:
+    """Copies parameters to the host."""
+    return {name: parameter.asnumpy() for name, parameter in parameters.items()}
+
+
+def assign(parameters: Mapping[str, Parameter], arrays: Arrays, source: str, may_lack: tuple[str, ...] = ()) -> None:
+    """Copies arrays into parameters of the same names and shapes.
+
+    Args:
+        source: what the arrays come from, for the message.
+        may_lack: parts of names of parameters that keep their values where `arrays` has none for them.
+
+    Raises:
+        CheckpointError: names are missing, unexpected, or of another shape; the message lists them.
+    """
+    missing = [name for name in parameters if name not in arrays and not any(part in name for part in may_lack)]
+    unexpected = [name for name in arrays if name not in parameters]
+    misshapen = [
+        f"{name}: {tuple(arrays[name].shape)} for {tuple(parameter.shape)}"
+        for name, parameter in parameters.items()
+        if name in arrays and tuple(arrays[name].shape) != tuple(parameter.shape)
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    if any(problems.values()):
+        listed = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in problems.items() if names)
+        raise CheckpointError(f"{source} does not fit the model: {listed}")
+    for name, parameter in parameters.items():
+        if name in arrays:
+            parameter.set_data(ms.Tensor(np.asarray(arrays[name], parameter.asnumpy().dtype)))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
