@@ -13,7 +13,7 @@ from mindspore import Parameter, nn, ops
 from mindspore.common.initializer import initializer
 
 from moviegen.device.attention import Attention
-from moviegen.device.norms import GroupNorm
+from moviegen.device.kernels import GroupNorm
 
 
 def unfold_time(x: ms.Tensor, num_frames: int) -> ms.Tensor:

@@ -6,7 +6,7 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from moviegen.config import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, TAEConfig
-from moviegen.device.norms import GroupNorm
+from moviegen.device.kernels import GroupNorm
 from moviegen.tae.layers import (
     Conv2_5D,
     ResnetBlock,

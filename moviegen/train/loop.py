@@ -76,7 +76,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.optimizer = AdamW(self.parameters, self.optimizer_config)
         accumulators = Accumulators(self.optimizer.weights)
-        self.backward = Backward(self.loss, self.optimizer.weights, accumulators)
+        self.backward = Backward(self.loss, self.optimizer.weights, accumulators, has_terms=bool(self.terms))
         self.apply = Apply(
             self.optimizer, accumulators, self.schedule.micro_batches, self.schedule.clip_norm, self.world.size
         )

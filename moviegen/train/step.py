@@ -52,14 +52,18 @@ class Backward(nn.Cell):
 
     Args:
         loss: Cell whose first output is the scalar to minimise.
+        has_terms: it returns more than that; only the first output is differentiated (without `has_aux` MindSpore
+            differentiates the sum of all outputs).
     """
 
-    def __init__(self, loss: nn.Cell, weights: ms.ParameterTuple, accumulators: Accumulators) -> None:
+    def __init__(
+        self, loss: nn.Cell, weights: ms.ParameterTuple, accumulators: Accumulators, has_terms: bool
+    ) -> None:
         super().__init__()
         self.loss = loss
         self.sums = accumulators.sums
         self.each = ops.HyperMap()
-        self.value_and_grad = ops.value_and_grad(loss, grad_position=None, weights=weights, has_aux=False)
+        self.value_and_grad = ops.value_and_grad(loss, grad_position=None, weights=weights, has_aux=has_terms)
 
     def construct(self, *batch: ms.Tensor) -> tuple[ms.Tensor, ...]:
         """Returns what the loss Cell returns."""

@@ -1,4 +1,4 @@
-"""Normalisation kernels.
+"""Normalisation and modulation kernels.
 
 On CPU MindSpore's reductions and broadcasts are serial while its matrix products are not, so row means and broadcasts are
 written as products with a constant column or row: 2-3 times faster, the same numbers to rounding.
@@ -65,3 +65,12 @@ class RMSNorm(nn.Cell):
         column = ops.ones((self.width, 1), x.dtype) / self.width
         scale = 1 / ops.sqrt(ops.matmul(rows * rows, column) + self.eps)
         return (rows * ops.matmul(scale, self.weight.astype(x.dtype).reshape(1, -1))).reshape(x.shape)
+
+
+def expand_rows(vectors: ms.Tensor, count: int) -> ms.Tensor:
+    """(B, D) -> (B, count, D), each vector repeated."""
+    batch, width = vectors.shape
+    vectors = vectors.reshape(batch, 1, width)
+    if target() == "Ascend":
+        return ops.broadcast_to(vectors, (batch, count, width))
+    return ops.bmm(ops.ones((batch, count, 1), vectors.dtype), vectors)

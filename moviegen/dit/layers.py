@@ -1,0 +1,148 @@
+"""Layers of the transformer (paper 3.1.3): LLaMa-3 blocks with cross-attention and adaptive layer norm.
+
+B batch, N video tokens, M text tokens, D model width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, nn, ops
+from mindspore.common.initializer import Normal, initializer
+
+from moviegen.config import DiTConfig
+from moviegen.device.attention import Attention as AttentionKernel
+from moviegen.device.kernels import RMSNorm, expand_rows
+
+
+def linear(in_width: int, out_width: int) -> nn.Dense:
+    """A matrix without bias, initialised to keep variance."""
+    return nn.Dense(in_width, out_width, has_bias=False, weight_init=Normal(in_width**-0.5))
+
+
+class Attention(nn.Cell):
+    """Multi-head attention of tokens x (B, N, D) to a context (B, M, D)."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads, self.head_width = num_heads, width // num_heads
+        self.q_proj = linear(width, width)
+        self.k_proj = linear(width, width)
+        self.v_proj = linear(width, width)
+        self.o_proj = linear(width, width)
+        self.attention = AttentionKernel(num_heads, self.head_width)
+
+    def construct(self, x: ms.Tensor, context: ms.Tensor, keep: ms.Tensor | None = None) -> ms.Tensor:
+        """`keep` (B, M): False where a context token is padding. Returns (B, N, D)."""
+        q, k, v = self._heads(self.q_proj(x)), self._heads(self.k_proj(context)), self._heads(self.v_proj(context))
+        return self.o_proj(self.attention(q, k, v, keep).swapaxes(1, 2).reshape(x.shape))
+
+    def _heads(self, x: ms.Tensor) -> ms.Tensor:
+        """(B, N, D) -> (B, heads, N, D / heads)."""
+        return x.reshape(x.shape[0], x.shape[1], self.num_heads, self.head_width).swapaxes(1, 2)
+
+
+class SwiGLU(nn.Cell):
+    """down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, width: int, ffn_width: int) -> None:
+        super().__init__()
+        self.gate_proj = linear(width, ffn_width)
+        self.up_proj = linear(width, ffn_width)
+        self.down_proj = linear(ffn_width, width)
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return self.down_proj(ops.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Cell):
+    """Self-attention and feed-forward network, each modulated and gated by the time-step, with text between them."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.scale_shift_table = modulation_table(6, width)
+        self.input_layernorm = RMSNorm(width, config.norm_eps)
+        self.self_attn = Attention(width, config.num_heads)
+        self.cross_attn = Attention(width, config.num_heads)
+        self.post_attention_layernorm = RMSNorm(width, config.norm_eps)
+        self.mlp = SwiGLU(width, config.ffn_width)
+
+    def construct(self, x: ms.Tensor, time: ms.Tensor, text: ms.Tensor, keep: ms.Tensor | None) -> ms.Tensor:
+        """x (B, N, D), time (B, 6, D), text (B, M, D), keep (B, M) -> (B, N, D)."""
+        modulation = time + self.scale_shift_table
+        normed = modulate(self.input_layernorm(x), modulation[:, 0], modulation[:, 1])
+        x = x + expand_rows(modulation[:, 2], x.shape[1]) * self.self_attn(normed, normed)
+        x = x + self.cross_attn(x, text, keep)
+        normed = modulate(self.post_attention_layernorm(x), modulation[:, 3], modulation[:, 4])
+        return x + expand_rows(modulation[:, 5], x.shape[1]) * self.mlp(normed)
+
+
+class FinalLayer(nn.Cell):
+    """Tokens to patches; zero at the start, so the untrained velocity is exactly 0."""
+
+    def __init__(self, config: DiTConfig, patch_width: int) -> None:
+        super().__init__()
+        self.scale_shift_table = modulation_table(2, config.width)
+        self.input_layernorm = RMSNorm(config.width, config.norm_eps)
+        self.proj = nn.Dense(config.width, patch_width, has_bias=False, weight_init="zeros")
+
+    def construct(self, x: ms.Tensor, time: ms.Tensor) -> ms.Tensor:
+        """x (B, N, D), time (B, D) -> (B, N, patch width)."""
+        modulation = time.reshape(time.shape[0], 1, -1) + self.scale_shift_table
+        return self.proj(modulate(self.input_layernorm(x), modulation[:, 0], modulation[:, 1]))
+
+
+class TimestepEmbedder(nn.Cell):
+    """Sinusoids of the time-step through two layers: (B,) in [0, 1000] -> (B, D)."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        half = config.frequency_width // 2
+        self.frequencies = ms.Tensor(np.exp(-math.log(10000) * np.arange(half) / half)[None], ms.float32)
+        self.mlp = nn.SequentialCell(
+            linear(config.frequency_width, config.width), nn.SiLU(), linear(config.width, config.width)
+        )
+
+    def construct(self, timestep: ms.Tensor) -> ms.Tensor:
+        angles = ops.matmul(timestep.reshape(-1, 1), self.frequencies)
+        return self.mlp(ops.concat((ops.cos(angles), ops.sin(angles)), 1))
+
+
+class TextProjector(nn.Cell):
+    """The three encoders' embeddings, each projected to the model width and normalised, joined along the tokens."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        ul2, metaclip, byt5 = config.text_widths
+        self.ul2_linear, self.ul2_layernorm = linear(ul2, config.width), RMSNorm(config.width, config.norm_eps)
+        self.metaclip_linear = linear(metaclip, config.width)
+        self.metaclip_layernorm = RMSNorm(config.width, config.norm_eps)
+        self.byt5_linear, self.byt5_layernorm = linear(byt5, config.width), RMSNorm(config.width, config.norm_eps)
+
+    def construct(self, ul2: ms.Tensor, metaclip: ms.Tensor, byt5: ms.Tensor) -> ms.Tensor:
+        """(B, L, width) each -> (B, M, D)."""
+        ul2 = self.ul2_layernorm(self.ul2_linear(ul2))
+        metaclip = self.metaclip_layernorm(self.metaclip_linear(metaclip))
+        byt5 = self.byt5_layernorm(self.byt5_linear(byt5))
+        return ops.concat((ul2, metaclip, byt5), 1)
+
+
+class PositionTable(nn.Cell):
+    """Learned positions of one axis."""
+
+    def __init__(self, length: int, width: int) -> None:
+        super().__init__()
+        self.embedding_table = Parameter(initializer(Normal(0.02), (length, width), ms.float32))
+
+
+def modulate(x: ms.Tensor, shift: ms.Tensor, scale: ms.Tensor) -> ms.Tensor:
+    """x (B, N, D) * (1 + scale (B, D)) + shift (B, D)."""
+    return x * expand_rows(1 + scale, x.shape[1]) + expand_rows(shift, x.shape[1])
+
+
+def modulation_table(rows: int, width: int) -> Parameter:
+    """What a layer adds to the shared modulation: (1, rows, D)."""
+    return Parameter(initializer(Normal(width**-0.5), (1, rows, width), ms.float32))
