@@ -1,0 +1,164 @@
+"""What a recipe costs, by counting: parameters, tokens, arithmetic, memory and traffic. Nothing here is measured.
+
+Letters: D model width, F feed-forward width, L layers, N visual tokens, M text tokens, P ranks.
+"""
+
+from __future__ import annotations
+
+import operator
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from moviegen.config import PATCH, DiTConfig, Params, latent_size
+
+# Bytes a parameter takes for weights, gradient, and optimizer state (AdamW's two moments in float32; with bf16
+# weights also their float32 master copy).
+STATE_BYTES: dict[str, tuple[int, int, int]] = {"CPU": (4, 4, 8), "Ascend": (2, 2, 12)}
+ADALN_VECTORS = 6  # shift, scale and gate, of self-attention and of the feed-forward network
+
+
+def parameter_count(config: DiTConfig) -> int:
+    """Parameters of the transformer without its position tables, which are counted by `position_count`."""
+    width, patch = config.width, config.latent_channels * PATCH**2
+    attention = 2 * 4 * width**2  # query, key, value, output; of self-attention and of cross-attention
+    feed_forward = 3 * width * config.ffn_width
+    block = attention + feed_forward + 2 * width + ADALN_VECTORS * width
+    time = config.frequency_width * width + width**2 + ADALN_VECTORS * width**2
+    text = sum(config.text_widths) * width + len(config.text_widths) * width
+    ends = patch * width + (2 + 1) * width + width * patch  # patch embedding; last table and norm; last projection
+    return config.num_layers * block + time + text + ends
+
+
+def position_count(config: DiTConfig) -> int:
+    """Parameters of the position tables: a row of D for each place along T, H and W."""
+    return sum(config.max_size) * config.width
+
+
+def visual_tokens(frames: int, height: int, width: int) -> int:
+    """Tokens of a video of that many frames and pixels."""
+    latent_frames, latent_height, latent_width = latent_size(frames, height, width)
+    return latent_frames * (latent_height // PATCH) * (latent_width // PATCH)
+
+
+def attention_flops(config: DiTConfig, visual: int, text: int) -> int:
+    """Forward FLOPs of one block's two softmax attentions for one sample: 2 matrix products, 2 FLOPs each."""
+    return 4 * config.width * visual * (visual + text)
+
+
+def block_flops(config: DiTConfig, visual: int, text: int) -> int:
+    """Forward FLOPs of one block for one sample."""
+    width = config.width
+    projections = 2 * (6 * visual + 2 * text) * width**2  # only cross-attention's keys and values read the text
+    feed_forward = 2 * visual * 3 * width * config.ffn_width
+    return projections + feed_forward + attention_flops(config, visual, text)
+
+
+def step_flops(
+    config: DiTConfig,
+    visual: int,
+    text_lengths: Sequence[int],
+    recompute_every: int = 0,
+    keep_attention: bool = False,
+) -> int:
+    """FLOPs of one training sample: forward, backward (twice the forward), and what is computed again on the way back.
+
+    Args:
+        config: the transformer.
+        visual: tokens of the video.
+        text_lengths: tokens of the prompt in each encoder.
+        recompute_every: every n-th block is recomputed; 0: none.
+        keep_attention: recomputed blocks leave their attention out.
+    """
+    text = sum(text_lengths)
+    block = block_flops(config, visual, text)
+    again = block - (attention_flops(config, visual, text) if keep_attention else 0)
+    recomputed = -(-config.num_layers // recompute_every) if recompute_every else 0
+    ends = 2 * visual * 2 * config.latent_channels * PATCH**2 * config.width
+    projections = 2 * config.width * sum(map(operator.mul, text_lengths, config.text_widths))
+    return 3 * (config.num_layers * block + ends + projections) + recomputed * again
+
+
+def state_bytes(parameters: int, ranks: int, zero_stage: int, device: Literal["CPU", "Ascend"]) -> int:
+    """Memory of weights, gradients and optimizer state on each rank, activations not counted.
+
+    ZeRO 1 shards the optimizer state over the ranks, 2 the gradients too, 3 the weights too.
+    """
+    weights, gradient, optimizer = STATE_BYTES[device]
+    held = weights / (ranks if zero_stage >= 3 else 1)
+    held += gradient / (ranks if zero_stage >= 2 else 1)
+    held += optimizer / (ranks if zero_stage >= 1 else 1)
+    return round(parameters * held)
+
+
+def ulysses_traffic(config: DiTConfig, visual: int, shards: int) -> int:
+    """Elements a rank sends in one block's self-attention: four all-to-alls of its N/P tokens, less its own part."""
+    return round(4 * visual * config.width / shards * (shards - 1) / shards)
+
+
+def gathered_traffic(config: DiTConfig, visual: int, shards: int) -> int:
+    """Elements a rank sends in one block where tokens are gathered and scattered instead (Megatron-LM): ~4 N D."""
+    return round(4 * visual * config.width * (shards - 1) / shards)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One training stage, counted."""
+
+    scale: str
+    stage: int
+    parameters: int
+    positions: int
+    tokens: int
+    flops: int
+    state_bytes: int
+
+
+def stage_cost(params: Params, stage: int) -> Cost:
+    """The cost of one optimizer step of a stage, on its largest medium (videos where it has them).
+
+    `flops` is of the whole step: all data-parallel ranks, all accumulated micro-batches.
+    """
+    recipe, config = params.recipes[stage], params.dit_config(stage)
+    settings, batch = recipe.train.settings, recipe.dataloader.batch_size
+    samples = batch.video_batch_size if recipe.dataset.frames > 1 else batch.image_batch_size
+    ranks = params.launch.worker_num // recipe.train.sequence_parallel.shards
+    tokens = visual_tokens(recipe.dataset.frames, *recipe.dataset.size)
+    text_lengths = [encoder.max_tokens for encoder in (params.text.ul2, params.text.metaclip, params.text.byt5)]
+    model = recipe.model
+    flops = step_flops(config, tokens, text_lengths, model.recompute_every_nth_block, model.not_recompute_fa)
+    total = parameter_count(config) + position_count(config)
+    memory = state_bytes(total, params.launch.worker_num, settings.zero_stage, params.launch.device)
+    return Cost(
+        scale=params.scale,
+        stage=stage,
+        parameters=parameter_count(config),
+        positions=position_count(config),
+        tokens=tokens,
+        flops=flops * samples * ranks * settings.gradient_accumulation_steps,
+        state_bytes=memory,
+    )
+
+
+def si(value: float) -> str:
+    """Three digits and a prefix: 4_920_000_000 is `4.92 G`."""
+    for power, prefix in ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if abs(value) >= 10**power:
+            return f"{value / 10**power:#.3g} {prefix}".replace(". ", " ")
+    return f"{value:.3g} "
+
+
+def main(params: Params, options: Namespace) -> None:
+    """Prints the cost of the three stages; `options` has nothing for this verb."""
+    del options
+    print(
+        f"{'scale':>6} {'stage':>6} {'parameters':>11} {'+ tables':>9} {'tokens':>8} {'FLOP/step':>10} {'GiB/rank':>9}"
+    )
+    for stage in sorted(params.stages):
+        cost = stage_cost(params, stage)
+        print(
+            f"{cost.scale:>6} {cost.stage:>6} {si(cost.parameters):>11} {si(cost.positions):>9} {cost.tokens:>8,}"
+            f" {si(cost.flops):>10} {cost.state_bytes / 2**30:>9.3g}"
+        )
+    print("GiB/rank: weights, gradients and optimizer state; activations come on top.")

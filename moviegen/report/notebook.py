@@ -1,0 +1,167 @@
+"""What a notebook calls: `section = open_section("data", globals())`, then `section.launch(...)`, `section.run(...)`.
+
+Everything a notebook shows comes from this module and from the ones it hands on: `figures`, `media`, `tables`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from IPython.display import HTML, clear_output, display
+from tqdm import tqdm
+
+from moviegen import runs
+from moviegen.config import ConfigError, Params, Recipe, load, merge, nearest, parse, parse_overrides
+from moviegen.parallel import launch
+from moviegen.report import diagrams, figures, media, provenance, sections, tables
+from moviegen.runs import Run
+
+__all__ = ["OpenSection", "diagrams", "figures", "media", "open_section", "provenance", "tables"]
+
+GROUPS = tuple(name for name in Params.model_fields if name != "scale")
+PARAMETERS = ("scale", "overrides", "stage", *GROUPS)
+NOT_PARAMETERS = {"In", "Out"}  # IPython's own
+PLAIN_DATA = (str, int, float, bool, list, dict, type(None))
+
+
+@dataclass(frozen=True)
+class OpenSection:
+    """A section being executed: its parameters, and the runs it may start and show."""
+
+    section: sections.Section
+    params: Params
+
+    @property
+    def stage(self) -> int:
+        """The training stage; an error in other sections."""
+        if self.section.stage is None:
+            raise ValueError(f"section {self.section.name} is not a training stage")
+        return self.section.stage
+
+    @property
+    def recipe(self) -> Recipe:
+        """The parameters of the training stage."""
+        return self.params.recipes[self.stage]
+
+    def launch(self, program: str) -> Run | None:
+        """Runs a program unless its run is complete, and says so; None where this machine cannot run it.
+
+        Raises:
+            WorkerError: the program failed; the message holds its traceback.
+        """
+        if program not in self.section.launches:
+            raise KeyError(f"{program!r} is not launched by {self.section.name}: add it to moviegen/report/sections.py")
+        run = runs.find(self.params, program)
+        if not run.complete:
+            if not sections.can_run_here(self.params, program):
+                run.write_params()  # the command that is shown names this file
+                display(provenance.would_run(run, job(run)))
+                return None
+            _run(run)
+        clear_output(wait=True)
+        display(provenance.line(run))
+        return run
+
+    def run(self, program: str) -> Run | None:
+        """The finished run of a program, or None."""
+        if program not in self.section.launches + self.section.reads:
+            raise KeyError(f"{program!r} is not read by {self.section.name}: add it to moviegen/report/sections.py")
+        run = runs.find(self.params, program)
+        return run if run.complete else None
+
+    def stages(self) -> dict[int, Run | None]:
+        """The finished run of each training stage, or None."""
+        return {stage: self.run(f"stage{stage}") for stage in self.params.stages}
+
+    def provenance(self) -> HTML:
+        """Where this page's numbers come from."""
+        names = self.section.launches + self.section.reads
+        return provenance.table_of_runs([runs.find(self.params, name) for name in names])
+
+
+def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
+    """Collects a notebook's parameters: `params/<scale>.yaml`, the groups given over it, then `overrides`.
+
+    Args:
+        notebook: its file name without number and suffix.
+        variables: its `globals()`.
+
+    Raises:
+        ConfigError: an unknown name (papermill itself only warns), or a value that cannot be.
+    """
+    if not any(isinstance(value, OpenSection) for value in variables.values()):  # else they may be the reader's own
+        _refuse_unknown(variables)
+    section = sections.find(notebook, variables.get("stage"))
+    scale = variables.get("scale", "tiny")
+    base = load(scale).model_dump(mode="json")
+    groups = {name: variables[name] for name in GROUPS if variables.get(name) is not None}
+    if "stages" in groups:  # papermill writes every key as text
+        groups["stages"] = {int(stage): values for stage, values in groups["stages"].items()}
+    overrides = parse_overrides(variables.get("overrides") or "")
+    return OpenSection(section, parse(merge(base, groups), overrides, origin=f"params/{scale}.yaml and the notebook"))
+
+
+def job(run: Run) -> launch.Job:
+    """How a run is started: distributed programs by msrun, with the workers the recipe asks for."""
+    settings = run.params.launch
+    workers = {"worker_num": settings.worker_num, "local_worker_num": settings.local_worker_num}
+    return launch.Job(
+        command=("python", *run.command()[1:]),
+        log_dir=run.log_folder,
+        master_port=settings.master_port or None,
+        bind_core=settings.bind_core and run.program.distributed,
+        metrics=run.metrics_path,
+        **(workers if run.program.distributed else {}),
+    )
+
+
+class Progress:
+    """A bar on standard output, moved by the lines of `metrics.jsonl`.
+
+    It is text, not a widget: a widget would be dead in the published page.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._bar = tqdm(desc=f"{name}: starting", file=sys.stdout, leave=False, ncols=100, bar_format="{desc}")
+        self._name = name
+
+    def __call__(self, line: Mapping[str, Any]) -> None:
+        """Moves the bar to a line's step; the first one sets where it began, so that a resumed run counts its own."""
+        if "step" not in line:
+            return
+        if self._bar.total is None:
+            self._bar.bar_format = None
+            self._bar.reset(line.get("steps"))
+            self._bar.initial, self._bar.start_t = line["step"] - 1, time.time()
+            self._bar.set_description_str(self._name, refresh=False)
+        self._bar.n = max(self._bar.n, line["step"])
+        if "loss" in line:
+            self._bar.set_postfix(loss=f"{line['loss']:.4f}", refresh=False)
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Removes the bar."""
+        self._bar.close()
+
+
+def _run(run: Run) -> None:
+    run.write_params()
+    progress = Progress(run.name)
+    try:
+        launch.run(job(run), on_progress=progress)
+    finally:
+        progress.close()
+    if not run.complete:
+        raise RuntimeError(f"{run.name} ended without an error but did not finish; its output: {run.log_folder}")
+
+
+def _refuse_unknown(variables: Mapping[str, Any]) -> None:
+    for name, value in variables.items():
+        own = name.startswith("_") or name in NOT_PARAMETERS or not isinstance(value, PLAIN_DATA)
+        if not own and name not in PARAMETERS:
+            hint = nearest(name, PARAMETERS) or f"; there are: {', '.join(PARAMETERS)}"
+            raise ConfigError(f"unknown notebook parameter {name!r}{hint}")

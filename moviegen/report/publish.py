@@ -1,0 +1,125 @@
+"""Executed notebooks to one HTML site: `outputs/<scale>/html/`. It can be read from disk, without a network."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from moviegen import programs
+from moviegen.config import Params, outputs_folder, project_root
+from moviegen.report.sections import SECTIONS, Section
+from moviegen.runs import write_text
+
+TEMPLATE = Path(__file__).parent / "template"
+_LOCAL_MEDIA = re.compile(r'(?<=\s)(src|poster)="(?!data:|media/|https?:)([^"]+)"')
+_PUBLISHED_MEDIA = re.compile(r'"media/([^"]+)"')
+_MARK = re.compile(r'data-mark="(\w+)"')
+
+
+def publish(params: Params) -> Path:
+    """Writes every page whose notebook, or the template, changed; returns the first page."""
+    folder = outputs_folder(params) / "html"
+    style = stylesheet()
+    write_text(folder / "style.css", style)
+    for section in SECTIONS:
+        mark = _mark(params, section, style)
+        page = folder / section.page
+        if not (page.is_file() and _mark_of(page) == mark):
+            write_text(page, _with_media(render(params, section, mark), folder))
+    _remove_unused_media(folder)
+    return folder / SECTIONS[0].page
+
+
+def render(params: Params, section: Section, mark: str) -> str:
+    """One section's page; media still point into the runs."""
+    import nbformat
+
+    executed = section.executed(params)
+    if executed.is_file():
+        notebook = nbformat.read(executed, as_version=4)
+    else:
+        text = f"# {section.title}\n\nThis section has not been executed yet: run `make report SCALE={params.scale}`."
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
+    position = SECTIONS.index(section)
+    site = {
+        "scale": params.scale,
+        "sections": SECTIONS,
+        "current": section,
+        "headings": _headings(notebook),
+        "previous": SECTIONS[position - 1] if position else None,
+        "next": SECTIONS[position + 1] if position + 1 < len(SECTIONS) else None,
+        "mark": mark,
+    }
+    body, _ = _exporter().from_notebook_node(notebook, resources={"site": site})
+    return body
+
+
+def stylesheet() -> str:
+    """The template's style and the colours of code, light and dark."""
+    from pygments.formatters import HtmlFormatter
+
+    light = HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
+    own = (TEMPLATE / "style.css").read_text()
+    return f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n{own}"
+
+
+@functools.cache
+def _exporter() -> Any:
+    from nbconvert import HTMLExporter  # 1 s to import: not for a site that is up to date
+
+    return HTMLExporter(template_name=TEMPLATE.name, extra_template_basedirs=[str(TEMPLATE.parent)])
+
+
+def _headings(notebook: Any) -> list[tuple[str, str]]:
+    """(anchor, text) of the second-level headings, with nbconvert's anchors."""
+    source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return [(text.replace(" ", "-"), text) for text in re.findall(r"^## (.+?)\s*$", source, re.MULTILINE)]
+
+
+def _with_media(body: str, folder: Path) -> str:
+    """Copies the files a page shows into the site, named by their content, and points the page there."""
+
+    def copied(match: re.Match[str]) -> str:
+        attribute, address = match.groups()
+        source = (project_root() / "notebooks" / unquote(address)).resolve()
+        if not source.is_file():
+            return match.group()
+        name = f"{source.stem}-{programs.file_hash(source)}{source.suffix}"
+        target = folder / "media" / name
+        if not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            temporary = target.with_name(f".{name}")
+            shutil.copyfile(source, temporary)
+            temporary.replace(target)
+        return f'{attribute}="media/{name}"'
+
+    return _LOCAL_MEDIA.sub(copied, body)
+
+
+def _remove_unused_media(folder: Path) -> None:
+    used = {name for page in folder.glob("*.html") for name in _PUBLISHED_MEDIA.findall(page.read_text())}
+    for path in (folder / "media").glob("*"):
+        if path.name not in used:
+            path.unlink()
+
+
+def _mark(params: Params, section: Section, style: str) -> str:
+    executed = section.executed(params)
+    parts = {
+        "notebook": programs.file_hash(executed) if executed.is_file() else None,
+        "template": programs.file_hash(TEMPLATE / "index.html.j2"),
+        "style": style,
+        "code": programs.code_hash(__name__),
+        "contents": [(other.name, other.title, other.page) for other in SECTIONS],
+    }
+    return programs.digest(parts)
+
+
+def _mark_of(page: Path) -> str | None:
+    found = _MARK.search(page.read_text()[:2000])
+    return found.group(1) if found else None

@@ -1,0 +1,64 @@
+"""Reads what runs left behind. A file that is not there is `None` or empty, never a made-up number."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from typing import Any
+
+import pandas as pd
+
+from moviegen.runs import Run
+
+WARM_UP_STEPS = 2  # the first steps compile; they are not the speed of the rest
+
+
+def metrics(run: Run | None, kind: str) -> pd.DataFrame:
+    """The lines of `metrics.jsonl` of one kind ("train", "validation", "clip", ...), in the order of their steps."""
+    lines = [line for line in run.metrics() if line.get("kind") == kind] if run else []
+    frame = pd.DataFrame(lines)
+    return frame.sort_values("step", ignore_index=True) if "step" in frame else frame
+
+
+def read_json(run: Run | None, name: str) -> dict[str, Any] | None:
+    """A JSON file of the run's folder."""
+    path = run.folder / name if run else None
+    return json.loads(path.read_text()) if path and path.is_file() else None
+
+
+def read_csv(run: Run | None, name: str) -> pd.DataFrame | None:
+    """A CSV file of the run's folder; text stays text, an empty cell is an empty text."""
+    path = run.folder / name if run else None
+    return pd.read_csv(path, keep_default_na=False) if path and path.is_file() else None
+
+
+def seconds_per_step(run: Run | None, media: str | None = None) -> float | None:
+    """Median time of a training step, of one medium or of all, once compiled."""
+    train = metrics(run, "train")
+    if media and "media" in train:
+        train = train[train["media"] == media]
+    if "seconds" not in train or len(train) <= WARM_UP_STEPS:
+        return None
+    return statistics.median(train["seconds"][WARM_UP_STEPS:])
+
+
+def last(run: Run | None, kind: str, column: str) -> float | None:
+    """The last value a run reported."""
+    frame = metrics(run, kind)
+    return float(frame[column].dropna().iloc[-1]) if column in frame and frame[column].notna().any() else None
+
+
+def shown(value: float | None, digits: int = 3) -> str:
+    """A number with so many significant digits, or a dash."""
+    return "-" if value is None else f"{value:#.{digits}g}".rstrip(".")
+
+
+def duration(seconds: float | None) -> str:
+    """`75` is `1 min 15 s`."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"

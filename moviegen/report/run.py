@@ -1,0 +1,115 @@
+"""`python -m moviegen report`: executes the sections that changed, then publishes them as one site."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from moviegen import runs
+from moviegen.config import Params, project_root
+from moviegen.report import publish, sections
+from moviegen.report.results import duration
+
+
+class SectionFailed(RuntimeError):
+    """A notebook raised; the message holds its error and the path of the notebook as far as it came."""
+
+
+def main(params: Params, options: Namespace) -> None:
+    """Brings the report of these parameters up to date; with `only_html`, publishes what there is."""
+    try:
+        if not options.only_html:
+            with _terminated_as_interrupted():
+                execute(params)
+    except SectionFailed as error:
+        sys.exit(f"error: {error}")
+    print(f"report: {publish.publish(params)}")
+
+
+def execute(params: Params) -> None:
+    """Executes every section that is not current, in an order in which each finds the runs it shows.
+
+    Raises:
+        SectionFailed: a notebook raised; the sections after it are not started.
+    """
+    order = sections.execution_order()
+    for number, section in enumerate(order, 1):
+        label = f"[{number:2}/{len(order)}] {section.title}"
+        if sections.is_current(params, section):
+            print(f"{label}: unchanged", flush=True)
+            continue
+        print(f"{label} ...", flush=True)
+        started = time.monotonic()
+        execute_section(params, section)
+        print(f"{label}: {duration(time.monotonic() - started)}", flush=True)
+
+
+def execute_section(params: Params, section: sections.Section) -> None:
+    """Executes one section's notebook; the finished one replaces the old one as a whole.
+
+    Raises:
+        SectionFailed: it raised; the notebook as far as it came is kept beside the others, as `<name>.failed.ipynb`.
+    """
+    import papermill  # 1 s to import: not for a report that is up to date
+
+    for name in ("papermill", "traitlets", "asyncio"):  # what fails is raised; interrupted, they would only add noise
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    mark = sections.fingerprint(params, section)  # before: code that changes meanwhile makes the result stale
+    target = section.executed(params)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    failed = target.with_suffix(".failed.ipynb")
+    partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
+    try:
+        papermill.execute_notebook(
+            section.source,
+            partial,
+            parameters=parameters(params, section),
+            cwd=project_root() / "notebooks",  # where JupyterLab runs it
+            kernel_name="python3",
+            progress_bar=False,
+            extra_arguments=["--log-level=CRITICAL"],  # it warns of its default transport, and of being interrupted
+            stdout_file=sys.stdout if sys.stdout.isatty() else None,  # the progress bars of the programs
+        )
+        _stamp(partial, {"fingerprint": mark, "runs": sections.state(params, section)})
+        os.replace(partial, target)
+        failed.unlink(missing_ok=True)
+    except papermill.PapermillExecutionError as error:
+        os.replace(partial, failed)
+        raise SectionFailed(f"{section.title}: {error.ename}: {error.evalue}\nThe notebook: {failed}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def parameters(params: Params, section: sections.Section) -> dict[str, Any]:
+    """What papermill writes into the notebook: everything resolved, so that the executed one repeats by itself."""
+    return params.model_dump(mode="json") | ({"stage": section.stage} if section.stage else {})
+
+
+def _stamp(notebook: Path, mark: dict[str, Any]) -> None:
+    content = json.loads(notebook.read_text())
+    content["metadata"]["moviegen"] = mark
+    runs.write_json(notebook, content)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Lets a termination end the kernel and its job the way Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

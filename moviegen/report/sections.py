@@ -1,0 +1,138 @@
+"""The report's sections in reading order, and when one has to be executed again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moviegen import device, programs, runs
+from moviegen.config import ConfigError, Params, nearest, outputs_folder, project_root
+
+# Whatever a notebook calls is imported by this module.
+NOTEBOOK_CODE = "moviegen.report.notebook"
+# Programs that any machine can run, also where the recipe needs accelerators.
+HOST_PROGRAMS = ("data",)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One page of the report: a notebook, executed with one set of parameters."""
+
+    name: str
+    title: str
+    notebook: str
+    launches: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    stage: int | None = None
+    lists_figures: bool = False
+
+    @property
+    def source(self) -> Path:
+        """The notebook as committed."""
+        return project_root() / "notebooks" / self.notebook
+
+    @property
+    def page(self) -> str:
+        """File name of its HTML page."""
+        return "index.html" if self.name == "overview" else f"{self.name}.html"
+
+    def executed(self, params: Params) -> Path:
+        """The notebook with its outputs."""
+        return outputs_folder(params) / "notebooks" / f"{self.name}.ipynb"
+
+
+def _training(stage: int, title: str) -> Section:
+    return Section(
+        name=f"training-{stage}",
+        title=f"Training, stage {stage}: {title}",
+        notebook="06_training.ipynb",
+        launches=("latents", "text", f"stage{stage}"),
+        stage=stage,
+    )
+
+
+STAGES = ("stage1", "stage2", "stage3")
+SECTIONS = (
+    Section("overview", "Overview", "01_overview.ipynb", reads=("data", "tae-evaluation", *STAGES, "sample")),
+    Section("data", "Data", "02_data.ipynb", launches=("data",)),
+    Section("tae-training", "Temporal Autoencoder: training", "03_tae_training.ipynb",
+            launches=("tae-image", "tae-video")),
+    Section("tae-evaluation", "Temporal Autoencoder: evaluation", "04_tae_evaluation.ipynb",
+            launches=("tae-evaluation",), reads=("tae-video",)),
+    Section("transformer", "Diffusion transformer", "05_transformer.ipynb"),
+    _training(1, "images"),
+    _training(2, "images and videos"),
+    _training(3, "higher resolution"),
+    Section("sampling", "Sampling", "07_sampling.ipynb", launches=("sample",)),
+    Section("parallelism", "Parallelism", "08_parallelism.ipynb", reads=STAGES),
+    Section("cost", "Cost and performance", "09_cost.ipynb", reads=("tae-video", *STAGES)),
+    Section("provenance", "Appendix: provenance", "10_provenance.ipynb", reads=tuple(programs.PROGRAMS),
+            lists_figures=True),
+)  # fmt: skip
+
+
+def find(notebook: str, stage: int | None) -> Section:
+    """The section a notebook is, with this stage.
+
+    Raises:
+        ConfigError: the training notebook with another stage than 1, 2 or 3.
+        KeyError: no such notebook.
+    """
+    same = [section for section in SECTIONS if section.notebook.removesuffix(".ipynb").partition("_")[2] == notebook]
+    if not same:
+        raise KeyError(f"no notebook {notebook!r}{nearest(notebook, [section.notebook for section in SECTIONS])}")
+    for section in same:
+        if section.stage == stage:
+            return section
+    raise ConfigError(f"stage {stage!r}: {notebook} takes {[section.stage for section in same]}")
+
+
+def execution_order() -> list[Section]:
+    """Sections that launch programs first: what the others show is then there."""
+    return sorted(SECTIONS, key=lambda section: not section.launches)
+
+
+def can_run_here(params: Params, program: str) -> bool:
+    """Whether this machine has the device a program needs."""
+    return program in HOST_PROGRAMS or params.launch.device != "Ascend" or device.accelerators() > 0
+
+
+def fingerprint(params: Params, section: Section) -> str:
+    """16 hexadecimal digits over all that decides what a section's page shows, but for the runs' state."""
+    parts: dict[str, Any] = {
+        "notebook": programs.file_hash(section.source),
+        "parameters": params.model_dump(mode="json") if _shows_parameters(section) else None,
+        "programs": {name: programs.fingerprint(params, name) for name in section.launches + section.reads},
+        "code": programs.code_hash(NOTEBOOK_CODE),
+        "environment": programs.file_hash(project_root() / "requirements.lock"),
+        "can run": [can_run_here(params, name) for name in section.launches],
+    }
+    if section.lists_figures:
+        parts["sections"] = [fingerprint(params, other) for other in SECTIONS if other is not section]
+    return programs.digest(parts)
+
+
+def state(params: Params, section: Section) -> dict[str, str | None]:
+    """When each run the section shows was finished; None where it was not."""
+    found = {name: runs.find(params, name) for name in section.launches + section.reads}
+    return {run.name: run.manifest.get("finished") if run.complete else None for run in found.values()}
+
+
+def mark(params: Params, section: Section) -> dict[str, Any]:
+    """What an executed notebook was made from; kept in its metadata."""
+    return {"fingerprint": fingerprint(params, section), "runs": state(params, section)}
+
+
+def is_current(params: Params, section: Section) -> bool:
+    """Whether the executed notebook is what executing it now would give."""
+    path = section.executed(params)
+    if not path.is_file():
+        return False
+    return json.loads(path.read_text())["metadata"].get("moviegen") == mark(params, section)
+
+
+def _shows_parameters(section: Section) -> bool:
+    """Sections that launch programs show only those programs' parameters, which their fingerprints cover."""
+    return not section.launches

@@ -1,0 +1,244 @@
+"""The report's tables: published numbers beside measured and counted ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from IPython.display import HTML
+
+from moviegen import plan
+from moviegen.config import SIZES, Params
+from moviegen.report import markup, published, results
+from moviegen.report.results import shown
+from moviegen.runs import Run
+
+StageRuns = dict[int, Run | None]
+STAGE_TITLES = {1: "1: images, 256 px", 2: "2: images and videos, 256 px", 3: "3: images and videos, 768 px"}
+
+
+def support(params: Params, stages: StageRuns) -> HTML:
+    """What the original report supports, and what was run for this page."""
+    rows = [
+        {"model": size, **dict(zip(STAGE_TITLES.values(), support, strict=True)), "source": "original report"}
+        for size, support in published.SUPPORT.items()
+    ]
+    here = [f"trained here at {_view(params, stage)}" if run else markup.NOT_RUN for stage, run in stages.items()]
+    measured = dict(zip(STAGE_TITLES.values(), here, strict=True))
+    rows.append({"model": params.recipes[1].model.size, **measured, "source": "this report"})
+    return markup.table(rows, "Support matrix by model and stage", stages.values())
+
+
+def summary(params: Params, evaluation: Run | None, stages: StageRuns, sample: Run | None) -> HTML:
+    """The results on one page."""
+    scores = results.read_json(evaluation, "summary.json") or {}
+    speed = results.read_json(sample, "summary.json") or {}
+    rows = [
+        {"result": "TAE reconstruction, PSNR (dB)", "value": shown(scores.get("psnr_after"), 4)},
+        {"result": "TAE reconstruction, SSIM", "value": shown(scores.get("ssim_after"))},
+    ]
+    for stage, run in stages.items():
+        loss = results.last(run, "validation", "loss")
+        rows.append({"result": f"validation loss at the end of stage {stage}", "value": shown(loss, 4)})
+    rows.append({"result": "sampling (s/clip)", "value": shown(speed.get("seconds_per_clip"))})
+    for row in rows:
+        row["value"] = markup.NOT_RUN if row["value"] == "-" else row["value"]
+    return markup.table(rows, f"Results of the {params.scale} recipe", [evaluation, *stages.values(), sample])
+
+
+def data(run: Run | None) -> HTML:
+    """How many clips there are, and how many could not be read."""
+    summary = results.read_json(run, "summary.json")
+    if summary is None:
+        return markup.missing("Clips")
+    ucf101, mixkit = summary["ucf101"], summary["mixkit"]
+    classes = f"{ucf101['classes']} classes"
+    rows = [
+        {"data set": "UCF-101", "training": ucf101["train"], "held out": f"{ucf101['test']} (test)", "note": classes},
+        {"data set": "mixkit", "training": mixkit["train"], "held out": f"{mixkit['val']} (validation)", "note": ""},
+        {"data set": "set aside", "training": "-", "held out": "-", "note": f"{summary['quarantined']} unreadable"},
+    ]
+    return markup.table(rows, f"Clips of {summary['source']}", [run])
+
+
+def quarantine(run: Run | None) -> HTML:
+    """The files that were set aside and why."""
+    listed = results.read_csv(run, "quarantine.csv")
+    if listed is None:
+        return markup.missing("Files set aside")
+    if listed.empty:
+        return markup.note("No file had to be set aside.")
+    return markup.table(listed.to_dict("records"), "Files set aside", [run])
+
+
+def tae_scores(params: Params, evaluation: Run | None, training: Run | None) -> HTML:
+    """PSNR and SSIM before and after training on clips, beside the published ones."""
+    rows = [
+        {
+            "": "original report, OPL " + ("on" if score.opl else "off"),
+            "clip (HxWxT)": "256x256x32",
+            "clips": "20% of UCF-101",
+            "PSNR (dB)": score.psnr,
+            "SSIM": score.ssim,
+            "s/step": score.seconds_per_step,
+        }
+        for score in published.TAE_SCORES
+    ]
+    scores = results.read_json(evaluation, "summary.json")
+    rule = params.tae.evaluation
+    for moment, title in (("before", "here, inflated only"), ("after", "here, trained on clips")):
+        rows.append(
+            {
+                "": title,
+                "clip (HxWxT)": f"{rule.size[0]}x{rule.size[1]}x{rule.frames}",
+                "clips": scores["clips"] if scores else markup.NOT_RUN,
+                "PSNR (dB)": _with_interval(scores, f"psnr_{moment}", 4),
+                "SSIM": _with_interval(scores, f"ssim_{moment}", 3),
+                "s/step": shown(results.seconds_per_step(training)) if moment == "after" else "-",
+            }
+        )
+    return markup.table(rows, "Reconstruction of held-out clips; ± is a 95% interval", [evaluation, training])
+
+
+def inflation(run: Run | None) -> HTML:
+    """What inflating the image autoencoder changed for a single image."""
+    measured = results.read_json(run, "inflation.json")
+    if measured is None:
+        return markup.missing("Image autoencoder and its inflation on one image")
+    rows = [
+        {
+            "on single images": "largest difference between the two reconstructions, in [-1, 1]",
+            "value": f"{measured['max_difference']:.2e}",
+        },
+        {"on single images": "PSNR of the image autoencoder (dB)", "value": shown(measured["psnr_image_vae"], 4)},
+    ]
+    return markup.table(rows, "The image autoencoder and its inflation", [run])
+
+
+def sizes(params: Params) -> HTML:
+    """The published variants and this report's own, with counted parameters."""
+    names = dict.fromkeys((params.recipes[3].model.size, *published.SUPPORT))
+    rows = []
+    for name in names:
+        config = params.dit_config(3) if name == params.recipes[3].model.size else SIZES[name]
+        rows.append(
+            {
+                "model": name,
+                "layers": config.num_layers,
+                "width": config.width,
+                "FFN width": config.ffn_width,
+                "heads": config.num_heads,
+                "parameters, counted": _count(plan.parameter_count(config)),
+                "position tables": f"{config.max_size}: {_count(plan.position_count(config))}",
+                "published as": published.PARAMETERS.get(name, "-"),
+            }
+        )
+    return markup.table(rows, "Variants of the transformer, counted by moviegen/plan.py")
+
+
+def recipe(params: Params, stage: int) -> HTML:
+    """What a stage trains, on what, for how long."""
+    own = params.recipes[stage]
+    batch, settings = own.dataloader.batch_size, own.train.settings
+    facts = {
+        "model": own.model.size,
+        "height x width x frames": f"{own.dataset.size[0]}x{own.dataset.size[1]}x{own.dataset.frames}",
+        "position tables (T, H, W)": own.model.max_size,
+        "batch a worker": f"{batch.image_batch_size} images or {batch.video_batch_size} videos",
+        "workers": f"{params.launch.worker_num} ({params.launch.device})",
+        "updates": own.train.steps,
+        "gradient accumulation": settings.gradient_accumulation_steps,
+        "ZeRO stage": settings.zero_stage,
+        "sequence-parallel shards": own.train.sequence_parallel.shards,
+        "learning rate": own.train.lr_scheduler.lr,
+    }
+    rows = [{"parameter": name, "value": value} for name, value in facts.items()]
+    return markup.table(rows, f"Recipe of stage {stage} at scale {params.scale}")
+
+
+def timings(params: Params, stages: StageRuns) -> HTML:
+    """Published seconds a step beside this machine's."""
+    rows: list[dict[str, Any]] = [
+        {
+            "model": timing.size,
+            "stage": timing.stage,
+            "batch, images + videos": timing.batch,
+            "frames and pixels": timing.resolution,
+            "recompute": timing.recompute,
+            "shards": timing.shards,
+            "MindSpore 2.3.1": timing.mindspore_2_3_1,
+            "MindSpore 2.7.0": timing.mindspore_2_7_0,
+            "here": "-",
+        }
+        for timing in published.TIMINGS
+    ]
+    for stage, run in stages.items():
+        own = params.recipes[stage]
+        batch, recompute = own.dataloader.batch_size, own.model.recompute_every_nth_block
+        rows.append(
+            {
+                "model": own.model.size,
+                "stage": stage,
+                "batch, images + videos": f"{batch.image_batch_size} + {batch.video_batch_size}",
+                "frames and pixels": _view(params, stage),
+                "recompute": "on" if recompute else "off",
+                "shards": own.train.sequence_parallel.shards,
+                "MindSpore 2.3.1": "-",
+                "MindSpore 2.7.0": "-",
+                "here": shown(results.seconds_per_step(run)) if run else markup.NOT_RUN,
+            }
+        )
+    return markup.table(rows, "Seconds a training step: published (8 cards), and here", stages.values())
+
+
+def costs(params: Params, stages: StageRuns) -> HTML:
+    """Counted cost of each stage's step, on videos where it has them, and the arithmetic rate this machine reached."""
+    rows = []
+    for stage, run in stages.items():
+        cost = plan.stage_cost(params, stage)
+        seconds = results.seconds_per_step(run, "video" if params.recipes[stage].dataset.frames > 1 else "image")
+        rows.append(
+            {
+                "stage": stage,
+                "parameters": _count(cost.parameters + cost.positions),
+                "tokens a sample": f"{cost.tokens:,}",
+                "arithmetic a step": f"{plan.si(cost.flops)}FLOP",
+                "state a rank": f"{plan.si(cost.state_bytes)}B",
+                "s/step": shown(seconds) if seconds else markup.NOT_RUN,
+                "rate reached": f"{plan.si(cost.flops / seconds)}FLOP/s" if seconds else markup.NOT_RUN,
+            }
+        )
+    return markup.table(rows, f"Counted cost of the {params.scale} recipe, and speed here", stages.values())
+
+
+def traffic(params: Params, shards: tuple[int, ...] = (1, 2, 4, 8)) -> HTML:
+    """Elements each rank sends in one block's self-attention of stage 3, by Ulysses and by gathering tokens."""
+    dataset, config = params.recipes[3].dataset, params.dit_config(3)
+    tokens = plan.visual_tokens(dataset.frames, *dataset.size)
+    rows = [
+        {
+            "ranks": count,
+            "tokens a rank": f"{-(-tokens // count):,}",
+            "heads a rank": config.num_heads // count if config.num_heads % count == 0 else "does not divide",
+            "Ulysses": plan.si(plan.ulysses_traffic(config, tokens, count)),
+            "gathered tokens": plan.si(plan.gathered_traffic(config, tokens, count)),
+        }
+        for count in shards
+    ]
+    return markup.table(rows, f"Elements sent by a rank in one block, {tokens:,} tokens, computed by moviegen/plan.py")
+
+
+def _with_interval(scores: dict[str, Any] | None, name: str, digits: int) -> str:
+    if scores is None:
+        return markup.NOT_RUN
+    interval = scores.get(f"{name}_ci95")
+    return shown(scores[name], digits) + (f" ± {interval:.2g}" if interval is not None else "")
+
+
+def _count(parameters: int) -> str:
+    """Parameters are counted in billions, not in giga."""
+    return plan.si(parameters).replace("G", "B")
+
+
+def _view(params: Params, stage: int) -> str:
+    dataset = params.recipes[stage].dataset
+    return f"{dataset.frames}x{dataset.size[0]}x{dataset.size[1]}"

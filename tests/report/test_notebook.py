@@ -1,0 +1,111 @@
+import pytest
+
+from moviegen import config, runs
+from moviegen.config import ConfigError
+from moviegen.report import notebook, sections
+from moviegen.report.notebook import open_section
+
+
+@pytest.fixture(autouse=True)
+def outputs(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr("moviegen.programs.code_hash", lambda module: module)
+    return tmp_path
+
+
+def complete(params, program):
+    run = runs.find(params, program)
+    run.write_params()
+    runs.write_json(run.folder / "manifest.json", {"status": "complete", "finished": "2026-01-01T00:00:00Z"})
+    return run
+
+
+def test_defaults_are_the_scales():
+    section = open_section("data", {"scale": "tiny", "overrides": "", "seed": None, "data": None})
+    assert section.params == config.load("tiny")
+    assert section.section.name == "data"
+
+
+def test_groups_lie_over_the_scale_and_overrides_over_both():
+    given = {"scale": "tiny", "sample": {"steps": 30, "fps": 8}, "overrides": "--sample.steps 10"}
+    params = open_section("sampling", given).params
+    assert (params.sample.steps, params.sample.fps) == (10, 8)
+    assert params.sample.guidance == config.load("tiny").sample.guidance
+
+
+def test_a_whole_params_file_as_papermill_writes_it_is_that_file():
+    params = config.load("tiny", {"train.steps": 7})
+    given = params.model_dump(mode="json")
+    given["stages"] = {str(stage): values for stage, values in given["stages"].items()}
+    assert open_section("training", given | {"stage": 2}).params == params
+
+
+def test_the_training_notebook_is_a_section_for_each_stage():
+    assert open_section("training", {"stage": 3}).section.name == "training-3"
+    with pytest.raises(ConfigError, match="stage 4"):
+        open_section("training", {"stage": 4})
+    with pytest.raises(ConfigError, match="stage 2"):
+        open_section("data", {"stage": 2})
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"'overides'; did you mean 'overrides'"):
+        open_section("data", {"scale": "tiny", "overides": "--seed 1"})
+    with pytest.raises(ConfigError, match=r"unknown parameter 'sample\.stpes'"):
+        open_section("data", {"overrides": "--sample.stpes 1"})
+
+
+def test_what_is_no_parameter_is_let_be():
+    ipython = {"In": [""], "Out": {}, "_ih": [""], "exit": print, "pytest": pytest}
+    section = open_section("data", ipython)
+    assert open_section("data", {"section": section, "mine": 3}).params == section.params
+
+
+def test_run_is_none_until_it_is_complete():
+    section = open_section("data", {})
+    assert section.run("data") is None
+    made = complete(section.params, "data")
+    assert section.run("data") == made
+    with pytest.raises(KeyError, match="not read by data"):
+        section.run("sample")
+
+
+def test_launch_runs_only_what_is_not_complete(monkeypatch, capsys):
+    section = open_section("tae_training", {})
+    started = []
+
+    def run(job, on_progress):
+        started.append(job)
+        for step in (1, 2):
+            on_progress({"kind": "train", "step": step, "steps": 2, "loss": 0.5})
+        complete(section.params, "tae-image")
+
+    monkeypatch.setattr(notebook.launch, "run", run)
+    first, second = section.launch("tae-image"), section.launch("tae-image")
+    assert first == second
+    assert len(started) == 1
+    assert started[0].command[:5] == ("python", "-m", "moviegen", "tae", "train")
+    assert not started[0].uses_msrun
+    assert "loss=0.5000" in capsys.readouterr().out
+
+
+def test_a_program_that_ends_unfinished_is_an_error(monkeypatch):
+    monkeypatch.setattr(notebook.launch, "run", lambda job, on_progress: None)
+    with pytest.raises(RuntimeError, match="did not finish"):
+        open_section("data", {}).launch("data")
+
+
+def test_without_its_device_a_recipe_is_shown_and_not_run(monkeypatch, capsys):
+    monkeypatch.setattr("moviegen.device.accelerators", lambda: 0)
+    monkeypatch.setattr(notebook.launch, "run", lambda *_, **__: pytest.fail("it was started"))
+    shown = []
+    monkeypatch.setattr(notebook, "display", shown.append)
+    section = open_section(
+        "training",
+        {"stage": 2, "overrides": "--launch.device Ascend --launch.worker_num 8 --launch.local_worker_num 8"},
+    )
+    assert section.launch("stage2") is None
+    assert "not run here" in shown[0].data
+    assert "msrun" in shown[0].data
+    assert "--worker_num=8" in shown[0].data
+    assert sections.can_run_here(section.params, "data")

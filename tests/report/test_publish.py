@@ -1,0 +1,190 @@
+import re
+from html.parser import HTMLParser
+
+import nbformat
+import numpy as np
+import pytest
+from IPython.display import HTML
+
+from moviegen import config, runs
+from moviegen.config import project_root
+from moviegen.data import videos
+from moviegen.report import diagrams, figures, media, provenance, publish, tables
+from moviegen.report.sections import SECTIONS
+
+LOADED = {("link", "href"), ("script", "src"), ("img", "src"), ("video", "src"), ("video", "poster"), ("iframe", "src")}
+
+
+class Page(HTMLParser):
+    """What a page loads, what it links to, and its anchors."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.loaded, self.links, self.anchors = [], [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if (tag, name) in LOADED:
+                self.loaded.append(value)
+            elif (tag, name) == ("a", "href"):
+                self.links.append(value)
+            elif name == "id":
+                self.anchors.add(value)
+
+
+@pytest.fixture
+def params(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr("moviegen.programs.code_hash", lambda module: module)
+    return config.load("tiny")
+
+
+def finished(params, name, **manifest):
+    """A fabricated run."""
+    run = runs.find(params, name)
+    run.write_params()
+    runs.write_json(
+        run.folder / "manifest.json", {"status": "complete", "finished": "2026-01-01T00:00:00Z", **manifest}
+    )
+    return run
+
+
+def executed(params, section, *contents):
+    """An executed notebook that shows these pieces of HTML."""
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell("# Title\n\n## A heading\n\nSome <i>x</i>.")]
+    )
+    for content in contents:
+        cell = nbformat.v4.new_code_cell("show()")
+        cell.outputs = [nbformat.v4.new_output("display_data", data={"text/html": content.data, "text/plain": "HTML"})]
+        notebook.cells.append(cell)
+    section.executed(params).parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, section.executed(params))
+
+
+def sampled(params):
+    run = finished(params, "sample")
+    frames = np.zeros((8, 32, 32, 3), np.uint8)
+    for name in ("generated 1.mp4", "reference.mp4"):
+        videos.write_video(run.folder / name, frames, 8)
+    (run.folder / "samples.csv").write_text(
+        "index,split,caption,seed,generated,reference\n0,val,a <b> & c,42,generated 1.mp4,reference.mp4\n"
+    )
+    return run
+
+
+def publish_samples(params):
+    section = next(section for section in SECTIONS if section.name == "sampling")
+    executed(params, section, media.samples(sampled(params), "val"), figures.schedule(50), tables.sizes(params))
+    return publish.publish(params).parent
+
+
+def test_every_section_has_a_page_and_every_link_resolves(params):
+    site = publish_samples(params)
+    pages = {path.name: Page(path.read_text()) for path in site.glob("*.html")}
+    assert set(pages) == {section.page for section in SECTIONS}
+    for own_name, page in pages.items():
+        for link in page.links:
+            name, _, anchor = link.partition("#")
+            if not link.startswith("http") and name != "provenance.html":  # which has not been executed here
+                assert not anchor or anchor in pages[name or own_name].anchors, link
+                assert not name or name in pages, link
+    assert "A-heading" in pages["sampling.html"].anchors
+
+
+def test_nothing_is_loaded_from_the_network(params):
+    site = publish_samples(params)
+    for path in site.glob("*.html"):
+        page = Page(path.read_text())
+        for address in page.loaded:
+            assert address.startswith("data:") or (site / address).is_file(), address
+        assert "<script" not in path.read_text()
+    assert not re.search(r"@import|url\(\s*['\"]?http", (site / "style.css").read_text())
+
+
+def test_videos_are_copied_by_content_and_unused_ones_removed(params):
+    site = publish_samples(params)
+    assert len(list((site / "media").glob("*.mp4"))) == 2
+    section = next(section for section in SECTIONS if section.name == "sampling")
+    executed(params, section, HTML("<p>no video</p>"))
+    publish.publish(params)
+    assert not list((site / "media").iterdir())
+
+
+def test_only_changed_pages_are_written_again(params):
+    site = publish_samples(params)
+    before = {path.name: path.stat().st_mtime_ns for path in site.glob("*.html")}
+    executed(params, SECTIONS[0], HTML("<p>new</p>"))
+    publish.publish(params)
+    written = {path.name for path in site.glob("*.html") if path.stat().st_mtime_ns != before[path.name]}
+    assert written == {"index.html"}
+
+
+def test_captions_are_escaped_and_name_their_run(params):
+    run = sampled(params)
+    shown = media.samples(run, "val").data
+    assert "a &lt;b&gt; &amp; c" in shown
+    assert f'href="provenance.html#{run.name}"' in shown
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda params: figures.losses(None, "Losses"),
+        lambda params: media.samples(None, "val"),
+        lambda params: media.reconstructions(None),
+        lambda params: media.stills(None, "mixkit_train.csv", 3, "Clips"),
+        lambda params: tables.data(None),
+        lambda params: tables.quarantine(None),
+        lambda params: tables.inflation(None),
+        lambda params: tables.tae_scores(params, None, None),
+        lambda params: tables.support(params, dict.fromkeys((1, 2, 3))),
+        lambda params: tables.summary(params, None, dict.fromkeys((1, 2, 3)), None),
+        lambda params: tables.timings(params, dict.fromkeys((1, 2, 3))),
+        lambda params: tables.costs(params, dict.fromkeys((1, 2, 3))),
+    ],
+)
+def test_without_a_run_a_figure_says_so(params, show):
+    assert "not run here" in show(params).data
+
+
+def test_losses_and_scores_come_from_the_files(params):
+    run = finished(params, "stage2")
+    writer = runs.MetricsWriter(run.metrics_path)
+    for step in range(1, 9):
+        media_kind = "video" if step % 2 else "image"
+        writer.write(kind="train", step=step, steps=8, loss=1 / step, lr=1e-3, seconds=step / 10, media=media_kind)
+    writer.write(kind="validation", step=8, steps=8, loss=0.4321)
+    assert "data:image/svg+xml" in figures.losses(run, "Stage 2").data
+    stages = {1: None, 2: run, 3: None}
+    assert "0.4321" in tables.summary(params, None, stages, None).data
+    assert "<td>0.55" in tables.timings(params, stages).data.replace("<td>0.550", "<td>0.55")
+    evaluation = finished(params, "tae-evaluation")
+    scores = {"clips": 12, "psnr_before": 19.234, "ssim_before": 0.61, "psnr_after": 24.51, "ssim_after": 0.78}
+    runs.write_json(evaluation.folder / "summary.json", scores)
+    shown = tables.tae_scores(params, evaluation, None).data
+    assert all(number in shown for number in ("31.35", "31.17", "19.23", "24.51", "0.780"))
+
+
+def test_the_appendix_lists_what_was_shown(params):
+    run = sampled(params)
+    section = next(section for section in SECTIONS if section.name == "sampling")
+    executed(params, section, media.samples(run, "val"))
+    listed = provenance.figures_and_runs(params).data
+    assert run.name in listed
+    assert "Generated clips beside the clip of the same caption" in listed
+    assert f'id="{run.name}"' in provenance.details([run, None]).data
+
+
+def test_the_same_figure_gives_the_same_bytes(params):
+    assert figures.schedule(10).data == figures.schedule(10).data
+    assert "svg" in diagrams.backbone(params.dit_config(3)).data
+    assert "svg" in diagrams.tae(params.tae.model).data
+    assert "svg" in figures.zero().data
+
+
+def test_broken_and_missing_videos_leave_a_note(params, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    assert "cannot read video" in media.strip(tmp_path / "broken.mp4", 10, 3)
+    assert (project_root() / "notebooks").is_dir()

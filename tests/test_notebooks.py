@@ -1,0 +1,79 @@
+import ast
+import json
+
+import nbformat
+import papermill
+import pytest
+
+from moviegen.config import Params, project_root
+from moviegen.report.notebook import GROUPS
+from moviegen.report.sections import SECTIONS
+
+NOTEBOOKS = sorted((project_root() / "notebooks").glob("*.ipynb"))
+ALLOWED = {"moviegen.report.notebook", "pandas", "IPython.display"}
+
+pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code(path):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def trees(path):
+    return [ast.parse(cell.source) for cell in code(path)]
+
+
+def calls(path, name):
+    """First arguments of the calls of `section.<name>`, where they are plain text."""
+    found = (node for tree in trees(path) for node in ast.walk(tree) if isinstance(node, ast.Call))
+    methods = (node for node in found if isinstance(node.func, ast.Attribute) and node.func.attr == name)
+    return {node.args[0].value for node in methods if node.args and isinstance(node.args[0], ast.Constant)}
+
+
+def test_is_valid_and_has_no_outputs(path):
+    nbformat.validate(json.loads(path.read_text()))
+    for cell in code(path):
+        assert cell.outputs == []
+        assert cell.execution_count is None
+
+
+def test_belongs_to_a_section_and_opens_it(path):
+    assert path.name in {section.notebook for section in SECTIONS}
+    assert f'open_section("{path.stem.partition("_")[2]}", globals())' in code(path)[1].source
+
+
+def test_declares_every_parameter(path):
+    declared = papermill.inspect_notebook(path)  # papermill warns of every other name it is given
+    stage = {"stage"} if path.name == "06_training.ipynb" else set()
+    assert set(declared) == {"scale", "overrides"} | stage | set(Params.model_fields)
+    assert all(declared[group]["default"] == "None" for group in GROUPS)
+
+
+def test_imports_only_what_reads_files(path):
+    for tree in trees(path):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                assert {name.name for name in node.names} <= ALLOWED
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module in ALLOWED
+
+
+def test_holds_no_logic_of_its_own(path):
+    for tree in trees(path):
+        statements = [type(node) for node in tree.body]
+        assert set(statements) <= {ast.ImportFrom, ast.Assign, ast.Expr}
+        launches = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "launch"]
+        assert len(launches) <= 1  # a second one would clear the first one's line
+
+
+def test_uses_the_runs_its_section_names(path):
+    same = [section for section in SECTIONS if section.notebook == path.name]
+    launches = set.intersection(*(set(section.launches) for section in same))
+    assert calls(path, "launch") == launches if len(same) > 1 else calls(path, "launch") == set(same[0].launches)
+    assert calls(path, "run") <= {name for section in same for name in section.launches + section.reads}
+
+
+def test_keeps_the_parameters_as_they_were_given(path):
+    later = (node for tree in trees(path)[1:] for node in ast.walk(tree) if isinstance(node, ast.Name))
+    assigned = {node.id for node in later if isinstance(node.ctx, ast.Store)}
+    assert not assigned & {"scale", "overrides", "stage", *GROUPS}
