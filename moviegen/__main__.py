@@ -18,6 +18,7 @@ VERBS = {
     "precompute": ("moviegen.precompute", "latents of every clip, at every size the stages need"),
     "train": ("moviegen.train.dit", "`train --stage 1|2|3`: one stage of the transformer"),
     "sample": ("moviegen.sample", "videos from captions"),
+    "plan": ("moviegen.plan", "parameters, arithmetic and memory of each stage"),
     "report": ("moviegen.report.run", "every section's notebook, then the HTML"),
 }
 

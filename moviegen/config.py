@@ -255,7 +255,6 @@ class Train(Group):
     lr_scheduler: LRScheduler = LRScheduler()
     optimizer: Optimizer = Optimizer()
     clip_norm: float = Field(1.0, gt=0)
-    ema_decay: float = Field(0.0, ge=0, lt=1, description="0: no exponential moving average")
     settings: Settings = Settings()
     sequence_parallel: SequenceParallel = SequenceParallel()
     save: Save = Save()
@@ -278,6 +277,16 @@ class Launch(Group):
     master_port: int = Field(0, ge=0, lt=65536, description="0: any free port")
     jit_level: Literal["O0", "O1"] = "O1"
     max_device_memory: str = "59GB"
+
+    @model_validator(mode="after")
+    def _hosts(self) -> Launch:
+        if self.worker_num % self.local_worker_num:
+            raise ValueError(
+                f"worker_num {self.worker_num} is not a multiple of local_worker_num {self.local_worker_num}"
+            )
+        if self.worker_num > self.local_worker_num and not self.master_port:
+            raise ValueError("several hosts must agree on a port: set master_port")
+        return self
 
 
 class Sample(Group):

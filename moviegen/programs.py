@@ -28,13 +28,17 @@ VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
 
 @dataclass(frozen=True)
 class Program:
-    """One program of the road; `arguments` follow `python -m moviegen`."""
+    """One program of the road; `arguments` follow `python -m moviegen`.
+
+    `on_host`: it needs no accelerator at any scale. `distributed`: it is an `msrun` job.
+    """
 
     name: str
     arguments: tuple[str, ...]
     module: str
     upstream: tuple[str, ...]
     reads: tuple[str, ...]
+    on_host: bool = False
     distributed: bool = False
     stage: int | None = None
 
@@ -47,7 +51,8 @@ class Program:
                 node = node[key]
             values[name] = node
         if self.name in ("data", "latents"):
-            values["views"] = [recipe.dataset.model_dump(mode="json") for recipe in params.recipes.values()]
+            seen = [recipe.dataset for recipe in params.recipes.values()]
+            values["views"] = sorted({(dataset.frames, *dataset.size) for dataset in seen})
         if self.stage:
             values["recipe"] = params.recipes[self.stage].model_dump(mode="json")
             values["dit"] = params.dit_config(self.stage).model_dump(mode="json")
@@ -70,7 +75,8 @@ def _stage(stage: int) -> Program:
 
 
 _ALL = (
-    Program("data", ("data", "index"), "moviegen.data.prepare", (), ("data", "tae.video.frames", "tae.evaluation")),
+    Program("data", ("data", "index"), "moviegen.data.prepare", (),
+            ("data", "tae.video.frames", "tae.evaluation.frames", "sample.frames"), on_host=True),
     Program("tae-image", ("tae", "train", "--phase", "image"), "moviegen.train.tae", ("data",),
             ("tae.model", "tae.loss", "tae.image", "tae.vae_checkpoint")),
     Program("tae-video", ("tae", "train", "--phase", "video"), "moviegen.train.tae", ("data", "tae-image"),
@@ -114,6 +120,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@functools.cache
 def file_hash(path: Path) -> str:
     """16 hexadecimal digits of a file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
@@ -138,6 +145,7 @@ def code_hash(module: str) -> str:
     return digest(sources)
 
 
+@functools.cache
 def folder_listing(root: str) -> list[tuple[str, int, int]]:
     """Name, size and time of every video and CSV below a data folder; they stand for their content."""
     if not root:

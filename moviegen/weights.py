@@ -29,6 +29,17 @@ def save_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, str] | None =
     os.replace(temporary, path)
 
 
+def replace_npz(path: Path, **arrays: np.ndarray) -> None:
+    """Writes an `.npz` whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The tensors and the metadata of a safetensors file.
 

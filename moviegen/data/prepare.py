@@ -1,4 +1,4 @@
-"""`python -m moviegen data sample|index`: which clips there are, which are sound, and which side of the split they are on.
+"""`python -m moviegen data sample|index`: which clips there are, which are sound, and how they are split.
 
 The index run leaves `ucf101_train.csv`, `ucf101_test.csv`, `mixkit_train.csv`, `mixkit_val.csv` with paths relative to
 the data folder, `quarantine.csv` with what was set aside and why, and `summary.json`.

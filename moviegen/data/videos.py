@@ -239,3 +239,12 @@ def clip_indices(num_frames: int, length: int, stride: int = 1, rng: np.random.G
     spare = num_frames - span
     start = spare // 2 if rng is None else int(rng.integers(spare + 1))
     return list(range(start, start + span, stride))
+
+
+def centre_view(path: Path | str, num_frames: int, frames: int, height: int, width: int) -> np.ndarray:
+    """The fixed view of a clip of `num_frames`: its centre `frames`, resized and centre-cropped.
+
+    Returns:
+        float32 (3, frames, height, width) in [-1, 1].
+    """
+    return resize_and_crop(read_frames(path, clip_indices(num_frames, frames)), height, width)

@@ -11,8 +11,8 @@ from moviegen.device import target
 class _ScoreFreeAttention(nn.Cell):
     """softmax(q k^T * scale + bias) v whose backward pass recomputes the probabilities.
 
-    Automatic differentiation would keep every (N, M) score map of every block alive until its turn comes. This keeps q,
-    k, v and the output, and waits for the incoming gradient before it recomputes, so one map lives at a time.
+    Automatic differentiation would keep every (N, M) score map of every block alive until its turn comes. This keeps
+    q, k, v and the output, and waits for the incoming gradient before it recomputes, so one map lives at a time.
     """
 
     def __init__(self, scale: float) -> None:
@@ -43,8 +43,8 @@ class Attention(nn.Cell):
         num_heads: heads of q, k and v.
         head_width: channels a head.
 
-    Inputs: q (B, heads, N, head_width), k and v (B, heads, M, head_width), and optionally `keep` (B, M) bool, True where
-    a key may be attended to. Output: like q.
+    Inputs: q (B, heads, N, head_width), k and v (B, heads, M, head_width), and optionally `keep` (B, M) bool, True
+    where a key may be attended to. Output: like q.
     """
 
     def __init__(self, num_heads: int, head_width: int) -> None:

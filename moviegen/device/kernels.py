@@ -1,7 +1,7 @@
 """Normalisation and modulation kernels.
 
-On CPU MindSpore's reductions and broadcasts are serial while its matrix products are not, so row means and broadcasts are
-written as products with a constant column or row: 2-3 times faster, the same numbers to rounding.
+On CPU MindSpore's reductions and broadcasts are serial while its matrix products are not, so row means and broadcasts
+are written as products with a constant column or row: 2-3 times faster, the same numbers to rounding.
 """
 
 from __future__ import annotations

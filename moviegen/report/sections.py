@@ -13,7 +13,6 @@ from moviegen.config import ConfigError, Params, nearest, outputs_folder, projec
 # Whatever a notebook calls is imported by this module.
 NOTEBOOK_CODE = "moviegen.report.notebook"
 # Programs that any machine can run, also where the recipe needs accelerators.
-HOST_PROGRAMS = ("data",)
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def execution_order() -> list[Section]:
 
 def can_run_here(params: Params, program: str) -> bool:
     """Whether this machine has the device a program needs."""
-    return program in HOST_PROGRAMS or params.launch.device != "Ascend" or device.accelerators() > 0
+    return programs.find(program).on_host or params.launch.device != "Ascend" or device.accelerators() > 0
 
 
 def fingerprint(params: Params, section: Section) -> str:

@@ -1,8 +1,8 @@
 """Layers of the Temporal Autoencoder (paper 3.1.1; original report, "Key design & implementation").
 
 Inside the network a video is a stack of frames, (B*T, C, H, W): spatial layers see ordinary images, and a temporal
-convolution is one 1x1 convolution over the concatenated channels of neighbouring frames. So no layer ever transposes the
-video, and replicate padding is a matter of which frame stands in for the missing one.
+convolution is one 1x1 convolution over the concatenated channels of neighbouring frames. So no layer ever transposes
+the video, and replicate padding is a matter of which frame stands in for the missing one.
 """
 
 from __future__ import annotations
@@ -137,13 +137,12 @@ class SpatialUpsample(nn.Cell):
         self.conv = conv2d(channels, channels)
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
-        frames, channels, height, width = x.shape
-        doubled = ops.interpolate(x, size=(2 * height, 2 * width), mode="nearest")
+        doubled = ops.interpolate(x, size=(2 * x.shape[2], 2 * x.shape[3]), mode="nearest")
         return self.conv(doubled)
 
 
 class TemporalUpsample(nn.Cell):
-    """T -> 2T: every frame twice, then a convolution (paper: "nearest-neighbor interpolation followed by convolution")."""
+    """T -> 2T: every frame twice, then a convolution (paper: "nearest-neighbor interpolation ... convolution")."""
 
     def __init__(self, channels: int, padding: str) -> None:
         super().__init__()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import mindspore as ms
 from mindspore import nn, ops
 
@@ -44,7 +46,7 @@ def residual_blocks(in_channels: int, out_channels: int, count: int, config: TAE
     """`count` blocks, the first of which changes the width."""
     widths = [in_channels] + [out_channels] * count
     return nn.CellList(
-        [ResnetBlock(i, o, config.num_groups, config.is_temporal) for i, o in zip(widths, widths[1:], strict=False)]
+        [ResnetBlock(i, o, config.num_groups, config.is_temporal) for i, o in itertools.pairwise(widths)]
     )
 
 
@@ -166,7 +168,7 @@ class TAE(nn.Cell):
         Raises:
             ValueError: H or W is not divisible by 8, or there is not one frame of three channels.
         """
-        batch, channels, num_frames, height, width = video.shape
+        _, channels, num_frames, height, width = video.shape
         if channels != 3 or num_frames < 1 or height % SPATIAL_COMPRESSION or width % SPATIAL_COMPRESSION:
             raise ValueError(
                 f"video of shape {tuple(video.shape)}: wanted (B, 3, T >= 1, H, W) with H and W divisible by "

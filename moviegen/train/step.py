@@ -7,7 +7,6 @@ from mindspore import Parameter, nn, ops
 
 from moviegen.train.optim import AdamW, global_norm
 
-
 _add = ops.MultitypeFuncGraph("add")
 _reduce = ops.MultitypeFuncGraph("average")
 _scale = ops.MultitypeFuncGraph("scale")
@@ -56,9 +55,7 @@ class Backward(nn.Cell):
             differentiates the sum of all outputs).
     """
 
-    def __init__(
-        self, loss: nn.Cell, weights: ms.ParameterTuple, accumulators: Accumulators, has_terms: bool
-    ) -> None:
+    def __init__(self, loss: nn.Cell, weights: ms.ParameterTuple, accumulators: Accumulators, has_terms: bool) -> None:
         super().__init__()
         self.loss = loss
         self.sums = accumulators.sums

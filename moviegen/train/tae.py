@@ -45,16 +45,15 @@ def latent_shape(video: tuple[int, ...], config: TAEConfig) -> tuple[int, ...]:
     return batch, config.latent_channels, length, height // SPATIAL_COMPRESSION, width // SPATIAL_COMPRESSION
 
 
-def centre_view(clip: Clip, frames: int, size: tuple[int, int]) -> np.ndarray:
-    """The fixed view of a clip: its centre frames, resized and centre-cropped; float32 (3, T, H, W) in [-1, 1]."""
-    indices = videos.clip_indices(clip.frames, frames)
-    return videos.resize_and_crop(videos.read_frames(clip.path, indices), *size)
+def centre_views(clips: list[Clip], frames: int, size: tuple[int, int]) -> np.ndarray:
+    """The fixed views of clips: float32 (B, 3, T, H, W) in [-1, 1]."""
+    return np.stack([videos.centre_view(clip.path, clip.frames, frames, *size) for clip in clips])
 
 
 def validation(tae: TAE, clips: list[Clip], stage: TAEStage) -> Callable[[], Mapping[str, float]]:
     """L1 and PSNR (dB) of the reconstructed centre views, always of the same clips."""
     every = max(1, len(clips) // VALIDATION_CLIPS)
-    views = np.stack([centre_view(clip, stage.frames, stage.size) for clip in clips[::every][:VALIDATION_CLIPS]])
+    views = centre_views(clips[::every][:VALIDATION_CLIPS], stage.frames, stage.size)
     views = views[: max(1, len(views) // stage.batch_size) * stage.batch_size]
     reconstruct = Reconstruct(tae)
 
@@ -74,8 +73,8 @@ def measure_latents(tae: TAE, clips: list[Clip], stage: TAEStage) -> TAEConfig:
         return tae.config
     encode = Encode(tae)
     chosen = clips[:: max(1, len(clips) // VALIDATION_CLIPS)]
-    views = (centre_view(clip, stage.frames, stage.size)[None] for clip in chosen)
-    latents = np.concatenate([encode(ms.Tensor(view))[0].asnumpy() for view in views])
+    views = centre_views(chosen, stage.frames, stage.size)
+    latents = np.concatenate([encode(ms.Tensor(view[None]))[0].asnumpy() for view in views])
     return tae.config.model_copy(
         update={"shift_factor": float(latents.mean()), "scaling_factor": float(1 / latents.std())}
     )
@@ -84,7 +83,7 @@ def measure_latents(tae: TAE, clips: list[Clip], stage: TAEStage) -> TAEConfig:
 def record_inflation(run: runs.Run, tae: TAE, clips: list[Clip], stage: TAEStage) -> None:
     """Measures how far inflation moved the reconstruction of single images (it should not have)."""
     image_autoencoder = load_tae(run.upstream("tae-image").folder / WEIGHTS)
-    images = np.stack([centre_view(clip, 1, stage.size) for clip in clips[: stage.batch_size]])
+    images = centre_views(clips[: stage.batch_size], 1, stage.size)
     before, after = (Reconstruct(net)(ms.Tensor(images)).asnumpy() for net in (image_autoencoder, tae))
     difference = float(np.abs(before - after).max())
     runs.write_json(run.folder / "inflation.json", {"max_difference": difference, "images": len(images)})
