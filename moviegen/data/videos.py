@@ -150,9 +150,9 @@ def _size(frame: av.VideoFrame) -> tuple[int, int]:
 def replacing(path: Path | str) -> Iterator[Path]:
     """Give a temporary name beside `path` to write to; it becomes `path` on success and disappears on failure."""
     path = Path(path)
-    temporary = path.with_name(
-        f".{path.stem}.{os.getpid()}{path.suffix}"
-    )  # suffix kept: writers read the format off it
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # the suffix is kept: writers read the format off it
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import mindspore as ms
+import numpy as np
 from mindspore import nn, ops
 
 from moviegen.config import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, TAEConfig
@@ -21,6 +22,8 @@ from moviegen.tae.layers import (
     fold_time,
     unfold_time,
 )
+
+INITIAL_LOGVAR = -6.0
 
 
 class Mid(nn.Cell):
@@ -108,6 +111,9 @@ class Encoder(nn.Cell):
         self.mid = Mid(widths[-1], config)
         self.norm_out = GroupNorm(config.num_groups, widths[-1])
         self.conv_out = Conv2_5D(widths[-1], 2 * config.latent_channels, config.is_temporal)
+        # A narrow posterior at the start: its noise would otherwise drown the mean for the first hundreds of steps.
+        moments = np.repeat(np.array([0, INITIAL_LOGVAR], np.float32), config.latent_channels)
+        self.conv_out.conv_spat.bias.set_data(ms.Tensor(moments))
 
     def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
         x = self.conv_in(x, num_frames)
