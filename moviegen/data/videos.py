@@ -5,9 +5,10 @@ is float32 (3, T, H, W) in [-1, 1]. decord reads where it has a wheel (it seeks,
 cheap) and PyAV where it has none; both give the same frames. PyAV writes.
 """
 
+import importlib.util
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,12 +17,7 @@ import av
 import numpy as np
 from PIL import Image
 
-try:
-    import decord
-except ImportError:  # no aarch64 wheel
-    decord = None
-else:
-    decord.logging.set_level(decord.logging.QUIET)
+HAS_DECORD = importlib.util.find_spec("decord") is not None  # no aarch64 wheel
 
 # One near-transparent setting per codec that repeats its bytes: one thread, and nothing decided by x264's lookahead,
 # whose SIMD code gives other costs from run to run (x264 in PyAV 18; its plain C code does not).
@@ -85,18 +81,23 @@ def read_frames(path: Path | str, indices: Sequence[int]) -> np.ndarray:
         raise ValueError(f"no frame of {path} was asked for")
     if not Path(path).is_file():
         raise BrokenVideo(path, "no such file")
-    if decord:
-        try:
+    if HAS_DECORD:
+        with suppress(RuntimeError):  # broken, or filmed sideways, which decord 0.6 cannot read: PyAV has the last word
             return _read_decord(path, indices)
-        except (decord.DECORDError, RuntimeError):
-            pass  # broken, or filmed sideways, which decord 0.6 cannot read: PyAV has the last word
     return _read_pyav(path, indices)
 
 
 def _read_decord(path: Path | str, indices: Sequence[int]) -> np.ndarray:
-    reader = decord.VideoReader(str(path), num_threads=1)
-    _check_indices(path, indices, len(reader))
-    return reader.get_batch(list(indices)).asnumpy()
+    # Imported at the first read and not above: MindSpore aborts the process if decord was loaded before it.
+    import decord
+
+    decord.logging.set_level(decord.logging.QUIET)
+    try:
+        reader = decord.VideoReader(str(path), num_threads=1)
+        _check_indices(path, indices, len(reader))
+        return reader.get_batch(list(indices)).asnumpy()
+    except decord.DECORDError as error:
+        raise RuntimeError(f"{path}: {error}") from None
 
 
 def _read_pyav(path: Path | str, indices: Sequence[int]) -> np.ndarray:

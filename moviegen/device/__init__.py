@@ -1,8 +1,8 @@
 """The one seam between CPU and Ascend: nothing else in the package asks which device it is on.
 
 Importing this module prepares the environment and must come before MindSpore is imported; `moviegen/__init__.py`
-sees to it. MindSpore itself is imported by `attention`, `collectives`, `kernels` and `start`, never here at the top: the
-report and the notebooks import this module and stay free of it.
+sees to it. MindSpore itself is imported by `attention`, `collectives`, `kernels` and `start`, never here at the top:
+the report and the notebooks import this module and stay free of it.
 """
 
 from __future__ import annotations

@@ -212,6 +212,14 @@ class TAE(nn.Cell):
         mean, logvar = self.encode(video)
         return self.decode(mean + ops.exp(0.5 * logvar) * noise, video.shape[2]), mean, logvar
 
+    def normalize(self, latent: ms.Tensor) -> ms.Tensor:
+        """A latent as the transformer takes it: (z - shift) * scaling."""
+        return (latent - self.config.shift_factor) * self.config.scaling_factor
+
+    def denormalize(self, latent: ms.Tensor) -> ms.Tensor:
+        """The inverse of `normalize`."""
+        return latent / self.config.scaling_factor + self.config.shift_factor
+
 
 class Encode(nn.Cell):
     """The encoder's mean as a compiled graph: (B, 3, T, H, W) -> (mean, logvar), see `TAE.encode`."""

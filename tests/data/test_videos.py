@@ -22,7 +22,7 @@ CLIPS = Path(__file__).parents[2] / ".." / "shared" / "clips"
 needs_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason=f"no real clips at {CLIPS}")
 BACKENDS = [
     pytest.param(
-        videos._read_decord, id="decord", marks=pytest.mark.skipif(videos.decord is None, reason="decord has no wheel")
+        videos._read_decord, id="decord", marks=pytest.mark.skipif(not videos.HAS_DECORD, reason="decord has no wheel")
     ),
     pytest.param(videos._read_pyav, id="pyav"),
 ]
@@ -190,7 +190,7 @@ def test_a_clip_filmed_sideways_is_turned_upright(tmp_path):
 
 
 @needs_clips
-@pytest.mark.skipif(videos.decord is None, reason="decord has no wheel")
+@pytest.mark.skipif(not videos.HAS_DECORD, reason="decord has no wheel")
 @pytest.mark.parametrize(
     ("name", "info"),
     [
