@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -19,6 +20,7 @@ from moviegen.tae.losses import TAETrainingLoss
 from moviegen.tae.model import TAE, Encode, Reconstruct
 from moviegen.tae.weights import inflate, load_tae, save_tae
 from moviegen.train.loop import Batch, Schedule, Trainer
+from moviegen.weights import assign, load_arrays
 
 VALIDATION_CLIPS = 16
 WEIGHTS = "tae.safetensors"
@@ -89,6 +91,17 @@ def record_inflation(run: runs.Run, tae: TAE, clips: list[Clip], stage: TAEStage
     runs.write_json(run.folder / "inflation.json", {"max_difference": difference, "images": len(images)})
 
 
+def adopt(run: runs.Run, tae: TAE, checkpoint: Path) -> None:
+    """Takes a trained image autoencoder instead of training one.
+
+    Raises:
+        CheckpointError: there is no such file, or its names and shapes are not this image autoencoder's.
+    """
+    arrays, _ = load_arrays(checkpoint)
+    assign(dict(tae.parameters_and_names()), arrays, str(checkpoint))
+    save_tae(run.folder / WEIGHTS, tae, tae.config)
+
+
 def train(run: runs.Run, phase: str) -> None:
     """Trains one phase and leaves `tae.safetensors`."""
     params = run.params
@@ -101,6 +114,9 @@ def train(run: runs.Run, phase: str) -> None:
         record_inflation(run, tae, held_out, stage)
     else:
         tae = TAE(config)
+        if params.tae.vae_checkpoint:
+            adopt(run, tae, Path(params.tae.vae_checkpoint))
+            return
     trainer = Trainer(
         run=run,
         world=World(),

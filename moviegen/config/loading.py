@@ -1,0 +1,172 @@
+"""Params files and overrides: read, laid over each other, checked, and refused by name."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from moviegen.config.networks import ConfigError, Group
+from moviegen.config.params import Params
+from moviegen.config.recipe import STAGE_GROUPS, Recipe, merge
+
+STAGE_FIELDS: dict[str, type[Group]] = {name: Recipe.model_fields[name].annotation for name in STAGE_GROUPS}
+
+
+def project_root(start: Path | None = None) -> Path:
+    """The checkout's top folder, from anywhere inside it.
+
+    Raises:
+        ConfigError: `start` (default: the working folder) is not inside a checkout.
+    """
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "params").is_dir() and (folder / "notebooks").is_dir():
+            return folder
+    raise ConfigError(f"{start} is not inside a checkout of the report (no folder above it has params/ and notebooks/)")
+
+
+def outputs_folder(params: Params) -> Path:
+    """`outputs/<scale>`, or below `MOVIEGEN_OUTPUTS` where that is set (tests use it)."""
+    return Path(os.environ.get("MOVIEGEN_OUTPUTS") or project_root() / "outputs") / params.scale
+
+
+def load(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Params:
+    """Reads a params file and lays `overrides` over it.
+
+    Args:
+        source: a path, or a scale's name (`tiny` means `params/tiny.yaml`).
+        overrides: dotted name to value. `train.steps` sets every stage, `stages.2.train.steps` one.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown name, a bad value.
+    """
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml"):
+        path = project_root() / "params" / f"{source}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
+        raise ConfigError(f"no params file {path}; there are: {known or 'none in that folder'}")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds no parameters")
+    return parse(content, overrides, origin=str(path))
+
+
+def parse(content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, origin: str = "parameters") -> Params:
+    """Builds `Params` from a nested mapping; see `load`."""
+    overrides = dict(overrides or {})
+    for name, value in overrides.items():
+        content = _override(content, name, value)
+    where = f"{origin} with {overrides}" if overrides else origin
+    params = _validated(Params, content, where)
+    for stage in params.stages:
+        _validated(Recipe, params.recipe_values(stage), f"{where}, stage {stage}")
+    return params
+
+
+def parse_overrides(words: str | Iterable[str]) -> dict[str, Any]:
+    """`"--train.steps 7 sample.steps=10"` to `{"train.steps": 7, "sample.steps": 10}`; values are read as YAML.
+
+    Raises:
+        ConfigError: a name without a value, or a value without a name.
+    """
+    words = shlex.split(words) if isinstance(words, str) else list(words)
+    overrides: dict[str, Any] = {}
+    position = 0
+    while position < len(words):
+        name, equals, value = words[position].partition("=")
+        if not equals:
+            if not name.startswith("--"):
+                raise ConfigError(f"{name!r} is not a parameter: write --name value, or name=value")
+            if position + 1 >= len(words):
+                raise ConfigError(f"{name} has no value")
+            position += 1
+            value = words[position]
+        overrides[name.removeprefix("--")] = yaml.safe_load(value) if value else value
+        position += 1
+    return overrides
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"`, or nothing where no known name is near."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def known_names(group: type[BaseModel] = Params, prefix: str = "") -> list[str]:
+    """Every dotted parameter name."""
+    names = []
+    for name, field in group.model_fields.items():
+        inner = STAGE_FIELDS.get(name) if group is Params else None
+        inner = inner or next((t for t in (field.annotation, *get_args(field.annotation)) if _is_group(t)), None)
+        names += known_names(inner, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
+    return names
+
+
+def _is_group(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _override(content: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """Lays one dotted override over `content`; an override of a stage group also wins over every stage's own value."""
+    keys: list[Any] = name.split(".")
+    _check_name(name, keys)
+    if keys[0] == "stages":
+        keys[1] = int(keys[1])
+        return merge(content, _nest(keys, value))
+    content = merge(content, _nest(keys, value))
+    if keys[0] in STAGE_GROUPS:
+        for stage, own in content.get("stages", {}).items():
+            if _has(own, keys):
+                content = merge(content, _nest(["stages", stage, *keys], value))
+    return content
+
+
+def _check_name(name: str, keys: list[str]) -> None:
+    plain = keys[2:] if keys[0] == "stages" else keys
+    if keys[0] == "stages" and (len(keys) < 3 or keys[1] not in ("1", "2", "3")):
+        raise ConfigError(f"{name!r}: write stages.1.train.steps, with stage 1, 2 or 3")
+    known = known_names()
+    if not any(full == ".".join(plain) or full.startswith(".".join(plain) + ".") for full in known):
+        raise ConfigError(f"unknown parameter {name!r}{nearest('.'.join(plain), known)}")
+
+
+def _nest(keys: list[Any], value: Any) -> dict[Any, Any]:
+    for key in reversed(keys):
+        value = {key: value}
+    return value
+
+
+def _has(content: Any, keys: list[str]) -> bool:
+    for key in keys:
+        if not isinstance(content, Mapping) or key not in content:
+            return False
+        content = content[key]
+    return True
+
+
+def _validated(group: type[BaseModel], content: Mapping[str, Any], where: str) -> Any:
+    try:
+        return group.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{where}:\n" + "\n".join(f"  {_explain(item)}" for item in error.errors())) from None
+
+
+def _explain(item: Mapping[str, Any]) -> str:
+    name = ".".join(str(key) for key in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"unknown parameter {name!r}{nearest(name, known_names())}"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] in ("value_error", "missing"):
+        return f"{name}: {message}" if name else message
+    return f"{name} = {item['input']!r}: {message}"

@@ -1,0 +1,161 @@
+"""A whole params file: data, autoencoder, text, the stages, launch, sampling."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from moviegen.config.networks import PATCH, SIZES, SPATIAL_COMPRESSION, DiTConfig, Group, TAEConfig, check_pixels
+from moviegen.config.recipe import STAGE_GROUPS, LRScheduler, Optimizer, Recipe, Save, merge
+
+
+class Data(Group):
+    """Where the clips come from."""
+
+    root: str = Field("", description="folder with UCF-101/ and mixkit/; empty: the rendered sample set")
+    split: Literal["group", "random"] = Field("group", description="8:2 by UCF-101 group, or plain random")
+    test_share: float = Field(0.2, gt=0, lt=1)
+
+
+class TAEStage(Group):
+    """One run of TAE training: on single frames (`frames: 1`) or on clips."""
+
+    steps: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    size: tuple[int, int] = Field(description="crop H, W in pixels")
+    frames: int = Field(gt=0)
+    optimizer: Optimizer = Optimizer()
+    lr_scheduler: LRScheduler
+    clip_norm: float = Field(1.0, gt=0)
+    validation_interval: int = Field(gt=0)
+    save: Save = Save()
+
+    @model_validator(mode="after")
+    def _divisible(self) -> TAEStage:
+        check_pixels("size", self.size, SPATIAL_COMPRESSION)
+        return self
+
+
+class TAELoss(Group):
+    """Weights of the TAE's loss terms."""
+
+    reconstruction: float = Field(1.0, ge=0)
+    kl: float = Field(1e-6, ge=0)
+
+
+class TAEEvaluation(Group):
+    """The fixed clip rule of PSNR and SSIM: the centre `frames` frames, resized and centre-cropped to `size`."""
+
+    size: tuple[int, int] = (256, 256)
+    frames: int = Field(32, gt=0)
+    max_clips: int = Field(0, ge=0, description="evaluate at most so many test clips; 0: all")
+
+
+class TAE(Group):
+    """The Temporal Autoencoder section."""
+
+    model: TAEConfig = TAEConfig()
+    loss: TAELoss = TAELoss()
+    image: TAEStage
+    video: TAEStage
+    evaluation: TAEEvaluation = TAEEvaluation()
+    vae_checkpoint: str = Field("", description="an image VAE to inflate; empty: the one trained by the image run")
+
+
+class TextEncoder(Group):
+    """One frozen text encoder."""
+
+    width: int = Field(gt=0)
+    max_tokens: int = Field(gt=0)
+
+
+class Text(Group):
+    """The three text encoders (paper 3.1.4)."""
+
+    ul2: TextEncoder = TextEncoder(width=4096, max_tokens=512)
+    metaclip: TextEncoder = TextEncoder(width=1280, max_tokens=256)
+    byt5: TextEncoder = TextEncoder(width=1472, max_tokens=128)
+
+    @property
+    def widths(self) -> tuple[int, int, int]:
+        """Embedding widths in the order the transformer takes them."""
+        return (self.ul2.width, self.metaclip.width, self.byt5.width)
+
+
+class Launch(Group):
+    """The `msrun` job of a stage."""
+
+    device: Literal["CPU", "Ascend"] = "Ascend"
+    worker_num: int = Field(8, gt=0)
+    local_worker_num: int = Field(8, gt=0)
+    bind_core: bool = True
+    master_port: int = Field(0, ge=0, lt=65536, description="0: any free port")
+    jit_level: Literal["O0", "O1"] = "O1"
+    max_device_memory: str = "59GB"
+
+    @model_validator(mode="after")
+    def _hosts(self) -> Launch:
+        if self.worker_num % self.local_worker_num:
+            raise ValueError(
+                f"worker_num {self.worker_num} is not a multiple of local_worker_num {self.local_worker_num}"
+            )
+        if self.worker_num > self.local_worker_num and not self.master_port:
+            raise ValueError("several hosts must agree on a port: set master_port")
+        return self
+
+
+class Sample(Group):
+    """Sampling (paper 3.4.2)."""
+
+    num_prompts: int = Field(4, gt=0, description="captions of the validation set to sample, and as many training ones")
+    steps: int = Field(50, gt=1)
+    schedule: Literal["linear", "linear-quadratic"] = "linear-quadratic"
+    guidance: float = Field(7.5, ge=0)
+    frames: int = Field(gt=0)
+    size: tuple[int, int]
+    fps: float = Field(16, gt=0)
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Sample:
+        check_pixels("size", self.size, SPATIAL_COMPRESSION * PATCH)
+        return self
+
+
+class Params(Group):
+    """A whole `params/<scale>.yaml`."""
+
+    scale: str
+    seed: int = 42
+    data: Data = Data()
+    tae: TAE
+    text: Text = Text()
+    model: dict[str, Any] = Field(description="see Model")
+    dataset: dict[str, Any] = Field(description="see Dataset")
+    dataloader: dict[str, Any] = Field(description="see Dataloader")
+    train: dict[str, Any] = Field(description="see Train")
+    valid: dict[str, Any] = Field(description="see Valid")
+    stages: dict[int, dict[str, Any]] = Field(description="what differs in stage 1, 2, 3")
+    launch: Launch = Launch()
+    sample: Sample
+
+    @model_validator(mode="after")
+    def _stages(self) -> Params:
+        if sorted(self.stages) != [1, 2, 3]:
+            raise ValueError(f"stages must be 1, 2 and 3, not {sorted(self.stages)}")
+        return self
+
+    @cached_property
+    def recipes(self) -> dict[int, Recipe]:
+        """The three stages, each merged over the groups they share."""
+        return {stage: Recipe.model_validate(self.recipe_values(stage)) for stage in self.stages}
+
+    def recipe_values(self, stage: int) -> dict[str, Any]:
+        """A stage's own values over the shared ones, not yet checked."""
+        return merge({name: getattr(self, name) for name in STAGE_GROUPS}, self.stages[stage])
+
+    def dit_config(self, stage: int) -> DiTConfig:
+        """The transformer of a stage: its size, its position tables, this file's text widths."""
+        model = self.recipes[stage].model
+        return SIZES[model.size].model_copy(update={"max_size": model.max_size, "text_widths": self.text.widths})
