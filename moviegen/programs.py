@@ -30,7 +30,7 @@ VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
 class Program:
     """One program of the road; `arguments` follow `python -m moviegen`.
 
-    `on_host`: it needs no accelerator at any scale. `distributed`: it is an `msrun` job.
+    `distributed`: it is an `msrun` job.
     """
 
     name: str
@@ -38,7 +38,6 @@ class Program:
     module: str
     upstream: tuple[str, ...]
     reads: tuple[str, ...]
-    on_host: bool = False
     distributed: bool = False
     stage: int | None = None
 
@@ -76,7 +75,7 @@ def _stage(stage: int) -> Program:
 
 _ALL = (
     Program("data", ("data", "index"), "moviegen.data.prepare", (),
-            ("data", "tae.video.frames", "tae.evaluation.frames", "sample.frames"), on_host=True),
+            ("data", "tae.video.frames", "tae.evaluation.frames", "sample.frames")),
     Program("tae-image", ("tae", "train", "--phase", "image"), "moviegen.train.tae", ("data",),
             ("tae.model", "tae.loss", "tae.image", "tae.vae_checkpoint")),
     Program("tae-video", ("tae", "train", "--phase", "video"), "moviegen.train.tae", ("data", "tae-image"),

@@ -57,7 +57,7 @@ class OpenSection:
             raise KeyError(f"{program!r} is not launched by {self.section.name}: add it to moviegen/report/sections.py")
         run = runs.find(self.params, program)
         if not run.complete:
-            if not sections.can_run_here(self.params, program):
+            if not sections.can_run_here(self.params):
                 run.write_params()  # the command that is shown names this file
                 display(provenance.would_run(run, job(run)))
                 return None

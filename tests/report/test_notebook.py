@@ -108,4 +108,10 @@ def test_without_its_device_a_recipe_is_shown_and_not_run(monkeypatch, capsys):
     assert "not run here" in shown[0].data
     assert "msrun" in shown[0].data
     assert "--worker_num=8" in shown[0].data
-    assert sections.can_run_here(section.params, "data")
+
+
+def test_a_recipe_can_run_where_there_are_as_many_cards_as_local_workers(monkeypatch):
+    params = open_section("training", {"stage": 2, "overrides": "--launch.device Ascend"}).params
+    for cards, enough in ((0, False), (1, False), (params.launch.local_worker_num, True)):
+        monkeypatch.setattr("moviegen.device.accelerators", lambda cards=cards: cards)
+        assert sections.can_run_here(params) is enough
