@@ -52,6 +52,12 @@ def centre_views(clips: list[Clip], frames: int, size: tuple[int, int]) -> np.nd
     return np.stack([videos.centre_view(clip.path, clip.frames, frames, *size) for clip in clips])
 
 
+def mean_psnr(restored: np.ndarray, original: np.ndarray) -> float:
+    """Mean over a batch of each clip's PSNR in dB; values in [-1, 1], the first axis is the batch."""
+    squared = ((restored - original) / 2) ** 2
+    return float(np.mean(-10 * np.log10(squared.reshape(len(squared), -1).mean(1))))
+
+
 def validation(tae: TAE, clips: list[Clip], stage: TAEStage) -> Callable[[], Mapping[str, float]]:
     """L1 and PSNR (dB) of the reconstructed centre views, always of the same clips."""
     every = max(1, len(clips) // VALIDATION_CLIPS)
@@ -63,8 +69,7 @@ def validation(tae: TAE, clips: list[Clip], stage: TAEStage) -> Callable[[], Map
         tae.set_train(False)
         batches = [views[i : i + stage.batch_size] for i in range(0, len(views), stage.batch_size)]
         restored = np.concatenate([np.clip(reconstruct(ms.Tensor(b)).asnumpy(), -1, 1) for b in batches])
-        squared = np.mean(((restored - views) / 2) ** 2, axis=(1, 2, 3, 4))
-        return {"loss": float(np.abs(restored - views).mean()), "psnr": float(np.mean(-10 * np.log10(squared)))}
+        return {"loss": float(np.abs(restored - views).mean()), "psnr": mean_psnr(restored, views)}
 
     return validate
 
@@ -87,8 +92,14 @@ def record_inflation(run: runs.Run, tae: TAE, clips: list[Clip], stage: TAEStage
     image_autoencoder = load_tae(run.upstream("tae-image").folder / WEIGHTS)
     images = centre_views(clips[: stage.batch_size], 1, stage.size)
     before, after = (Reconstruct(net)(ms.Tensor(images)).asnumpy() for net in (image_autoencoder, tae))
-    difference = float(np.abs(before - after).max())
-    runs.write_json(run.folder / "inflation.json", {"max_difference": difference, "images": len(images)})
+    runs.write_json(
+        run.folder / "inflation.json",
+        {
+            "images": len(images),
+            "max_difference": float(np.abs(before - after).max()),
+            "psnr_image_vae": mean_psnr(before, images),
+        },
+    )
 
 
 def adopt(run: runs.Run, tae: TAE, checkpoint: Path) -> None:
