@@ -50,7 +50,7 @@ class StandIn:
 
     def encode(self, caption: str) -> Embedding:
         """Tokens' vectors plus their places', padded to `max_tokens`; a longer caption is cut, with a warning."""
-        words = list(caption) if self.name == "byt5" else re.findall(r"\w+", caption.lower())
+        words = [chr(b) for b in caption.encode()] if self.name == "byt5" else re.findall(r"\w+", caption.lower())
         if len(words) > self.max_tokens - 1:
             warnings.warn(f"{self.name} takes {self.max_tokens} tokens; cut: {caption!r}", stacklevel=2)
         words = [*words[: self.max_tokens - 1], END_OF_TEXT]

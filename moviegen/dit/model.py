@@ -53,8 +53,8 @@ class DiT(nn.Cell):
         Raises:
             ValueError: the latent is larger than the position tables, or not divisible into patches.
         """
-        size = self._size_in_patches(latent)
-        x = self.latent_embedder["proj"](patchify(latent))
+        size = size_in_patches(latent.shape, self.config.latent_channels, self.config.max_size)
+        x = self.latent_embedder["proj"](patchify(latent, size))
         positions = ops.tile(self._positions(size), (x.shape[0], 1, 1))
         time = self.timestep_embedder(timestep)
         modulation = self.adaLN_modulation(time).reshape(x.shape[0], 6, self.config.width)
@@ -62,18 +62,6 @@ class DiT(nn.Cell):
         for layer in self.layers:
             x = layer(x + positions, modulation, text, keep)
         return unpatchify(self.final_layer(x, time), size, self.config.latent_channels)
-
-    def _size_in_patches(self, latent: ms.Tensor) -> tuple[int, int, int]:
-        _, channels, frames, height, width = latent.shape
-        tables = self.config.max_size
-        if channels != self.config.latent_channels or height % PATCH or width % PATCH:
-            raise ValueError(
-                f"latent of shape {latent.shape}: wanted {self.config.latent_channels} channels, H' and W' even"
-            )
-        size = (frames, height // PATCH, width // PATCH)
-        if size[0] > tables[0] or size[1] > tables[1] or size[2] > tables[2]:
-            raise ValueError(f"latent of {size} patches is larger than the position tables {tables}")
-        return size
 
     def _positions(self, size: tuple[int, int, int]) -> ms.Tensor:
         """(1, N, D): the sum of the three axes' positions, time outermost."""
@@ -84,10 +72,23 @@ class DiT(nn.Cell):
         return (t + h + w).reshape(1, frames * height * width, -1)
 
 
-def patchify(latent: ms.Tensor) -> ms.Tensor:
-    """(B, C, T', H', W') -> (B, N, C * 2 * 2), time outermost."""
-    batch, channels, frames, height, width = latent.shape
-    x = latent.reshape(batch, channels, frames, height // PATCH, PATCH, width // PATCH, PATCH)
+@ops.constexpr  # runs in Python while the graph is compiled, before any operator sees the wrong shape
+def size_in_patches(shape: tuple[int, ...], latent_channels: int, tables: tuple[int, int, int]) -> tuple[int, int, int]:
+    """(T', H'/2, W'/2) of a latent's shape; see `DiT.construct` for what it raises."""
+    _, channels, frames, height, width = shape
+    if channels != latent_channels or height % PATCH or width % PATCH:
+        raise ValueError(f"latent of shape {tuple(shape)}: wanted {latent_channels} channels, H' and W' even")
+    size = (frames, height // PATCH, width // PATCH)
+    if any(need > have for need, have in zip(size, tables, strict=True)):
+        raise ValueError(f"latent of {size} patches is larger than the position tables {tuple(tables)}")
+    return size
+
+
+def patchify(latent: ms.Tensor, size: tuple[int, int, int]) -> ms.Tensor:
+    """(B, C, T', H', W') -> (B, N, C * 2 * 2), time outermost; `size` is (T', H'/2, W'/2)."""
+    batch, channels = latent.shape[:2]
+    frames, height, width = size
+    x = latent.reshape(batch, channels, frames, height, PATCH, width, PATCH)
     return x.transpose(0, 2, 3, 5, 1, 4, 6).reshape(batch, -1, channels * PATCH * PATCH)
 
 

@@ -1,0 +1,58 @@
+"""The environment is prepared before MindSpore loads, and the fast convolution is the one that runs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from moviegen import device
+
+CONVOLUTION = """
+import {first}
+import mindspore as ms, numpy as np
+net = ms.nn.Conv2d(32, 32, 3, pad_mode="pad", padding=1)
+net(ms.Tensor(np.ones((1, 32, 16, 16)), ms.float32)).asnumpy()
+"""
+HAS_AVX512 = Path("/proc/cpuinfo").exists() and "avx512f" in Path("/proc/cpuinfo").read_text()
+
+
+def run_python(folder, code, **environment):
+    """Runs a file (MindSpore compiles no code from `-c`) without what this process has set."""
+    script = folder / "script.py"
+    script.write_text(code)
+    kept = {name: value for name, value in os.environ.items() if name != "ONEDNN_MAX_CPU_ISA"}
+    return subprocess.run([sys.executable, script], env=kept | environment, capture_output=True, text=True)
+
+
+def implementations(output):
+    return {line.split(",")[6] for line in output.splitlines() if ",exec," in line and ",convolution," in line}
+
+
+@pytest.mark.skipif(device.target() != "CPU", reason="only CPU needs it")
+def test_importing_moviegen_chooses_fast_convolutions_and_keeps_the_users_choice(tmp_path):
+    code = "import moviegen, os; print(os.environ['ONEDNN_MAX_CPU_ISA'])"
+    assert run_python(tmp_path, code).stdout.strip() == "AVX2"
+    assert run_python(tmp_path, code, ONEDNN_MAX_CPU_ISA="AVX512_CORE").stdout.strip() == "AVX512_CORE"
+
+
+@pytest.mark.skipif(not HAS_AVX512, reason="this CPU has no AVX-512, so nothing is slow without the setting")
+def test_convolutions_run_on_a_real_kernel_and_would_not_without_the_setting(tmp_path):
+    ours = run_python(tmp_path, CONVOLUTION.format(first="moviegen"), ONEDNN_VERBOSE="1")
+    default = run_python(tmp_path, CONVOLUTION.format(first="numpy"), ONEDNN_VERBOSE="1")
+    assert implementations(ours.stdout), ours.stderr
+    assert not any("ref" in name for name in implementations(ours.stdout))
+    assert any("ref" in name for name in implementations(default.stdout)), "the control no longer needs the setting"
+
+
+def test_mindspore_imported_first_is_refused(tmp_path):
+    result = run_python(tmp_path, "import mindspore\nimport moviegen")
+    assert result.returncode == 1
+    assert "mindspore was imported before moviegen" in result.stderr
+
+
+def test_light_modules_do_not_load_mindspore(tmp_path):
+    modules = "moviegen, moviegen.report.run, moviegen.report.notebook, moviegen.parallel.launch, moviegen.plan"
+    result = run_python(tmp_path, f"import sys\nimport {modules}\nprint('mindspore' in sys.modules)")
+    assert result.stdout.strip() == "False", result.stderr
