@@ -23,7 +23,7 @@ def save_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, str] | None =
     """Writes a safetensors file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary, dict(metadata or {}))
+    save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, temporary, dict(metadata or {}))
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)

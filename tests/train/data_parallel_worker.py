@@ -1,0 +1,43 @@
+"""A worker of test_data_parallel: three steps of a linear model, on its share of each batch."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from moviegen import device
+from moviegen.config import LRScheduler, Optimizer, Save
+from moviegen.device.collectives import barrier, join_world
+from moviegen.train.loop import Batch, Schedule, Trainer
+from moviegen.weights import save_arrays, to_arrays
+from tests.train.conftest import Regression, regression_batch
+
+
+class Run:
+    """What the trainer wants of a run."""
+
+    def __init__(self, folder):
+        self.folder, self.metrics_path, self.name = folder, folder / "metrics.jsonl", "parallel"
+
+
+def main(folder):
+    device.start(0)
+    world = join_world()
+    net, share = Regression(), 4 // world.size
+
+    def batch_at(step, micro):
+        return Batch(tuple(a[world.rank * share :][:share] for a in regression_batch([step, micro])), "image")
+
+    parameters = dict(net.parameters_and_names())
+    schedule = Schedule(3, validation_interval=9, save=Save(interval=9, keep=1), micro_batches=2)
+    Trainer(
+        run=Run(folder), world=world, loss=net, terms=("other",), parameters=parameters, schedule=schedule,
+        optimizer_config=Optimizer(eps=1e-8), rate_config=LRScheduler(lr=0.1, warmup_steps=0),
+        validate=lambda: {"loss": float(np.float32(world.rank))},
+    ).fit(batch_at)  # fmt: skip
+    save_arrays(folder / f"{world.size}-{world.rank}.safetensors", to_arrays(parameters))
+    barrier(world)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,149 @@
+"""Interrupted training goes on as if it never stopped, and diverging training says where."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn, ops
+
+from moviegen.config import LRScheduler, Optimizer, Save
+from moviegen.device.collectives import World
+from moviegen.train.loop import Batch, DivergedError, Schedule, Trainer
+from moviegen.weights import to_arrays
+
+STEPS, SAVED_EVERY, VALIDATED_EVERY, KILLED_AT = 7, 2, 2, 6  # the last checkpoint before the kill is of step 4
+
+
+@dataclass(frozen=True)
+class FakeRun:
+    folder: Path
+    name: str = "linear-run"
+
+    @property
+    def metrics_path(self):
+        return self.folder / "metrics.jsonl"
+
+
+class Linear(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.weight = ms.Parameter(ms.Tensor(np.linspace(-1, 1, 6).reshape(3, 2), ms.float32))
+        self.bias = ms.Parameter(ms.Tensor(np.zeros(2), ms.float32))
+
+    def construct(self, x, y):
+        error = ops.matmul(x, self.weight) + self.bias - y
+        return (error * error).mean(), error.abs().mean()
+
+
+def batch_at(step, micro):
+    rng = np.random.default_rng([step, micro])
+    x, y = rng.standard_normal((4, 3), np.float32), rng.standard_normal((4, 2), np.float32)
+    return Batch((x, y), "image", (f"clip-{step}-{micro}.mp4",))
+
+
+def trainer(folder, validate=lambda: {"loss": 1.0, "psnr": 30.0}):
+    """The validation loss never improves, so the learning rate halves on the way and must be resumed too."""
+    loss = Linear()
+    return Trainer(
+        run=FakeRun(folder),
+        world=World(),
+        loss=loss,
+        terms=("absolute",),
+        parameters=dict(loss.parameters_and_names()),
+        schedule=Schedule(STEPS, VALIDATED_EVERY, Save(interval=SAVED_EVERY, keep=2), micro_batches=2, clip_norm=1.0),
+        optimizer_config=Optimizer(weight_decay=0.1),
+        rate_config=LRScheduler(lr=0.1, warmup_steps=3, patience=1, min_lr=1e-6),
+        validate=validate,
+    )
+
+
+def metrics(trained, *kinds):
+    lines = [json.loads(line) for line in trained.run.metrics_path.read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines if line["kind"] in kinds]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    trained = trainer(tmp_path_factory.mktemp("whole"))
+    trained.fit(batch_at)
+    return trained
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed")
+
+    def killed(step, micro):
+        if step == KILLED_AT:
+            raise KeyboardInterrupt
+        return batch_at(step, micro)
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer(folder).fit(killed)
+    asked = []
+
+    def noted(step, micro):
+        asked.append((step, micro))
+        return batch_at(step, micro)
+
+    trained = trainer(folder)
+    trained.fit(noted)
+    return trained, asked
+
+
+def test_metrics_hold_the_losses_of_the_weights_before_each_update(uninterrupted):
+    first = metrics(uninterrupted, "train")[0]
+    start = to_arrays(dict(Linear().parameters_and_names()))
+    errors = np.stack([x @ start["weight"] + start["bias"] - y for x, y in (batch_at(1, m).inputs for m in (0, 1))])
+    assert first["loss"] == pytest.approx((errors**2).mean(), rel=1e-5)
+    assert first["absolute"] == pytest.approx(np.abs(errors).mean(), rel=1e-5)
+    assert (first["samples"], first["steps"], first["media"]) == (8, STEPS, "image")
+    rates = [line["lr"] for line in metrics(uninterrupted, "train")]
+    assert rates == pytest.approx([0.1 / 3, 0.2 / 3, 0.1, 0.1, 0.05, 0.05, 0.025])  # halved after steps 4 and 6
+    assert [line["step"] for line in metrics(uninterrupted, "validation")] == [0, 2, 4, 6, 7]
+
+
+def test_resumed_training_equals_uninterrupted_training_bit_for_bit(uninterrupted, resumed):
+    trained, asked = resumed
+    assert asked == [(step, micro) for step in (5, 6, 7) for micro in (0, 1)]
+    assert metrics(trained, "train", "validation") == metrics(uninterrupted, "train", "validation")
+    wanted = to_arrays(uninterrupted.parameters) | to_arrays(uninterrupted.optimizer.state())
+    found = to_arrays(trained.parameters) | to_arrays(trained.optimizer.state())
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        assert found[name].tobytes() == array.tobytes(), name
+    assert trained.rate.state() == uninterrupted.rate.state()
+
+
+def test_finished_training_has_nothing_left_to_do(resumed):
+    trained, _ = resumed
+    before = to_arrays(trained.parameters)
+    again = trainer(trained.run.folder)
+    again.fit(lambda step, micro: pytest.fail(f"asked for step {step}"))
+    for name, array in to_arrays(again.parameters).items():
+        assert array.tobytes() == before[name].tobytes()
+
+
+def test_a_loss_that_is_not_finite_is_named_by_step_and_sample(tmp_path):
+    def poisoned(step, micro):
+        batch = batch_at(step, micro)
+        if (step, micro) == (3, 1):
+            batch.inputs[0][0, 0] = np.nan
+        return batch
+
+    diverging = trainer(tmp_path)
+    with pytest.raises(DivergedError, match=r"loss nan at step 3 of linear-run .*clip-3-0\.mp4, clip-3-1\.mp4"):
+        diverging.fit(poisoned)
+    assert [line["step"] for line in metrics(diverging, "train")] == [1, 2]
+    saved = diverging.checkpoints.latest()
+    assert saved.step == 2
+    for name, array in to_arrays(diverging.parameters).items():
+        np.testing.assert_array_equal(array, saved.weights[name])  # the bad gradient reached no weight
+
+
+def test_a_validation_loss_that_is_not_finite_stops_training(tmp_path):
+    with pytest.raises(DivergedError, match="validation loss inf at step 0 of linear-run"):
+        trainer(tmp_path, validate=lambda: {"loss": float("inf")}).fit(batch_at)

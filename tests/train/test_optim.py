@@ -1,0 +1,120 @@
+import json
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn, ops
+
+from moviegen.config import LRScheduler, Optimizer
+from moviegen.train.optim import AdamW, LearningRate, decays
+from moviegen.train.step import Accumulators, Apply, Backward
+
+LR = 0.05
+BETA1, BETA2 = 0.9, 0.95
+
+
+class Linear(nn.Cell):
+    """Mean squared error of x w + b + the first row of a table, whose second row therefore has no gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = ms.Parameter(ms.Tensor(np.arange(6).reshape(2, 3) / 3, ms.float32))
+        self.b = ms.Parameter(ms.Tensor([1.0, 2.0, 3.0], ms.float32))
+        self.table = ms.Parameter(ms.Tensor([[0.5, -0.5, 1.0], [4.0, 5.0, 6.0]], ms.float32))
+
+    def construct(self, x, y):
+        error = ops.matmul(x, self.w) + self.b + self.table[0] - y
+        return (error * error).mean()
+
+
+def numpy_gradients(weights, x, y):
+    error = (x @ weights["w"] + weights["b"] + weights["table"][0] - y) * 2 / y.size
+    return {"w": x.T @ error, "b": error.sum(0), "table": np.stack([error.sum(0), np.zeros(3)])}
+
+
+@pytest.mark.parametrize(
+    ("weight_decay", "micro_batches", "clip_norm", "eps"), [(0.0, 1, 100.0, 1e-15), (0.3, 2, 1.0, 1e-3)]
+)
+def test_updates_against_numpy(weight_decay, micro_batches, clip_norm, eps):
+    net = Linear()
+    parameters = dict(net.parameters_and_names())
+    config = Optimizer(betas=(BETA1, BETA2), eps=eps, weight_decay=weight_decay)
+    optimizer = AdamW(parameters, config)
+    accumulators = Accumulators(optimizer.weights)
+    backward = Backward(net, optimizer.weights, accumulators, has_terms=False)
+    apply = Apply(optimizer, accumulators, micro_batches, clip_norm, world=1)
+
+    rng = np.random.default_rng(0)
+    weights = {name: parameter.asnumpy().astype(np.float64) for name, parameter in parameters.items()}
+    first, second = ({name: np.zeros_like(array) for name, array in weights.items()} for _ in range(2))
+    clipped = []
+    for update in range(1, 21):
+        gradients = {name: np.zeros_like(array) for name, array in weights.items()}
+        for _ in range(micro_batches):
+            x, y = rng.standard_normal((4, 2)), rng.standard_normal((4, 3))
+            loss = backward(ms.Tensor(x, ms.float32), ms.Tensor(y, ms.float32))
+            error = x @ weights["w"] + weights["b"] + weights["table"][0] - y
+            assert float(loss) == pytest.approx((error**2).mean(), rel=1e-4)
+            for name, gradient in numpy_gradients(weights, x, y).items():
+                gradients[name] += gradient / micro_batches
+        norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients.values()))
+        assert float(apply(ms.Tensor(LR, ms.float32))) == pytest.approx(norm, rel=1e-4)
+        clipped.append(norm > clip_norm)
+        for name, gradient in gradients.items():
+            gradient = gradient * min(1, clip_norm / norm)
+            first[name] = BETA1 * first[name] + (1 - BETA1) * gradient
+            second[name] = BETA2 * second[name] + (1 - BETA2) * gradient**2
+            mean, variance = first[name] / (1 - BETA1**update), second[name] / (1 - BETA2**update)
+            decay = weight_decay if name == "w" else 0
+            weights[name] -= LR * (decay * weights[name] + mean / (np.sqrt(variance) + eps))
+    for name, parameter in parameters.items():
+        np.testing.assert_allclose(parameter.asnumpy(), weights[name], atol=1e-5, err_msg=name)
+    np.testing.assert_array_equal(parameters["table"].asnumpy()[1], [4, 5, 6])
+    if clip_norm == 1.0:
+        assert set(clipped) == {True, False}, "the data no longer exercises both sides of the clipping"
+
+
+@pytest.mark.parametrize(("name", "shape", "does"), [
+    ("layers.0.mlp.up_proj.weight", (8, 4), True),
+    ("conv.weight", (4, 4, 3, 3), True),
+    ("conv.bias", (4,), False),
+    ("norm.gamma", (4,), False),
+    ("layers.0.scale_shift_table", (1, 6, 4), False),
+    ("pos_embedding_table_t.embedding_table", (8, 4), False),
+])  # fmt: skip
+def test_weight_decay_is_for_matrices(name, shape, does):
+    assert decays(name, shape) is does
+
+
+def scheduler(**changes):
+    values = {"lr": 1.0, "warmup_steps": 4, "factor": 0.5, "patience": 2, "min_delta": 0.1, "min_lr": 0.2}
+    return LRScheduler(**values | changes)
+
+
+def test_rate_warms_up_linearly_and_then_stays():
+    rate = LearningRate(scheduler())
+    assert [rate.at(step) for step in (1, 2, 3, 4, 5, 100)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert LearningRate(scheduler(warmup_steps=0)).at(1) == 1.0
+
+
+# validation loss -> rate after it: 9.5 and 8.95 are less than a tenth below the best, 8.9 is more than a tenth below 10
+PLATEAU = [(10, 1.0), (9.5, 1.0), (8.9, 1.0), (8.95, 1.0), (8.5, 0.5), (8.5, 0.5), (8.5, 0.25), (9, 0.25), (9, 0.2)]
+
+
+def test_rate_halves_on_a_plateau_down_to_its_floor():
+    rate = LearningRate(scheduler())
+    for number, (loss, wanted) in enumerate(PLATEAU):
+        rate.observe(loss)
+        assert rate.at(10) == wanted, f"after validation {number}"
+
+
+@pytest.mark.parametrize("seen", range(len(PLATEAU)))
+def test_restored_rate_goes_on_as_if_never_interrupted(seen):
+    rate = LearningRate(scheduler())
+    for loss, _ in PLATEAU[:seen]:
+        rate.observe(loss)
+    restored = LearningRate(scheduler())
+    restored.restore(json.loads(json.dumps(rate.state())))
+    for loss, wanted in PLATEAU[seen:]:
+        restored.observe(loss)
+        assert restored.at(10) == wanted
