@@ -25,19 +25,20 @@ from moviegen.tae.weights import inflate, load_tae
 
 SCORES = ("psnr_before", "ssim_before", "psnr_after", "ssim_after")
 FPS = 12
+IDENTICAL = 100.0  # dB, for a frame equal to the last bit, whose PSNR is infinite
 
 
 def scores(original: np.ndarray, restored: np.ndarray) -> tuple[float, float]:
     """PSNR (dB) and SSIM of two clips, uint8 (T, H, W, 3)."""
     pairs = list(zip(original, restored, strict=True))
-    psnr = [peak_signal_noise_ratio(a, b) for a, b in pairs]
+    psnr = [IDENTICAL if (a == b).all() else peak_signal_noise_ratio(a, b) for a, b in pairs]
     ssim = [structural_similarity(a, b, channel_axis=-1) for a, b in pairs]
     return float(np.mean(psnr)), float(np.mean(ssim))
 
 
-def interval95(values: pd.Series) -> float:
-    """Half the width of the mean's 95 % interval, from a normal approximation."""
-    return float(1.96 * values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+def interval95(values: pd.Series) -> float | None:
+    """Half the width of the mean's 95 % interval, from a normal approximation; None for a single value."""
+    return float(1.96 * values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
 
 
 def view(params: Params, clip: Clip) -> np.ndarray:
@@ -52,6 +53,7 @@ def evaluate(run: runs.Run) -> None:
     before = Reconstruct(inflate(run.upstream("tae-image").folder / "tae.safetensors", params.tae.model))
     after = Reconstruct(load_tae(run.upstream("tae-video").folder / "tae.safetensors"))
     metrics, rows = runs.MetricsWriter(run.metrics_path), []
+    metrics.drop_after(0)
     for index, clip in enumerate(tqdm(clips, desc="evaluating", disable=None)):
         video = view(params, clip)
         original = to_uint8(video)

@@ -1,12 +1,13 @@
 """`python -m moviegen precompute`: the TAE's latents of every clip, at every size the stages see.
 
-On disk: `<frames>x<H>x<W>/<clip>.npz` with `latent_mean` and `latent_std` (C, T', H', W') float32, normalised as the
-transformer takes them. The view of a clip is its centre frames, resized and centre-cropped.
+On disk: `<frames>x<H>x<W>/<clip>-<hash of its path>.npz` with `latent_mean` and `latent_std` (C, T', H', W') float32,
+normalised as the transformer takes them. The view of a clip is its centre frames, resized and centre-cropped.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def views(params: Params) -> list[View]:
 
 def latent_file(folder: Path, view: View, clip: Clip) -> Path:
     """Where a clip's latent lies in a latents run's folder."""
-    return folder / "x".join(map(str, view)) / f"{clip.path.stem}.npz"
+    place = hashlib.sha256(str(clip.path).encode()).hexdigest()[:8]  # clips of two folders may share a name
+    return folder / "x".join(map(str, view)) / f"{clip.path.stem}-{place}.npz"
 
 
 def load_latent(run: runs.Run, view: View, clip: Clip) -> tuple[np.ndarray, np.ndarray]:

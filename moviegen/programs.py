@@ -49,7 +49,9 @@ class Program:
             for key in name.split("."):
                 node = node[key]
             values[name] = node
-        if self.name in ("data", "latents"):
+        if self.name == "data":
+            values["frames"] = [params.ucf101_frames, params.mixkit_frames]
+        if self.name == "latents":
             seen = [recipe.dataset for recipe in params.recipes.values()]
             values["views"] = sorted({(dataset.frames, *dataset.size) for dataset in seen})
         if self.stage:
@@ -74,8 +76,7 @@ def _stage(stage: int) -> Program:
 
 
 _ALL = (
-    Program("data", ("data", "index"), "moviegen.data.prepare", (),
-            ("data", "tae.video.frames", "tae.evaluation.frames", "sample.frames")),
+    Program("data", ("data", "index"), "moviegen.data.prepare", (), ("data",)),
     Program("tae-image", ("tae", "train", "--phase", "image"), "moviegen.train.tae", ("data",),
             ("tae.model", "tae.loss", "tae.image", "tae.vae_checkpoint")),
     Program("tae-video", ("tae", "train", "--phase", "video"), "moviegen.train.tae", ("data", "tae-image"),
@@ -111,6 +112,10 @@ def fingerprint(params: Params, name: str) -> str:
     }
     if name == "data":
         parts["files"] = folder_listing(params.data.root)
+    if name == "tae-image":
+        parts["weights"] = file_mark(params.tae.vae_checkpoint)
+    if program.stage:
+        parts["weights"] = file_mark(params.recipes[program.stage].model.pretrained_model_path)
     return digest(parts)
 
 
@@ -152,6 +157,14 @@ def folder_listing(root: str) -> list[tuple[str, int, int]]:
     folder = Path(root).expanduser()
     files = (path for path in folder.rglob("*") if path.suffix.lower() in (*VIDEO_SUFFIXES, ".csv"))
     return sorted((str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+
+
+def file_mark(path: str) -> tuple[int, int] | None:
+    """Size and time of a file of weights, which stand for its content; None where there is none."""
+    if not path or not Path(path).exists():
+        return None
+    stat = Path(path).stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _source(module: str) -> Path:

@@ -13,6 +13,7 @@ earlier parameters finds the earlier results.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import resource
@@ -32,6 +33,7 @@ import yaml
 
 from moviegen import programs
 from moviegen.config import ConfigError, Params, outputs_folder, project_root
+from moviegen.files import replacing
 
 PACKAGES = ("mindspore", "numpy", "scikit-image", "decord", "av", "papermill", "nbconvert")
 
@@ -88,7 +90,8 @@ class Run:
         """
         run = find(self.params, name)
         if not run.complete:
-            command = " ".join(("python -m moviegen", *run.program.arguments, "--config", self.params.scale))
+            self.write_params()  # the command names this file
+            command = " ".join(("python -m moviegen", *run.program.arguments, "--config", str(self.params_path)))
             raise ConfigError(f"{self.program.name} needs {run.name}, which is not complete: run `{command}` first")
         return run
 
@@ -200,13 +203,14 @@ class MetricsWriter:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
+        self.drop_after(math.inf)  # a killed writer may have left half a line
 
     def write(self, **values: Any) -> None:
         """Adds one line; floats are kept to full precision."""
         with self._path.open("a") as file:
             file.write(json.dumps(values) + "\n")
 
-    def drop_after(self, step: int) -> None:
+    def drop_after(self, step: float) -> None:
         """Removes the lines of steps past `step`: a resumed run writes them again."""
         if not self._path.exists():
             return
@@ -215,14 +219,9 @@ class MetricsWriter:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a whole file or nothing: to a temporary name, to the disk, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Writes a whole file or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -78,6 +78,7 @@ def sample(run: runs.Run) -> None:
     shape = (tae.config.latent_channels, *latent_size(settings.frames, *settings.size))
     times = schedule.get(settings.schedule, settings.steps)
     metrics, rows, seconds = runs.MetricsWriter(run.metrics_path), [], []
+    metrics.drop_after(0)
     clips = chosen_clips(run)
     for index, (split, clip) in enumerate(tqdm(clips, desc="sampling", disable=None)):
         started = time.perf_counter()
@@ -94,11 +95,10 @@ def sample(run: runs.Run) -> None:
         rows.append((index, split, clip.caption, seed, generated, reference))
     header = ("index", "split", "caption", "seed", "generated", "reference")
     write_rows(run.folder / "samples.csv", header, rows)
-    runs.write_json(
-        run.folder / "summary.json",
-        # the first clip's time holds the compilation, so it says nothing of the others'
-        {"clips": len(rows), "first_clip_seconds": seconds[0], "seconds_per_clip": float(np.mean(seconds[1:]))},
-    )
+    # The first clip's time holds the compilation, so it says nothing of the others'.
+    others = float(np.mean(seconds[1:])) if len(seconds) > 1 else None
+    summary = {"clips": len(rows), "first_clip_seconds": seconds[0], "seconds_per_clip": others}
+    runs.write_json(run.folder / "summary.json", summary)
 
 
 def main(params: Params, options: argparse.Namespace) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import numpy as np
 from mindspore import Parameter
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+
+from moviegen.files import replacing
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -21,23 +22,15 @@ class CheckpointError(ValueError):
 
 def save_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, str] | None = None) -> None:
     """Writes a safetensors file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, temporary, dict(metadata or {}))
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        named = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+        save_file(named, temporary, dict(metadata or {}))
 
 
 def replace_npz(path: Path, **arrays: np.ndarray) -> None:
     """Writes an `.npz` whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

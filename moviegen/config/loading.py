@@ -12,7 +12,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from moviegen.config.networks import ConfigError, Group
+from moviegen.config.networks import ConfigError, Group, check_tables
 from moviegen.config.params import Params
 from moviegen.config.recipe import STAGE_GROUPS, Recipe, merge
 
@@ -71,6 +71,10 @@ def parse(content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
     params = _validated(Params, content, where)
     for stage in params.stages:
         _validated(Recipe, params.recipe_values(stage), f"{where}, stage {stage}")
+    try:
+        check_tables("sample", params.sample.frames, params.sample.size, params.recipes[3].model.max_size)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
     return params
 
 
@@ -80,7 +84,10 @@ def parse_overrides(words: str | Iterable[str]) -> dict[str, Any]:
     Raises:
         ConfigError: a name without a value, or a value without a name.
     """
-    words = shlex.split(words) if isinstance(words, str) else list(words)
+    try:
+        words = shlex.split(words) if isinstance(words, str) else list(words)
+    except ValueError as error:
+        raise ConfigError(f"cannot read {words!r}: {error}") from None
     overrides: dict[str, Any] = {}
     position = 0
     while position < len(words):
@@ -92,7 +99,10 @@ def parse_overrides(words: str | Iterable[str]) -> dict[str, Any]:
                 raise ConfigError(f"{name} has no value")
             position += 1
             value = words[position]
-        overrides[name.removeprefix("--")] = yaml.safe_load(value) if value else value
+        try:
+            overrides[name.removeprefix("--")] = yaml.safe_load(value) if value else value
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{name}: {value!r} is not YAML: {error}") from None
         position += 1
     return overrides
 

@@ -90,3 +90,14 @@ def check_pixels(name: str, size: tuple[int, int], multiple: int) -> None:
     if any(side <= 0 or side % multiple for side in size):
         fixed = tuple(max(multiple, side // multiple * multiple) for side in size)
         raise ValueError(f"{name} {size[0]}x{size[1]} is not divisible by {multiple}: use {fixed[0]}x{fixed[1]}")
+
+
+def check_tables(name: str, frames: int, size: tuple[int, int], tables: tuple[int, int, int]) -> None:
+    """Refuses a video of more patches than the position tables (T, H, W) have rows."""
+    latent = latent_size(frames, *size)
+    patches = (latent[0], latent[1] // PATCH, latent[2] // PATCH)
+    if any(need > have for need, have in zip(patches, tables, strict=True)):
+        raise ValueError(
+            f"{name}: a {frames}x{size[0]}x{size[1]} video needs position tables of {patches} patches, "
+            f"model.max_size has {tables}"
+        )

@@ -52,6 +52,11 @@ class TAEEvaluation(Group):
     frames: int = Field(32, gt=0)
     max_clips: int = Field(0, ge=0, description="evaluate at most so many test clips; 0: all")
 
+    @model_validator(mode="after")
+    def _divisible(self) -> TAEEvaluation:
+        check_pixels("size", self.size, SPATIAL_COMPRESSION)
+        return self
+
 
 class TAE(Group):
     """The Temporal Autoencoder section."""
@@ -150,6 +155,16 @@ class Params(Group):
     def recipes(self) -> dict[int, Recipe]:
         """The three stages, each merged over the groups they share."""
         return {stage: Recipe.model_validate(self.recipe_values(stage)) for stage in self.stages}
+
+    @property
+    def ucf101_frames(self) -> int:
+        """How long a UCF-101 clip must be."""
+        return max(self.tae.video.frames, self.tae.evaluation.frames)
+
+    @property
+    def mixkit_frames(self) -> int:
+        """How long a mixkit clip must be."""
+        return max(self.sample.frames, *(recipe.dataset.frames for recipe in self.recipes.values()))
 
     def recipe_values(self, stage: int) -> dict[str, Any]:
         """A stage's own values over the shared ones, not yet checked."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from moviegen.config.networks import PATCH, SIZES, SPATIAL_COMPRESSION, Group, check_pixels, latent_size
+from moviegen.config.networks import PATCH, SIZES, SPATIAL_COMPRESSION, Group, check_pixels, check_tables
 
 STAGE_GROUPS = ("model", "dataset", "dataloader", "train", "valid")
 
@@ -124,13 +124,7 @@ class Recipe(Group):
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
-        tokens = latent_size(self.dataset.frames, *self.dataset.size)
-        patches = (tokens[0], tokens[1] // PATCH, tokens[2] // PATCH)
-        if any(need > have for need, have in zip(patches, self.model.max_size, strict=True)):
-            raise ValueError(
-                f"a {self.dataset.frames}x{self.dataset.size[0]}x{self.dataset.size[1]} video needs position tables of "
-                f"{patches} patches, model.max_size has {self.model.max_size}"
-            )
+        check_tables("dataset", self.dataset.frames, self.dataset.size, self.model.max_size)
         if self.dataset.frames > 1 and self.dataloader.batch_size.video_batch_size == 0:
             raise ValueError("dataset.frames > 1 needs dataloader.batch_size.video_batch_size > 0")
         return self

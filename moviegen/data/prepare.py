@@ -45,11 +45,9 @@ def index(run: runs.Run) -> None:
     if not params.data.root:
         samples.render_sample_set(folder)
     layout = datasets.find_layout(folder)
-    ucf_frames = max(params.tae.video.frames, params.tae.evaluation.frames)
-    mixkit_frames = max(params.sample.frames, *(recipe.dataset.frames for recipe in params.recipes.values()))
-    ucf, bad = _checked(layout["ucf101"], ucf_frames)
-    captioned, more = _checked(layout["train"], mixkit_frames)
-    held_out, most = _checked(layout["val"], mixkit_frames)
+    ucf, bad = _checked(layout["ucf101"], params.ucf101_frames)
+    captioned, more = _checked(layout["train"], params.mixkit_frames)
+    held_out, most = _checked(layout["val"], params.mixkit_frames)
     bad += more + most
     train, test = datasets.split_ucf101(ucf, params.data.test_share, params.seed, params.data.split)
     if not held_out:
@@ -88,7 +86,10 @@ def main(params: Params, options: argparse.Namespace) -> None:
         samples.render_sample_set(sample_folder(params))
         return
     with runs.record(runs.find(params, "data")) as run:
-        index(run)
+        try:
+            index(run)
+        except (ValueError, FileNotFoundError) as error:  # what `datasets` says of a folder it cannot use
+            raise ConfigError(str(error)) from error
 
 
 def _checked(clips: list[Clip], min_frames: int) -> tuple[list[Clip], list[tuple[Path, str]]]:

@@ -6,7 +6,6 @@ cheap) and PyAV where it has none; both give the same frames. PyAV writes.
 """
 
 import importlib.util
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from pathlib import Path
 import av
 import numpy as np
 from PIL import Image
+
+from moviegen.files import replacing
 
 HAS_DECORD = importlib.util.find_spec("decord") is not None  # no aarch64 wheel
 
@@ -145,20 +146,6 @@ def _upright(frame: av.VideoFrame) -> np.ndarray:
 def _size(frame: av.VideoFrame) -> tuple[int, int]:
     """Height and width as shown."""
     return (frame.width, frame.height) if frame.rotation % 180 else (frame.height, frame.width)
-
-
-@contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to; it becomes `path` on success and disappears on failure."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # the suffix is kept: writers read the format off it
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_video(path: Path | str, frames: np.ndarray, fps: float, codec: str = "libx264") -> None:

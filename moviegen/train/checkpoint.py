@@ -67,7 +67,7 @@ class Checkpoints:
         return None
 
     def _folders(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*"))
+        return sorted(self.folder.glob("step-*"), key=lambda folder: int(folder.name.removeprefix("step-")))
 
     def _load(self, folder: Path) -> Checkpoint:
         state = json.loads((folder / "state.json").read_text())

@@ -1,12 +1,6 @@
 import pytest
 
-from moviegen import device
 from moviegen.config import DiTConfig
-
-
-@pytest.fixture(autouse=True, scope="session")
-def graph_mode():
-    device.start(0)
 
 
 @pytest.fixture(scope="session")

@@ -4,15 +4,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import nn, ops
 
 from moviegen.config import LRScheduler, Optimizer, Save
 from moviegen.device.collectives import World
 from moviegen.train.loop import Batch, DivergedError, Schedule, Trainer
 from moviegen.weights import to_arrays
+from tests.train.conftest import Regression, regression_batch
 
 STEPS, SAVED_EVERY, VALIDATED_EVERY, KILLED_AT = 7, 2, 2, 6  # the last checkpoint before the kill is of step 4
 
@@ -27,26 +26,13 @@ class FakeRun:
         return self.folder / "metrics.jsonl"
 
 
-class Linear(nn.Cell):
-    def __init__(self):
-        super().__init__()
-        self.weight = ms.Parameter(ms.Tensor(np.linspace(-1, 1, 6).reshape(3, 2), ms.float32))
-        self.bias = ms.Parameter(ms.Tensor(np.zeros(2), ms.float32))
-
-    def construct(self, x, y):
-        error = ops.matmul(x, self.weight) + self.bias - y
-        return (error * error).mean(), error.abs().mean()
-
-
 def batch_at(step, micro):
-    rng = np.random.default_rng([step, micro])
-    x, y = rng.standard_normal((4, 3), np.float32), rng.standard_normal((4, 2), np.float32)
-    return Batch((x, y), "image", (f"clip-{step}-{micro}.mp4",))
+    return Batch(regression_batch([step, micro]), "image", (f"clip-{step}-{micro}.mp4",))
 
 
 def trainer(folder, validate=lambda: {"loss": 1.0, "psnr": 30.0}):
     """The validation loss never improves, so the learning rate halves on the way and must be resumed too."""
-    loss = Linear()
+    loss = Regression()
     return Trainer(
         run=FakeRun(folder),
         world=World(),
@@ -96,7 +82,7 @@ def resumed(tmp_path_factory):
 
 def test_metrics_hold_the_losses_of_the_weights_before_each_update(uninterrupted):
     first = metrics(uninterrupted, "train")[0]
-    start = to_arrays(dict(Linear().parameters_and_names()))
+    start = to_arrays(dict(Regression().parameters_and_names()))
     errors = np.stack([x @ start["weight"] + start["bias"] - y for x, y in (batch_at(1, m).inputs for m in (0, 1))])
     assert first["loss"] == pytest.approx((errors**2).mean(), rel=1e-5)
     assert first["absolute"] == pytest.approx(np.abs(errors).mean(), rel=1e-5)

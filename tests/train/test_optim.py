@@ -33,7 +33,7 @@ def numpy_gradients(weights, x, y):
 
 
 @pytest.mark.parametrize(
-    ("weight_decay", "micro_batches", "clip_norm", "eps"), [(0.0, 1, 100.0, 1e-15), (0.3, 2, 1.0, 1e-3)]
+    ("weight_decay", "micro_batches", "clip_norm", "eps"), [(0.0, 1, 100.0, 1e-15), (0.3, 2, 2.5, 1e-3)]
 )
 def test_updates_against_numpy(weight_decay, micro_batches, clip_norm, eps):
     net = Linear()
@@ -70,7 +70,7 @@ def test_updates_against_numpy(weight_decay, micro_batches, clip_norm, eps):
     for name, parameter in parameters.items():
         np.testing.assert_allclose(parameter.asnumpy(), weights[name], atol=1e-5, err_msg=name)
     np.testing.assert_array_equal(parameters["table"].asnumpy()[1], [4, 5, 6])
-    if clip_norm == 1.0:
+    if clip_norm < 100:
         assert set(clipped) == {True, False}, "the data no longer exercises both sides of the clipping"
 
 

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from moviegen.dit.model import DiT
+from moviegen.dit.weights import grow_positions, grow_table, load_dit, save_dit
+from moviegen.weights import CheckpointError, to_arrays
+
+TABLES = {f"pos_embedding_table_{axis}.embedding_table" for axis in "thw"}
+
+
+@pytest.fixture(scope="module")
+def saved(small, tmp_path_factory):
+    path = tmp_path_factory.mktemp("dit") / "dit.safetensors"
+    dit = DiT(small)
+    save_dit(path, dit)
+    return path, to_arrays(dict(dit.parameters_and_names()))
+
+
+@pytest.mark.parametrize("length", [5, 7, 10, 15])
+def test_growth_is_linear_interpolation(length):
+    table = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
+    places = np.arange(length) * 5 / length  # np.interp repeats the last row past the end
+    wanted = np.stack([np.interp(places, np.arange(5), column) for column in table.T], 1)
+    grown = grow_table(table, length)
+    assert grown.dtype == np.float32
+    np.testing.assert_allclose(grown, wanted, atol=1e-6)
+
+
+def test_one_row_is_repeated():
+    row = np.random.default_rng(0).standard_normal((1, 4)).astype(np.float32)
+    grown = grow_table(row, 6)
+    np.testing.assert_allclose(grown, np.repeat(row, 6, 0), rtol=2e-7)
+    np.testing.assert_array_equal(grown[0], row[0])  # all that an image sees: to the bit
+
+
+def test_larger_tables_keep_all_other_weights(small, saved):
+    path, old = saved
+    sizes = {"max_size": (4, 4, 9)}
+    new = to_arrays(dict(load_dit(path, small.model_copy(update=sizes)).parameters_and_names()))
+    assert new.keys() == old.keys()
+    for name in old.keys() - TABLES:
+        np.testing.assert_array_equal(new[name], old[name], err_msg=name)
+    for axis, times in zip("thw", (4, 2, 3), strict=True):
+        name = f"pos_embedding_table_{axis}.embedding_table"
+        assert len(new[name]) == times * len(old[name])
+        np.testing.assert_array_equal(new[name][::times], old[name])
+
+
+def test_another_width_is_refused_by_names_and_both_shapes(small, saved):
+    with pytest.raises(CheckpointError, match=r"of another shape: .*\(\d+, 16\) for \(\d+, 32\)") as refusal:
+        load_dit(saved[0], small.model_copy(update={"width": 32}))
+    assert str(saved[0]) in str(refusal.value)
+
+
+def test_smaller_tables_are_refused(small, saved):
+    with pytest.raises(CheckpointError, match="3 rows cannot shrink to 2"):
+        load_dit(saved[0], small.model_copy(update={"max_size": (1, 2, 2)}))
+
+
+def test_weights_without_tables_are_refused():
+    with pytest.raises(CheckpointError, match=r"no pos_embedding_table_t\.embedding_table"):
+        grow_positions({"encoder.conv_in.weight": np.zeros(1)}, (1, 2, 3))
+
+
+def test_a_truncated_file_is_refused(small, saved, tmp_path):
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(saved[0].read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match=r"cannot read .*cut\.safetensors"):
+        load_dit(path, small)

@@ -1,0 +1,217 @@
+"""`python -m moviegen` given bad input: a clear message, exit status 2, no traceback, nothing half-written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moviegen.data.videos import write_video
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    return tmp_path / "outputs"
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Makes a mixkit folder of the given files, all of them listed in its CSV."""
+
+    def make(**files):
+        folder = tmp_path / "clips"
+        (folder / "mixkit").mkdir(parents=True)
+        for name, content in files.items():
+            path = folder / "mixkit" / f"{name}.mp4"
+            if isinstance(content, bytes):
+                path.write_bytes(content)
+            else:
+                write_video(path, content, 25)
+        rows = "".join(f"{name}.mp4,a {name}\n" for name in files)
+        (folder / "video_caption_train.csv").write_text("video,caption\n" + rows)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def moviegen(outputs):
+    """Runs the command line, its outputs in a folder of the test's own."""
+
+    def call(*arguments, scale="smoke"):
+        return subprocess.run(
+            (sys.executable, "-m", "moviegen", *arguments, *(("--config", scale) if scale else ())),
+            cwd=ROOT,
+            env=os.environ | {"MOVIEGEN_OUTPUTS": str(outputs)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return call
+
+
+def assert_refused(done, *words):
+    for word in words:
+        assert word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 2
+
+
+def assert_nothing_half_written(outputs, *programs):
+    """Only failed manifests of the programs that were begun: no result, no temporary file."""
+    files = [path for path in outputs.rglob("*") if path.is_file()]
+    assert {path.name for path in files} <= {"manifest.json", "params.yaml", ".lock"}
+    folders = sorted({path.parent for path in files})
+    assert [folder.name.rsplit("-", 1)[0] for folder in folders] == list(programs)
+    for folder in folders:
+        assert json.loads((folder / "manifest.json").read_text())["status"] == "failed"
+
+
+# --- parameters ---
+
+
+@pytest.mark.parametrize(
+    ("words", "nearest"),
+    [
+        (("--train.stepz", "3"), "'train.stepz'; did you mean 'train.steps'?"),
+        (("sample.guidence=3",), "'sample.guidence'; did you mean 'sample.guidance'?"),
+        (("--stages.2.train.stepz=3",), "'stages.2.train.stepz'; did you mean 'train.steps'?"),
+    ],
+)
+def test_unknown_parameter(moviegen, outputs, words, nearest):
+    assert_refused(moviegen("data", "index", *words), "error: unknown parameter", nearest)
+    assert not outputs.exists()
+
+
+def test_unknown_parameter_in_a_file(moviegen, outputs, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text((ROOT / "params" / "smoke.yaml").read_text().replace("guidance:", "guidence:"))
+    assert_refused(moviegen("plan", scale=str(path)), str(path), "did you mean 'sample.guidance'?")
+    assert not outputs.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--train.steps", "0"), "train.steps = 0"),
+        (("--train.steps",), "--train.steps has no value"),
+        (("train.steps", "3"), "'train.steps' is not a parameter"),
+        (("--dataset.size", "[50,80]"), "50x80 is not divisible by 16: use 48x80"),
+    ],
+)
+def test_wrong_value(moviegen, outputs, words, expected):
+    assert_refused(moviegen("data", "index", *words), expected)
+    assert not outputs.exists()
+
+
+def test_value_that_is_not_yaml(moviegen):
+    assert_refused(moviegen("plan", "--sample.size", "[96,"), "sample.size")
+
+
+def test_unknown_scale(moviegen):
+    assert_refused(moviegen("plan", scale="huge"), "huge.yaml", "1B, 30B, 5B, smoke, tiny")
+
+
+@pytest.mark.parametrize("stage", ["0", "4", "two"])
+def test_unknown_stage(moviegen, outputs, stage):
+    assert_refused(moviegen("train", "--stage", stage), "--stage", stage)
+    assert not outputs.exists()
+
+
+@pytest.mark.parametrize("words", [("paint",), ("tae", "sing"), ("train",), ()])
+def test_unknown_or_missing_verb(moviegen, words):
+    assert_refused(moviegen(*words, scale=None), "usage: python -m moviegen")
+
+
+def test_plan_prints_a_line_for_each_stage(moviegen, outputs):
+    done = moviegen("plan")
+    assert done.returncode == 0
+    stages = [line.split()[:2] for line in done.stdout.splitlines() if line.split()[0] == "smoke"]
+    assert stages == [["smoke", "1"], ["smoke", "2"], ["smoke", "3"]]
+    assert not outputs.exists()
+
+
+# --- data ---
+
+
+def test_missing_data_folder(moviegen, outputs, tmp_path):
+    done = moviegen("data", "index", "--data.root", str(tmp_path / "nowhere"))
+    assert_refused(done, f"data.root {tmp_path / 'nowhere'} is not a folder")
+    assert_nothing_half_written(outputs, "data")
+
+
+@pytest.mark.parametrize("text", ["", "video,caption\n"])
+def test_empty_csv(moviegen, outputs, clips, text):
+    folder = clips(a=b"not read")
+    (folder / "video_caption_train.csv").write_text(text)
+    done = moviegen("data", "index", "--data.root", str(folder))
+    assert_nothing_half_written(outputs, "data")
+    assert_refused(done, "video_caption_train.csv is empty")
+
+
+def test_folder_without_videos(moviegen, outputs, tmp_path):
+    (tmp_path / "none").mkdir()
+    done = moviegen("data", "index", "--data.root", str(tmp_path / "none"))
+    assert_nothing_half_written(outputs, "data")
+    assert_refused(done, "no videos found")
+
+
+def test_folder_of_one_clip(moviegen, outputs, clips):
+    folder = clips(only=np.zeros((20, 32, 32, 3), np.uint8))
+    assert_refused(moviegen("data", "index", "--data.root", str(folder)), "cannot split 1 clip")
+
+
+def test_folder_of_broken_videos(moviegen, outputs, clips):
+    folder = clips(noise=bytes(range(256)) * 20, empty=b"")
+    done = moviegen("data", "index", "--data.root", str(folder))
+    assert_refused(done, "none of 2 clips can be used", "noise.mp4", "empty.mp4")
+    assert_nothing_half_written(outputs, "data")
+
+
+def test_folder_of_videos_too_short(moviegen, outputs, clips):
+    short = np.zeros((9, 32, 32, 3), np.uint8)
+    done = moviegen("data", "index", "--data.root", str(clips(a=short, b=short)))
+    assert_refused(done, "none of 2 clips can be used (at least 16 frames wanted)", "9 frames, the recipe needs 16")
+    assert_nothing_half_written(outputs, "data")
+
+
+def test_some_bad_videos_are_set_aside(moviegen, outputs, clips):
+    good, short = (np.zeros((frames, 32, 32, 3), np.uint8) for frames in (20, 9))
+    folder = clips(a=good, b=good, c=good, short=short, noise=bytes(range(256)) * 20)
+    done = moviegen("data", "index", "--data.root", str(folder))
+    assert done.returncode == 0, done.stderr
+    (run,) = (outputs / "smoke" / "runs").iterdir()
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["quarantined"] == 2
+    assert sum(summary["mixkit"].values()) == 3
+    set_aside = (run / "quarantine.csv").read_text()
+    assert "short.mp4" in set_aside
+    assert "noise.mp4" in set_aside
+    assert "a.mp4" not in set_aside
+    assert json.loads((run / "manifest.json").read_text())["status"] == "complete"
+    assert not [path for path in run.iterdir() if path.name.startswith(".") and path.name != ".lock"]
+
+
+# --- order ---
+
+
+def test_stage_before_its_data_names_the_command(moviegen, outputs):
+    assert_refused(moviegen("train", "--stage", "1"), "stage1 needs data-", "`python -m moviegen data index --config")
+    assert_nothing_half_written(outputs, "stage1")
+
+
+def test_text_before_its_data_names_the_command(moviegen, outputs):
+    assert_refused(moviegen("text", "encode"), "text needs data-", "`python -m moviegen data index --config")
+    assert_nothing_half_written(outputs, "text")
+
+
+def test_zero_stage_2_is_refused_before_anything_is_written(moviegen, outputs):
+    done = moviegen("train", "--stage", "1", "--train.settings.zero_stage", "2")
+    assert_refused(done, "train.settings.zero_stage = 2", "not implemented", "set it to 0")
+    assert not outputs.exists()
