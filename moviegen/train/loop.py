@@ -128,17 +128,21 @@ class Trainer:
             values = self.backward(*(ms.Tensor(array) for array in batch.inputs))
             values = values if isinstance(values, tuple) else (values,)
             totals += np.array([float(self.average(value)) for value in values]) / len(batches)
+        self._check_finite("loss", totals, step, batches)
         lr = self.rate.at(step)
         norm = float(self.apply(ms.Tensor(lr, ms.float32)))
-        if not np.isfinite([*totals, norm]).all():
-            names = ", ".join(name for batch in batches for name in batch.names)
-            raise DivergedError(
-                f"loss {totals[0]}, gradient norm {norm} at step {step} of {self.run.name} (this rank's samples: "
-                f"{names}); the last checkpoint is from before: lower the learning rate, or take the samples out"
-            )
+        self._check_finite("gradient norm", np.array([norm]), step, batches)
         seconds = time.perf_counter() - started
         self._record_step(step, batches, totals, lr, norm, seconds)
         return float(totals[0])
+
+    def _check_finite(self, what: str, values: np.ndarray, step: int, batches: list[Batch]) -> None:
+        if not np.isfinite(values).all():
+            names = ", ".join(name for batch in batches for name in batch.names)
+            raise DivergedError(
+                f"{what} {values[0]} at step {step} of {self.run.name} (this rank's samples: {names}); the last "
+                f"checkpoint is from before: lower the learning rate, or take the samples out"
+            )
 
     def _record_step(
         self, step: int, batches: list[Batch], totals: np.ndarray, lr: float, norm: float, seconds: float

@@ -133,3 +133,16 @@ def test_a_loss_that_is_not_finite_is_named_by_step_and_sample(tmp_path):
 def test_a_validation_loss_that_is_not_finite_stops_training(tmp_path):
     with pytest.raises(DivergedError, match="validation loss inf at step 0 of linear-run"):
         trainer(tmp_path, validate=lambda: {"loss": float("inf")}).fit(batch_at)
+
+
+def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path):
+    overflowing = np.float32(1e12)  # finite in the loss, but not in the square of the gradients' norm
+
+    def batch(step, micro):
+        x, y = regression_batch([step, micro])
+        return Batch((x * overflowing if step == 3 else x, y), "image", (f"clip-{step}.mp4",))
+
+    diverging = trainer(tmp_path)
+    with pytest.raises(DivergedError, match="gradient norm inf at step 3"):
+        diverging.fit(batch)
+    assert diverging.checkpoints.latest().step == 2
