@@ -124,9 +124,14 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-@functools.cache
 def file_hash(path: Path) -> str:
     """16 hexadecimal digits of a file's bytes."""
+    stat = path.stat()
+    return _hash_of_version(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache
+def _hash_of_version(path: Path, size: int, time: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
@@ -151,7 +156,10 @@ def code_hash(module: str) -> str:
 
 @functools.cache
 def folder_listing(root: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of every video and CSV below a data folder; they stand for their content."""
+    """Name, size and time of every video and CSV below a data folder, which stand for their content.
+
+    A folder is listed once in a process: every program's fingerprint asks for it.
+    """
     if not root:
         return []
     folder = Path(root).expanduser()
