@@ -20,10 +20,8 @@ ORDER = ("data", "tae-image", "tae-video", "tae-evaluation", "text", "latents", 
 def fresh_files():
     """Files are looked at once a process; here they change within one."""
     programs.folder_listing.cache_clear()
-    programs.file_hash.cache_clear()
     yield
     programs.folder_listing.cache_clear()
-    programs.file_hash.cache_clear()
 
 
 def changed(**overrides):
