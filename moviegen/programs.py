@@ -162,7 +162,7 @@ def folder_listing(root: str) -> list[tuple[str, int, int]]:
     """
     if not root:
         return []
-    folder = Path(root).expanduser()
+    folder = project_root() / Path(root).expanduser()
     files = (path for path in folder.rglob("*") if path.suffix.lower() in (*VIDEO_SUFFIXES, ".csv"))
     return sorted((str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 

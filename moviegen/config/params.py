@@ -14,7 +14,9 @@ from moviegen.config.recipe import STAGE_GROUPS, LRScheduler, Optimizer, Recipe,
 class Data(Group):
     """Where the clips come from."""
 
-    root: str = Field("", description="folder with UCF-101/ and mixkit/; empty: the rendered sample set")
+    root: str = Field(
+        "", description="folder with UCF-101/ and mixkit/, from the checkout's top; empty: the rendered sample set"
+    )
     split: Literal["group", "random"] = Field("group", description="8:2 by UCF-101 group, or plain random")
     test_share: float = Field(0.2, gt=0, lt=1)
 

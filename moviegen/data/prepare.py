@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from moviegen import runs
-from moviegen.config import ConfigError, Params, outputs_folder
+from moviegen.config import ConfigError, Params, outputs_folder, project_root
 from moviegen.data import datasets, samples
 from moviegen.data.datasets import Clip
 
@@ -33,7 +33,7 @@ def data_folder(params: Params) -> Path:
     """
     if not params.data.root:
         return sample_folder(params)
-    folder = Path(params.data.root).expanduser()
+    folder = project_root() / Path(params.data.root).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"data.root {folder} is not a folder: give one with UCF-101/ and mixkit/, or leave it empty")
     return folder
