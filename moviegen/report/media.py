@@ -17,6 +17,7 @@ from PIL import Image
 
 from moviegen.config import project_root
 from moviegen.data import videos
+from moviegen.data.prepare import data_folder
 from moviegen.report import markup, results
 from moviegen.runs import Run
 
@@ -67,8 +68,9 @@ def stills(run: Run | None, index: str, count: int, caption: str, frames: int = 
     listed = results.read_csv(run, index)
     if run is None or listed is None or listed.empty:
         return markup.missing(caption)
+    folder = data_folder(run.params)
     strips = [
-        f'<figure class="strip">{strip(Path(row.path), row.frames, frames)}'
+        f'<figure class="strip">{strip(folder / row.path, row.frames, frames)}'
         f"<figcaption>{html.escape(row.caption or row.label)}</figcaption></figure>"
         for row in _spread(listed, count).itertuples()
     ]

@@ -8,7 +8,7 @@ from IPython.display import HTML
 
 from moviegen import config, runs
 from moviegen.config import project_root
-from moviegen.data import videos
+from moviegen.data import datasets, videos
 from moviegen.report import diagrams, figures, media, provenance, publish, tables
 from moviegen.report.sections import SECTIONS
 
@@ -188,3 +188,16 @@ def test_broken_and_missing_videos_leave_a_note(params, tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     assert "cannot read video" in media.strip(tmp_path / "broken.mp4", 10, 3)
     assert (project_root() / "notebooks").is_dir()
+
+
+def test_stills_find_the_clips_in_the_data_folder(tmp_path, params):
+    folder = tmp_path / "clips"
+    videos.write_video(folder / "one.mp4", np.zeros((20, 32, 48, 3), np.uint8), 25)
+    params = config.load("tiny", {"data.root": str(folder)})
+    run = finished(params, "data")
+    clip = datasets.Clip(folder / "one.mp4", caption="A black clip.", frames=20, height=32, width=48, fps=25.0)
+    datasets.save_index(run.folder / "mixkit_train.csv", [clip], folder)
+    shown = media.stills(run, "mixkit_train.csv", 3, "Clips").data
+    assert "data:image/jpeg" in shown
+    assert "A black clip." in shown
+    assert "cannot read" not in shown
