@@ -11,7 +11,7 @@ import mindspore as ms
 import numpy as np
 
 from moviegen import device, runs
-from moviegen.config import SPATIAL_COMPRESSION, Params, TAEConfig, TAEStage
+from moviegen.config import Params, TAEConfig, TAEStage, latent_size
 from moviegen.data import datasets, videos
 from moviegen.data.datasets import Clip
 from moviegen.data.prepare import load_split
@@ -43,8 +43,8 @@ def batch_at(clips: list[Clip], stage: TAEStage, config: TAEConfig, seed: int, s
 def latent_shape(video: tuple[int, ...], config: TAEConfig) -> tuple[int, ...]:
     """(B, 3, T, H, W) -> (B, C, T', H', W')."""
     batch, _, frames, height, width = video
-    length = -(-frames // 8) if config.is_temporal else frames
-    return batch, config.latent_channels, length, height // SPATIAL_COMPRESSION, width // SPATIAL_COMPRESSION
+    length, rows, columns = latent_size(frames, height, width)
+    return batch, config.latent_channels, length if config.is_temporal else frames, rows, columns
 
 
 def centre_views(clips: list[Clip], frames: int, size: tuple[int, int]) -> np.ndarray:
