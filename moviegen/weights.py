@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,17 +34,44 @@ def replace_npz(path: Path, **arrays: np.ndarray) -> None:
         np.savez(file, **arrays)
 
 
-def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file.
+def load_arrays(path: Path, under: str = "") -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors and the metadata of a file of weights: `.safetensors`, MindSpore's `.ckpt`, or `.npz`.
+
+    None of these can hold code. PyTorch's `.pt`, `.pth` and `.bin` are pickles, which can, and are refused.
+
+    Args:
+        under: in a safetensors file that has names starting so, only they are read.
 
     Raises:
-        CheckpointError: there is no such file, or it is damaged.
+        CheckpointError: there is no such file, it is damaged, or it is of another kind.
     """
+    readers = {".safetensors": _read_safetensors, ".ckpt": _read_ckpt, ".npz": _read_npz}
+    if path.suffix not in readers:
+        raise CheckpointError(
+            f"{path}: {path.suffix or 'no suffix'} is not one of {', '.join(readers)}. A PyTorch pickle (.pt, .pth, "
+            f".bin) can run code when it is opened, so it is not: save it with safetensors.torch.save_file first"
+        )
     try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+        return readers[path.suffix](path, under)
+    except (OSError, SafetensorError, ValueError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from None
+
+
+def _read_safetensors(path: Path, under: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    with safe_open(path, framework="numpy") as file:
+        names = list(file.keys())  # an image model in one file also holds networks of many GB that are not asked for
+        chosen = [name for name in names if name.startswith(under)] or names
+        return {name: file.get_tensor(name) for name in chosen}, dict(file.metadata() or {})
+
+
+def _read_ckpt(path: Path, under: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    parameters = ms.load_checkpoint(str(path))
+    return {name: parameter.astype(ms.float32).asnumpy() for name, parameter in parameters.items()}, {}
+
+
+def _read_npz(path: Path, under: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}, {}
 
 
 def to_arrays(parameters: Mapping[str, Parameter]) -> dict[str, np.ndarray]:

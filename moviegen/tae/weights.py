@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from moviegen.config import TAEConfig
+from moviegen.tae import naming
 from moviegen.tae.model import TAE
-from moviegen.weights import CheckpointError, assign, load_arrays, save_arrays, to_arrays
-
-# Present in a TAE and not in the image autoencoder it is inflated from; they start as the identity.
-TEMPORAL_PARTS = ("conv_temp", "downsample_temp", "upsample_temp", "attn_1.1.")
+from moviegen.weights import CheckpointError, load_arrays, save_arrays, to_arrays
 
 
-def save_tae(path: Path, tae: TAE, config: TAEConfig) -> None:
-    """Writes the weights, with `config` in the file's metadata."""
+def save_tae(path: Path, tae: TAE, config: TAEConfig | None = None) -> None:
+    """Writes the weights, with `config` (default: the TAE's own) in the file's metadata."""
+    config = config or tae.config
     save_arrays(path, to_arrays(dict(tae.parameters_and_names())), {"tae_config": config.model_dump_json()})
+
+
+def export_diffusers(path: Path, tae: TAE) -> None:
+    """Writes the spatial weights as `diffusers.AutoencoderKL` names and shapes them.
+
+    Temporal weights have no place there and are left out: what is written is the image autoencoder inside.
+    """
+    arrays = to_arrays(dict(tae.parameters_and_names()))
+    save_arrays(path, naming.to_diffusers(arrays), {"format": "pt"})
 
 
 def load_tae(path: Path) -> TAE:
@@ -23,11 +33,14 @@ def load_tae(path: Path) -> TAE:
     Raises:
         CheckpointError: the file is damaged, has no config, or its weights do not fit that config.
     """
-    arrays, metadata = load_arrays(path)
+    _, metadata = load_arrays(path, under="encoder.conv_out.")
     if "tae_config" not in metadata:
         raise CheckpointError(f"{path} does not say what TAE it holds (no tae_config in its metadata)")
-    tae = TAE(TAEConfig.model_validate_json(metadata["tae_config"]))
-    assign(dict(tae.parameters_and_names()), arrays, str(path))
+    try:
+        tae = TAE(TAEConfig.model_validate_json(metadata["tae_config"]))
+    except ValidationError as error:
+        raise CheckpointError(f"{path} holds a TAE of another version: {error}") from None
+    tae.load_weights(path)
     return tae
 
 
@@ -37,7 +50,6 @@ def inflate(image_autoencoder: Path, config: TAEConfig) -> TAE:
     Raises:
         CheckpointError: the image autoencoder is of another shape than `config`.
     """
-    arrays, _ = load_arrays(image_autoencoder)
     tae = TAE(config)
-    assign(dict(tae.parameters_and_names()), arrays, str(image_autoencoder), may_lack=TEMPORAL_PARTS)
+    tae.load_weights(image_autoencoder)
     return tae

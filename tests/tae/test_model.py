@@ -2,10 +2,8 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from moviegen.tae.losses import kl_loss, reconstruction_loss
 from moviegen.tae.model import TAE, Decode, Encode, Reconstruct
-from moviegen.tae.weights import inflate, load_tae, save_tae
-from moviegen.weights import CheckpointError
+from moviegen.tae.weights import inflate, save_tae
 
 RNG = np.random.default_rng(0)
 
@@ -40,42 +38,42 @@ def test_normalize_is_undone(tae):
     assert tae.normalize(0.0609) == 0
 
 
-def test_inflation_leaves_a_single_image_unchanged(small, tmp_path):
-    config = small.model_copy(update={"is_temporal": False})
-    image_autoencoder = TAE(config)
-    save_tae(tmp_path / "image.safetensors", image_autoencoder, config)
-    inflated = inflate(tmp_path / "image.safetensors", small)
+@pytest.fixture(scope="module", params=["replicate", "zeros"])
+def inflation(request, small, tmp_path_factory):
+    """An image autoencoder and the TAE it inflates to, whose temporal upsampling pads as the parameter says."""
+    path = tmp_path_factory.mktemp("inflation") / "image.safetensors"
+    image_autoencoder = TAE(small.model_copy(update={"is_temporal": False}))
+    save_tae(path, image_autoencoder)
+    return image_autoencoder, inflate(path, small.model_copy(update={"temporal_upsample_padding": request.param}))
+
+
+def test_inflation_leaves_a_single_image_unchanged(inflation):
     image = video(1)
-    before, after = (Reconstruct(net)(image).asnumpy() for net in (image_autoencoder, inflated))
+    before, after = (Reconstruct(network)(image).asnumpy() for network in inflation)
     assert np.abs(before - after).max() <= 1e-5 * np.abs(before).max()
 
 
-def test_saved_weights_load_with_their_config(tae, small, tmp_path):
-    path = tmp_path / "tae.safetensors"
-    save_tae(path, tae, small.model_copy(update={"shift_factor": 0.5}))
-    loaded = load_tae(path)
-    assert loaded.config.shift_factor == 0.5
-    for name, parameter in tae.parameters_and_names():
-        np.testing.assert_array_equal(dict(loaded.parameters_and_names())[name].asnumpy(), parameter.asnumpy())
+def test_inflation_treats_every_frame_of_a_still_clip_as_the_image(inflation):
+    image = video(1)
+    still = ms.Tensor(np.repeat(image.asnumpy(), 9, 2))
+    wanted = Reconstruct(inflation[0])(image).asnumpy()
+    found = Reconstruct(inflation[1])(still).asnumpy()
+    for frame in range(9):
+        assert np.abs(found[:, :, frame] - wanted[:, :, 0]).max() <= 1e-5 * np.abs(wanted).max(), frame
 
 
-def test_damaged_and_foreign_files_are_refused(tae, small, tmp_path):
-    path = tmp_path / "tae.safetensors"
-    save_tae(path, tae, small)
-    wider = small.model_copy(update={"base_channels": 8})
-    with pytest.raises(CheckpointError, match="of another shape"):
-        inflate(path, wider)
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(CheckpointError, match="cannot read"):
-        load_tae(path)
-
-
-def test_losses_against_numpy():
-    a, b = RNG.standard_normal((2, 2, 3, 4, 5, 6))
-    loss = reconstruction_loss(ms.Tensor(a, ms.float32), ms.Tensor(b, ms.float32))
-    assert float(loss) == pytest.approx(np.abs(a - b).mean(), rel=1e-5)
-    mean, logvar = a, b
-    wanted = 0.5 * np.sum(mean**2 + np.exp(logvar) - 1 - logvar) / 8
-    assert float(kl_loss(ms.Tensor(mean, ms.float32), ms.Tensor(logvar, ms.float32), 8)) == pytest.approx(
-        wanted, rel=1e-5
-    )
+def test_padding_shows_at_the_temporal_borders_once_temporal_weights_are_not_the_identity(small):
+    """A still clip stays still through replicate padding; zeros darken its first and last frames."""
+    moved = {}
+    for padding in ("replicate", "zeros"):
+        tae = TAE(small.model_copy(update={"temporal_upsample_padding": padding}))
+        rng = np.random.default_rng(1)
+        for name, parameter in tae.parameters_and_names():
+            if "temp." in name and "weight" in name:
+                noise = 0.05 * rng.standard_normal(parameter.shape)
+                parameter.set_data(ms.Tensor(parameter.asnumpy() + noise, ms.float32))
+        still = ms.Tensor(np.repeat(video(1).asnumpy(), 32, 2))
+        frames = Reconstruct(tae)(still).asnumpy()[0].transpose(1, 0, 2, 3)
+        moved[padding] = np.abs(frames - frames[16]).max((1, 2, 3)) / np.abs(frames).max()
+    assert moved["replicate"].max() < 1e-4
+    assert moved["zeros"][[0, -1]].min() > 1e-3
