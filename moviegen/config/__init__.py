@@ -6,6 +6,7 @@ the full name, the value and the nearest known name.
 """
 
 from moviegen.config.loading import (
+    from_root,
     known_names,
     load,
     nearest,
@@ -13,6 +14,7 @@ from moviegen.config.loading import (
     parse,
     parse_overrides,
     project_root,
+    weights_file,
 )
 from moviegen.config.networks import (
     PATCH,
@@ -52,6 +54,7 @@ __all__ = [
     "TAEStage",
     "Text",
     "Train",
+    "from_root",
     "known_names",
     "latent_size",
     "load",
@@ -61,4 +64,5 @@ __all__ = [
     "parse",
     "parse_overrides",
     "project_root",
+    "weights_file",
 ]

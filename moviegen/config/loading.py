@@ -37,6 +37,26 @@ def outputs_folder(params: Params) -> Path:
     return Path(os.environ.get("MOVIEGEN_OUTPUTS") or project_root() / "outputs") / params.scale
 
 
+def from_root(path: str) -> Path:
+    """A path of a params file: relative ones start at the checkout's top, `~` is the home folder."""
+    return project_root() / Path(path).expanduser()
+
+
+def weights_file(parameter: str, path: str) -> Path:
+    """The file of trained weights a parameter names.
+
+    Raises:
+        ConfigError: it is not there; the message says where it is published and how it is converted.
+    """
+    file = from_root(path)
+    if not file.is_file():
+        raise ConfigError(
+            f"{parameter}: there is no file {file}; README.md, 'Pretrained weights', says where to get it and how to "
+            f"convert it"
+        )
+    return file
+
+
 def load(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Params:
     """Reads a params file and lays `overrides` over it.
 

@@ -22,12 +22,13 @@ class Data(Group):
 
 
 class TAEStage(Group):
-    """One run of TAE training: on single frames (`frames: 1`) or on clips."""
+    """One run of TAE training: on single frames (`frames: 1`), or on clips with some single frames among them."""
 
     steps: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     size: tuple[int, int] = Field(description="crop H, W in pixels")
     frames: int = Field(gt=0)
+    image_ratio: float = Field(0.2, ge=0, le=1, description="share of the steps on clips that see single frames")
     optimizer: Optimizer = Optimizer()
     lr_scheduler: LRScheduler
     clip_norm: float = Field(1.0, gt=0)
@@ -41,10 +42,14 @@ class TAEStage(Group):
 
 
 class TAELoss(Group):
-    """Weights of the TAE's loss terms."""
+    """Weights of the TAE's loss terms (original report, hyperparameters of its evaluation)."""
 
     reconstruction: float = Field(1.0, ge=0)
+    perceptual: float = Field(1.0, ge=0)
+    lpips_checkpoint: str = Field("", description="VGG16 and heads for the perceptual term; empty: it is left out")
     kl: float = Field(1e-6, ge=0)
+    outlier: float = Field(1.0, ge=0, description="outlier penalty, in the run that has it; the paper's is 1e5")
+    outlier_radius: float = Field(3.0, gt=0, description="standard deviations from which a position is an outlier")
 
 
 class TAEEvaluation(Group):
@@ -67,8 +72,10 @@ class TAE(Group):
     loss: TAELoss = TAELoss()
     image: TAEStage
     video: TAEStage
+    mixkit: TAEStage
     evaluation: TAEEvaluation = TAEEvaluation()
     vae_checkpoint: str = Field("", description="an image VAE to inflate; empty: the one trained by the image run")
+    tae_checkpoint: str = Field("", description="a trained TAE to use; empty: the one trained by the mixkit run")
 
 
 class TextEncoder(Group):
@@ -166,7 +173,8 @@ class Params(Group):
     @property
     def mixkit_frames(self) -> int:
         """How long a mixkit clip must be."""
-        return max(self.sample.frames, *(recipe.dataset.frames for recipe in self.recipes.values()))
+        stages = (recipe.dataset.frames for recipe in self.recipes.values())
+        return max(self.sample.frames, self.tae.mixkit.frames, *stages)
 
     def recipe_values(self, stage: int) -> dict[str, Any]:
         """A stage's own values over the shared ones, not yet checked."""

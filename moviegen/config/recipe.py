@@ -59,6 +59,7 @@ class Dataset(Group):
 
     size: tuple[int, int] = Field(description="H, W in pixels")
     frames: int = Field(gt=0, description="length of a video; 1: images only")
+    tae_latent_folder: str = Field("", description="latents made elsewhere by this TAE; empty: this report's own")
     text_drop_prob: float = Field(0.2, ge=0, le=1, description="captions dropped for classifier-free guidance")
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Losses of the Temporal Autoencoder (paper 3.1.1)."""
+"""Losses of the Temporal Autoencoder (paper 3.1.1; original report, hyperparameters of its evaluation)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from moviegen.config import TAELoss
+from moviegen.tae.layers import fold_time
+from moviegen.tae.lpips import LPIPS
 from moviegen.tae.model import TAE
+
+TINY = 1e-12  # under roots, whose slope at zero is infinite
 
 
 def reconstruction_loss(reconstruction: ms.Tensor, video: ms.Tensor) -> ms.Tensor:
     """Mean absolute difference of two (B, 3, T, H, W)."""
     return (reconstruction - video).abs().mean()
+
+
+def perceptual_loss(lpips: LPIPS, reconstruction: ms.Tensor, video: ms.Tensor) -> ms.Tensor:
+    """Mean LPIPS distance of the frames of two (B, 3, T, H, W) in [-1, 1]."""
+    return lpips(fold_time(reconstruction.swapaxes(1, 2)), fold_time(video.swapaxes(1, 2))).mean()
 
 
 def kl_loss(mean: ms.Tensor, logvar: ms.Tensor, num_pixel_frames: int) -> ms.Tensor:
@@ -24,20 +33,56 @@ def kl_loss(mean: ms.Tensor, logvar: ms.Tensor, num_pixel_frames: int) -> ms.Ten
     return 0.5 * (mean * mean + ops.exp(logvar) - 1 - logvar).sum() / num_pixel_frames
 
 
+def outlier_penalty_loss(latent: ms.Tensor, radius: float) -> ms.Tensor:
+    """How far positions stand out of their own latent frame (paper 3.1.1, eq. 1; "OPL").
+
+    mean over frames and positions of max(|x - mean(x)| - radius * |std(x)|, 0), where mean and standard deviation are
+    over the positions of a frame, and |.| is the length of a vector of C channels.
+
+    Args:
+        latent: (B, C, T', H', W').
+        radius: r; the paper's is 3.
+    """
+    positions = latent.reshape(*latent.shape[:3], -1)
+    centred = positions - positions.mean(-1, keep_dims=True)
+    distance = ops.sqrt((centred * centred).sum(1) + TINY)
+    spread = ops.sqrt((centred * centred).mean(-1).sum(1) + TINY)
+    return ops.relu(distance - radius * spread.expand_dims(-1)).mean()
+
+
 class TAETrainingLoss(nn.Cell):
-    """Weighted sum of the terms, and each term by itself for the log."""
+    """Weighted sum of the terms, and each term by itself for the log.
 
-    terms = ("reconstruction", "kl")
+    Args:
+        lpips: None leaves the perceptual term out.
+        has_outlier_penalty: whether that term is part of the loss.
 
-    def __init__(self, tae: TAE, weights: TAELoss) -> None:
+    Attributes:
+        terms: names of what `construct` returns after the total.
+    """
+
+    def __init__(self, tae: TAE, weights: TAELoss, lpips: LPIPS | None, has_outlier_penalty: bool) -> None:
         super().__init__()
-        self.tae = tae
-        self.reconstruction_weight = weights.reconstruction
-        self.kl_weight = weights.kl
+        self.tae, self.lpips = tae, lpips
+        self.reconstruction_weight, self.kl_weight = weights.reconstruction, weights.kl
+        self.perceptual_weight = weights.perceptual
+        self.outlier_weight, self.outlier_radius = weights.outlier, weights.outlier_radius
+        self.has_perceptual, self.has_outlier_penalty = lpips is not None, has_outlier_penalty
+        self.terms = ("reconstruction", "kl")
+        self.terms += ("perceptual",) if self.has_perceptual else ()
+        self.terms += ("outlier",) if self.has_outlier_penalty else ()
 
-    def construct(self, video: ms.Tensor, noise: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor]:
-        """video (B, 3, T, H, W) in [-1, 1], noise latent-shaped -> total, reconstruction, KL (scalars)."""
-        reconstructed, mean, logvar = self.tae(video, noise)
+    def construct(self, video: ms.Tensor, noise: ms.Tensor) -> tuple[ms.Tensor, ...]:
+        """video (B, 3, T, H, W) in [-1, 1], noise latent-shaped -> total and each term (scalars)."""
+        reconstructed, mean, logvar, latent = self.tae(video, noise)
         reconstruction = reconstruction_loss(reconstructed, video)
         kl = kl_loss(mean, logvar, video.shape[0] * video.shape[2])
-        return self.reconstruction_weight * reconstruction + self.kl_weight * kl, reconstruction, kl
+        total = self.reconstruction_weight * reconstruction + self.kl_weight * kl
+        terms = (reconstruction, kl)
+        if self.has_perceptual:
+            perceptual = perceptual_loss(self.lpips, reconstructed, video)
+            total, terms = total + self.perceptual_weight * perceptual, (*terms, perceptual)
+        if self.has_outlier_penalty:
+            outlier = outlier_penalty_loss(latent, self.outlier_radius)
+            total, terms = total + self.outlier_weight * outlier, (*terms, outlier)
+        return (total, *terms)

@@ -1,0 +1,83 @@
+"""LPIPS: the perceptual distance of Zhang et al. 2018, over the features of a frozen VGG16 (paper 3.1.1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, nn, ops
+
+from moviegen.weights import assign, load_arrays
+
+# VGG16's convolutions, by their place in torchvision's `features`, in five slices; pooling is between slices.
+SLICES = (
+    ((0, 64), (2, 64)),
+    ((5, 128), (7, 128)),
+    ((10, 256), (12, 256), (14, 256)),
+    ((17, 512), (19, 512), (21, 512)),
+    ((24, 512), (26, 512), (28, 512)),
+)
+# Mean and standard deviation of ImageNet's pixels, for pixels in [-1, 1].
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+TINY = 1e-20  # under the root of a length, whose slope at zero is infinite
+
+
+class LPIPS(nn.Cell):
+    """Distance of two images as people see it: 0 for equal ones. Frozen; differentiable in both images.
+
+    Args:
+        path: safetensors whose names are those of the state of `lpips.LPIPS(net="vgg")`.
+
+    Inputs: two (N, 3, H, W) in [-1, 1], H and W at least 16. Output: (N,).
+
+    Raises:
+        CheckpointError: the file is damaged, or does not hold VGG16 and the five heads.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__()
+        slices, heads, channels = [], [], 3
+        for number, places in enumerate(SLICES):
+            layers: list[nn.Cell] = [nn.MaxPool2d(2, 2)] if number else []
+            for _, width in places:
+                layers += [nn.Conv2d(channels, width, 3, pad_mode="pad", padding=1, has_bias=True), nn.ReLU()]
+                channels = width
+            slices.append(nn.SequentialCell(layers))
+            heads.append(Parameter(ms.Tensor(np.zeros((1, channels, 1, 1)), ms.float32), name=f"head{number}"))
+        self.slices = nn.CellList(slices)
+        self.heads = ms.ParameterTuple(heads)
+        self.shift = ms.Tensor(np.reshape(SHIFT, (1, 3, 1, 1)), ms.float32)
+        self.scale = ms.Tensor(np.reshape(SCALE, (1, 3, 1, 1)), ms.float32)
+        self._load(Path(path))
+        for parameter in self.get_parameters():
+            parameter.requires_grad = False
+
+    def construct(self, a: ms.Tensor, b: ms.Tensor) -> ms.Tensor:
+        a, b = (a - self.shift) / self.scale, (b - self.shift) / self.scale
+        distance = 0.0
+        for number in range(len(SLICES)):
+            a, b = self.slices[number](a), self.slices[number](b)
+            difference = self._unit(a) - self._unit(b)
+            distance += (difference * difference * self.heads[number]).sum(1).mean((1, 2))
+        return distance
+
+    def _unit(self, features: ms.Tensor) -> ms.Tensor:
+        """Every position's features as a vector of length 1."""
+        return features / (ops.sqrt((features * features).sum(1, keepdims=True) + TINY) + 1e-10)
+
+    def _load(self, path: Path) -> None:
+        arrays, _ = load_arrays(path)
+        # the package keeps its heads twice, and constants beside its weights
+        arrays = {name: array for name, array in arrays.items() if not name.startswith(("lins.", "scaling_layer."))}
+        assign(dict(self._published_names()), arrays, str(path))
+
+    def _published_names(self) -> list[tuple[str, Parameter]]:
+        named = []
+        for number, (places, layers, head) in enumerate(zip(SLICES, self.slices, self.heads, strict=True)):
+            convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+            for (place, _), layer in zip(places, convolutions, strict=True):
+                prefix = f"net.slice{number + 1}.{place}"
+                named += [(f"{prefix}.weight", layer.weight), (f"{prefix}.bias", layer.bias)]
+            named.append((f"lin{number}.model.1.weight", head))
+        return named
