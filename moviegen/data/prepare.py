@@ -1,7 +1,8 @@
 """`python -m moviegen data sample|index`: which clips there are, which are sound, and how they are split.
 
 The index run leaves `ucf101_train.csv`, `ucf101_test.csv`, `mixkit_train.csv`, `mixkit_val.csv` with paths relative to
-the data folder, `quarantine.csv` with what was set aside and why, and `summary.json`.
+the data folder, `split.json` with how UCF-101 was split, `quarantine.csv` with what was set aside and why, and
+`summary.json`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import csv
 import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from moviegen import runs
 from moviegen.config import ConfigError, Params, outputs_folder, project_root
-from moviegen.data import datasets, samples
+from moviegen.data import datasets, samples, ucf101
 from moviegen.data.datasets import Clip
 
 SPLITS = ("ucf101_train", "ucf101_test", "mixkit_train", "mixkit_val")
@@ -54,7 +56,12 @@ def index(run: runs.Run) -> None:
         captioned, held_out = datasets.split_ucf101(captioned, seed=params.seed)
     for name, clips in zip(SPLITS, (train, test, captioned, held_out), strict=True):
         datasets.save_index(run.folder / f"{name}.csv", clips, folder)
+    runs.write_json(run.folder / "split.json", split_record(params, train, test))
     write_rows(run.folder / "quarantine.csv", ("path", "reason"), sorted({(str(p), reason) for p, reason in bad}))
+    official = ucf101.compare(layout["ucf101"], folder)
+    if official:
+        official["shipped_split"] = ucf101.is_shipped(ucf101.held_out_groups(train, test))
+        print(f"UCF-101 as published: {ucf101.describe(official)}")
     runs.write_json(
         run.folder / "summary.json",
         {
@@ -62,8 +69,18 @@ def index(run: runs.Run) -> None:
             "ucf101": {"train": len(train), "test": len(test), "classes": len({clip.label for clip in ucf})},
             "mixkit": {"train": len(captioned), "val": len(held_out)},
             "quarantined": len({str(path) for path, _ in bad}),
+            "official": official,
         },
     )
+
+
+def split_record(params: Params, train: Iterable[Clip], test: Iterable[Clip]) -> dict[str, Any]:
+    """How UCF-101 was split: seed, `by`, test share and, by group, each class's `test_groups`.
+
+    A class of a single group, which is divided by clip, has no group there.
+    """
+    record = {"seed": params.seed, "by": params.data.split, "test_share": params.data.test_share}
+    return record | ({"test_groups": ucf101.held_out_groups(train, test)} if params.data.split == "group" else {})
 
 
 def load_split(run: runs.Run, name: str) -> list[Clip]:

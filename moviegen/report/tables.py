@@ -8,6 +8,7 @@ from IPython.display import HTML
 
 from moviegen import plan
 from moviegen.config import SIZES, Params
+from moviegen.data.ucf101 import describe
 from moviegen.report import markup, published, results
 from moviegen.report.results import shown
 from moviegen.runs import Run
@@ -57,6 +58,9 @@ def data(run: Run | None) -> HTML:
         {"data set": "mixkit", "training": mixkit["train"], "held out": f"{mixkit['val']} (validation)", "note": ""},
         {"data set": "set aside", "training": "-", "held out": "-", "note": f"{summary['quarantined']} unreadable"},
     ]
+    if summary["official"]:
+        note = describe(summary["official"])
+        rows.insert(1, {"data set": "UCF-101 as published", "training": "-", "held out": "-", "note": note})
     return markup.table(rows, f"Clips of {summary['source']}", [run])
 
 

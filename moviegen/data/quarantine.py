@@ -1,0 +1,61 @@
+"""Clips that turn out to be damaged while a run goes on: set aside, counted, replaced."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from moviegen.data.datasets import Clip
+from moviegen.data.videos import BrokenVideo
+from moviegen.files import replacing
+
+Read = TypeVar("Read")
+
+
+class Quarantine:
+    """The damaged clips of one run, listed in a CSV file (path, reason) as soon as they are met.
+
+    Args:
+        path: the list; what it already holds stays set aside.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.reasons: dict[str, str] = {}
+        if path.exists():
+            with path.open(newline="") as file:
+                self.reasons = {row["path"]: row["reason"] for row in csv.DictReader(file)}
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+    def __contains__(self, clip: Clip) -> bool:
+        return str(clip.path) in self.reasons
+
+    def read(self, clips: Sequence[Clip], index: int, view: Callable[[Clip], Read]) -> tuple[Clip, Read]:
+        """The view of a clip, or of the next sound one after it: which one follows from the files alone.
+
+        Raises:
+            BrokenVideo: no clip is left.
+        """
+        for place in range(index, index + len(clips)):
+            clip = clips[place % len(clips)]
+            if clip in self:
+                continue
+            try:
+                return clip, view(clip)
+            except BrokenVideo as error:
+                self.add(clip, error.reason)
+        raise BrokenVideo(clips[index].path, f"and so is every other of {len(clips)} clips; see {self.path}")
+
+    def add(self, clip: Clip, reason: str) -> None:
+        """Sets a clip aside, with a warning."""
+        warnings.warn(f"{clip.path} is set aside ({reason}); listed in {self.path}", stacklevel=2)
+        self.reasons[str(clip.path)] = reason
+        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("path", "reason"))
+            writer.writerows(self.reasons.items())
