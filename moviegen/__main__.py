@@ -13,7 +13,10 @@ from moviegen.parallel import launch, worker
 # verb -> (module that does it, what it does); modules are imported when their verb is asked for
 VERBS = {
     "data": ("moviegen.data.prepare", "`data sample` renders the sample set; `data index` checks and splits the clips"),
-    "tae": ("moviegen.train.tae", "`tae train --phase image|video`; `tae evaluate`: PSNR and SSIM"),
+    "tae": (
+        "moviegen.train.tae",
+        "`tae train --phase PHASE`, `tae evaluate`, `tae encode|decode|export` of one file",
+    ),
     "text": ("moviegen.text", "`text encode`: embeddings of every caption"),
     "precompute": ("moviegen.precompute", "latents of every clip, at every size the stages need"),
     "train": ("moviegen.train.dit", "`train --stage 1|2|3`: one stage of the transformer"),
@@ -21,6 +24,7 @@ VERBS = {
     "plan": ("moviegen.plan", "parameters, arithmetic and memory of each stage"),
     "report": ("moviegen.report.run", "every section's notebook, then the HTML"),
 }
+TAE_ACTIONS = {"train": "moviegen.train.tae", "evaluate": "moviegen.evaluate"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,8 +36,11 @@ def parser() -> argparse.ArgumentParser:
         added[verb] = verbs.add_parser(verb, help=help_text, allow_abbrev=False)
         added[verb].add_argument("--config", default="tiny", metavar="FILE", help="a params file, or a scale's name")
     added["data"].add_argument("action", choices=("sample", "index"))
-    added["tae"].add_argument("action", choices=("train", "evaluate"))
-    added["tae"].add_argument("--phase", choices=("image", "video"), default="video")
+    added["tae"].add_argument("action", choices=("train", "evaluate", "encode", "decode", "export"))
+    added["tae"].add_argument("--phase", choices=("image", "opl-off", "opl-on", "mixkit"), default="opl-off")
+    added["tae"].add_argument("--weights", metavar="FILE", help="a trained TAE; default: the report's own")
+    added["tae"].add_argument("--input", metavar="FILE", help="encode: a video; decode: what encode wrote")
+    added["tae"].add_argument("--output", metavar="FILE", help="encode: .npz; decode: .mp4; export: .safetensors")
     added["text"].add_argument("action", choices=("encode",))
     added["train"].add_argument("--stage", type=int, choices=(1, 2, 3), required=True)
     added["report"].add_argument("--only-html", action="store_true", help="publish what has been run, run nothing")
@@ -47,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with worker.supervised():
             params = config.load(options.config, config.parse_overrides(rest))
             module, _ = VERBS[options.verb]
-            if options.verb == "tae" and options.action == "evaluate":
-                module = "moviegen.evaluate"
+            if options.verb == "tae":
+                module = TAE_ACTIONS.get(options.action, "moviegen.transcode")
             importlib.import_module(module).main(params, options)
     except (config.ConfigError, runs.RunBusy, launch.JobError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,26 +1,35 @@
 """`python -m moviegen precompute`: the TAE's latents of every clip, at every size the stages see.
 
 On disk: `<frames>x<H>x<W>/<clip>-<hash of its path>.npz` with `latent_mean` and `latent_std` (C, T', H', W') float32,
-normalised as the transformer takes them. The view of a clip is its centre frames, resized and centre-cropped.
+normalised as the transformer takes them. The view of a clip is its centre frames, resized and centre-cropped; long
+ones are encoded in tiles. `summary.json` holds the checksum of the TAE's weights: latents of another TAE are refused.
+
+Under `msrun` each rank encodes its share of the clips.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
+import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
-import mindspore as ms
 import numpy as np
 from tqdm import tqdm
 
 from moviegen import device, runs
-from moviegen.config import Params
+from moviegen.config import ConfigError, Params
+from moviegen.data import videos
 from moviegen.data.datasets import Clip
-from moviegen.data.prepare import load_split, write_rows
-from moviegen.data.videos import centre_view
+from moviegen.data.prepare import data_folder, load_split, write_rows
+from moviegen.data.quarantine import Quarantine
+from moviegen.device.collectives import World, barrier, join_world
+from moviegen.files import checksum
 from moviegen.tae.model import TAE, Encode
+from moviegen.tae.tiling import TILE, encode_tiles, spans
 from moviegen.tae.weights import load_tae
 from moviegen.weights import replace_npz
 
@@ -36,55 +45,105 @@ def views(params: Params) -> list[View]:
     return sorted(found)
 
 
-def latent_file(folder: Path, view: View, clip: Clip) -> Path:
-    """Where a clip's latent lies in a latents run's folder."""
-    place = hashlib.sha256(str(clip.path).encode()).hexdigest()[:8]  # clips of two folders may share a name
-    return folder / "x".join(map(str, view)) / f"{clip.path.stem}-{place}.npz"
+def latent_file(folder: Path, view: View, clip: Clip, root: Path) -> Path:
+    """Where a clip's latent lies in a folder of latents; `root` is the data folder."""
+    place = Path(os.path.relpath(clip.path, root)).as_posix()  # clips of two folders may share a name
+    mark = hashlib.sha256(place.encode()).hexdigest()[:8]
+    return folder / "x".join(map(str, view)) / f"{clip.path.stem}-{mark}.npz"
 
 
-def load_latent(run: runs.Run, view: View, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+def load_latent(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation, (C, T', H', W') each."""
-    with np.load(latent_file(run.folder, view, clip), allow_pickle=False) as file:
+    with np.load(path, allow_pickle=False) as file:
         return file["latent_mean"], file["latent_std"]
 
 
-def encode(tae: TAE, clips: list[Clip], view: View) -> Iterator[tuple[Clip, np.ndarray, np.ndarray]]:
-    """The normalised latents of clips, one by one."""
-    network = Encode(tae)
-    for clip in clips:
-        video = centre_view(clip.path, clip.frames, *view)
-        mean, logvar = network(ms.Tensor(video[None]))
-        std = np.exp(0.5 * logvar.asnumpy()) * tae.config.scaling_factor
-        yield clip, tae.normalize(mean).asnumpy()[0], std[0]
+def check_origin(folder: Path, weights: Path) -> None:
+    """Refuses latents that another TAE made.
+
+    Args:
+        folder: what `precompute` wrote.
+        weights: the TAE that will decode what is trained on them.
+
+    Raises:
+        ConfigError: the checksums differ, or the folder says nothing of its TAE.
+    """
+    summary = folder / "summary.json"
+    if not summary.is_file():
+        raise ConfigError(f"{folder} holds no finished latents (no summary.json): run `python -m moviegen precompute`")
+    made_by, wanted = json.loads(summary.read_text()).get("tae_sha256"), checksum(weights)
+    if made_by != wanted:
+        raise ConfigError(
+            f"the latents in {folder} were made by a TAE with checksum {str(made_by)[:12]}, and {weights} has "
+            f"{wanted[:12]}: encode the clips again with `python -m moviegen precompute`, or use the TAE of then"
+        )
 
 
-def precompute(run: runs.Run) -> None:
-    """Encodes what is not there yet; a run that was cut goes on where it was."""
-    data = run.upstream("data")
-    tae = load_tae(run.upstream("tae-video").folder / "tae.safetensors")
-    clips = load_split(data, "mixkit_train") + load_split(data, "mixkit_val")
-    metrics = runs.MetricsWriter(run.metrics_path)
-    total, done, rows = len(views(run.params)) * len(clips), 0, []
-    with tqdm(total=total, desc="encoding clips", disable=None) as progress:
-        for view in views(run.params):
-            missing = [clip for clip in clips if not latent_file(run.folder, view, clip).exists()]
-            progress.update(len(clips) - len(missing))
-            done += len(clips) - len(missing)
-            for clip, mean, std in encode(tae, missing, view):
-                replace_npz(latent_file(run.folder, view, clip), latent_mean=mean, latent_std=std)
-                progress.update()
-                done += 1
-                metrics.write(kind="clip", step=done, steps=total, clip=clip.path.name)
-            rows += [
-                (clip.path.name, *view, latent_file(run.folder, view, clip).relative_to(run.folder)) for clip in clips
-            ]
+def tiles(clip: Clip, view: View) -> Iterator[np.ndarray]:
+    """The view of a clip, tile by tile: (1, 3, t, H, W) in [-1, 1]."""
+    frames, height, width = view
+    indices = videos.clip_indices(clip.frames, frames)
+    for start, stop in spans(frames, TILE):
+        images = videos.read_frames(clip.path, indices[start:stop])
+        yield videos.resize_and_crop(images, height, width)[None]
+
+
+def encode(network: Encode, tae: TAE, clip: Clip, view: View) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of a clip's normalised latent, (C, T', H', W') each."""
+    mean, logvar = encode_tiles(network, tiles(clip, view))
+    return tae.normalize(mean)[0], np.exp(0.5 * logvar[0]) * np.float32(tae.config.scaling_factor)
+
+
+def encode_share(run: runs.Run, clips: list[Clip], weights: Path, world: World) -> None:
+    """Encodes this rank's share of what is not there yet; a run that was cut goes on where it was."""
+    tae, root = load_tae(weights), data_folder(run.params)
+    network, own = Encode(tae), clips[world.rank :: world.size]
+    quarantine = Quarantine(run.folder / f"quarantine-{world.rank}.csv")
+    metrics = runs.MetricsWriter(run.metrics_path) if world.is_main else None
+    work = [(view, clip) for view in views(run.params) for clip in own]
+    for step, (view, clip) in enumerate(tqdm(work, desc="encoding clips", disable=None if world.is_main else True), 1):
+        path = latent_file(run.folder, view, clip, root)
+        if path.exists() or clip in quarantine:
+            continue
+        try:
+            mean, std = encode(network, tae, clip, view)
+        except videos.BrokenVideo as error:
+            quarantine.add(clip, error.reason)
+            continue
+        replace_npz(path, latent_mean=mean, latent_std=std)
+        if metrics:
+            metrics.write(kind="clip", step=step, steps=len(work), clip=clip.path.name)
+
+
+def write_index(run: runs.Run, clips: list[Clip], weights: Path) -> None:
+    """Lists what there is; `summary.json` comes last."""
+    root, rows, shapes = data_folder(run.params), [], {}
+    for view in views(run.params):
+        for clip in clips:
+            path = latent_file(run.folder, view, clip, root)
+            if path.exists():
+                rows.append((clip.path.name, *view, path.relative_to(run.folder)))
+                shapes.setdefault("x".join(map(str, view)), list(load_latent(path)[0].shape))
     write_rows(run.folder / "index.csv", ("clip", "frames", "height", "width", "file"), rows)
-    shapes = {"x".join(map(str, view)): list(load_latent(run, view, clips[0])[0].shape) for view in views(run.params)}
-    runs.write_json(run.folder / "summary.json", {"clips": len(clips), "latents": shapes})
+    set_aside = sum(len(Quarantine(path)) for path in run.folder.glob("quarantine-*.csv"))
+    summary = {"clips": len(clips), "set_aside": set_aside, "latents": shapes, "tae_sha256": checksum(weights)}
+    runs.write_json(run.folder / "summary.json", summary)
+
+
+def precompute(run: runs.Run, world: World) -> None:
+    """Encodes every clip of both mixkit splits."""
+    data, weights = run.upstream("data"), run.upstream("tae-mixkit").folder / "tae.safetensors"
+    clips = load_split(data, "mixkit_train") + load_split(data, "mixkit_val")
+    encode_share(run, clips, weights, world)
+    barrier(world)
+    if world.is_main:
+        write_index(run, clips, weights)
 
 
 def main(params: Params, options: argparse.Namespace) -> None:
     """`precompute`."""
     device.start(params.seed)
-    with runs.record(runs.find(params, "latents")) as run:
-        precompute(run)
+    world, run = join_world(), runs.find(params, "latents")
+    with runs.record(run) if world.is_main else nullcontext():
+        precompute(run, world)
+        barrier(world)

@@ -1,8 +1,11 @@
 """The road from clips to generated videos: which program makes what, from which parameters, after which others.
 
-    data ──┬── tae-image ── tae-video ──┬── tae-evaluation
-           │                            └── latents ──┐
-           └── text ──────────────────────────────────┴── stage1 ── stage2 ── stage3 ── sample
+    data ──┬── tae-image ──┬── tae-opl-off ── tae-mixkit ──┬── latents ──┐
+           │               └── tae-opl-on ──── tae-evaluation            │
+           └── text ─────────────────────────────────────────────────────┴── stage1 ── stage2 ── stage3 ── sample
+
+tae-evaluation scores all four autoencoders. A file of trained weights in `tae.tae_checkpoint` takes the place of
+tae-mixkit, and then nothing before it is needed.
 
 A program's fingerprint covers all that decides its result: the parameters it reads, the code it imports, the locked
 environment, and the fingerprints of the programs before it. Equal fingerprint, equal result: nothing is run twice.
@@ -21,7 +24,7 @@ from typing import Any
 
 import grimp
 
-from moviegen.config import Params, nearest, project_root
+from moviegen.config import Params, from_root, nearest, project_root
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
 
@@ -30,7 +33,7 @@ VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
 class Program:
     """One program of the road; `arguments` follow `python -m moviegen`.
 
-    `distributed`: it is an `msrun` job.
+    `distributed`: it is an `msrun` job. `weights`: parameters that name files it reads.
     """
 
     name: str
@@ -40,6 +43,26 @@ class Program:
     reads: tuple[str, ...]
     distributed: bool = False
     stage: int | None = None
+    weights: tuple[str, ...] = ()
+
+    def needs(self, params: Params) -> tuple[str, ...]:
+        """The programs it builds on with these parameters."""
+        return tuple(name for name in self.upstream if not PROGRAMS[name].replaced_by(params))
+
+    def replaced_by(self, params: Params) -> str:
+        """The file of trained weights that makes this program unnecessary; empty: there is none."""
+        return params.tae.tae_checkpoint if self.name in REPLACED_BY_A_TAE else ""
+
+    def weight_files(self, params: Params) -> dict[str, str]:
+        """Files of trained weights it reads, by the parameter that names them; empty where none is named."""
+        values = self.parameters(params)
+        files = {name: values[name] for name in self.weights}
+        if self.stage:
+            recipe = params.recipes[self.stage]
+            files["model.pretrained_model_path"] = recipe.model.pretrained_model_path
+            latents = recipe.dataset.tae_latent_folder
+            files["dataset.tae_latent_folder"] = f"{latents}/summary.json" if latents else ""
+        return files
 
     def parameters(self, params: Params) -> dict[str, Any]:
         """The parameters that decide this program's result."""
@@ -68,27 +91,37 @@ def _stage(stage: int) -> Program:
         name=f"stage{stage}",
         arguments=("train", "--stage", str(stage)),
         module="moviegen.train.dit",
-        upstream=("latents", "text", *before),
+        upstream=("tae-mixkit", "latents", "text", *before),
         reads=("launch.device", "launch.worker_num"),
         distributed=True,
         stage=stage,
     )
 
 
+# What every TAE run reads of the loss; the outlier penalty only where it is on.
+LOSS = ("tae.loss.reconstruction", "tae.loss.perceptual", "tae.loss.lpips_checkpoint", "tae.loss.kl")
+REPLACED_BY_A_TAE = ("tae-image", "tae-opl-off", "tae-opl-on")
+
 _ALL = (
     Program("data", ("data", "index"), "moviegen.data.prepare", (), ("data",)),
     Program("tae-image", ("tae", "train", "--phase", "image"), "moviegen.train.tae", ("data",),
-            ("tae.model", "tae.loss", "tae.image", "tae.vae_checkpoint")),
-    Program("tae-video", ("tae", "train", "--phase", "video"), "moviegen.train.tae", ("data", "tae-image"),
-            ("tae.model", "tae.loss", "tae.video")),
-    Program("tae-evaluation", ("tae", "evaluate"), "moviegen.evaluate", ("data", "tae-image", "tae-video"),
-            ("tae.model", "tae.evaluation")),
+            ("tae.model", *LOSS, "tae.image", "tae.vae_checkpoint"),
+            weights=("tae.vae_checkpoint", "tae.loss.lpips_checkpoint")),
+    Program("tae-opl-off", ("tae", "train", "--phase", "opl-off"), "moviegen.train.tae", ("data", "tae-image"),
+            ("tae.model", *LOSS, "tae.video"), weights=("tae.loss.lpips_checkpoint",)),
+    Program("tae-opl-on", ("tae", "train", "--phase", "opl-on"), "moviegen.train.tae", ("data", "tae-image"),
+            ("tae.model", "tae.loss", "tae.video"), weights=("tae.loss.lpips_checkpoint",)),
+    Program("tae-mixkit", ("tae", "train", "--phase", "mixkit"), "moviegen.train.tae", ("data", "tae-opl-off"),
+            ("tae.model", *LOSS, "tae.mixkit", "tae.tae_checkpoint"),
+            weights=("tae.tae_checkpoint", "tae.loss.lpips_checkpoint")),
+    Program("tae-evaluation", ("tae", "evaluate"), "moviegen.evaluate",
+            ("data", "tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit"), ("tae.model", "tae.evaluation")),
     Program("text", ("text", "encode"), "moviegen.text", ("data",), ("text",)),
-    Program("latents", ("precompute",), "moviegen.precompute", ("data", "tae-video"), ("tae.model",)),
+    Program("latents", ("precompute",), "moviegen.precompute", ("data", "tae-mixkit"), ("tae.model",)),
     _stage(1),
     _stage(2),
     _stage(3),
-    Program("sample", ("sample",), "moviegen.sample", ("data", "tae-video", "latents", "text", "stage3"),
+    Program("sample", ("sample",), "moviegen.sample", ("data", "tae-mixkit", "latents", "text", "stage3"),
             ("tae.model", "sample")),
 )  # fmt: skip
 PROGRAMS: dict[str, Program] = {program.name: program for program in _ALL}
@@ -108,14 +141,11 @@ def fingerprint(params: Params, name: str) -> str:
         "parameters": program.parameters(params),
         "code": code_hash(program.module),
         "environment": file_hash(project_root() / "requirements.lock"),
-        "upstream": {upstream: fingerprint(params, upstream) for upstream in program.upstream},
+        "upstream": {upstream: fingerprint(params, upstream) for upstream in program.needs(params)},
+        "weights": {name: file_mark(path) for name, path in program.weight_files(params).items()},
     }
     if name == "data":
         parts["files"] = folder_listing(params.data.root)
-    if name == "tae-image":
-        parts["weights"] = file_mark(params.tae.vae_checkpoint)
-    if program.stage:
-        parts["weights"] = file_mark(params.recipes[program.stage].model.pretrained_model_path)
     return digest(parts)
 
 
@@ -162,16 +192,17 @@ def folder_listing(root: str) -> list[tuple[str, int, int]]:
     """
     if not root:
         return []
-    folder = project_root() / Path(root).expanduser()
+    folder = from_root(root)
     files = (path for path in folder.rglob("*") if path.suffix.lower() in (*VIDEO_SUFFIXES, ".csv"))
     return sorted((str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
 
 def file_mark(path: str) -> tuple[int, int] | None:
     """Size and time of a file of weights, which stand for its content; None where there is none."""
-    if not path or not Path(path).exists():
+    file = from_root(path)
+    if not path or not file.is_file():
         return None
-    stat = Path(path).stat()
+    stat = file.stat()
     return stat.st_size, stat.st_mtime_ns
 
 

@@ -152,7 +152,7 @@ def provenance(run: Run) -> dict[str, Any]:
         "fingerprint": run.fingerprint,
         "command": " ".join(("python", *run.command()[1:])),
         "parameters": program.parameters(run.params),
-        "upstream": {name: find(run.params, name).name for name in program.upstream},
+        "upstream": {name: find(run.params, name).name for name in program.needs(run.params)},
         "commit": git_commit(),
         "versions": versions(),
         "machine": machine(),

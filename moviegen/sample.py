@@ -19,6 +19,7 @@ from moviegen.data.prepare import load_split, write_rows
 from moviegen.data.videos import centre_view, to_uint8, write_video
 from moviegen.dit.weights import load_dit
 from moviegen.tae.model import Decode
+from moviegen.tae.tiling import decode_tiles
 from moviegen.tae.weights import load_tae
 
 Velocity = Callable[[np.ndarray, float], np.ndarray]
@@ -73,8 +74,8 @@ def sample(run: runs.Run) -> None:
     """Samples, decodes and writes each caption's video, and its own clip beside it for comparison."""
     params, settings = run.params, run.params.sample
     dit = load_dit(run.upstream("stage3").folder / "dit.safetensors", params.dit_config(3))
-    tae = load_tae(run.upstream("tae-video").folder / "tae.safetensors")
-    network, decode = GuidedVelocity(dit, settings.guidance), Decode(tae, settings.frames)
+    tae = load_tae(run.upstream("tae-mixkit").folder / "tae.safetensors")
+    network, decode = GuidedVelocity(dit, settings.guidance), Decode(tae)
     shape = (tae.config.latent_channels, *latent_size(settings.frames, *settings.size))
     times = schedule.get(settings.schedule, settings.steps)
     metrics, rows, seconds = runs.MetricsWriter(run.metrics_path), [], []
@@ -85,9 +86,9 @@ def sample(run: runs.Run) -> None:
         seed = params.seed + index
         embeddings = text.load_embeddings(run.upstream("text"), [clip.caption, ""])
         latent = euler(noise_for(seed, shape), velocity_field(network, embeddings), times)
-        video = decode(tae.denormalize(ms.Tensor(latent))).asnumpy()[0]
+        pieces = [to_uint8(piece[0]) for piece in decode_tiles(decode, tae.denormalize(latent), settings.frames)]
         generated, reference = f"videos/{index:02d}-generated.mp4", f"videos/{index:02d}-reference.mp4"
-        write_video(run.folder / generated, to_uint8(video), settings.fps)
+        write_video(run.folder / generated, np.concatenate(pieces), settings.fps)
         view = centre_view(clip.path, clip.frames, settings.frames, *settings.size)
         write_video(run.folder / reference, to_uint8(view), settings.fps)
         seconds.append(time.perf_counter() - started)

@@ -10,7 +10,6 @@ A checkpoint is written under a temporary name and renamed when all of it is on 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moviegen.files import checksum
 from moviegen.runs import write_json
 from moviegen.weights import Arrays, CheckpointError, load_arrays, save_arrays
 
@@ -49,7 +49,7 @@ class Checkpoints:
         files = {"weights.safetensors": checkpoint.weights, "optimizer.safetensors": checkpoint.optimizer}
         for name, arrays in files.items():
             save_arrays(temporary / name, arrays)
-        sums = {name: _checksum(temporary / name) for name in files}
+        sums = {name: checksum(temporary / name) for name in files}
         write_json(temporary / "state.json", {"step": checkpoint.step, "files": sums, **checkpoint.state})
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
@@ -71,13 +71,8 @@ class Checkpoints:
 
     def _load(self, folder: Path) -> Checkpoint:
         state = json.loads((folder / "state.json").read_text())
-        for name, checksum in state["files"].items():
-            if _checksum(folder / name) != checksum:
+        for name, wanted in state["files"].items():
+            if checksum(folder / name) != wanted:
                 raise CheckpointError(f"{name} does not match its checksum")
         weights, optimizer = (load_arrays(folder / f"{part}.safetensors")[0] for part in ("weights", "optimizer"))
         return Checkpoint(state["step"], weights, optimizer, state)
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,13 +17,13 @@ import numpy as np
 from mindspore import nn
 
 from moviegen import device, flow, runs, text
-from moviegen.config import ConfigError, Params, Recipe
+from moviegen.config import ConfigError, Params, Recipe, from_root, weights_file
 from moviegen.data.datasets import Clip, batch_indices
-from moviegen.data.prepare import load_split
+from moviegen.data.prepare import data_folder, load_split
 from moviegen.device.collectives import World, barrier, join_world
 from moviegen.dit.model import DiT
 from moviegen.dit.weights import load_dit, save_dit
-from moviegen.precompute import View, load_latent
+from moviegen.precompute import View, check_origin, latent_file, load_latent
 from moviegen.train.loop import Batch, Schedule, Trainer
 
 WEIGHTS = "dit.safetensors"
@@ -52,12 +52,31 @@ class LatentSet:
         return self.ul2, self.metaclip, self.byt5, self.keep
 
 
-def load_set(run: runs.Run, clips: list[Clip], view: View) -> LatentSet:
-    """Reads the caches of some clips."""
-    latents = [load_latent(run.upstream("latents"), view, clip) for clip in clips]
-    embeddings = text.load_embeddings(run.upstream("text"), [clip.caption for clip in clips])
-    mean, std = (np.stack(arrays) for arrays in zip(*latents, strict=True))
-    return LatentSet(tuple(clip.path.name for clip in clips), mean, std, *embeddings)
+def latents_folder(run: runs.Run, stage: int) -> Path:
+    """Where this stage's latents lie, once it is sure that this report's TAE made them.
+
+    Raises:
+        ConfigError: another TAE did, or there are none.
+    """
+    named = run.params.recipes[stage].dataset.tae_latent_folder
+    folder = from_root(named) if named else run.upstream("latents").folder
+    check_origin(folder, run.upstream("tae-mixkit").folder / "tae.safetensors")
+    return folder
+
+
+def load_set(run: runs.Run, folder: Path, clips: list[Clip], view: View) -> LatentSet:
+    """Reads the caches of some clips; a clip that was set aside when they were made is left out.
+
+    Raises:
+        ConfigError: `folder` has no latent of this view of any of them.
+    """
+    root = data_folder(run.params)
+    files = {clip: path for clip in clips if (path := latent_file(folder, view, clip, root)).is_file()}
+    if not files:
+        raise ConfigError(f"{folder} has no latents of {'x'.join(map(str, view))} for any of {len(clips)} clips")
+    mean, std = (np.stack(arrays) for arrays in zip(*map(load_latent, files.values()), strict=True))
+    embeddings = text.load_embeddings(run.upstream("text"), [clip.caption for clip in files])
+    return LatentSet(tuple(clip.path.name for clip in files), mean, std, *embeddings)
 
 
 @dataclass(frozen=True)
@@ -132,7 +151,7 @@ def starting_weights(run: runs.Run, stage: int) -> Path | None:
     """The named checkpoint, or the previous stage's; None where stage 1 starts from nothing."""
     named = run.params.recipes[stage].model.pretrained_model_path
     if named:
-        return Path(named)
+        return weights_file("model.pretrained_model_path", named)
     return run.upstream(f"stage{stage - 1}").folder / WEIGHTS if stage > 1 else None
 
 
@@ -143,7 +162,8 @@ def train(run: runs.Run, stage: int, world: World) -> None:
     dit = load_dit(start, params.dit_config(stage)) if start else DiT(params.dit_config(stage))
     clips, held_out = load_split(data, "mixkit_train"), load_split(data, "mixkit_val")
     frames, size = recipe.dataset.frames, recipe.dataset.size
-    videos = load_set(run, clips, (frames, *size)) if frames > 1 else None
+    folder = latents_folder(run, stage)
+    videos = load_set(run, folder, clips, (frames, *size)) if frames > 1 else None
     empty = text.load_embeddings(run.upstream("text"), [""])
     loss = flow.FlowMatchingLoss(dit)
     trainer = Trainer(
@@ -161,9 +181,9 @@ def train(run: runs.Run, stage: int, world: World) -> None:
         ),
         optimizer_config=recipe.train.optimizer,
         rate_config=recipe.train.lr_scheduler,
-        validate=validation(loss, load_set(run, held_out, (frames, *size)), recipe, params.seed, world),
+        validate=validation(loss, load_set(run, folder, held_out, (frames, *size)), recipe, params.seed, world),
     )
-    trainer.fit(Batches(load_set(run, clips, (1, *size)), videos, empty, recipe, params.seed, world))
+    trainer.fit(Batches(load_set(run, folder, clips, (1, *size)), videos, empty, recipe, params.seed, world))
     if world.is_main:
         save_dit(run.folder / WEIGHTS, dit)
 

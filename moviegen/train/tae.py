@@ -1,55 +1,59 @@
-"""`python -m moviegen tae train --phase image|video`: an image autoencoder on frames, then its inflation on clips."""
+"""`python -m moviegen tae train --phase image|opl-off|opl-on|mixkit`: the runs of the original report's TAE section.
+
+An image autoencoder on single frames (unless a pretrained one is given), its inflation trained on UCF-101 without and
+with the outlier penalty, and the former fine-tuned on mixkit: that one is used from there on.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
-from functools import partial
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 
 from moviegen import device, runs
-from moviegen.config import Params, TAEConfig, TAEStage, latent_size
-from moviegen.data import datasets, videos
+from moviegen.config import Params, TAEConfig, TAELoss, TAEStage, weights_file
 from moviegen.data.datasets import Clip
 from moviegen.data.prepare import load_split
-from moviegen.device.collectives import World
+from moviegen.data.quarantine import Quarantine
+from moviegen.device.collectives import World, barrier, join_world
 from moviegen.tae.losses import TAETrainingLoss
+from moviegen.tae.lpips import LPIPS
 from moviegen.tae.model import TAE, Encode, Reconstruct
 from moviegen.tae.weights import inflate, load_tae, save_tae
-from moviegen.train.loop import Batch, Schedule, Trainer
-from moviegen.weights import assign, load_arrays
+from moviegen.train.loop import Schedule, Trainer
+from moviegen.train.tae_batches import Batches, centre_views, check_enough, some
 
-VALIDATION_CLIPS = 16
 WEIGHTS = "tae.safetensors"
 
 
-def batch_at(clips: list[Clip], stage: TAEStage, config: TAEConfig, seed: int, step: int, micro: int) -> Batch:
-    """Random crops of random frames, and the noise that samples their latents; follows from (seed, step, micro)."""
-    rng = np.random.default_rng([seed, step, micro])
-    chosen = [clips[i] for i in datasets.batch_indices(len(clips), stage.batch_size, step - 1, seed)]
-    views = []
-    for clip in chosen:
-        indices = videos.clip_indices(clip.frames, stage.frames, rng=rng)
-        views.append(videos.random_resized_crop(videos.read_frames(clip.path, indices), *stage.size, rng))
-    video = np.stack(views)
-    noise = rng.standard_normal(latent_shape(video.shape, config), np.float32)
-    media = "video" if stage.frames > 1 else "image"
-    return Batch((video, noise), media, tuple(clip.path.name for clip in chosen))
+@dataclass(frozen=True)
+class Phase:
+    """One run: its parameters (`tae.<stage>`), its clips, the program it starts from."""
+
+    stage: str
+    data_set: str
+    start: str | None = None
+    has_outlier_penalty: bool = False
+
+    def splits(self, data: runs.Run) -> tuple[list[Clip], list[Clip]]:
+        """(training clips, held-out clips)."""
+        names = {"ucf101": ("ucf101_train", "ucf101_test"), "mixkit": ("mixkit_train", "mixkit_val")}[self.data_set]
+        training, held_out = (load_split(data, name) for name in names)
+        return training, held_out
 
 
-def latent_shape(video: tuple[int, ...], config: TAEConfig) -> tuple[int, ...]:
-    """(B, 3, T, H, W) -> (B, C, T', H', W')."""
-    batch, _, frames, height, width = video
-    length, rows, columns = latent_size(frames, height, width)
-    return batch, config.latent_channels, length if config.is_temporal else frames, rows, columns
-
-
-def centre_views(clips: list[Clip], frames: int, size: tuple[int, int]) -> np.ndarray:
-    """The fixed views of clips: float32 (B, 3, T, H, W) in [-1, 1]."""
-    return np.stack([videos.centre_view(clip.path, clip.frames, frames, *size) for clip in clips])
+PHASES = {
+    "image": Phase("image", "ucf101"),
+    "opl-off": Phase("video", "ucf101", start="tae-image"),
+    "opl-on": Phase("video", "ucf101", start="tae-image", has_outlier_penalty=True),
+    "mixkit": Phase("mixkit", "mixkit", start="tae-opl-off"),
+}
 
 
 def mean_psnr(restored: np.ndarray, original: np.ndarray) -> float:
@@ -58,39 +62,34 @@ def mean_psnr(restored: np.ndarray, original: np.ndarray) -> float:
     return float(np.mean(-10 * np.log10(squared.reshape(len(squared), -1).mean(1))))
 
 
-def validation(tae: TAE, clips: list[Clip], stage: TAEStage) -> Callable[[], Mapping[str, float]]:
-    """L1 and PSNR (dB) of the reconstructed centre views, always of the same clips."""
-    every = max(1, len(clips) // VALIDATION_CLIPS)
-    views = centre_views(clips[::every][:VALIDATION_CLIPS], stage.frames, stage.size)
-    views = views[: max(1, len(views) // stage.batch_size) * stage.batch_size]
+def validation(tae: TAE, views: np.ndarray, batch_size: int) -> Callable[[], Mapping[str, float]]:
+    """L1 and PSNR (dB) of the reconstructed views (B, 3, T, H, W), in batches of one size (one compiled graph)."""
+    size = min(batch_size, len(views))
+    views = views[: len(views) // size * size]
     reconstruct = Reconstruct(tae)
 
     def validate() -> dict[str, float]:
-        tae.set_train(False)
-        batches = [views[i : i + stage.batch_size] for i in range(0, len(views), stage.batch_size)]
-        restored = np.concatenate([np.clip(reconstruct(ms.Tensor(b)).asnumpy(), -1, 1) for b in batches])
+        batches = [views[i : i + size] for i in range(0, len(views), size)]
+        restored = np.concatenate([np.clip(reconstruct(ms.Tensor(batch)).asnumpy(), -1, 1) for batch in batches])
         return {"loss": float(np.abs(restored - views).mean()), "psnr": mean_psnr(restored, views)}
 
     return validate
 
 
-def measure_latents(tae: TAE, clips: list[Clip], stage: TAEStage) -> TAEConfig:
-    """The TAE's config with `shift` and `scaling` measured, where they were left open."""
+def measure_latents(tae: TAE, views: np.ndarray) -> TAEConfig:
+    """The TAE's config; `shift` and `scaling`, where left open, measured over the latents of some views."""
     if tae.config.scaling_factor is not None and tae.config.shift_factor is not None:
         return tae.config
     encode = Encode(tae)
-    chosen = clips[:: max(1, len(clips) // VALIDATION_CLIPS)]
-    views = centre_views(chosen, stage.frames, stage.size)
     latents = np.concatenate([encode(ms.Tensor(view[None]))[0].asnumpy() for view in views])
     return tae.config.model_copy(
         update={"shift_factor": float(latents.mean()), "scaling_factor": float(1 / latents.std())}
     )
 
 
-def record_inflation(run: runs.Run, tae: TAE, clips: list[Clip], stage: TAEStage) -> None:
+def record_inflation(run: runs.Run, tae: TAE, images: np.ndarray) -> None:
     """Measures how far inflation moved the reconstruction of single images (it should not have)."""
     image_autoencoder = load_tae(run.upstream("tae-image").folder / WEIGHTS)
-    images = centre_views(clips[: stage.batch_size], 1, stage.size)
     before, after = (Reconstruct(net)(ms.Tensor(images)).asnumpy() for net in (image_autoencoder, tae))
     runs.write_json(
         run.folder / "inflation.json",
@@ -102,49 +101,101 @@ def record_inflation(run: runs.Run, tae: TAE, clips: list[Clip], stage: TAEStage
     )
 
 
-def adopt(run: runs.Run, tae: TAE, checkpoint: Path) -> None:
-    """Takes a trained image autoencoder instead of training one.
+def perceptual(weights: TAELoss) -> LPIPS | None:
+    """The frozen perceptual network, or None, said aloud, where the term is left out.
 
     Raises:
-        CheckpointError: there is no such file, or its names and shapes are not this image autoencoder's.
+        ConfigError: the file that is named is not there.
+        CheckpointError: it cannot be used.
     """
-    arrays, _ = load_arrays(checkpoint)
-    assign(dict(tae.parameters_and_names()), arrays, str(checkpoint))
-    save_tae(run.folder / WEIGHTS, tae, tae.config)
+    if weights.perceptual == 0:
+        return None
+    if not weights.lpips_checkpoint:
+        print(
+            "the perceptual loss is left out: tae.loss.lpips_checkpoint names no file (README, Pretrained weights)",
+            file=sys.stderr,
+        )
+        return None
+    return LPIPS(weights_file("tae.loss.lpips_checkpoint", weights.lpips_checkpoint))
 
 
-def train(run: runs.Run, phase: str) -> None:
-    """Trains one phase and leaves `tae.safetensors`."""
+def starting_point(run: runs.Run, phase: Phase) -> TAE:
+    """The network a phase trains, with the weights it starts from."""
     params = run.params
-    stage: TAEStage = getattr(params.tae, phase)
-    data = run.upstream("data")
-    clips, held_out = load_split(data, "ucf101_train"), load_split(data, "ucf101_test")
-    config = params.tae.model.model_copy(update={"is_temporal": phase == "video"})
-    if phase == "video":
-        tae = inflate(run.upstream("tae-image").folder / WEIGHTS, config)
-        record_inflation(run, tae, held_out, stage)
-    else:
-        tae = TAE(config)
-        if params.tae.vae_checkpoint:
-            adopt(run, tae, Path(params.tae.vae_checkpoint))
-            return
+    config = params.tae.model.model_copy(update={"is_temporal": phase.start is not None})
+    if phase.start == "tae-image":
+        return inflate(run.upstream("tae-image").folder / WEIGHTS, config)
+    tae = TAE(config)
+    if phase.start:
+        tae.load_weights(run.upstream(phase.start).folder / WEIGHTS)
+    return tae
+
+
+def pretrained(params: Params, phase: Phase) -> Path | None:
+    """The file of weights that is used instead of this phase's training; None: it is trained.
+
+    Raises:
+        ConfigError: the file that is named is not there.
+    """
+    parameter = {"image": "vae_checkpoint", "mixkit": "tae_checkpoint"}.get(phase.stage)
+    named = getattr(params.tae, parameter) if parameter else ""
+    return weights_file(f"tae.{parameter}", named) if named else None
+
+
+def adopt(run: runs.Run, phase: Phase, checkpoint: Path) -> None:
+    """Takes trained weights instead of training.
+
+    Raises:
+        CheckpointError: there is no such file, or its names and shapes are not this autoencoder's.
+    """
+    stage: TAEStage = getattr(run.params.tae, phase.stage)
+    config = run.params.tae.model.model_copy(update={"is_temporal": phase.stage != "image"})
+    tae = TAE(config)
+    tae.load_weights(checkpoint)
+    _, held_out = phase.splits(run.upstream("data"))
+    views = centre_views(some(held_out), stage.frames, stage.size, Quarantine(run.folder / "quarantine.csv"))
+    save_tae(run.folder / WEIGHTS, tae, measure_latents(tae, views))
+
+
+def train(run: runs.Run, phase: Phase, world: World) -> None:
+    """Trains one phase; rank 0 leaves `tae.safetensors`."""
+    params = run.params
+    stage: TAEStage = getattr(params.tae, phase.stage)
+    clips, held_out = phase.splits(run.upstream("data"))
+    check_enough(clips, world, "training")
+    check_enough(some(held_out), world, "validation")
+    quarantine = Quarantine(run.folder / ("quarantine.csv" if world.is_main else f"quarantine-{world.rank}.csv"))
+    views = centre_views(some(held_out), stage.frames, stage.size, quarantine)
+    tae = starting_point(run, phase)
+    if phase.start == "tae-image" and world.is_main:
+        record_inflation(run, tae, views[: stage.batch_size, :, :1])
+    loss = TAETrainingLoss(tae, params.tae.loss, perceptual(params.tae.loss), phase.has_outlier_penalty)
     trainer = Trainer(
         run=run,
-        world=World(),
-        loss=TAETrainingLoss(tae, params.tae.loss),
-        terms=TAETrainingLoss.terms,
+        world=world,
+        loss=loss,
+        terms=loss.terms,
         parameters=dict(tae.parameters_and_names()),
         schedule=Schedule(stage.steps, stage.validation_interval, stage.save, clip_norm=stage.clip_norm),
         optimizer_config=stage.optimizer,
         rate_config=stage.lr_scheduler,
-        validate=validation(tae, held_out, stage),
+        validate=validation(tae, views[world.rank :: world.size], stage.batch_size),
     )
-    trainer.fit(partial(batch_at, clips, stage, config, params.seed))
-    save_tae(run.folder / WEIGHTS, tae, measure_latents(tae, clips, stage))
+    trainer.fit(Batches(clips, stage, tae.config, params.seed, world, quarantine))
+    if world.is_main:
+        save_tae(run.folder / WEIGHTS, tae, measure_latents(tae, views))
+        runs.write_json(run.folder / "summary.json", {"terms": loss.terms, "set_aside": len(quarantine)})
 
 
 def main(params: Params, options: argparse.Namespace) -> None:
-    """`tae train --phase image|video`."""
+    """`tae train --phase image|opl-off|opl-on|mixkit`."""
     device.start(params.seed)
-    with runs.record(runs.find(params, f"tae-{options.phase}")) as run:
-        train(run, options.phase)
+    world = join_world()
+    phase, run = PHASES[options.phase], runs.find(params, f"tae-{options.phase}")
+    checkpoint = pretrained(params, phase)
+    with runs.record(run) if world.is_main else nullcontext():
+        if not checkpoint:
+            train(run, phase, world)
+        elif world.is_main:
+            adopt(run, phase, checkpoint)
+        barrier(world)
