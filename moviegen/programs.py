@@ -110,7 +110,7 @@ _ALL = (
     Program("tae-opl-off", ("tae", "train", "--phase", "opl-off"), "moviegen.train.tae", ("data", "tae-image"),
             ("tae.model", *LOSS, "tae.video"), weights=("tae.loss.lpips_checkpoint",)),
     Program("tae-opl-on", ("tae", "train", "--phase", "opl-on"), "moviegen.train.tae", ("data", "tae-image"),
-            ("tae.model", "tae.loss", "tae.video"), weights=("tae.loss.lpips_checkpoint",)),
+            ("tae.model", *LOSS, "tae.loss.outlier", "tae.loss.outlier_radius", "tae.video"), weights=("tae.loss.lpips_checkpoint",)),
     Program("tae-mixkit", ("tae", "train", "--phase", "mixkit"), "moviegen.train.tae", ("data", "tae-opl-off"),
             ("tae.model", *LOSS, "tae.mixkit", "tae.tae_checkpoint"),
             weights=("tae.tae_checkpoint", "tae.loss.lpips_checkpoint")),

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 
 from moviegen import config, evaluate, runs
 from moviegen.data.datasets import Clip, save_index
+from moviegen.data.videos import BrokenVideo
 
 RNG = np.random.default_rng(0)
 CLIP = RNG.integers(0, 256, (3, 16, 24, 3), dtype=np.uint8)
@@ -96,14 +98,31 @@ def test_interval_covers_the_mean_nineteen_times_in_twenty():
     assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
 
 
+# --- the tables ---
+
+
+def test_aggregate_is_mean_and_interval():
+    table = pd.DataFrame({"psnr": [20.0, 22.0, 27.0, 31.0], "ssim": [0.5, 0.5, 0.5, 0.5]})
+    found = evaluate.aggregate(table)
+    assert found["clips"] == 4
+    assert (found["psnr"], found["ssim"]) == (25, 0.5)
+    assert found["psnr_ci95"] == pytest.approx(1.96 * math.sqrt(74 / 3) / 2)  # squares 25 + 9 + 4 + 36
+    assert found["ssim_ci95"] == 0
+
+
 # --- the run, with networks that return what is known ---
 
 
 class Shifted:
-    """Reconstructs a clip with every value raised by `levels` grey levels."""
+    """Stands for a TAE: reconstructs a clip with every value raised by as many grey levels as its weights say."""
 
-    def __init__(self, levels):
-        self.levels = levels
+    LEVELS: ClassVar = {"tae-image": 10, "tae-opl-off": 1, "tae-opl-on": 2, "tae-mixkit": 5}
+
+    def __init__(self, config=None):
+        self.levels = None
+
+    def load_weights(self, path):
+        self.levels = self.LEVELS[path.parent.name.rpartition("-")[0]]
 
     def __call__(self, video):
         import mindspore as ms
@@ -111,56 +130,117 @@ class Shifted:
         return ms.Tensor(video.asnumpy() + np.float32(2 * self.levels / 255))
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """An evaluation of grey clips whose upstream runs are done and whose autoencoders shift by 10 and by 1 levels."""
+def expected_psnr(levels):
+    return 20 * math.log10(255 / levels)
+
+
+def prepared(tmp_path, monkeypatch, overrides):
+    """An evaluation of grey clips in two classes, whose upstream runs are done."""
     monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
-    params = config.load("smoke", {"tae.evaluation.max_clips": 3, "tae.evaluation.size": [16, 16]})
+    params = config.load("smoke", {"tae.evaluation.size": [16, 16], **overrides})
     root = tmp_path / "smoke" / "data"
-    clips = [Clip(root / f"v_Grey_g01_c{i:02d}.avi", label="Grey", group=1, frames=16) for i in range(5)]
-    for name in ("data", "tae-image", "tae-video"):
+    clips = [
+        Clip(root / f"v_{label}_g01_c{i:02d}.avi", label=label, group=1, frames=16)
+        for label, count in (("Grey", 3), ("Light", 2))
+        for i in range(count)
+    ]
+    captioned = [Clip(root / f"{i}.mp4", caption="grey", label="mixkit", group=i, frames=16) for i in range(2)]
+    for name in ("data", *evaluate.MODELS):
         with runs.record(runs.find(params, name)) as upstream:
             if name == "data":
                 save_index(upstream.folder / "ucf101_test.csv", clips, root)
-    monkeypatch.setattr(evaluate, "inflate", lambda path, config: Shifted(10))
-    monkeypatch.setattr(evaluate, "load_tae", lambda path: Shifted(1))
+                save_index(upstream.folder / "mixkit_val.csv", captioned, root)
+    monkeypatch.setattr(evaluate, "TAE", Shifted)
     monkeypatch.setattr(evaluate, "Reconstruct", lambda network: network)
-    grey = np.full((3, 16, 16, 16), 2 * 100 / 255 - 1, np.float32)
-    monkeypatch.setattr(evaluate, "view", lambda params, clip: grey)
+
+    def view(params, clip):
+        if clip.path.stem == "v_Grey_g01_c01" and overrides.get("seed") == 7:
+            raise BrokenVideo(clip.path, "half a file")
+        return np.full((3, 16, 16, 16), 2 * (150 if clip.label == "Light" else 100) / 255 - 1, np.float32)
+
+    monkeypatch.setattr(evaluate, "view", view)
     return runs.find(params, "tae-evaluation")
 
 
-def test_run_scores_before_and_after(run):
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    return prepared(tmp_path, monkeypatch, {"tae.evaluation.max_clips": 0})
+
+
+def test_every_autoencoder_is_scored_on_both_data_sets(run):
     with runs.record(run):
         evaluate.evaluate(run)
     summary = json.loads((run.folder / "summary.json").read_text())
-    assert summary["clips"] == 3  # max_clips, of five
-    assert summary["psnr_before"] == pytest.approx(20 * math.log10(255) - 20)
-    assert summary["psnr_after"] == pytest.approx(20 * math.log10(255))
-    assert summary["psnr_after_ci95"] == pytest.approx(0, abs=1e-9)
+    for data_set, clips in (("ucf101", 5), ("mixkit", 2)):
+        assert list(summary[data_set]) == list(evaluate.MODELS)
+        for model, found in summary[data_set].items():
+            assert found["clips"] == clips
+            assert found["psnr"] == pytest.approx(expected_psnr(Shifted.LEVELS[model]))
+            assert found["psnr_ci95"] == pytest.approx(0, abs=1e-9)
     table = pd.read_csv(run.folder / "scores.csv")
-    assert list(table["clip"]) == [f"v_Grey_g01_c{i:02d}.avi" for i in range(3)]
+    assert len(table) == 4 * (5 + 2)
     assert [line["clip"] for line in run.metrics()] == list(table["clip"])
+
+
+def test_classes_are_scored_apart(run):
+    evaluate.evaluate(run)
+    classes = pd.read_csv(run.folder / "classes.csv")
+    own = classes[(classes["data_set"] == "ucf101") & (classes["model"] == "tae-opl-off")].set_index("label")
+    assert dict(own["clips"]) == {"Grey": 3, "Light": 2}
+    a, b, c1 = 150, 151, (0.01 * 255) ** 2
+    assert own.loc["Light", "ssim"] == pytest.approx((2 * a * b + c1) / (a**2 + b**2 + c1), rel=1e-6)
+
+
+def test_worst_median_and_best_clip_of_each_data_set_are_kept(run, monkeypatch):
+    order = {"v_Grey_g01_c01": 9, "v_Light_g01_c00": 1}  # how much worse than the others, which tie
+
+    def scores(original, restored):
+        return 30 - next(worse), 0.5
+
+    names = ["v_Grey_g01_c00", "v_Grey_g01_c01", "v_Grey_g01_c02", "v_Light_g01_c00", "v_Light_g01_c01", "0", "1"]
+    worse = iter([order.get(name, 0) - 5 * (name == "v_Grey_g01_c02") for name in names] * 4)
+    monkeypatch.setattr(evaluate, "scores", scores)
+    evaluate.evaluate(run)
     videos = pd.read_csv(run.folder / "videos.csv")
-    assert list(videos["kind"]) == ["best", "median", "worst"]
+    own = videos[videos["data_set"] == "ucf101"].set_index("kind")
+    assert dict(own["clip"].str.removesuffix(".avi")) == {
+        "worst": "v_Grey_g01_c01",
+        "median": "v_Grey_g01_c00",
+        "best": "v_Grey_g01_c02",
+    }
+    assert set(own["model"]) == {"tae-opl-off"}
+    assert set(videos[videos["data_set"] == "mixkit"]["model"]) == {"tae-mixkit"}
     assert all((run.folder / file).stat().st_size for file in videos["file"])
 
 
-def test_second_try_does_not_repeat_the_metrics(run):
-    for _ in range(2):
+def test_the_same_clips_give_the_same_numbers_and_no_line_twice(run):
+    evaluate.evaluate(run)
+    files = ("scores.csv", "classes.csv", "summary.json", "videos.csv", "metrics.jsonl", "videos/ucf101-worst.mp4")
+    first = {name: (run.folder / name).read_bytes() for name in files}
+    evaluate.evaluate(run)
+    assert {name: (run.folder / name).read_bytes() for name in files} == first
+
+
+def test_a_damaged_clip_is_set_aside_and_counted(tmp_path, monkeypatch):
+    run = prepared(tmp_path, monkeypatch, {"seed": 7})
+    with pytest.warns(UserWarning, match="half a file"):
         evaluate.evaluate(run)
-    assert [line["step"] for line in run.metrics()] == [1, 2, 3]
+    assert json.loads((run.folder / "summary.json").read_text())["ucf101"]["tae-opl-on"]["clips"] == 3
+    assert "v_Grey_g01_c01.avi,half a file" in (run.folder / "quarantine.csv").read_text()
 
 
-def test_summary_of_one_clip_is_json(run):
-    from dataclasses import replace
-
-    settings = run.params.tae.evaluation.model_copy(update={"max_clips": 1})
-    tae = run.params.tae.model_copy(update={"evaluation": settings})
-    one = replace(run, params=run.params.model_copy(update={"tae": tae}))
-    evaluate.evaluate(one)
+def test_summary_of_one_clip_is_json(tmp_path, monkeypatch):
+    run = prepared(tmp_path, monkeypatch, {"tae.evaluation.max_clips": 1})
+    evaluate.evaluate(run)
 
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
 
-    json.loads((run.folder / "summary.json").read_text(), parse_constant=refuse)
+    summary = json.loads((run.folder / "summary.json").read_text(), parse_constant=refuse)
+    assert summary["ucf101"]["tae-mixkit"]["clips"] == 1
+
+
+def test_a_trained_autoencoder_is_scored_alone(tmp_path, monkeypatch):
+    run = prepared(tmp_path, monkeypatch, {"tae.tae_checkpoint": "models/tae.safetensors"})
+    evaluate.evaluate(run)
+    assert list(json.loads((run.folder / "summary.json").read_text())["ucf101"]) == ["tae-mixkit"]

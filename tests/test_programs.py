@@ -13,7 +13,8 @@ from moviegen import config, programs
 from moviegen.programs import PROGRAMS, fingerprint
 
 ROOT = Path(__file__).parent.parent
-ORDER = ("data", "tae-image", "tae-video", "tae-evaluation", "text", "latents", "stage1", "stage2", "stage3", "sample")
+ORDER = ("data", "tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit", "tae-evaluation", "text", "latents",
+         "stage1", "stage2", "stage3", "sample")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -65,11 +66,11 @@ def test_stages_alone_are_distributed():
 
 
 def test_arguments_reach_the_module_of_the_program():
-    from moviegen.__main__ import VERBS, parser
+    from moviegen.__main__ import TAE_ACTIONS, VERBS, parser
 
     for program in PROGRAMS.values():
         options = parser().parse_args(program.arguments)
-        module = "moviegen.evaluate" if program.name == "tae-evaluation" else VERBS[options.verb][0]
+        module = TAE_ACTIONS[options.action] if options.verb == "tae" else VERBS[options.verb][0]
         assert module == program.module
 
 
@@ -110,8 +111,31 @@ def test_shape_of_the_autoencoder_changes_all_but_data_and_text():
 
 
 def test_training_the_autoencoder_on_video_changes_what_follows_it():
-    assert changed(tae__video__steps=7) == downstream("tae-video")
-    assert "tae-image" not in downstream("tae-video")
+    assert changed(tae__video__steps=7) == downstream("tae-opl-off", "tae-opl-on")
+    assert "tae-image" not in downstream("tae-opl-off", "tae-opl-on")
+
+
+def test_the_outlier_penalty_changes_the_run_that_has_it():
+    assert changed(tae__loss__outlier=2.0) == {"tae-opl-on", "tae-evaluation"}
+
+
+def test_fine_tuning_changes_the_autoencoder_in_use():
+    assert changed(tae__mixkit__steps=7) == downstream("tae-mixkit")
+    assert {"latents", "stage1", "sample"} <= downstream("tae-mixkit")
+
+
+def test_a_trained_autoencoder_makes_the_training_before_it_unnecessary():
+    params = config.load("smoke", {"tae.tae_checkpoint": "models/tae.safetensors"})
+    assert {name for name in PROGRAMS if PROGRAMS[name].replaced_by(params)} == {
+        "tae-image",
+        "tae-opl-off",
+        "tae-opl-on",
+    }
+    assert PROGRAMS["tae-mixkit"].needs(params) == ("data",)
+    assert PROGRAMS["tae-evaluation"].needs(params) == ("data", "tae-mixkit")
+    before = {name: fingerprint(params, name) for name in ("tae-mixkit", "sample")}
+    longer = config.load("smoke", {"tae.tae_checkpoint": "models/tae.safetensors", "tae.image.steps": 99})
+    assert {name: fingerprint(longer, name) for name in before} == before
 
 
 def test_evaluation_parameter_changes_the_evaluation_alone():
@@ -227,7 +251,7 @@ def with_code(text):
         # only through the transformer's model does anything import its layers
         ("dit/layers.py", {"stage1", "stage2", "stage3", "sample"}),
         ("data/samples.py", set(PROGRAMS)),  # through data.prepare, which reads every index
-        ("tae/losses.py", {"tae-image", "tae-video"}),
+        ("tae/losses.py", {"tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit"}),
         ("config/networks.py", set(PROGRAMS)),  # through config/__init__.py
         ("report/tables.py", set()),
         ("parallel/launch.py", set()),

@@ -76,7 +76,7 @@ def probe(path: Path | str) -> VideoInfo:
 def read_frames(path: Path | str, indices: Sequence[int]) -> np.ndarray:
     """Read the frames `indices`, counted from 0 in presentation order: uint8 (T, H, W, 3) RGB, in the order asked.
 
-    Raises BrokenVideo when the file cannot be decoded, ValueError when no frame is asked for or one is out of range.
+    Raises BrokenVideo when the file cannot be decoded or has no such frame, ValueError when no frame is asked for.
     """
     if len(indices) == 0:
         raise ValueError(f"no frame of {path} was asked for")
@@ -119,7 +119,7 @@ def _read_pyav(path: Path | str, indices: Sequence[int]) -> np.ndarray:
 def _check_indices(path: Path | str, indices: Sequence[int], frames: int) -> None:
     for index in indices:
         if not 0 <= index < frames:
-            raise ValueError(f"{path} has {frames} frames: there is no frame {index}")
+            raise BrokenVideo(path, f"it has {frames} frames: there is no frame {index}")
 
 
 @contextmanager

@@ -36,16 +36,19 @@ def video(path: Path, caption: str) -> str:
     )
 
 
-def reconstructions(run: Run | None) -> HTML:
-    """Originals (left) beside their reconstructions (right): best, median and worst clip."""
+def reconstructions(run: Run | None, data_set: str) -> HTML:
+    """Originals (left) beside their reconstructions (right): worst, median and best clip of a data set."""
+    title = f"Original (left) and reconstruction (right), held-out {data_set} clips"
     listed = results.read_csv(run, "videos.csv")
-    if run is None or listed is None:
-        return markup.missing("Originals beside reconstructions")
+    if run is None or listed is None or listed[listed["data_set"] == data_set].empty:
+        return markup.missing(title)
     players = [
-        video(run.folder / row.file, f"{row.kind}: {row.label}, PSNR {row.psnr_after:.2f} dB")
-        for row in listed.itertuples()
+        video(
+            run.folder / row.file, f"{row.kind}: {row.label}, {row.model}, PSNR {row.psnr:.2f} dB, SSIM {row.ssim:.3f}"
+        )
+        for row in listed[listed["data_set"] == data_set].itertuples()
     ]
-    return markup.card(_grid(players), "Original (left) and reconstruction (right)", [run])
+    return markup.card(_grid(players), title, [run])
 
 
 def samples(run: Run | None, split: str) -> HTML:

@@ -1,10 +1,11 @@
 """What a notebook calls: `section = open_section("data", globals())`, then `section.launch(...)`, `section.run(...)`.
 
-Everything a notebook shows comes from this module and from the ones it hands on: `figures`, `media`, `tables`.
+Everything a notebook shows comes from this module and from the ones it hands on: `figures`, `media`, `tables` ...
 """
 
 from __future__ import annotations
 
+import html
 import sys
 import time
 from collections.abc import Mapping
@@ -17,10 +18,10 @@ from tqdm import tqdm
 from moviegen import runs
 from moviegen.config import ConfigError, Params, Recipe, load, merge, nearest, parse, parse_overrides
 from moviegen.parallel import launch
-from moviegen.report import diagrams, figures, media, provenance, sections, tables
+from moviegen.report import diagrams, figures, markup, media, provenance, sections, tables, tae_tables
 from moviegen.runs import Run
 
-__all__ = ["OpenSection", "diagrams", "figures", "media", "open_section", "provenance", "tables"]
+__all__ = ["OpenSection", "diagrams", "figures", "media", "open_section", "provenance", "tables", "tae_tables"]
 
 GROUPS = tuple(name for name in Params.model_fields if name != "scale")
 PARAMETERS = ("scale", "overrides", "stage", *GROUPS)
@@ -48,7 +49,7 @@ class OpenSection:
         return self.params.recipes[self.stage]
 
     def launch(self, program: str) -> Run | None:
-        """Runs a program unless its run is complete, and says so; None where this machine cannot run it.
+        """Runs a program unless its run is complete, and says so; None where it cannot or need not run.
 
         Raises:
             WorkerError: the program failed; the message holds its traceback.
@@ -56,6 +57,9 @@ class OpenSection:
         if program not in self.section.launches:
             raise KeyError(f"{program!r} is not launched by {self.section.name}: add it to moviegen/report/sections.py")
         run = runs.find(self.params, program)
+        if file := run.program.replaced_by(self.params):
+            display(markup.note(f"{program} is not run: the trained autoencoder {html.escape(file)} is used instead."))
+            return None
         if not run.complete:
             if not sections.can_run_here(self.params):
                 run.write_params()  # the command that is shown names this file
@@ -76,6 +80,10 @@ class OpenSection:
     def stages(self) -> dict[int, Run | None]:
         """The finished run of each training stage, or None."""
         return {stage: self.run(f"stage{stage}") for stage in self.params.stages}
+
+    def tae_runs(self) -> dict[str, Run | None]:
+        """The finished run of each autoencoder, or None."""
+        return {name: self.run(name) for name in sections.TAE_RUNS}
 
     def provenance(self) -> HTML:
         """Where this page's numbers come from."""

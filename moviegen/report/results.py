@@ -32,6 +32,11 @@ def read_csv(run: Run | None, name: str) -> pd.DataFrame | None:
     return pd.read_csv(path, keep_default_na=False) if path and path.is_file() else None
 
 
+def tae_scores(evaluation: Run | None, data_set: str, model: str) -> dict[str, Any] | None:
+    """Clips, means and intervals of one autoencoder on one data set, by the program that made it."""
+    return (read_json(evaluation, "summary.json") or {}).get(data_set, {}).get(model)
+
+
 def seconds_per_step(run: Run | None, media: str | None = None) -> float | None:
     """Median time of a training step, of one medium or of all, once compiled."""
     train = metrics(run, "train")

@@ -12,7 +12,6 @@ from moviegen.config import ConfigError, Params, nearest, outputs_folder, projec
 
 # Whatever a notebook calls is imported by this module.
 NOTEBOOK_CODE = "moviegen.report.notebook"
-# Programs that any machine can run, also where the recipe needs accelerators.
 
 
 @dataclass(frozen=True)
@@ -52,21 +51,22 @@ def _training(stage: int, title: str) -> Section:
     )
 
 
+TAE_RUNS = ("tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit")
 STAGES = ("stage1", "stage2", "stage3")
 SECTIONS = (
     Section("overview", "Overview", "01_overview.ipynb", reads=("data", "tae-evaluation", *STAGES, "sample")),
     Section("data", "Data", "02_data.ipynb", launches=("data",)),
     Section("tae-training", "Temporal Autoencoder: training", "03_tae_training.ipynb",
-            launches=("tae-image", "tae-video")),
+            launches=TAE_RUNS),
     Section("tae-evaluation", "Temporal Autoencoder: evaluation", "04_tae_evaluation.ipynb",
-            launches=("tae-evaluation",), reads=("tae-video",)),
+            launches=("tae-evaluation",), reads=TAE_RUNS),
     Section("transformer", "Diffusion transformer", "05_transformer.ipynb"),
     _training(1, "images"),
     _training(2, "images and videos"),
     _training(3, "higher resolution"),
     Section("sampling", "Sampling", "07_sampling.ipynb", launches=("sample",)),
     Section("parallelism", "Parallelism", "08_parallelism.ipynb", reads=STAGES),
-    Section("cost", "Cost and performance", "09_cost.ipynb", reads=("tae-video", *STAGES)),
+    Section("cost", "Cost and performance", "09_cost.ipynb", reads=STAGES),
     Section("provenance", "Appendix: provenance", "10_provenance.ipynb", reads=tuple(programs.PROGRAMS),
             lists_figures=True),
 )  # fmt: skip

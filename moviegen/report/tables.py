@@ -31,11 +31,11 @@ def support(params: Params, stages: StageRuns) -> HTML:
 
 def summary(params: Params, evaluation: Run | None, stages: StageRuns, sample: Run | None) -> HTML:
     """The results on one page."""
-    scores = results.read_json(evaluation, "summary.json") or {}
+    scores = results.tae_scores(evaluation, "ucf101", "tae-mixkit") or {}
     speed = results.read_json(sample, "summary.json") or {}
     rows = [
-        {"result": "TAE reconstruction, PSNR (dB)", "value": shown(scores.get("psnr_after"), 4)},
-        {"result": "TAE reconstruction, SSIM", "value": shown(scores.get("ssim_after"))},
+        {"result": "TAE reconstruction, PSNR (dB)", "value": shown(scores.get("psnr"), 4)},
+        {"result": "TAE reconstruction, SSIM", "value": shown(scores.get("ssim"))},
     ]
     for stage, run in stages.items():
         loss = results.last(run, "validation", "loss")
@@ -72,50 +72,6 @@ def quarantine(run: Run | None) -> HTML:
     if listed.empty:
         return markup.note("No file had to be set aside.")
     return markup.table(listed.to_dict("records"), "Files set aside", [run])
-
-
-def tae_scores(params: Params, evaluation: Run | None, training: Run | None) -> HTML:
-    """PSNR and SSIM before and after training on clips, beside the published ones."""
-    rows = [
-        {
-            "": "original report, OPL " + ("on" if score.opl else "off"),
-            "clip (HxWxT)": "256x256x32",
-            "clips": "20% of UCF-101",
-            "PSNR (dB)": score.psnr,
-            "SSIM": score.ssim,
-            "s/step": score.seconds_per_step,
-        }
-        for score in published.TAE_SCORES
-    ]
-    scores = results.read_json(evaluation, "summary.json")
-    rule = params.tae.evaluation
-    for moment, title in (("before", "here, inflated only"), ("after", "here, trained on clips")):
-        rows.append(
-            {
-                "": title,
-                "clip (HxWxT)": f"{rule.size[0]}x{rule.size[1]}x{rule.frames}",
-                "clips": scores["clips"] if scores else markup.NOT_RUN,
-                "PSNR (dB)": _with_interval(scores, f"psnr_{moment}", 4),
-                "SSIM": _with_interval(scores, f"ssim_{moment}", 3),
-                "s/step": shown(results.seconds_per_step(training)) if moment == "after" else "-",
-            }
-        )
-    return markup.table(rows, "Reconstruction of held-out clips; ± is a 95% interval", [evaluation, training])
-
-
-def inflation(run: Run | None) -> HTML:
-    """What inflating the image autoencoder changed for a single image."""
-    measured = results.read_json(run, "inflation.json")
-    if measured is None:
-        return markup.missing("Image autoencoder and its inflation on one image")
-    rows = [
-        {
-            "on single images": "largest difference between the two reconstructions, in [-1, 1]",
-            "value": f"{measured['max_difference']:.2e}",
-        },
-        {"on single images": "PSNR of the image autoencoder (dB)", "value": shown(measured["psnr_image_vae"], 4)},
-    ]
-    return markup.table(rows, "The image autoencoder and its inflation", [run])
 
 
 def sizes(params: Params) -> HTML:
@@ -229,13 +185,6 @@ def traffic(params: Params, shards: tuple[int, ...] = (1, 2, 4, 8)) -> HTML:
         for count in shards
     ]
     return markup.table(rows, f"Elements sent by a rank in one block, {tokens:,} tokens, computed by moviegen/plan.py")
-
-
-def _with_interval(scores: dict[str, Any] | None, name: str, digits: int) -> str:
-    if scores is None:
-        return markup.NOT_RUN
-    interval = scores.get(f"{name}_ci95")
-    return shown(scores[name], digits) + (f" ± {interval:.2g}" if interval is not None else "")
 
 
 def _count(parameters: int) -> str:

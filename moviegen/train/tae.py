@@ -152,9 +152,11 @@ def adopt(run: runs.Run, phase: Phase, checkpoint: Path) -> None:
     config = run.params.tae.model.model_copy(update={"is_temporal": phase.stage != "image"})
     tae = TAE(config)
     tae.load_weights(checkpoint)
-    _, held_out = phase.splits(run.upstream("data"))
-    views = centre_views(some(held_out), stage.frames, stage.size, Quarantine(run.folder / "quarantine.csv"))
-    save_tae(run.folder / WEIGHTS, tae, measure_latents(tae, views))
+    if phase.stage == "mixkit":
+        _, held_out = phase.splits(run.upstream("data"))
+        views = centre_views(some(held_out), stage.frames, stage.size, Quarantine(run.folder / "quarantine.csv"))
+        config = measure_latents(tae, views)
+    save_tae(run.folder / WEIGHTS, tae, config)
 
 
 def train(run: runs.Run, phase: Phase, world: World) -> None:
@@ -167,7 +169,7 @@ def train(run: runs.Run, phase: Phase, world: World) -> None:
     quarantine = Quarantine(run.folder / ("quarantine.csv" if world.is_main else f"quarantine-{world.rank}.csv"))
     views = centre_views(some(held_out), stage.frames, stage.size, quarantine)
     tae = starting_point(run, phase)
-    if phase.start == "tae-image" and world.is_main:
+    if run.program.name == "tae-opl-off" and world.is_main:  # inflation is the same in the run with the penalty
         record_inflation(run, tae, views[: stage.batch_size, :, :1])
     loss = TAETrainingLoss(tae, params.tae.loss, perceptual(params.tae.loss), phase.has_outlier_penalty)
     trainer = Trainer(
@@ -183,7 +185,9 @@ def train(run: runs.Run, phase: Phase, world: World) -> None:
     )
     trainer.fit(Batches(clips, stage, tae.config, params.seed, world, quarantine))
     if world.is_main:
-        save_tae(run.folder / WEIGHTS, tae, measure_latents(tae, views))
+        # only the last run's latents are ever normalised
+        config = measure_latents(tae, views) if phase.stage == "mixkit" else tae.config
+        save_tae(run.folder / WEIGHTS, tae, config)
         runs.write_json(run.folder / "summary.json", {"terms": loss.terms, "set_aside": len(quarantine)})
 
 

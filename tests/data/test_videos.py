@@ -114,7 +114,7 @@ def test_image_is_lossless(tmp_path):
 @pytest.mark.parametrize("index", [24, -1])
 def test_frame_out_of_range_is_named(tmp_path, read, index):
     write_video(tmp_path / "clip.mp4", ramp(), 25)
-    with pytest.raises(ValueError, match=rf"clip\.mp4 has 24 frames: there is no frame {index}"):
+    with pytest.raises(ValueError, match=rf"clip\.mp4: it has 24 frames: there is no frame {index}"):
         read(tmp_path / "clip.mp4", [0, index])
 
 

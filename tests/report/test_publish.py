@@ -3,13 +3,14 @@ from html.parser import HTMLParser
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from IPython.display import HTML
 
 from moviegen import config, runs
 from moviegen.config import project_root
 from moviegen.data import datasets, videos
-from moviegen.report import diagrams, figures, media, provenance, publish, tables
+from moviegen.report import diagrams, figures, media, provenance, publish, tables, tae_tables
 from moviegen.report.sections import SECTIONS
 
 LOADED = {("link", "href"), ("script", "src"), ("img", "src"), ("video", "src"), ("video", "poster"), ("iframe", "src")}
@@ -133,12 +134,15 @@ def test_captions_are_escaped_and_name_their_run(params):
     [
         lambda params: figures.losses(None, "Losses"),
         lambda params: media.samples(None, "val"),
-        lambda params: media.reconstructions(None),
+        lambda params: media.reconstructions(None, "ucf101"),
         lambda params: media.stills(None, "mixkit_train.csv", 3, "Clips"),
         lambda params: tables.data(None),
         lambda params: tables.quarantine(None),
-        lambda params: tables.inflation(None),
-        lambda params: tables.tae_scores(params, None, None),
+        lambda params: tae_tables.inflation(None),
+        lambda params: tae_tables.scores(params, None, {}),
+        lambda params: tae_tables.mixkit_scores(params, None),
+        lambda params: tae_tables.classes(None),
+        lambda params: tae_tables.terms({"images": None}),
         lambda params: tables.support(params, dict.fromkeys((1, 2, 3))),
         lambda params: tables.summary(params, None, dict.fromkeys((1, 2, 3)), None),
         lambda params: tables.timings(params, dict.fromkeys((1, 2, 3))),
@@ -160,11 +164,48 @@ def test_losses_and_scores_come_from_the_files(params):
     stages = {1: None, 2: run, 3: None}
     assert "0.4321" in tables.summary(params, None, stages, None).data
     assert "<td>0.55" in tables.timings(params, stages).data.replace("<td>0.550", "<td>0.55")
+
+
+def cells(table):
+    """The cells of an HTML table by its header."""
+    rows = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in re.findall(r"<tr.*?>(.*?)</tr>", table.data, re.S)]
+    return pd.DataFrame(rows[1:], columns=rows[0])
+
+
+def test_scores_of_every_autoencoder_stand_beside_the_published_ones(params):
+    evaluation, trained = finished(params, "tae-evaluation"), finished(params, "tae-opl-on")
+    own = {"clips": 12, "psnr": 24.512, "psnr_ci95": 1.31, "ssim": 0.78, "ssim_ci95": None}
+    both = {"ucf101": {"tae-opl-on": own}, "mixkit": {"tae-mixkit": own | {"psnr": 19.234}}}
+    runs.write_json(evaluation.folder / "summary.json", both)
+    writer = runs.MetricsWriter(trained.metrics_path)
+    for step in range(1, 13):
+        writer.write(kind="train", step=step, loss=2.0, reconstruction=step / 100, outlier=0.25, seconds=0.125 * step)
+    rows = cells(tae_tables.scores(params, evaluation, {"tae-opl-on": trained})).set_index("")
+    assert list(rows["PSNR (dB)"])[:2] == ["31.35", "31.17"]
+    assert rows.loc["here, OPL on", "PSNR (dB)"] == "24.51 ± 1.3"
+    assert rows.loc["here, OPL on", "SSIM"] == "0.780"
+    assert float(rows.loc["here, OPL on", "s/step"]) == pytest.approx(
+        0.125 * 7.5, abs=1e-3
+    )  # the median of steps 3 to 12
+    assert rows.loc["here, OPL off", "PSNR (dB)"] == "not run here"
+    assert "19.23" in tae_tables.mixkit_scores(params, evaluation).data
+    terms = cells(tae_tables.terms({"OPL on": trained})).iloc[0]
+    assert float(terms["reconstruction loss"]) == pytest.approx(0.075)  # the mean of 0.03 to 0.12
+    assert float(terms["outlier loss"]) == 0.25
+    assert terms["perceptual loss"] == "not in the loss"
+
+
+def test_worst_and_best_classes_are_shown(params):
     evaluation = finished(params, "tae-evaluation")
-    scores = {"clips": 12, "psnr_before": 19.234, "ssim_before": 0.61, "psnr_after": 24.51, "ssim_after": 0.78}
-    runs.write_json(evaluation.folder / "summary.json", scores)
-    shown = tables.tae_scores(params, evaluation, None).data
-    assert all(number in shown for number in ("31.35", "31.17", "19.23", "24.51", "0.780"))
+    rows = [
+        {"data_set": "ucf101", "label": f"Class{i:02d}", "model": model, "clips": 2, "psnr": 20 + i, "psnr_ci95": 0.5,
+         "ssim": 0.5, "ssim_ci95": ""}
+        for i in range(20) for model in ("tae-opl-off", "tae-mixkit")
+    ]  # fmt: skip
+    runs.write_text(evaluation.folder / "classes.csv", pd.DataFrame(rows).to_csv(index=False))
+    shown = cells(tae_tables.classes(evaluation))
+    assert list(shown["class"]) == [f"Class{i:02d}" for i in (*range(6), *range(14, 20))]
+    assert shown["PSNR (dB)"][0] == "20.00 ± 0.5"
 
 
 def test_the_appendix_lists_what_was_shown(params):
