@@ -1,0 +1,174 @@
+"""`python -m moviegen text encode`: the embeddings of every caption, from three encoders (paper 3.1.4).
+
+A run encodes the captions of both mixkit splits. `--captions FILE --output DIR` encodes a file's instead, outside of
+any run: a CSV with a column `caption`, or a text file with one caption a line; `dataset.text_emb_folder` may name DIR
+then. The empty caption, which guidance needs, is always among them.
+
+`encoders.json` says from the beginning, and `summary.json` when all is there, which encoders made the embeddings, by a
+hash of their files: embeddings of others are refused. Under `msrun` each rank encodes its share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Iterable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from moviegen import device, runs
+from moviegen.config import ConfigError, Params, from_root
+from moviegen.data.prepare import load_split, write_rows
+from moviegen.device.collectives import World, barrier, join_world
+from moviegen.text.embeddings import caption_file, load_embeddings, read_embeddings, save_embedding
+from moviegen.text.pretrained import Encoder, encoders
+from moviegen.weights import CheckpointError
+
+Origin = dict[str, Any]
+COMMAND = "`python -m moviegen text encode --captions FILE --output DIR`"
+
+
+def origin(encoder: Encoder) -> Origin:
+    """What an embedding follows from besides its caption."""
+    return {"kind": encoder.kind, "sha256": encoder.sha256(), "max_tokens": encoder.max_tokens}
+
+
+def check_origin(folder: Path, params: Params) -> None:
+    """Refuses embeddings that other encoders made.
+
+    Args:
+        folder: what `text encode` wrote.
+
+    Raises:
+        ConfigError: its encoders are not those of the parameters, or it is not finished.
+    """
+    summary = folder / "summary.json"
+    if not summary.is_file():
+        raise ConfigError(f"{folder} holds no finished embeddings (no summary.json): run {COMMAND}")
+    made_by = json.loads(summary.read_text()).get("origin", {})
+    for encoder in encoders(params):
+        found, wanted = made_by.get(encoder.name, {}), origin(encoder)
+        if found != wanted:
+            raise ConfigError(
+                f"the {encoder.name} embeddings in {folder} were made by {_shown(found)}, and the parameters under "
+                f"text.{encoder.name} name {_shown(wanted)}: encode the captions again with {COMMAND}, or name the "
+                f"encoder of then"
+            )
+
+
+def stage_embeddings(run: runs.Run, captions: list[str]) -> tuple[np.ndarray, ...]:
+    """Captions' embeddings for a training stage: the text run's, or those of the folder that its recipe names.
+
+    Raises:
+        ConfigError: other encoders made them, or a caption has none; see `check_origin` and `read_embeddings`.
+    """
+    named = run.params.recipes[run.program.stage].dataset.text_emb_folder
+    if not named:
+        return load_embeddings(run.upstream("text"), captions)  # its fingerprint holds its encoders
+    check_origin(from_root(named), run.params)
+    return read_embeddings(from_root(named), captions, run.params.text)
+
+
+def claim(folder: Path, origins: dict[str, Origin]) -> None:
+    """Notes whose embeddings a folder will hold.
+
+    Raises:
+        ConfigError: it already holds others'.
+    """
+    path = folder / "encoders.json"
+    if path.is_file() and json.loads(path.read_text()) != origins:
+        raise ConfigError(f"{folder} holds embeddings of other encoders ({path.name} says whose): name another folder")
+    runs.write_json(path, origins)
+
+
+def read_captions(path: Path) -> list[str]:
+    """The captions of a CSV file (its column `caption`) or of a text file (its lines).
+
+    Raises:
+        ConfigError: there is no such file, it is of another kind, or it holds no captions.
+    """
+    try:
+        if path.suffix == ".csv":
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                rows = csv.DictReader(file)
+                if "caption" not in (rows.fieldnames or ()):
+                    raise ConfigError(f"{path} has no column `caption`, only: {', '.join(rows.fieldnames or ())}")
+                captions = [row["caption"] or "" for row in rows]
+        elif path.suffix == ".txt":
+            with path.open(encoding="utf-8-sig") as file:
+                captions = [line.removesuffix("\n") for line in file]
+        else:
+            raise ConfigError(f"{path}: captions are read from .csv and .txt files")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+    if not any(captions):
+        raise ConfigError(f"{path} holds no captions")
+    return captions
+
+
+def encode_share(folder: Path, captions: list[str], chosen: list[Encoder], world: World) -> None:
+    """Encodes this rank's share of what is not there yet, one encoder after the other."""
+    for encoder in chosen:
+        own = [(caption, caption_file(folder, encoder.name, caption)) for caption in captions[world.rank :: world.size]]
+        left = [(caption, path) for caption, path in own if not path.exists()]
+        if not left:
+            continue  # nothing to load it for
+        found = zip(left, encoder.encode([caption for caption, _ in left]), strict=True)
+        hidden = None if world.is_main else True
+        for (_, path), embedding in tqdm(found, f"encoding captions: {encoder.name}", len(left), disable=hidden):
+            save_embedding(path, embedding)
+
+
+def encode_captions(folder: Path, captions: Iterable[str], params: Params, world: World) -> None:
+    """Encodes captions and the empty one into a folder; one that was cut goes on where it was."""
+    ordered = ["", *sorted(set(captions) - {""})]
+    chosen = encoders(params)
+    if world.is_main:
+        origins = {encoder.name: origin(encoder) for encoder in chosen}
+        claim(folder, origins)
+    barrier(world)
+    encode_share(folder, ordered, chosen, world)
+    barrier(world)
+    if world.is_main:
+        rows = [(caption, caption_file(folder, "ul2", caption).name) for caption in ordered]
+        write_rows(folder / "index.csv", ("caption", "file"), rows)
+        summary = {"captions": len(ordered), "encoders": [str(encoder) for encoder in chosen], "origin": origins}
+        runs.write_json(folder / "summary.json", summary)
+
+
+def encode_run(run: runs.Run, world: World) -> None:
+    """Encodes every caption of both mixkit splits."""
+    data = run.upstream("data")
+    captions = [clip.caption for split in ("mixkit_train", "mixkit_val") for clip in load_split(data, split)]
+    encode_captions(run.folder, captions, run.params, world)
+
+
+def main(params: Params, options: argparse.Namespace) -> None:
+    """`text encode`."""
+    if bool(options.captions) != bool(options.output):
+        raise ConfigError("text encode of a file needs both --captions and --output")
+    captions = read_captions(Path(options.captions)) if options.captions else None
+    device.start(params.seed)
+    world = join_world()
+    try:
+        if captions is not None:
+            encode_captions(Path(options.output), captions, params, world)
+            barrier(world)
+            return
+        run = runs.find(params, "text")
+        with runs.record(run) if world.is_main else nullcontext():
+            encode_run(run, world)
+            barrier(world)
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _shown(made_by: Origin) -> str:
+    if not made_by:
+        return "an unknown encoder"
+    return f"a {made_by['kind']} encoder of {made_by['max_tokens']} tokens with checksum {made_by['sha256'][:12]}"

@@ -1,0 +1,214 @@
+"""`text encode`: which captions, the files it leaves, shares of ranks, resumption, files of captions."""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moviegen import config, runs, text
+from moviegen.config import ConfigError
+from moviegen.device.collectives import World
+from moviegen.text import encode
+from tests.text.conftest import CAPTIONS
+from tests.text.making import write_byt5, write_metaclip, write_ul2
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def encoders():
+    return {encoder.name: encoder for encoder in text.encoders(config.load("smoke"))}
+
+
+@pytest.fixture
+def encoded(text_run):
+    """The same, done."""
+    with runs.record(text_run):
+        text.encode_run(text_run, World())
+    return text_run
+
+
+def embedding(encoder, caption):
+    return next(encoder.encode([caption]))
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.npz"))
+
+
+def listed(folder):
+    with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
+        return [row["caption"] for row in csv.DictReader(file)]
+
+
+# --- a run ---
+
+
+def test_every_caption_and_the_empty_one_are_encoded_once(encoded):
+    assert listed(encoded.folder) == ["", *sorted(CAPTIONS)]
+    names = {text.caption_file(encoded.folder, "ul2", caption).name for caption in ("", *CAPTIONS)}
+    assert len(names) == 4
+    for encoder in text.ENCODERS:
+        assert {path.name for path in (encoded.folder / encoder).iterdir()} == names
+
+
+def test_loaded_embeddings_keep_the_order_asked_for(encoded, encoders):
+    asked = [CAPTIONS[1], "", CAPTIONS[0], CAPTIONS[1]]
+    *embeddings, keep = text.load_embeddings(encoded, asked)
+    assert [array.shape for array in embeddings] == [(4, 24, 64), (4, 16, 48), (4, 32, 32)]
+    assert keep.shape == (4, 24 + 16 + 32)
+    for array, encoder in zip(embeddings, encoders.values(), strict=True):
+        assert np.array_equal(array, np.stack([embedding(encoder, caption).text_emb for caption in asked]))
+    masks = [np.concatenate([embedding(encoder, caption).mask for encoder in encoders.values()]) for caption in asked]
+    assert np.array_equal(keep, np.stack(masks))
+
+
+def test_files_hold_what_the_readme_of_the_cache_says(encoded, encoders):
+    with np.load(text.caption_file(encoded.folder, "byt5", CAPTIONS[2]), allow_pickle=False) as file:
+        assert set(file.files) == {"text_emb", "mask", "tokens"}
+        assert np.array_equal(file["tokens"], embedding(encoders["byt5"], CAPTIONS[2]).tokens)
+
+
+def test_summary_says_who_made_them(encoded, encoders):
+    summary = json.loads((encoded.folder / "summary.json").read_text())
+    assert summary["captions"] == 4
+    assert sum("stand-in" in line for line in summary["encoders"]) == 3
+    for name, encoder in encoders.items():
+        wanted = {"kind": "stand-in", "sha256": encoder.sha256(), "max_tokens": encoder.max_tokens}
+        assert summary["origin"][name] == wanted
+
+
+def test_cut_run_keeps_what_it_has(encoded):
+    path = text.caption_file(encoded.folder, "ul2", "")
+    kept = path.stat().st_mtime_ns
+    missing = text.caption_file(encoded.folder, "ul2", CAPTIONS[0])
+    missing.unlink()
+    text.encode_run(encoded, World())
+    assert missing.exists()
+    assert path.stat().st_mtime_ns == kept
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_ranks_share_the_captions(tmp_path, size, encoders):
+    captions = [f"caption {n}" for n in range(7)]
+    per_rank = []
+    for rank in range(size):
+        folder = tmp_path / str(rank)  # of its own: nothing another rank did is there
+        encode.encode_share(folder, captions, list(encoders.values()), World(rank, size))
+        per_rank.append(files(folder))
+    together = [file for share in per_rank for file in share]
+    wanted = [text.caption_file(tmp_path, name, caption) for name in encoders for caption in captions]
+    assert sorted(together) == sorted(path.relative_to(tmp_path).as_posix() for path in wanted)
+    assert max(map(len, per_rank)) - min(map(len, per_rank)) <= 3
+
+
+def test_an_encoder_with_nothing_to_do_is_not_loaded(tmp_path, monkeypatch):
+    pretrained = text.Pretrained("ul2", write_ul2(tmp_path / "ul2"))
+    encode.encode_share(tmp_path, ["", "a dog"], [pretrained], World())
+    monkeypatch.setattr(text.Pretrained, "load", lambda self: pytest.fail("it was loaded"))
+    encode.encode_share(tmp_path, ["", "a dog"], [pretrained], World())
+
+
+# --- files of captions ---
+
+
+def written(folder, name, content):
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_captions_of_a_text_file(tmp_path):
+    path = written(tmp_path, "c.txt", 'a dog\r\nEin Bär läuft\n\n"quoted", with a comma\n 犬が走る 🐕 \u2028 there\n')
+    assert encode.read_captions(path) == [
+        "a dog", "Ein Bär läuft", "", '"quoted", with a comma', " 犬が走る 🐕 \u2028 there",
+    ]  # fmt: skip
+    assert encode.read_captions(written(tmp_path, "no_end.txt", "a\nb")) == ["a", "b"]
+    assert encode.read_captions(written(tmp_path, "marked.txt", b"\xef\xbb\xbfa dog\n")) == ["a dog"]
+
+
+def test_captions_of_a_csv_file(tmp_path):
+    rows = 'video,caption\na.mp4,"he said ""no"", then\nleft"\nb.mp4,Ein Bär läuft\nc.mp4,\nd.mp4\n'
+    assert encode.read_captions(written(tmp_path, "c.csv", rows)) == [
+        'he said "no", then\nleft',
+        "Ein Bär läuft",
+        "",
+        "",
+    ]
+    assert encode.read_captions(written(tmp_path, "marked.csv", b"\xef\xbb\xbfcaption\na dog\n")) == ["a dog"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("c.csv", "video,text\na.mp4,a dog\n", "no column `caption`, only: video, text"),
+        ("c.csv", "", "no column `caption`"),
+        ("c.csv", "caption\n", "holds no captions"),
+        ("c.txt", "", "holds no captions"),
+        ("c.txt", "\n\n", "holds no captions"),
+        ("c.txt", b"\xff\xfe\x00", "cannot read .*c.txt"),
+        ("c.json", "[]", "read from .csv and .txt"),
+    ],
+)
+def test_file_of_captions_that_cannot_be_used(tmp_path, name, content, message):
+    with pytest.raises(ConfigError, match=message):
+        encode.read_captions(written(tmp_path, name, content))
+
+
+def test_missing_file_of_captions(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot read .*none.txt"):
+        encode.read_captions(tmp_path / "none.txt")
+
+
+def pretrained_params(folder):
+    """Small encoders of all three kinds in a folder, and the parameters that name them."""
+    overrides = {}
+    for name, write in (("ul2", write_ul2), ("metaclip", write_metaclip), ("byt5", write_byt5)):
+        setting = write(folder / name)
+        overrides |= {f"text.{name}.{key}": value for key, value in setting.model_dump().items()}
+    return config.load("smoke", overrides)
+
+
+def test_a_file_through_pretrained_encoders(tmp_path, monkeypatch):
+    params = pretrained_params(tmp_path)
+    path = written(tmp_path, "c.txt", "a red dog\n\na red dog\n犬\n")
+    options = argparse.Namespace(captions=str(path), output=str(tmp_path / "out"))
+    text.main(params, options)
+    assert listed(tmp_path / "out") == ["", "a red dog", "犬"]
+    assert len(files(tmp_path / "out")) == 9
+    *embeddings, keep = text.read_embeddings(tmp_path / "out", ["犬", ""], params.text)
+    assert [array.shape for array in embeddings] == [(2, 8, 16), (2, 10, 16), (2, 20, 12)]
+    assert keep.sum(1).tolist() == [2 + 3 + 4, 1 + 2 + 1]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [summary["origin"][name]["kind"] for name in text.ENCODERS] == ["t5", "clip", "t5"]
+    monkeypatch.setattr(text.Pretrained, "load", lambda self: pytest.fail("everything was there"))
+    text.main(params, options)
+
+
+@pytest.mark.parametrize("given", [{"captions": "c.txt", "output": None}, {"captions": None, "output": "out"}])
+def test_captions_and_output_come_together(given):
+    with pytest.raises(ConfigError, match="needs both --captions and --output"):
+        text.main(config.load("smoke"), argparse.Namespace(**given))
+
+
+def test_from_the_command_line(tmp_path):
+    def call(captions, *more):
+        words = ("text", "encode", "--config", "smoke", "--captions", str(captions), "--output", str(tmp_path / "out"))
+        environment = os.environ | {"MOVIEGEN_OUTPUTS": str(tmp_path / "outputs")}
+        command = (sys.executable, "-m", "moviegen", *words, *more)
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+    done = call(written(tmp_path, "c.csv", "caption\na dog\n"))
+    assert done.returncode == 0, done.stderr
+    assert len(files(tmp_path / "out")) == 6
+    assert not (tmp_path / "outputs").exists()  # outside of any run
+    done = call(tmp_path / "c.csv", "--text.ul2.folder", str(tmp_path / "none"))
+    assert done.returncode == 2
+    assert f"there is no folder {tmp_path / 'none'}" in done.stderr
+    assert "Traceback" not in done.stderr
