@@ -1,14 +1,20 @@
 """Sampling: Euler's method against solutions in closed form, guidance against NumPy, noise that the seed decides."""
 
+import csv
 import itertools
+import json
 import math
+from fractions import Fraction
 
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn
 
-from moviegen import device, sample, schedule
+from moviegen import __main__, config, device, runs, sample, schedule
+from moviegen.config import DiTConfig
+from moviegen.data import videos
+from tests import small_runs
 
 X = np.random.default_rng(0).standard_normal((1, 16, 2, 4, 6)).astype(np.float32)
 GRIDS = [(name, steps) for name in schedule.SCHEDULES for steps in (2, 7, 50)]
@@ -27,6 +33,38 @@ def test_linear_velocity_gives_eulers_product(name, steps):
     times = schedule.get(name, steps)
     factor = math.prod(1 - 0.8 * (float(b) - float(a)) for a, b in itertools.pairwise(times))
     np.testing.assert_allclose(sample.euler(X, lambda x, t: -0.8 * x, times), factor * X, rtol=1e-5)
+
+
+# the sum of i^p below N over N^(p + 1), by Faulhaber's formulas
+LEFT_SUMS = {
+    0: lambda n: Fraction(1),
+    1: lambda n: Fraction(n - 1, 2 * n),
+    2: lambda n: Fraction((n - 1) * (2 * n - 1), 6 * n * n),
+    3: lambda n: Fraction((n - 1) ** 2, 4 * n * n),
+}
+
+
+@pytest.mark.parametrize("power", LEFT_SUMS)
+@pytest.mark.parametrize("steps", (2, 7, 50))
+def test_polynomial_velocity_gives_its_left_sum(power, steps):
+    end = sample.euler(np.float64([2]), lambda x, t: np.float64([3 * t**power]), schedule.linear(steps))
+    # steps are taken in float32, which knows 1/7 to 1e-8
+    assert end[0] == pytest.approx(float(2 + 3 * LEFT_SUMS[power](steps)), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", schedule.SCHEDULES)
+def test_polynomial_velocity_is_integrated_in_the_limit(name):
+    errors = [
+        1 - float(sample.euler(np.float64([0]), lambda x, t: np.float64([4 * t**3]), schedule.get(name, steps))[0])
+        for steps in (10, 50, 250)
+    ]
+    assert errors[0] > 3 * errors[1] > 9 * errors[2] > 0
+
+
+def test_every_step_is_told():
+    told = []
+    sample.euler(X, lambda x, t: x, schedule.linear(7), lambda: told.append(1))
+    assert len(told) == 7
 
 
 def test_velocity_is_asked_at_the_start_of_each_step():
@@ -139,3 +177,128 @@ def test_noise_is_standard_normal():
     assert noise.mean() == pytest.approx(0, abs=0.02)
     assert noise.std() == pytest.approx(1, abs=0.02)
     assert (np.abs(noise) < 1).mean() == pytest.approx(math.erf(1 / math.sqrt(2)), abs=0.01)
+
+
+# --- batches ---
+
+
+def test_prompts_are_numbered_and_cut_into_batches():
+    prompts = sample.numbered(["a", "b", "c"], 7)
+    assert [(prompt.index, prompt.caption, prompt.seed) for prompt in prompts] == [
+        (0, "a", 7),
+        (1, "b", 8),
+        (2, "c", 9),
+    ]
+    assert [len(batch) for batch in sample.batches(prompts, 2)] == [2, 1]
+    assert [prompt for batch in sample.batches(prompts, 2) for prompt in batch] == prompts
+    assert sample.batches(prompts, 5) == [prompts]
+
+
+CONFIG = DiTConfig(
+    width=32, ffn_width=48, num_heads=2, num_layers=2, max_size=(4, 6, 6), text_widths=(6, 5, 4), frequency_width=16
+)
+
+
+def embed(captions):
+    """Embeddings that follow from a caption's text; of the empty one too."""
+    rngs = [np.random.default_rng([len(caption), *caption.encode()]) for caption in captions]
+    arrays = [
+        np.stack([rng.standard_normal((length, width), np.float32) for rng in rngs])
+        for length, width in zip((3, 2, 5), CONFIG.text_widths, strict=True)
+    ]
+    return (*arrays, np.stack([np.arange(10) % 5 <= len(caption) for caption in captions]))
+
+
+@pytest.fixture(scope="module")
+def dit():
+    return small_runs.random_dit(CONFIG)
+
+
+@pytest.mark.parametrize("size", [(1, 32, 32), (16, 32, 48), (9, 48, 16), (32, 16, 96)])
+def test_images_and_videos_of_any_size(dit, size):
+    sampler = sample.Sampler(dit, embed, 2.0, size)
+    latent = sampler(sample.numbered(["a"], 3), schedule.linear(2))
+    assert latent.shape == (1, 16, -(-size[0] // 8), size[1] // 8, size[2] // 8)
+    assert np.isfinite(latent).all()
+    assert np.abs(latent - sample.noise_for(3, latent.shape[1:])).max() > 0.1  # the network moved it
+
+
+def test_a_clip_is_the_same_alone_and_in_any_company(dit):
+    sampler = sample.Sampler(dit, embed, 3.0, (16, 32, 48))
+    times = schedule.linear_quadratic(6)
+    one, two, three = sample.numbered(["a cat", "two dogs", ""], 42)
+    alone = {prompt: sampler([prompt], times)[0] for prompt in (one, two, three)}
+    for batch in ([one, two, three], [three, one, one]):
+        for prompt, latent in zip(batch, sampler(batch, times), strict=True):
+            np.testing.assert_allclose(latent, alone[prompt], atol=2e-5)
+    assert np.array_equal(sampler([one], times)[0], alone[one])  # to the last bit: after other clips, of a batch of one
+    other_text = sampler([sample.Prompt(0, "two dogs", 42)], times)[0]
+    other_seed = sampler([sample.Prompt(0, "a cat", 43)], times)[0]
+    assert min(np.abs(other - alone[one]).max() for other in (other_text, other_seed)) > 0.01
+
+
+# --- the report's clips ---
+
+CAPTIONS = ["one", "two", "three", "four"]
+
+
+@pytest.fixture
+def report(tmp_path, monkeypatch):
+    """Parameters of a small report, all of it run but for sampling."""
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
+    settings = {"sample.size": [32, 48], "sample.num_prompts": 2, "sample.batch_size": 3, "sample.steps": 2}
+    params = config.load("smoke", settings)
+    small_runs.write_data(params, CAPTIONS)
+    small_runs.write_text(params, CAPTIONS)
+    small_runs.write_tae(params)
+    small_runs.write_dit(params, 3)
+    with runs.record(runs.find(params, "latents")):
+        pass
+    runs.find(params, "sample").write_params()
+    return params
+
+
+def command(params):
+    return __main__.main(["sample", "--config", str(runs.find(params, "sample").params_path)])
+
+
+def test_every_chosen_caption_gets_its_clip_beside_its_own(report):
+    assert command(report) == 0
+    run = runs.find(report, "sample")
+    assert run.complete
+    with (run.folder / "samples.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["split"], row["caption"]) for row in rows] == [
+        ("val", "one"), ("val", "two"), ("train", "three"), ("train", "four"),
+    ]  # fmt: skip
+    assert [int(row["seed"]) for row in rows] == [42, 43, 44, 45]
+    for row in rows:
+        for kind in ("generated", "reference"):
+            info = videos.probe(run.folder / row[kind])
+            assert (info.frames, info.height, info.width, info.fps) == (16, 32, 48, 12)
+    frames = [videos.read_frames(run.folder / row["generated"], [0]) for row in rows]
+    assert all(not np.array_equal(a, b) for a, b in itertools.combinations(frames, 2))
+    assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4]
+    summary = json.loads((run.folder / "summary.json").read_text())
+    assert summary["clips"] == 4
+    assert summary["seconds_per_clip"] is None  # one whole batch, which compiled, and a shorter one, which did too
+
+
+def test_embeddings_of_the_wrong_width_are_an_error(report, capsys):
+    path = small_runs.text.caption_file(runs.find(report, "text").folder, "metaclip", "two")
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **arrays | {"text_emb": arrays["text_emb"][:, :-1]})
+    assert command(report) == 2
+    assert "error: " in (message := capsys.readouterr().err)
+    assert str(path) in message
+    assert "47" in message
+
+
+def test_a_checkpoint_of_another_size_is_an_error(report, capsys):
+    folder = runs.find(report, "stage3").folder
+    wider = report.dit_config(3).model_copy(update={"width": 32})
+    small_runs.save_dit(folder / "dit.safetensors", small_runs.random_dit(wider))
+    assert command(report) == 2
+    assert "does not fit the model" in capsys.readouterr().err
+    assert runs.find(report, "sample").manifest["status"] == "failed"

@@ -12,6 +12,7 @@ import pandas as pd
 from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from moviegen import plan
@@ -22,6 +23,7 @@ from moviegen.runs import Run
 
 WIDTH = 7.2  # inches; the page is as wide
 INK, ACCENT, SECOND, FAINT = "#2b2f36", "#2563a8", "#c2571a", "#9db8d6"
+SCHEDULE_COLORS = {"linear": "#7f8ea3", "linear-quadratic": ACCENT, "linear-quadratic-smooth": SECOND}
 STYLE = {
     "font.size": 9,
     "font.family": "DejaVu Sans",
@@ -62,20 +64,64 @@ def losses(run: Run | None, title: str) -> HTML:
 
 
 def schedule(steps: int, fine_steps: int = 1000) -> HTML:
-    """The linear-quadratic schedule beside the linear one: the times, and how long each step is."""
-    grids = {name: schedules.get(name, steps) for name in ("linear", "linear-quadratic")}
+    """The linear-quadratic schedules beside the linear one: the times, and how long each step is."""
     with matplotlib.rc_context(STYLE):
         figure, (left, right) = _panels(2, height=2.7, columns=True)
-        for (name, times), color in zip(grids.items(), (FAINT, ACCENT), strict=True):
+        for name, color in SCHEDULE_COLORS.items():
+            times = schedules.get(name, steps)
             left.plot(times, ".-", ms=3, lw=1, color=color, label=name)
             right.plot(np.arange(1, steps + 1), np.diff(times), ".-", ms=3, lw=1, color=color)
         left.axvspan(0, (steps + 1) // 2 - 1, color=ACCENT, alpha=0.07, lw=0)
         left.set(xlabel="step", ylabel="t  (0 noise, 1 data)", title=f"times of {steps} steps")
         left.legend()
-        right.axhline(1 / fine_steps, color=SECOND, lw=0.8, ls="--", label=f"1/{fine_steps}")
+        right.axhline(1 / fine_steps, color=INK, lw=0.8, ls="--", label=f"1/{fine_steps}")
         right.set(xlabel="step", ylabel="length", title="length of each step", yscale="log")
         right.legend()
-        return drawn(figure, f"The linear-quadratic schedule of {steps} steps, computed by moviegen/schedule.py")
+        return drawn(figure, f"The three schedules of {steps} steps, computed by moviegen/schedule.py")
+
+
+def schedule_error(run: Run | None) -> HTML:
+    """How far each schedule ends from the many-step solution, by number of steps."""
+    measured, summary = results.read_csv(run, "errors.csv"), results.read_json(run, "summary.json")
+    if measured is None or summary is None:
+        return markup.missing("Error of each schedule")
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = _panels(1, height=3.0)
+        for name, rows in measured.groupby("schedule", sort=False):
+            axes.plot(rows["steps"], rows["error"], "o-", ms=4, lw=1.4, color=SCHEDULE_COLORS[name], label=name)
+            axes.fill_between(rows["steps"], rows["least"], rows["most"], color=SCHEDULE_COLORS[name], alpha=0.12, lw=0)
+        axes.set(xscale="log", yscale="log", xlabel="steps", ylabel="relative error of the final latent")
+        axes.set_xticks(sorted(measured["steps"].unique()), labels=sorted(measured["steps"].unique()))
+        axes.minorticks_off()
+        axes.legend()
+        reference, captions = f"{summary['reference_steps']} equal steps", f"{summary['prompts']} captions"
+        return drawn(figure, f"Distance from the latent of {reference}: mean and range of {captions}", [run])
+
+
+def buckets(run: Run | None, stage: int) -> HTML:
+    """How many clips a stage draws from each bucket, in rectangles of the buckets' shapes."""
+    counted, title = results.read_csv(run, "buckets.csv"), f"Clips of stage {stage} by bucket"
+    if counted is None:
+        return markup.missing(title)
+    counted = counted[counted["stage"] == stage]
+    ratios = {(row.height, row.width): row.width / row.height for row in counted.itertuples()}
+    sizes, lengths = sorted(ratios, key=ratios.__getitem__), sorted(counted["frames"].unique())
+    across = max(len(sizes), 9)
+    side = 0.9 / max(max(ratio, 1 / ratio) for ratio in ratios.values()) ** 0.5
+    most = max(1, counted["clips"].max())
+    with matplotlib.rc_context(STYLE | {"axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}):
+        figure, (axes,) = _panels(1, height=0.7 + 0.88 * WIDTH / across * len(lengths))
+        for row in counted.itertuples():
+            x, y, stretch = sizes.index((row.height, row.width)), lengths.index(row.frames), row.width / row.height
+            width, height = side * stretch**0.5, side / stretch**0.5
+            color = (ACCENT, 0.7 * row.clips / most)
+            axes.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, fc=color, ec=FAINT, lw=0.8))
+            axes.annotate(str(row.clips), (x, y), ha="center", va="center", fontsize=8, color=INK)
+        axes.set(xlim=(-0.5, across - 0.5), ylim=(len(lengths) - 0.5, -0.5), aspect="equal")
+        axes.set_xticks(range(len(sizes)), [f"{height}\nx{width}" for height, width in sizes], fontsize=7)
+        axes.set_yticks(range(len(lengths)), ["images" if frames == 1 else f"{frames} frames" for frames in lengths])
+        axes.tick_params(length=0)
+        return drawn(figure, f"{title}: height x width, and length; a clip is in one bucket of each medium", [run])
 
 
 def zero(ranks: int = 8) -> HTML:

@@ -64,7 +64,7 @@ SECTIONS = (
     _training(1, "images"),
     _training(2, "images and videos"),
     _training(3, "higher resolution"),
-    Section("sampling", "Sampling", "07_sampling.ipynb", launches=("sample",)),
+    Section("sampling", "Sampling", "07_sampling.ipynb", launches=("sample", "schedule-error")),
     Section("parallelism", "Parallelism", "08_parallelism.ipynb", reads=STAGES),
     Section("cost", "Cost and performance", "09_cost.ipynb", reads=STAGES),
     Section("provenance", "Appendix: provenance", "10_provenance.ipynb", reads=tuple(programs.PROGRAMS),

@@ -101,7 +101,9 @@ def recipe(params: Params, stage: int) -> HTML:
     batch, settings = own.dataloader.batch_size, own.train.settings
     facts = {
         "model": own.model.size,
-        "height x width x frames": f"{own.dataset.size[0]}x{own.dataset.size[1]}x{own.dataset.frames}",
+        "height x width": f"{own.dataset.size[0]}x{own.dataset.size[1]}",
+        "aspect ratios": ", ".join(own.dataset.aspect_ratios) or "that of the size",
+        "frames": ", ".join(map(str, own.dataset.frames)),
         "position tables (T, H, W)": own.model.max_size,
         "batch a worker": f"{batch.image_batch_size} images or {batch.video_batch_size} videos",
         "workers": f"{params.launch.worker_num} ({params.launch.device})",
@@ -155,7 +157,7 @@ def costs(params: Params, stages: StageRuns) -> HTML:
     rows = []
     for stage, run in stages.items():
         cost = plan.stage_cost(params, stage)
-        seconds = results.seconds_per_step(run, "video" if params.recipes[stage].dataset.frames > 1 else "image")
+        seconds = results.seconds_per_step(run, "video" if params.recipes[stage].dataset.longest > 1 else "image")
         rows.append(
             {
                 "stage": stage,
@@ -170,10 +172,34 @@ def costs(params: Params, stages: StageRuns) -> HTML:
     return markup.table(rows, f"Counted cost of the {params.scale} recipe, and speed here", stages.values())
 
 
+def schedule_error(run: Run | None) -> HTML:
+    """How far each schedule ends from the many-step solution, and how long it takes, by number of steps."""
+    measured, summary = results.read_csv(run, "errors.csv"), results.read_json(run, "summary.json")
+    if measured is None or summary is None:
+        return markup.missing("Error and time of each schedule")
+    rows = [
+        {
+            "schedule": row.schedule,
+            "steps": row.steps,
+            "relative error": shown(row.error),
+            "least": shown(row.least),
+            "most": shown(row.most),
+            "wall time (s)": shown(row.seconds),
+        }
+        for row in measured.itertuples()
+    ]
+    steps, seconds = summary["reference_steps"], shown(summary["reference_seconds"])
+    rows.append({"schedule": "linear, the reference", "steps": steps} | dict.fromkeys(list(rows[0])[2:5], "-"))
+    rows[-1]["wall time (s)"] = seconds
+    clip = f"{summary['size'][0]}x{summary['size'][1]}x{summary['frames']}"
+    title = f"Error and time of each schedule, {summary['prompts']} captions in one batch, clips of {clip}"
+    return markup.table(rows, title, [run])
+
+
 def traffic(params: Params, shards: tuple[int, ...] = (1, 2, 4, 8)) -> HTML:
     """Elements each rank sends in one block's self-attention of stage 3, by Ulysses and by gathering tokens."""
     dataset, config = params.recipes[3].dataset, params.dit_config(3)
-    tokens = plan.visual_tokens(dataset.frames, *dataset.size)
+    tokens = plan.visual_tokens(dataset.longest, *dataset.size)
     rows = [
         {
             "ranks": count,
@@ -194,4 +220,4 @@ def _count(parameters: int) -> str:
 
 def _view(params: Params, stage: int) -> str:
     dataset = params.recipes[stage].dataset
-    return f"{dataset.frames}x{dataset.size[0]}x{dataset.size[1]}"
+    return f"{dataset.longest}x{dataset.size[0]}x{dataset.size[1]}"

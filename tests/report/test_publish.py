@@ -1,3 +1,4 @@
+import base64
 import re
 from html.parser import HTMLParser
 
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 from IPython.display import HTML
 
-from moviegen import config, runs
+from moviegen import config, runs, schedule
 from moviegen.config import project_root
 from moviegen.data import datasets, videos
 from moviegen.report import diagrams, figures, media, provenance, publish, tables, tae_tables
@@ -133,6 +134,8 @@ def test_captions_are_escaped_and_name_their_run(params):
     "show",
     [
         lambda params: figures.losses(None, "Losses"),
+        lambda params: figures.buckets(None, 2),
+        lambda params: figures.buckets(finished(params, "latents"), 2),
         lambda params: media.samples(None, "val"),
         lambda params: media.reconstructions(None, "ucf101"),
         lambda params: media.stills(None, "mixkit_train.csv", 3, "Clips"),
@@ -147,6 +150,10 @@ def test_captions_are_escaped_and_name_their_run(params):
         lambda params: tables.summary(params, None, dict.fromkeys((1, 2, 3)), None),
         lambda params: tables.timings(params, dict.fromkeys((1, 2, 3))),
         lambda params: tables.costs(params, dict.fromkeys((1, 2, 3))),
+        lambda params: figures.schedule_error(None),
+        lambda params: figures.schedule_error(finished(params, "schedule-error")),
+        lambda params: tables.schedule_error(None),
+        lambda params: tables.schedule_error(finished(params, "schedule-error")),
     ],
 )
 def test_without_a_run_a_figure_says_so(params, show):
@@ -164,6 +171,25 @@ def test_losses_and_scores_come_from_the_files(params):
     stages = {1: None, 2: run, 3: None}
     assert "0.4321" in tables.summary(params, None, stages, None).data
     assert "<td>0.55" in tables.timings(params, stages).data.replace("<td>0.550", "<td>0.55")
+
+
+def svg(figure):
+    """The drawing in a card."""
+    return base64.b64decode(re.search(r"base64,([^\"]+)", figure.data)[1]).decode()
+
+
+def test_buckets_hold_the_numbers_of_their_stage(params):
+    run = finished(params, "latents")
+    counts = {(1, 1, 48, 80): 71, (2, 1, 48, 80): 72, (2, 1, 80, 48): 0, (2, 16, 48, 80): 73, (2, 16, 80, 48): 74}
+    lines = [",".join(map(str, (*bucket, clips, 5))) for bucket, clips in counts.items()]
+    runs.write_text(run.folder / "buckets.csv", "\n".join(["stage,frames,height,width,clips,held_out", *lines]) + "\n")
+    one, several = (svg(figures.buckets(run, stage)) for stage in (1, 2))
+    labels = [re.findall(r"<!-- (.*?) -->", drawing) for drawing in (one, several)]
+    assert [label for label in labels[0] if label.isdigit()] == ["48", "71"]
+    assert [label for label in labels[1] if label.isdigit()] == ["80", "48", "72", "0", "73", "74"]
+    assert "images" in labels[0]
+    assert "16 frames" not in labels[0]
+    assert {"images", "16 frames"} <= set(labels[1])
 
 
 def cells(table):
@@ -193,6 +219,33 @@ def test_scores_of_every_autoencoder_stand_beside_the_published_ones(params):
     assert float(terms["reconstruction loss"]) == pytest.approx(0.075)  # the mean of 0.03 to 0.12
     assert float(terms["outlier loss"]) == 0.25
     assert terms["perceptual loss"] == "not in the loss"
+
+
+def test_errors_of_the_schedules_are_those_of_the_file(params):
+    run = finished(params, "schedule-error")
+    lines = ["schedule,steps,error,least,most,seconds", "linear,5,0.5,0.4,0.6,1.25", "linear,50,0.0625,0.05,0.07,12.5"]
+    lines += ["linear-quadratic,5,0.75,0.7,0.8,1.5", "linear-quadratic,50,0.03125,0.03,0.04,12.0"]
+    runs.write_text(run.folder / "errors.csv", "\n".join(lines) + "\n")
+    summary = {"prompts": 3, "frames": 16, "size": [48, 80], "reference_steps": 1000, "reference_seconds": 40.0}
+    runs.write_json(run.folder / "summary.json", summary)
+    shown = tables.schedule_error(run)
+    assert "3 captions in one batch, clips of 48x80x16" in shown.data
+    rows = cells(shown)
+    assert list(rows["schedule"]) == ["linear"] * 2 + ["linear-quadratic"] * 2 + ["linear, the reference"]
+    assert [float(value) for value in rows["relative error"][:4]] == [0.5, 0.0625, 0.75, 0.0312]
+    assert [float(value) for value in rows["wall time (s)"]] == [1.25, 12.5, 1.5, 12.0, 40.0]
+    assert tuple(rows.iloc[4, 1:5]) == ("1000", "-", "-", "-")
+    drawn = figures.schedule_error(run).data
+    assert run.name in drawn
+    assert "1000 equal steps" in drawn
+    runs.write_text(run.folder / "errors.csv", "\n".join(lines).replace("0.75", "0.25") + "\n")
+    assert figures.schedule_error(run).data != drawn
+
+
+def test_the_schedule_figure_shows_all_of_them(params):
+    shown = re.search(r"base64,([^\"]+)", figures.schedule(50).data)[1]
+    assert set(figures.SCHEDULE_COLORS) == set(schedule.SCHEDULES)
+    assert all(color in base64.b64decode(shown).decode() for color in figures.SCHEDULE_COLORS.values())
 
 
 def test_worst_and_best_classes_are_shown(params):

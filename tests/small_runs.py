@@ -1,0 +1,70 @@
+"""Finished runs with small untrained networks, in the place of those that a report would train for minutes."""
+
+import mindspore as ms
+import numpy as np
+
+from moviegen import runs, text
+from moviegen.config import Params, TAEConfig
+from moviegen.data import videos
+from moviegen.data.datasets import Clip, save_index
+from moviegen.data.prepare import data_folder
+from moviegen.dit import DiT, DiTConfig
+from moviegen.dit.weights import save_dit
+from moviegen.tae import TAE
+from moviegen.tae.weights import save_tae
+
+SMALL_TAE = TAEConfig(
+    base_channels=4, channel_multipliers=(1, 1, 1, 2), num_res_blocks=1, num_groups=2, scaling_factor=2.0,
+    shift_factor=0.5,
+)  # fmt: skip
+
+
+def random_dit(config: DiTConfig, seed: int = 0) -> DiT:
+    """A transformer that moves: a new one's last layer is zero, and so is its velocity."""
+    dit, rng = DiT(config), np.random.default_rng(seed)
+    for parameter in dit.get_parameters():
+        size = 0.3 / max(1, parameter.shape[-1]) ** 0.5
+        parameter.set_data(ms.Tensor(parameter.asnumpy() + size * rng.standard_normal(parameter.shape, np.float32)))
+    return dit
+
+
+def write_data(params: Params, captions: list[str]) -> None:
+    """A finished data run of a clip for each caption, the first half of them of the validation set."""
+    root, clips = data_folder(params), []
+    for index, caption in enumerate(captions):
+        path = root / "mixkit" / f"{index}.mp4"
+        frames = np.random.default_rng(index).integers(0, 256, (params.mixkit_frames, 32, 48, 3), dtype=np.uint8)
+        videos.write_video(path, frames, 12)
+        clips.append(Clip(path, caption, "mixkit", index, frames=len(frames), height=32, width=48))
+    with runs.record(runs.find(params, "data")) as run:
+        save_index(run.folder / "mixkit_val.csv", clips[: len(clips) // 2], root)
+        save_index(run.folder / "mixkit_train.csv", clips[len(clips) // 2 :], root)
+
+
+def write_text(params: Params, captions: list[str]) -> None:
+    """A finished text run: embeddings of the captions and of the empty one."""
+    with runs.record(runs.find(params, "text")) as run:
+        for place, name in enumerate(text.ENCODERS):
+            setting = getattr(params.text, name)
+            for index, caption in enumerate(["", *captions]):
+                rng = np.random.default_rng([place, index])
+                path = text.caption_file(run.folder, name, caption)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.savez(
+                    path,
+                    text_emb=rng.standard_normal((setting.max_tokens, setting.width), np.float32),
+                    mask=np.arange(setting.max_tokens) <= index,
+                    tokens=np.zeros(setting.max_tokens, np.int64),
+                )
+
+
+def write_dit(params: Params, stage: int) -> None:
+    """A finished training stage."""
+    with runs.record(runs.find(params, f"stage{stage}")) as run:
+        save_dit(run.folder / "dit.safetensors", random_dit(params.dit_config(stage), stage))
+
+
+def write_tae(params: Params) -> None:
+    """A finished run of the autoencoder."""
+    with runs.record(runs.find(params, "tae-mixkit")) as run:
+        save_tae(run.folder / "tae.safetensors", TAE(SMALL_TAE))

@@ -1,0 +1,350 @@
+"""Own prompts: what is read, what is refused, what is written, and that neither company nor ranks change a clip."""
+
+import argparse
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import av
+import mindspore as ms
+import numpy as np
+import pytest
+from PIL import Image
+
+from moviegen import __main__, config, generate
+from moviegen.data import videos
+from moviegen.device.collectives import World
+from moviegen.dit.weights import save_dit
+from moviegen.tae import TAE
+from moviegen.tae.weights import save_tae
+from tests import small_runs
+
+
+@pytest.fixture(autouse=True)
+def outputs(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path / "outputs"))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A folder with a transformer of the smoke scale and a small autoencoder."""
+    folder = tmp_path_factory.mktemp("weights")
+    save_dit(folder / "dit.safetensors", small_runs.random_dit(config.load("smoke").dit_config(3)))
+    ms.set_seed(0)
+    save_tae(folder / "tae.safetensors", TAE(small_runs.SMALL_TAE))
+    return folder
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("a cat\n\n  two dogs \nthe sea\n")
+    return path
+
+
+@pytest.fixture
+def sample(weights, prompts, tmp_path):
+    """Runs `sample --prompts` at a small size into a folder; words given twice: the last ones count."""
+
+    def call(*words, output="mine"):
+        small = ("--size", "32x48", "--frames", "9", "--steps", "2")
+        files = ("--dit", weights / "dit.safetensors", "--tae", weights / "tae.safetensors")
+        own = ("--prompts", prompts, *small, *files, "--output", tmp_path / output)
+        status = __main__.main(["sample", "--config", "smoke", *map(str, (*own, *words))])
+        return status, tmp_path / output
+
+    return call
+
+
+def ordered(prompts, weights, **options):
+    """What `generate.order` makes of options, the others not given."""
+    names = ("output", "format", *generate.PARAMETERS)
+    files = {name: str(weights / f"{name}.safetensors") for name in ("dit", "tae")}
+    given = dict.fromkeys(names) | {"config": "smoke", "prompts": str(prompts)} | files | options
+    return generate.order(config.load("smoke"), argparse.Namespace(**given))
+
+
+# --- what is read ---
+
+
+def test_prompts_are_the_lines_that_hold_something(prompts, tmp_path):
+    assert generate.read_prompts(prompts) == ["a cat", "two dogs", "the sea"]
+    (tmp_path / "windows.txt").write_bytes("\ufeffeine Kätzin\r\nzwei\r\n".encode())
+    assert generate.read_prompts(tmp_path / "windows.txt") == ["eine Kätzin", "zwei"]
+
+
+def test_options_stand_for_parameters(prompts, weights):
+    wanted = ordered(prompts, weights, size="64x32", frames="1", steps="7", guidance="1.5", schedule="linear", seed="9")
+    settings = wanted.settings
+    assert (settings.size, settings.frames, settings.steps) == ((64, 32), 1, 7)
+    assert (settings.guidance, settings.schedule) == (1.5, "linear")
+    assert [(prompt.caption, prompt.seed) for prompt in wanted.prompts] == [
+        ("a cat", 9),
+        ("two dogs", 10),
+        ("the sea", 11),
+    ]
+    plain = ordered(prompts, weights)
+    assert plain.settings == config.load("smoke").sample
+    assert [prompt.seed for prompt in plain.prompts] == [42, 43, 44]
+
+
+@pytest.mark.parametrize(
+    ("frames", "asked", "names"),
+    [
+        ("16", None, ["000.mp4", "001.mp4", "002.mp4"]),
+        ("1", None, ["000.png", "001.png", "002.png"]),
+        ("1", "gif", ["000.gif", "001.gif", "002.gif"]),
+        ("16", "png", ["000", "001", "002"]),
+        ("16", "latents", ["000.npz", "001.npz", "002.npz"]),
+    ],
+)
+def test_files_are_named_by_their_format(prompts, weights, frames, asked, names):
+    wanted = ordered(prompts, weights, frames=frames, format=asked)
+    assert [generate.file_of(prompt, wanted) for prompt in wanted.prompts] == names
+    assert (wanted.tae is None) == (asked == "latents")
+
+
+def test_the_folder_is_named_after_all_that_decides_what_is_in_it(prompts, weights, tmp_path):
+    folder = ordered(prompts, weights).folder
+    assert folder.parent == tmp_path / "outputs" / "smoke" / "samples"
+    assert ordered(prompts, weights).folder == folder
+    assert ordered(prompts, weights, schedule="linear-quadratic").folder == folder  # the default, said
+    for other in ({"seed": "7"}, {"steps": "3"}, {"format": "gif"}, {"size": "32x48"}, {"dit": str(weights / "no")}):
+        assert ordered(prompts, weights, **other).folder != folder
+    prompts.write_text("a cat\n")
+    assert ordered(prompts, weights).folder != folder
+    assert ordered(prompts, weights, output=str(tmp_path / "mine")).folder == tmp_path / "mine"
+
+
+def test_a_prompt_longer_than_the_encoder_takes_is_cut_with_a_warning():
+    long = "word " * 30
+    with pytest.warns(UserWarning, match=f"ul2 takes 24 tokens; cut: '{long}'"):
+        embeddings = generate.embed(config.load("smoke"), [generate.Prompt(0, long, 1)])([long, ""])
+    assert [array.shape for array in embeddings] == [(2, 24, 64), (2, 16, 48), (2, 32, 32), (2, 72)]
+
+
+def test_embeddings_are_those_of_their_captions():
+    params = config.load("smoke")
+    two = generate.embed(params, [generate.Prompt(0, "a cat", 1), generate.Prompt(1, "two dogs", 2)])
+    alone = generate.embed(params, [generate.Prompt(0, "two dogs", 2)])
+    for found, wanted in zip(two(["two dogs", "", "two dogs"]), alone(["two dogs", "", "two dogs"]), strict=True):
+        assert np.array_equal(found, wanted)
+        assert np.array_equal(found[0], found[2])
+    assert not np.array_equal(two(["a cat"])[0], two(["two dogs"])[0])
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--size", "250x448"), "size 250x448 is not divisible by 16: use 240x448"),
+        (("--size", "256"), "--size 256: write height x width in pixels"),
+        (("--size", "640x32"), "needs position tables of (2, 40, 2) patches, model.max_size has (4, 36, 36)"),
+        (("--frames", "64"), "needs position tables of (8, 2, 3) patches"),
+        (("--frames", "0"), "sample.frames = 0: "),
+        (("--guidance", "-1"), "sample.guidance = -1: "),
+        (("--schedule", "cosine"), "sample.schedule = 'cosine': Input should be 'linear'"),
+        (("--schedule", "linear_quadratic"), "sample.schedule = 'linear_quadratic': "),
+        (("--steps", "1"), "sample.steps = 1: "),
+        (("--steps", "ten"), "sample.steps = 'ten': "),
+        (("--steps", "5000"), "5000 steps cannot follow a linear schedule of only 1000"),
+        (("--seed", "-1"), "--seed -1: a seed cannot be negative"),
+        (("--seed", "x"), "seed = 'x': "),
+        (("--prompts", "no.txt"), "--prompts: cannot read no.txt"),
+        (("--prompts", "."), "--prompts: cannot read ."),
+        (("--dit", "no.safetensors"), "cannot read no.safetensors"),
+        (("--dit", "dit.pt"), "can run code when it is opened"),
+        (("--tae", "no.safetensors"), "cannot read no.safetensors"),
+        (("--sample.batch_size", "0"), "sample.batch_size = 0: "),
+    ],
+)
+def test_what_cannot_be_is_an_error(sample, words, message, capsys):
+    status, folder = sample(*words)
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert status == 2
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\n  \n\t\n", b"\xff\xfe\x00 no text \x80"])
+def test_a_file_without_prompts_is_an_error(sample, prompts, content, capsys):
+    prompts.write_bytes(content)
+    status, folder = sample()
+    assert status == 2
+    assert capsys.readouterr().err.startswith("error: --prompts: ")
+    assert not folder.exists()
+
+
+def test_output_must_not_be_a_file(sample, tmp_path, capsys):
+    (tmp_path / "mine").write_text("precious")
+    assert sample()[0] == 2
+    assert "mine is a file; name a folder" in capsys.readouterr().err
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_a_transformer_of_another_size_is_an_error(sample, tmp_path, capsys):
+    wide = config.load("smoke").dit_config(3).model_copy(update={"width": 32})
+    save_dit(tmp_path / "wide.safetensors", small_runs.random_dit(wide))
+    assert sample("--dit", tmp_path / "wide.safetensors")[0] == 2
+    assert "wide.safetensors does not fit the model" in capsys.readouterr().err
+
+
+def test_a_transformer_of_other_text_widths_is_an_error(sample, capsys):
+    status, folder = sample("--text.ul2.width", "32")
+    assert status == 2
+    assert "text_projector.ul2_linear.weight: (64, 64) for (64, 32)" in capsys.readouterr().err
+    assert not folder.exists()
+
+
+def test_an_autoencoder_of_other_latents_is_an_error(sample, tmp_path, capsys):
+    save_tae(tmp_path / "four.safetensors", TAE(small_runs.SMALL_TAE.model_copy(update={"latent_channels": 4})))
+    assert sample("--tae", tmp_path / "four.safetensors")[0] == 2
+    assert "decodes latents of 4 channels" in capsys.readouterr().err
+
+
+def test_unknown_formats_are_refused(sample):
+    with pytest.raises(SystemExit) as error:
+        sample("--format", "avi")
+    assert error.value.code == 2
+
+
+@pytest.mark.parametrize("words", [("--steps", "5"), ("--format", "gif"), ("--dit", "x.safetensors")])
+def test_options_for_prompts_need_prompts(words, capsys, tmp_path):
+    assert __main__.main(["sample", "--config", "smoke", *words]) == 2
+    assert f"{words[0]} goes with --prompts" in capsys.readouterr().err
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_without_weights_the_report_must_have_trained(prompts, capsys):
+    assert __main__.main(["sample", "--config", "smoke", "--prompts", str(prompts)]) == 2
+    error = capsys.readouterr().err
+    assert "needs stage3-" in error
+    assert "run `python -m moviegen train --stage 3 --config" in error
+
+
+def test_the_reports_networks_are_found_whatever_the_options(prompts):
+    params = config.load("smoke")
+    small_runs.write_dit(params, 3)
+    small_runs.write_tae(params)
+    options = {"frames": "24", "seed": "3", "size": "32x48", "dit": None, "tae": None}
+    wanted = ordered(prompts, Path(), **options)
+    assert wanted.dit.is_file()
+    assert wanted.tae.is_file()
+
+
+# --- what is written ---
+
+
+def clip(frames=5):
+    """Frames that differ, of few colours: a GIF holds them as they are."""
+    blocks = np.random.default_rng(0).integers(0, 2, (frames, 4, 6, 3), dtype=np.uint8) * 255
+    return blocks.repeat(8, 1).repeat(8, 2)
+
+
+def test_mp4_holds_every_frame(tmp_path):
+    generate.write_clip(tmp_path / "000.mp4", clip(), 12)
+    with av.open(str(tmp_path / "000.mp4")) as file:
+        read = np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+        assert file.streams.video[0].average_rate == 12
+    assert read.shape == (5, 32, 48, 3)
+    assert np.abs(read.astype(int) - clip()).mean() < 30  # 4:2:0
+
+
+@pytest.mark.parametrize(("fps", "milliseconds"), [(10, 100), (12, 80), (25, 40)])
+def test_gif_holds_every_frame_for_its_time_and_repeats(tmp_path, fps, milliseconds):
+    generate.write_clip(tmp_path / "000.gif", clip(), fps)
+    with Image.open(tmp_path / "000.gif") as image:
+        assert image.n_frames == 5
+        assert image.info["loop"] == 0
+        for number, frame in enumerate(clip()):
+            image.seek(number)
+            assert image.info["duration"] == milliseconds
+            assert np.array_equal(np.asarray(image.convert("RGB")), frame)
+    assert [path.name for path in tmp_path.iterdir()] == ["000.gif"]
+
+
+def test_png_is_lossless(tmp_path):
+    generate.write_clip(tmp_path / "000.png", clip(1), 12)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "000.png")), clip(1)[0])
+
+
+def test_a_folder_holds_the_frames_of_the_last_clip_alone(tmp_path):
+    generate.write_clip(tmp_path / "000", clip(7), 12)
+    (tmp_path / "000" / "notes.png").write_bytes(b"mine")
+    generate.write_clip(tmp_path / "000", clip(5), 12)
+    names = sorted(path.name for path in (tmp_path / "000").iterdir())
+    assert names == [f"frame-{number:04d}.png" for number in range(5)] + ["notes.png"]
+    for name, frame in zip(names, clip(5), strict=False):
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "000" / name)), frame)
+
+
+def test_latents_are_decoded_later_to_the_same_video(sample, weights, tmp_path, capsys):
+    status, folder = sample()
+    assert status == 0
+    assert capsys.readouterr().out.strip() == str(folder)
+    assert sample("--format", "latents", output="latents")[0] == 0
+    with np.load(tmp_path / "latents" / "001.npz") as file:
+        assert file["latent_mean"].shape == (16, 2, 4, 6)
+        assert (int(file["frames"]), float(file["fps"])) == (9, 12)
+    own = ("--weights", weights / "tae.safetensors")
+    files = ("--input", tmp_path / "latents" / "001.npz", "--output", tmp_path / "later.mp4")
+    assert __main__.main(["tae", "decode", "--config", "smoke", *map(str, (*own, *files))]) == 0
+    assert (tmp_path / "later.mp4").read_bytes() == (folder / "001.mp4").read_bytes()
+    assert videos.probe(folder / "001.mp4") == videos.VideoInfo(9, 32, 48, 12.0)
+    with (folder / "prompts.csv").open() as file:
+        rows = [tuple(row.values()) for row in csv.DictReader(file)]
+    assert rows == [
+        ("0", "a cat", "42", "000.mp4"),
+        ("1", "two dogs", "43", "001.mp4"),
+        ("2", "the sea", "44", "002.mp4"),
+    ]
+    settings = json.loads((folder / "settings.json").read_text())
+    assert (settings["size"], settings["frames"], settings["steps"]) == ([32, 48], 9, 2)
+    assert settings["dit"] == str(weights / "dit.safetensors")
+
+
+def test_one_frame_is_an_image(sample):
+    status, folder = sample("--frames", "1")
+    assert status == 0
+    images = [np.asarray(Image.open(folder / f"00{number}.png")) for number in range(3)]
+    assert {image.shape for image in images} == {(32, 48, 3)}
+    assert not np.array_equal(images[0], images[1])
+
+
+def latents(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.npz")}
+
+
+def test_clips_are_the_same_whatever_the_number_of_workers(prompts, weights, tmp_path):
+    params = config.load("smoke", {"sample.size": [32, 48], "sample.steps": 2, "sample.batch_size": 2})
+    options = {"format": "latents", "size": "32x48", "steps": "2"}
+    wanted = dataclasses.replace(ordered(prompts, weights, **options), settings=params.sample)
+    found = {}
+    for size in (1, 2):
+        into = dataclasses.replace(wanted, folder=tmp_path / str(size))
+        shares = []
+        for rank in range(size):
+            before = set(latents(into.folder))
+            generate.write_share(into, params, World(rank, size))
+            shares.append(sorted(set(latents(into.folder)) - before))
+        found[size] = latents(into.folder)
+    assert shares == [["000.npz", "001.npz"], ["002.npz"]]
+    assert found[1] == found[2]
+    assert len(set(found[1].values())) == 3
+
+
+def test_a_worker_without_a_share_writes_nothing(prompts, weights, tmp_path):
+    wanted = dataclasses.replace(ordered(prompts, weights, format="latents"), folder=tmp_path / "none")
+    generate.write_share(wanted, config.load("smoke"), World(3, 4))
+    assert not wanted.folder.exists()
+
+
+def test_a_prompt_alone_gives_the_clip_it_gives_among_others(sample, prompts, tmp_path):
+    among = sample("--format", "latents", output="among")[1]
+    prompts.write_text("two dogs\n")
+    alone = sample("--format", "latents", "--seed", "43", output="alone")[1]
+    assert (alone / "000.npz").read_bytes() == (among / "001.npz").read_bytes()
