@@ -35,6 +35,16 @@ def logit_normal(rng: np.random.Generator, count: int) -> np.ndarray:
     return (1 / (1 + np.exp(-rng.standard_normal(count)))).astype(np.float32)
 
 
+def uniform(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Training times without preference, float32 (count,) in (0, 1)."""
+    return ((rng.integers(0, 2**23, count) + 0.5) / 2**23).astype(np.float32)
+
+
+def training_times(rng: np.random.Generator, count: int, sampling: str) -> np.ndarray:
+    """Times of one batch, `logit-normal` (paper 3.1.2) or `uniform`: float32 (count,) in (0, 1)."""
+    return {"logit-normal": logit_normal, "uniform": uniform}[sampling](rng, count)
+
+
 def validation_times(count: int) -> np.ndarray:
     """The fixed times of the validation loss: midpoints of `count` equal parts of [0, 1], float32."""
     return ((np.arange(count) + 0.5) / count).astype(np.float32)
@@ -55,9 +65,9 @@ class FlowMatchingLoss(nn.Cell):
         ul2: ms.Tensor,
         metaclip: ms.Tensor,
         byt5: ms.Tensor,
-        keep: ms.Tensor,
+        masks: ms.Tensor,
     ) -> ms.Tensor:
-        """x_1, x_0 (B, C, T', H', W'), t (B,), text (B, L, width) and keep (B, sum of L) -> scalar."""
+        """x_1, x_0 (B, C, T', H', W'), t (B,), text (B, L, width) and masks (B, sum of L) -> scalar."""
         x_t = interpolate(x_1, x_0, t.reshape(-1, 1, 1, 1, 1))
-        error = self.network(x_t, timestep(t), ul2, metaclip, byt5, keep) - velocity(x_1, x_0)
+        error = self.network(x_t, timestep(t), ul2, metaclip, byt5, masks) - velocity(x_1, x_0)
         return (error * error).mean()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import mindspore as ms
@@ -89,20 +89,27 @@ def assign(parameters: Mapping[str, Parameter], arrays: Arrays, source: str, may
     Raises:
         CheckpointError: names are missing, unexpected, or of another shape; the message lists them.
     """
-    missing = [name for name in parameters if name not in arrays and not any(part in name for part in may_lack)]
-    unexpected = [name for name in arrays if name not in parameters]
+    check_fits({name: parameter.shape for name, parameter in parameters.items()}, arrays, source, may_lack)
+    for name, parameter in parameters.items():
+        if name in arrays:
+            parameter.set_data(ms.Tensor(np.asarray(arrays[name], parameter.asnumpy().dtype)))
+
+
+def check_fits(
+    shapes: Mapping[str, Sequence[int]], arrays: Arrays, source: str, may_lack: tuple[str, ...] = ()
+) -> None:
+    """Refuses arrays that do not have the names and shapes wanted; see `assign`."""
+    missing = [name for name in shapes if name not in arrays and not any(part in name for part in may_lack)]
+    unexpected = [name for name in arrays if name not in shapes]
     misshapen = [
-        f"{name}: {tuple(arrays[name].shape)} for {tuple(parameter.shape)}"
-        for name, parameter in parameters.items()
-        if name in arrays and tuple(arrays[name].shape) != tuple(parameter.shape)
+        f"{name}: {tuple(arrays[name].shape)} for {tuple(shape)}"
+        for name, shape in shapes.items()
+        if name in arrays and tuple(arrays[name].shape) != tuple(shape)
     ]
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
     if any(problems.values()):
         listed = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in problems.items() if names)
         raise CheckpointError(f"{source} does not fit the model: {listed}")
-    for name, parameter in parameters.items():
-        if name in arrays:
-            parameter.set_data(ms.Tensor(np.asarray(arrays[name], parameter.asnumpy().dtype)))
 
 
 def _some(names: list[str]) -> str:

@@ -17,22 +17,41 @@ from moviegen.device.attention import Attention as AttentionKernel
 from moviegen.device.kernels import RMSNorm, expand_rows
 
 
-def linear(in_width: int, out_width: int) -> nn.Dense:
-    """A matrix without bias, initialised to keep variance."""
-    return nn.Dense(in_width, out_width, has_bias=False, weight_init=Normal(in_width**-0.5))
+class Linear(nn.Cell):
+    """x W^T, without bias; initialised to keep variance unless `zero`.
+
+    The weight is read through `whole`, which ZeRO-3 replaces by the gathering of its shards.
+    """
+
+    def __init__(self, in_width: int, out_width: int, zero: bool = False) -> None:
+        super().__init__()
+        self.in_width, self.out_width = in_width, out_width
+        start = "zeros" if zero else Normal(in_width**-0.5)
+        self.weight = Parameter(initializer(start, (out_width, in_width), ms.float32))
+        self.whole = nn.Identity()
+        self.product = ops.MatMul(transpose_b=True)
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        """(..., in) -> (..., out)."""
+        weight = self.whole(self.weight).astype(x.dtype)
+        return self.product(x.reshape(-1, self.in_width), weight).reshape(*x.shape[:-1], self.out_width)
 
 
 class Attention(nn.Cell):
-    """Multi-head attention of tokens x (B, N, D) to a context (B, M, D)."""
+    """Multi-head attention of tokens x (B, N, D) to a context (B, M, D).
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    Args:
+        kernel: takes q, k, v (B, heads, tokens, D / heads) and a mask.
+    """
+
+    def __init__(self, width: int, num_heads: int, kernel: nn.Cell) -> None:
         super().__init__()
         self.num_heads, self.head_width = num_heads, width // num_heads
-        self.q_proj = linear(width, width)
-        self.k_proj = linear(width, width)
-        self.v_proj = linear(width, width)
-        self.o_proj = linear(width, width)
-        self.attention = AttentionKernel(num_heads, self.head_width)
+        self.q_proj = Linear(width, width)
+        self.k_proj = Linear(width, width)
+        self.v_proj = Linear(width, width)
+        self.o_proj = Linear(width, width)
+        self.attention = kernel
 
     def construct(self, x: ms.Tensor, context: ms.Tensor, keep: ms.Tensor | None = None) -> ms.Tensor:
         """`keep` (B, M): False where a context token is padding. Returns (B, N, D)."""
@@ -49,9 +68,9 @@ class SwiGLU(nn.Cell):
 
     def __init__(self, width: int, ffn_width: int) -> None:
         super().__init__()
-        self.gate_proj = linear(width, ffn_width)
-        self.up_proj = linear(width, ffn_width)
-        self.down_proj = linear(ffn_width, width)
+        self.gate_proj = Linear(width, ffn_width)
+        self.up_proj = Linear(width, ffn_width)
+        self.down_proj = Linear(ffn_width, width)
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
         return self.down_proj(ops.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -60,22 +79,29 @@ class SwiGLU(nn.Cell):
 class Block(nn.Cell):
     """Self-attention and feed-forward network, each modulated and gated by the time-step, with text between them."""
 
-    def __init__(self, config: DiTConfig) -> None:
+    def __init__(self, config: DiTConfig, self_attention: nn.Cell) -> None:
         super().__init__()
-        width = config.width
+        width, heads = config.width, config.num_heads
         self.scale_shift_table = modulation_table(6, width)
         self.input_layernorm = RMSNorm(width, config.norm_eps)
-        self.self_attn = Attention(width, config.num_heads)
-        self.cross_attn = Attention(width, config.num_heads)
+        self.self_attn = Attention(width, heads, self_attention)
+        self.cross_attn = Attention(width, heads, AttentionKernel(heads, width // heads))
         self.post_attention_layernorm = RMSNorm(width, config.norm_eps)
         self.mlp = SwiGLU(width, config.ffn_width)
 
-    def construct(self, x: ms.Tensor, time: ms.Tensor, text: ms.Tensor, keep: ms.Tensor | None) -> ms.Tensor:
-        """x (B, N, D), time (B, 6, D), text (B, M, D), keep (B, M) -> (B, N, D)."""
+    def construct(
+        self,
+        x: ms.Tensor,
+        time: ms.Tensor,
+        text: ms.Tensor,
+        text_mask: ms.Tensor | None,
+        token_mask: ms.Tensor | None,
+    ) -> ms.Tensor:
+        """x (B, N, D), time (B, 6, D), text (B, M, D), masks of text (B, M) and of all tokens -> (B, N, D)."""
         modulation = time + self.scale_shift_table
         normed = modulate(self.input_layernorm(x), modulation[:, 0], modulation[:, 1])
-        x = x + expand_rows(modulation[:, 2], x.shape[1]) * self.self_attn(normed, normed)
-        x = x + self.cross_attn(x, text, keep)
+        x = x + expand_rows(modulation[:, 2], x.shape[1]) * self.self_attn(normed, normed, token_mask)
+        x = x + self.cross_attn(x, text, text_mask)
         normed = modulate(self.post_attention_layernorm(x), modulation[:, 3], modulation[:, 4])
         return x + expand_rows(modulation[:, 5], x.shape[1]) * self.mlp(normed)
 
@@ -87,7 +113,7 @@ class FinalLayer(nn.Cell):
         super().__init__()
         self.scale_shift_table = modulation_table(2, config.width)
         self.input_layernorm = RMSNorm(config.width, config.norm_eps)
-        self.proj = nn.Dense(config.width, patch_width, has_bias=False, weight_init="zeros")
+        self.proj = Linear(config.width, patch_width, zero=True)
 
     def construct(self, x: ms.Tensor, time: ms.Tensor) -> ms.Tensor:
         """x (B, N, D), time (B, D) -> (B, N, patch width)."""
@@ -103,7 +129,7 @@ class TimestepEmbedder(nn.Cell):
         half = config.frequency_width // 2
         self.frequencies = ms.Tensor(np.exp(-math.log(10000) * np.arange(half) / half)[None], ms.float32)
         self.mlp = nn.SequentialCell(
-            linear(config.frequency_width, config.width), nn.SiLU(), linear(config.width, config.width)
+            Linear(config.frequency_width, config.width), nn.SiLU(), Linear(config.width, config.width)
         )
 
     def construct(self, timestep: ms.Tensor) -> ms.Tensor:
@@ -117,10 +143,10 @@ class TextProjector(nn.Cell):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         ul2, metaclip, byt5 = config.text_widths
-        self.ul2_linear, self.ul2_layernorm = linear(ul2, config.width), RMSNorm(config.width, config.norm_eps)
-        self.metaclip_linear = linear(metaclip, config.width)
+        self.ul2_linear, self.ul2_layernorm = Linear(ul2, config.width), RMSNorm(config.width, config.norm_eps)
+        self.metaclip_linear = Linear(metaclip, config.width)
         self.metaclip_layernorm = RMSNorm(config.width, config.norm_eps)
-        self.byt5_linear, self.byt5_layernorm = linear(byt5, config.width), RMSNorm(config.width, config.norm_eps)
+        self.byt5_linear, self.byt5_layernorm = Linear(byt5, config.width), RMSNorm(config.width, config.norm_eps)
 
     def construct(self, ul2: ms.Tensor, metaclip: ms.Tensor, byt5: ms.Tensor) -> ms.Tensor:
         """(B, L, width) each -> (B, M, D)."""

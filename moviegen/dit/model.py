@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import mindspore as ms
+import numpy as np
 from mindspore import nn, ops
 
 from moviegen.config import PATCH, DiTConfig
 from moviegen.dit.layers import (
     Block,
     FinalLayer,
+    Linear,
     PositionTable,
     TextProjector,
     TimestepEmbedder,
-    linear,
 )
+from moviegen.dit.positions import grow_positions
+from moviegen.parallel.ulysses import UlyssesSequence, WholeSequence
+from moviegen.weights import assign, load_arrays
 
 
 class DiT(nn.Cell):
-    """Predicts the velocity that moves a noisy latent towards the data."""
+    """Predicts the velocity that moves a noisy latent towards the data.
 
-    def __init__(self, config: DiTConfig) -> None:
+    Args:
+        sequence: how the tokens are divided over ranks; default: not at all.
+        dtype: of the arithmetic; weights, inputs and the velocity are float32.
+    """
+
+    def __init__(
+        self,
+        config: DiTConfig,
+        sequence: WholeSequence | UlyssesSequence | None = None,
+        dtype: ms.Type = ms.float32,
+    ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.dtype = config, dtype
+        self.sequence = sequence or WholeSequence()
         patch_width = config.latent_channels * PATCH * PATCH
-        self.latent_embedder = nn.CellDict({"proj": linear(patch_width, config.width)})
+        self.latent_embedder = nn.CellDict({"proj": Linear(patch_width, config.width)})
         self.timestep_embedder = TimestepEmbedder(config)
-        self.adaLN_modulation = nn.SequentialCell(nn.SiLU(), linear(config.width, 6 * config.width))
+        self.adaLN_modulation = nn.SequentialCell(nn.SiLU(), Linear(config.width, 6 * config.width))
         self.text_projector = TextProjector(config)
         self.pos_embedding_table_t = PositionTable(config.max_size[0], config.width)
         self.pos_embedding_table_h = PositionTable(config.max_size[1], config.width)
         self.pos_embedding_table_w = PositionTable(config.max_size[2], config.width)
-        self.layers = nn.CellList([Block(config) for _ in range(config.num_layers)])
+        heads = config.num_heads
+        self.layers = nn.CellList(
+            [Block(config, self.sequence.attention(heads, config.width // heads)) for _ in range(config.num_layers)]
+        )
         self.final_layer = FinalLayer(config, patch_width)
 
     def construct(
@@ -40,7 +61,7 @@ class DiT(nn.Cell):
         ul2: ms.Tensor,
         metaclip: ms.Tensor,
         byt5: ms.Tensor,
-        keep: ms.Tensor | None = None,
+        masks: ms.Tensor | None = None,
     ) -> ms.Tensor:
         """Velocity of the latent's shape.
 
@@ -48,20 +69,51 @@ class DiT(nn.Cell):
             latent: (B, C, T', H', W'), normalised; H' and W' even, no larger than the position tables.
             timestep: (B,) in [0, 1000], 1000 is noise.
             ul2, metaclip, byt5: (B, L, width) text embeddings.
-            keep: (B, sum of L), False at padding tokens; None attends to all, as the released implementation does.
+            masks: (B, sum of L), False at padding tokens. None attends to all tokens, as the released implementation
+                does and as `attend_to_padding` in the config makes it do whatever is passed.
 
         Raises:
             ValueError: the latent is larger than the position tables, or not divisible into patches.
         """
         size = size_in_patches(latent.shape, self.config.latent_channels, self.config.max_size)
-        x = self.latent_embedder["proj"](patchify(latent, size))
-        positions = ops.tile(self._positions(size), (x.shape[0], 1, 1))
-        time = self.timestep_embedder(timestep)
-        modulation = self.adaLN_modulation(time).reshape(x.shape[0], 6, self.config.width)
-        text = self.text_projector(ul2, metaclip, byt5)
+        tokens = patchify(latent, size)
+        batch, count = tokens.shape[0], tokens.shape[1]
+        x = self.latent_embedder["proj"](self.sequence.shard(tokens).astype(self.dtype))
+        positions = self.sequence.shard(ops.tile(self._positions(size), (batch, 1, 1))).astype(x.dtype)
+        time = self.timestep_embedder(timestep).astype(x.dtype)
+        modulation = self.adaLN_modulation(time).reshape(batch, 6, self.config.width)
+        text = self.text_projector(ul2.astype(self.dtype), metaclip.astype(self.dtype), byt5.astype(self.dtype))
+        masks = None if self.config.attend_to_padding else masks
+        token_mask = self.sequence.mask(batch, count)
         for layer in self.layers:
-            x = layer(x + positions, modulation, text, keep)
-        return unpatchify(self.final_layer(x, time), size, self.config.latent_channels)
+            x = layer(x + positions, modulation, text, masks, token_mask)
+        patches = self.sequence.join(self.final_layer(x, time).astype(latent.dtype), count)
+        return unpatchify(patches, size, self.config.latent_channels)
+
+    def recompute_blocks(self, every_nth: int, keep_attention: bool = False) -> None:
+        """Forgets activations inside every n-th block after the forward pass, and computes them again on the way back.
+
+        Args:
+            every_nth: 0: none; 1: every block.
+            keep_attention: attention's output is kept, as recomputing it costs most.
+        """
+        for block in self.layers[every_nth - 1 :: every_nth] if every_nth else ():
+            block.recompute()
+            if keep_attention:
+                block.self_attn.attention.keep()
+                block.cross_attn.attention.keep()
+
+    def load_weights(self, path: Path | str) -> None:
+        """Takes the weights of a file: ours or the published ones; `.safetensors`, MindSpore's `.ckpt`, or `.npz`.
+
+        Position tables smaller than this transformer's are grown, so a stage starts from the one before.
+
+        Raises:
+            CheckpointError: the file is damaged or of another kind, its tables are larger, or names are missing,
+                unexpected or of another shape; they are listed.
+        """
+        arrays = without_prefix(load_arrays(Path(path))[0])
+        assign(dict(self.parameters_and_names()), grow_positions(arrays, self.config.max_size), str(path))
 
     def _positions(self, size: tuple[int, int, int]) -> ms.Tensor:
         """(1, N, D): the sum of the three axes' positions, time outermost."""
@@ -70,6 +122,13 @@ class DiT(nn.Cell):
         h = self.pos_embedding_table_h.embedding_table[:height].reshape(1, height, 1, -1)
         w = self.pos_embedding_table_w.embedding_table[:width].reshape(1, 1, width, -1)
         return (t + h + w).reshape(1, frames * height * width, -1)
+
+
+def without_prefix(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The published checkpoints name the network inside the training wrapper: `network.model.layers.0...`."""
+    anchor = "latent_embedder.proj.weight"
+    prefix = next((name.removesuffix(anchor) for name in arrays if name.endswith(anchor)), "")
+    return {name.removeprefix(prefix): array for name, array in arrays.items()}
 
 
 @ops.constexpr  # runs in Python while the graph is compiled, before any operator sees the wrong shape

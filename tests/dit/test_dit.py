@@ -6,7 +6,8 @@ import pytest
 
 from moviegen.config import DiTConfig
 from moviegen.dit.model import DiT, patchify, unpatchify
-from moviegen.dit.weights import grow_table, load_dit, save_dit
+from moviegen.dit.positions import grow_table
+from moviegen.dit.weights import load_dit, save_dit
 from moviegen.weights import CheckpointError, assign
 
 GOLDEN = Path(__file__).parents[2] / ".." / "shared" / "golden" / "reference_dit.npz"

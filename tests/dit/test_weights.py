@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from moviegen.dit.model import DiT
-from moviegen.dit.weights import grow_positions, grow_table, load_dit, save_dit
+from moviegen.dit.positions import grow_positions, grow_table
+from moviegen.dit.weights import load_dit, save_dit
 from moviegen.weights import CheckpointError, to_arrays
 
 TABLES = {f"pos_embedding_table_{axis}.embedding_table" for axis in "thw"}
