@@ -10,6 +10,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import mindspore as ms
 
 # oneDNN 3.10, which MindSpore 2.9 and 2.10 bundle, has no AVX-512 kernel for 3x3 and 1-D convolutions and falls to its
 # reference loop, about 100 times slower. Its AVX2 kernels are the fast ones, also on AVX-512 machines. Matrix products
@@ -27,6 +31,21 @@ def accelerators() -> int:
 def target() -> str:
     """`Ascend` where a card is present, else `CPU`."""
     return "Ascend" if accelerators() else "CPU"
+
+
+def compute_dtype(name: str = "auto") -> ms.Type:
+    """The type of the transformer's arithmetic: bfloat16 on Ascend, float32 on CPU, or the one that is named.
+
+    Raises:
+        ValueError: bfloat16 on CPU, which has no such matrix product.
+    """
+    import mindspore as ms
+
+    if name == "auto":
+        name = "bfloat16" if target() == "Ascend" else "float32"
+    if name == "bfloat16" and target() == "CPU":
+        raise ValueError("train.settings.dtype bfloat16 does not exist on CPU: use auto, float32 or float16")
+    return getattr(ms, name)
 
 
 def prepare_environment() -> None:

@@ -7,12 +7,17 @@ from mindspore import nn, ops
 
 from moviegen.device import target
 
+NEVER = -1e4  # a score whose probability is 0 in float32 and which float16 can hold
+
 
 class _ScoreFreeAttention(nn.Cell):
-    """softmax(q k^T * scale + bias) v whose backward pass recomputes the probabilities.
+    """softmax(q k^T * scale) v whose backward pass recomputes the probabilities.
 
     Automatic differentiation would keep every (N, M) score map of every block alive until its turn comes. This keeps
     q, k, v and the output, and waits for the incoming gradient before it recomputes, so one map lives at a time.
+
+    What has to be added to a whole score map rides along in its matrix product, as one more column of either side:
+    MindSpore's broadcasting operators on CPU hold 16 bytes for each element they gave, as long as the graph lives.
     """
 
     def __init__(self, scale: float) -> None:
@@ -23,17 +28,18 @@ class _ScoreFreeAttention(nn.Cell):
         self.product_ta = ops.BatchMatMul(transpose_a=True)
         self.softmax = ops.Softmax(-1)
 
-    def construct(self, q: ms.Tensor, k: ms.Tensor, v: ms.Tensor, bias: ms.Tensor) -> ms.Tensor:
-        return self.product(self.softmax(self.scores(q * self.scale, k) + bias), v)
+    def construct(self, q: ms.Tensor, k: ms.Tensor, v: ms.Tensor) -> ms.Tensor:
+        return self.product(self.softmax(self.scores(q * self.scale, k)), v)
 
     def bprop(
-        self, q: ms.Tensor, k: ms.Tensor, v: ms.Tensor, bias: ms.Tensor, out: ms.Tensor, dout: ms.Tensor
-    ) -> tuple[ms.Tensor, ...]:
-        q = ops.depend(q, dout)
-        p = self.softmax(self.scores(q * self.scale, k) + bias)
-        dp = self.scores(dout, v)
-        ds = p * (dp - (out * dout).sum(-1, keepdims=True)) * self.scale
-        return self.product(ds, k), self.product_ta(ds, q), self.product_ta(p, dout), ops.zeros_like(bias)
+        self, q: ms.Tensor, k: ms.Tensor, v: ms.Tensor, out: ms.Tensor, dout: ms.Tensor
+    ) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor]:
+        q = ops.depend(q, dout) * self.scale
+        p = self.softmax(self.scores(q, k))
+        minus_rows = ops.concat((dout, -(out * dout).sum(-1, keepdims=True)), -1)
+        one = ops.ones((*v.shape[:3], 1), v.dtype)
+        ds = p * self.scores(minus_rows, ops.concat((v, one), -1))
+        return self.product(ds, k) * self.scale, self.product_ta(ds, q), self.product_ta(p, dout)
 
 
 class Attention(nn.Cell):
@@ -49,7 +55,7 @@ class Attention(nn.Cell):
 
     def __init__(self, num_heads: int, head_width: int) -> None:
         super().__init__()
-        scale = head_width**-0.5
+        self.scale = scale = head_width**-0.5
         self.is_flash = target() == "Ascend"
         if self.is_flash:
             self.flash = ops.operations.nn_ops.FlashAttentionScore(num_heads, scale_value=scale, input_layout="BNSD")
@@ -60,11 +66,16 @@ class Attention(nn.Cell):
         if self.is_flash:
             mask = None if keep is None else self._blocked(q, keep)
             return self.flash(q, k, v, None, None, None, mask, None)[3]
-        if keep is None:
-            bias = ops.zeros((1, 1, 1, k.shape[2]), q.dtype)
-        else:
-            bias = (1 - keep.astype(q.dtype)).reshape(keep.shape[0], 1, 1, keep.shape[1]) * -1e9
-        return self.core(q, k, v, bias)
+        if keep is not None:  # q k^T + mask as one product
+            mask = (1 - keep.astype(q.dtype)) * (NEVER / self.scale)
+            mask = ops.tile(mask.reshape(keep.shape[0], 1, keep.shape[1], 1), (1, k.shape[1], 1, 1))
+            q, k = ops.concat((q, ops.ones((*q.shape[:3], 1), q.dtype)), -1), ops.concat((k, mask), -1)
+        return self.core(q, k, v)
+
+    def keep(self) -> None:
+        """Leaves it out of an enclosing Cell's recomputation; on CPU it keeps no score map anyway."""
+        if self.is_flash:
+            self.flash.recompute(False)
 
     def _blocked(self, q: ms.Tensor, keep: ms.Tensor) -> ms.Tensor:
         batch, tokens = keep.shape

@@ -1,6 +1,7 @@
 """Communication between ranks, and the process group itself.
 
-MindSpore's CPU backend has AllReduce and AllGather over the world group only; both exist on Ascend too, over HCCL.
+Over HCCL every operation is native. MindSpore's CPU backend has AllReduce and AllGather, over the world group only;
+there the others are built from these two: the same numbers, more traffic.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 
 import mindspore as ms
 from mindspore import nn, ops
-from mindspore.communication import get_group_size, get_rank, init
+from mindspore.communication import create_group, get_group_size, get_rank, init
+
+from moviegen.device import target
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,79 @@ class Average(nn.Cell):
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
         return self.reduce(x) / self.world_size if self.world_size > 1 else x
+
+
+class SlicedSum(nn.Cell):
+    """Reduce-scatter by all-reduce: of the sum over all ranks of x (size * n, ...), this rank's (n, ...)."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.rank, self.size = world.rank, world.size
+        self.reduce = ops.AllReduce()
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        length = x.shape[0] // self.size
+        return self.reduce(x)[self.rank * length : (self.rank + 1) * length]
+
+
+def sum_shard(world: World) -> ops.ReduceScatter | SlicedSum:
+    """Reduce-scatter over all ranks along the first axis."""
+    return ops.ReduceScatter() if target() == "Ascend" else SlicedSum(world)
+
+
+class GroupGather(nn.Cell):
+    """All-gather within a group: x -> (group size, *x.shape)."""
+
+    def __init__(self, group: tuple[int, ...]) -> None:
+        super().__init__()
+        self.first, self.length = group[0], len(group)
+        self.is_native = target() == "Ascend"
+        self.gather = ops.AllGather(group=named(group)) if self.is_native else ops.AllGather()
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        gathered = self.gather(x.reshape(1, *x.shape))
+        return gathered if self.is_native else gathered[self.first : self.first + self.length]
+
+
+class AllToAll(nn.Cell):
+    """Each rank of a group keeps its part of axis `split` and receives the others' of it, joined along axis `join`.
+
+    (B, a, b, d) with split 1 and join 2 and P ranks -> (B, a / P, P * b, d).
+    """
+
+    def __init__(self, group: tuple[int, ...], rank: int, split: int, join: int) -> None:
+        super().__init__()
+        self.place, self.size, self.split, self.join = group.index(rank), len(group), split, join
+        self.is_native = target() == "Ascend"
+        if self.is_native:
+            self.exchange = ops.AlltoAll(len(group), split, join, named(group))
+        else:
+            self.gather = GroupGather(group)
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        if self.is_native:
+            return self.exchange(x)
+        gathered = self.gather(x)
+        length = x.shape[self.split] // self.size
+        start = self.place * length
+        parts = ()
+        for rank in range(self.size):
+            part = gathered[rank]
+            part = part[:, start : start + length] if self.split == 1 else part[:, :, start : start + length]
+            parts = (*parts, part)
+        return ops.concat(parts, self.join)
+
+
+def named(group: tuple[int, ...]) -> str:
+    """The name of a group of ranks, which is created when it is first asked for."""
+    name = f"ranks {group[0]} to {group[-1]}"
+    if name not in _created:
+        create_group(name, list(group))
+        _created.add(name)
+    return name
+
+
+_created: set[str] = set()
 
 
 def barrier(world: World) -> None:

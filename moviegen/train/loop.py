@@ -11,16 +11,18 @@ from dataclasses import dataclass, field
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, nn
+from mindspore import nn
 from tqdm import tqdm
 
 from moviegen.config import LRScheduler, Optimizer, Save
-from moviegen.device.collectives import Average, World
-from moviegen.runs import MetricsWriter, Run
+from moviegen.device.collectives import Average
+from moviegen.parallel.zero import Zero
+from moviegen.runs import MetricsWriter, Run, peak_memory
 from moviegen.train.checkpoint import Checkpoint, Checkpoints
-from moviegen.train.optim import AdamW, LearningRate
-from moviegen.train.step import Accumulators, Apply, Backward
-from moviegen.weights import assign, to_arrays
+from moviegen.train.ema import EMA
+from moviegen.train.optim import AdamW, LearningRate, LossScale
+from moviegen.train.step import Apply, Backward, Gradients
+from moviegen.weights import check_fits
 
 
 class DivergedError(ArithmeticError):
@@ -35,11 +37,13 @@ class Batch:
         inputs: what the loss Cell takes.
         media: `image` or `video`: each has a graph of its own.
         names: the samples, for messages.
+        tokens: how many the network works on, for the speed that is logged; 0 where it has none.
     """
 
     inputs: tuple[np.ndarray, ...]
     media: str
     names: tuple[str, ...] = ()
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,34 +59,37 @@ class Schedule:
 
 @dataclass
 class Trainer:
-    """Trains `parameters` to lower what `loss` returns first.
+    """Trains the weights of `zero` to lower what `loss` returns first.
 
     Args:
         terms: names of what `loss` returns after the total.
         validate: this rank's share of the validation metrics; `loss` among them steers the learning rate.
+        ema: updated once an update.
+        loss_scale: of the first step; float16 needs one, other arithmetic works with 1, which never changes.
     """
 
     run: Run
-    world: World
+    zero: Zero
     loss: nn.Cell
     terms: tuple[str, ...]
-    parameters: Mapping[str, Parameter]
     schedule: Schedule
     optimizer_config: Optimizer
     rate_config: LRScheduler
     validate: Callable[[], Mapping[str, float]]
+    ema: EMA | None = None
+    loss_scale: float = 1.0
     _seen: set[tuple[int, ...]] = field(default_factory=set)
+    _validation_loss: float | None = None
 
     def __post_init__(self) -> None:
-        self.optimizer = AdamW(self.parameters, self.optimizer_config)
-        accumulators = Accumulators(self.optimizer.weights)
-        self.backward = Backward(self.loss, self.optimizer.weights, accumulators, has_terms=bool(self.terms))
-        self.apply = Apply(
-            self.optimizer, accumulators, self.schedule.micro_batches, self.schedule.clip_norm, self.world.size
-        )
-        self.rate = LearningRate(self.rate_config)
-        self.checkpoints = Checkpoints(self.run.folder / "checkpoints", self.schedule.save.keep)
-        self.metrics = MetricsWriter(self.run.metrics_path)
+        self.world = self.zero.world
+        self.optimizer = AdamW(self.zero.masters, self.optimizer_config, self.zero.shapes)
+        gradients = Gradients(self.zero)
+        self.backward = Backward(self.loss, self.zero, gradients, has_terms=bool(self.terms))
+        self.apply = Apply(self.optimizer, self.zero, gradients, self.schedule.micro_batches, self.schedule.clip_norm)
+        self.rate, self.scale = LearningRate(self.rate_config), LossScale(self.loss_scale)
+        self.checkpoints = Checkpoints(self.run.folder / "checkpoints", self.schedule.save)
+        self.metrics = MetricsWriter(self.run.metrics_path) if self.world.is_main else None
         self.average = Average(self.world.size)
 
     def fit(self, batch_at: Callable[[int, int], Batch]) -> None:
@@ -98,8 +105,8 @@ class Trainer:
         if first == 0:
             self._validate(0)
         progress = tqdm(total=self.schedule.steps, initial=first, disable=None, file=sys.stderr, desc=self.run.name)
-        for step, batches in self._prefetched(batch_at, first + 1):
-            loss = self._update(step, batches)
+        for step, batches, waited in self._prefetched(batch_at, first + 1):
+            loss = self._update(step, batches, waited)
             progress.update()
             progress.set_postfix(loss=f"{loss:.4f}")
             if step % self.schedule.validation_interval == 0 or step == self.schedule.steps:
@@ -108,8 +115,10 @@ class Trainer:
                 self._save(step)
         progress.close()
 
-    def _prefetched(self, batch_at: Callable[[int, int], Batch], first: int) -> Iterator[tuple[int, list[Batch]]]:
-        """Makes the next step's batches while this one is computed."""
+    def _prefetched(
+        self, batch_at: Callable[[int, int], Batch], first: int
+    ) -> Iterator[tuple[int, list[Batch], float]]:
+        """Makes the next step's batches while this one is computed; (step, batches, seconds waited for them)."""
 
         def make(step: int) -> list[Batch]:
             return [batch_at(step, micro) for micro in range(self.schedule.micro_batches)]
@@ -117,23 +126,26 @@ class Trainer:
         with ThreadPoolExecutor(1) as pool:
             pending = pool.submit(make, first) if first <= self.schedule.steps else None
             for step in range(first, self.schedule.steps + 1):
+                asked = time.perf_counter()
                 batches = pending.result()
                 pending = pool.submit(make, step + 1) if step < self.schedule.steps else None
-                yield step, batches
+                yield step, batches, time.perf_counter() - asked
 
-    def _update(self, step: int, batches: list[Batch]) -> float:
+    def _update(self, step: int, batches: list[Batch], waited: float) -> float:
         started = time.perf_counter()
+        self.backward.scale.set_data(ms.Tensor(self.scale.value, ms.float32))
         totals = np.zeros(1 + len(self.terms))
         for batch in batches:
             values = self.backward(*(ms.Tensor(array) for array in batch.inputs))
-            values = values if isinstance(values, tuple) else (values,)
             totals += np.array([float(self.average(value)) for value in values]) / len(batches)
         self._check_finite("loss", totals, step, batches)
         lr = self.rate.at(step)
-        norm = float(self.apply(ms.Tensor(lr, ms.float32)))
-        self._check_finite("gradient norm", np.array([norm]), step, batches)
-        seconds = time.perf_counter() - started
-        self._record_step(step, batches, totals, lr, norm, seconds)
+        norm = self.apply(lr, self.scale.value)
+        if not self.scale.observe(math.isfinite(norm)):
+            self._check_finite("gradient norm", np.array([norm]), step, batches)
+        elif self.ema and math.isfinite(norm):
+            self.ema.update()
+        self._record_step(step, batches, totals, lr, norm, time.perf_counter() - started, waited)
         return float(totals[0])
 
     def _check_finite(self, what: str, values: np.ndarray, step: int, batches: list[Batch]) -> None:
@@ -145,18 +157,23 @@ class Trainer:
             )
 
     def _record_step(
-        self, step: int, batches: list[Batch], totals: np.ndarray, lr: float, norm: float, seconds: float
+        self, step: int, batches: list[Batch], totals: np.ndarray, lr: float, norm: float, seconds: float, waited: float
     ) -> None:
-        if not self.world.is_main:
+        if self.metrics is None:
             return
         shapes = {batch.inputs[0].shape for batch in batches}
         if not shapes <= self._seen:
+            new = [list(shape) for shape in sorted(shapes - self._seen)]
             self._seen |= shapes
-            self.metrics.write(kind="compile", step=step, media=batches[0].media, seconds=round(seconds, 3))
+            self.metrics.write(kind="compile", step=step, media=batches[0].media, shapes=new, seconds=round(seconds, 3))
         values = dict(zip(("loss", *self.terms), map(float, totals), strict=True))
+        tokens = sum(batch.tokens for batch in batches) * self.world.size
         self.metrics.write(
-            kind="train", step=step, steps=self.schedule.steps, **values, lr=lr, grad_norm=norm,
-            seconds=round(seconds, 4), media=batches[0].media, samples=sum(len(b.inputs[0]) for b in batches),
+            kind="train", step=step, steps=self.schedule.steps, **values, lr=lr,
+            grad_norm=norm if math.isfinite(norm) else None, seconds=round(seconds, 4), data_wait=round(waited, 4),
+            media=batches[0].media, samples=sum(len(b.inputs[0]) for b in batches),
+            tokens_per_second=round(tokens / seconds, 1), memory_bytes=peak_memory(),
+            **({"loss_scale": self.scale.value} if self.loss_scale != 1 else {}),
         )  # fmt: skip
 
     def _validate(self, step: int) -> None:
@@ -167,23 +184,36 @@ class Trainer:
             raise DivergedError(f"validation loss {values['loss']} at step {step} of {self.run.name}")
         if step:
             self.rate.observe(values["loss"])
-        if self.world.is_main:
+        self._validation_loss = values["loss"]
+        if self.metrics:
             self.metrics.write(kind="validation", step=step, steps=self.schedule.steps, **values)
 
     def _save(self, step: int) -> None:
+        moments = {name: self.zero.whole(weight, moment) for name, (weight, moment) in self.optimizer.moments().items()}
+        files = {"weights": self.zero.arrays(), "optimizer": moments | {"updates": self.optimizer.updates.asnumpy()}}
+        if self.ema:
+            files["ema"] = self.ema.arrays()
         if self.world.is_main:
-            state = {"rate": self.rate.state()}
-            arrays = to_arrays(self.parameters), to_arrays(self.optimizer.state())
-            self.checkpoints.save(Checkpoint(step, *arrays, state))
+            state = {"rate": self.rate.state(), "scale": self.scale.state(), "validation_loss": self._validation_loss}
+            self.checkpoints.save(Checkpoint(step, files, state))
 
     def _resume(self) -> int:
         checkpoint = self.checkpoints.latest()
-        if self.world.is_main:
+        if self.metrics:
             self.metrics.drop_after(checkpoint.step if checkpoint else -1)
+            self.metrics.write(kind="state", step=0, **self.zero.bytes_held())
         if checkpoint is None:
             return 0
         source = f"{self.run.name}, step {checkpoint.step}"
-        assign(self.parameters, checkpoint.weights, source)
-        assign(self.optimizer.state(), checkpoint.optimizer, source)
+        check_fits(self.zero.shapes, checkpoint.files["weights"], source)
+        self.zero.set_arrays(checkpoint.files["weights"])
+        for name, (_, moment) in self.optimizer.moments().items():
+            whole = checkpoint.files["optimizer"][name]
+            moment.set_data(ms.Tensor(self.zero.part(whole) if self.zero.stage else whole))
+        self.optimizer.updates.set_data(ms.Tensor(checkpoint.files["optimizer"]["updates"], ms.float32))
+        if self.ema:
+            self.ema.set_arrays(checkpoint.files["ema"])
         self.rate.restore(checkpoint.state["rate"])
+        self.scale.restore(checkpoint.state["scale"])
+        self._validation_loss = checkpoint.state["validation_loss"]
         return checkpoint.step

@@ -22,10 +22,11 @@ _sum_of_squares = ops.MultitypeFuncGraph("sum_of_squares")
 
 
 @_update.register(
-    "Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor"
-)
-def _update_one(update, step, beta1, beta2, eps, decay_scale, weight, moment1, moment2, weight_decay, gradient):  # noqa: ANN001, ANN202
-    return update(weight, moment1, moment2, step, beta1, beta2, eps, weight_decay * decay_scale, gradient)
+    "Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor",
+    "Tensor",
+)  # fmt: skip
+def _update_one(update, step, beta1, beta2, eps, decay_scale, factor, weight, moment1, moment2, weight_decay, gradient):  # noqa: ANN001, ANN202
+    return update(weight, moment1, moment2, step, beta1, beta2, eps, weight_decay * decay_scale, gradient * factor)
 
 
 @_sum_of_squares.register("Tensor")
@@ -39,10 +40,13 @@ class AdamW(nn.Cell):
     The kernel has no bias correction, so the corrected step, epsilon and decay are handed to it.
 
     Args:
-        parameters: structural name -> parameter.
+        parameters: structural name -> what is updated: a weight, or this rank's part of it.
+        shapes: structural name -> shape of the whole weight.
     """
 
-    def __init__(self, parameters: Mapping[str, Parameter], config: Optimizer) -> None:
+    def __init__(
+        self, parameters: Mapping[str, Parameter], config: Optimizer, shapes: Mapping[str, Sequence[int]]
+    ) -> None:
         super().__init__()
         self.names = tuple(parameters)
         self.weights = ms.ParameterTuple(tuple(parameters.values()))
@@ -50,36 +54,36 @@ class AdamW(nn.Cell):
         self.moment2 = _zeros_like(parameters, "moment2")
         self.updates = Parameter(ms.Tensor(0, ms.float32), name="updates", requires_grad=False)
         self.weight_decays = tuple(
-            ms.Tensor(config.weight_decay if decays(name, parameter.shape) else 0.0, ms.float32)
-            for name, parameter in parameters.items()
+            ms.Tensor(config.weight_decay if decays(name, shapes[name]) else 0.0, ms.float32) for name in parameters
         )
         self.beta1, self.beta2 = (ms.Tensor(beta, ms.float32) for beta in config.betas)
         self.eps = ms.Tensor(config.eps, ms.float32)
         self.update = ops.AdamWeightDecay()
         self.each = ops.HyperMap()
 
-    def construct(self, gradients: tuple[ms.Tensor, ...], lr: ms.Tensor) -> ms.Tensor:
-        """One update in place; returns how many there have been."""
+    def construct(self, gradients: tuple[ms.Tensor, ...], lr: ms.Tensor, factor: ms.Tensor) -> ms.Tensor:
+        """One update in place with the gradients times `factor`; returns how many there have been."""
         updates = ops.assign_add(self.updates, ms.Tensor(1, ms.float32))
         correction1 = 1 - ops.pow(self.beta1, updates)
         correction2 = ops.sqrt(1 - ops.pow(self.beta2, updates))
         step = lr * correction2 / correction1
         decay_scale = correction1 / correction2
-        one = ops.partial(_update, self.update, step, self.beta1, self.beta2, self.eps * correction2, decay_scale)
+        eps = self.eps * correction2
+        one = ops.partial(_update, self.update, step, self.beta1, self.beta2, eps, decay_scale, factor)
         done = self.each(one, self.weights, self.moment1, self.moment2, self.weight_decays, gradients)
         return ops.depend(updates, done)
 
-    def state(self) -> dict[str, Parameter]:
-        """Name -> moment, and the update count."""
-        named = {"updates": self.updates}
-        for name, first, second in zip(self.names, self.moment1, self.moment2, strict=True):
-            named |= {f"moment1.{name}": first, f"moment2.{name}": second}
-        return named
+    def moments(self) -> dict[str, tuple[str, Parameter]]:
+        """`moment1.<name>` and `moment2.<name>` -> name of the weight, moment."""
+        pairs = zip(self.names, self.moment1, self.moment2, strict=True)
+        return {
+            f"moment{order}.{name}": (name, moment) for name, *both in pairs for order, moment in enumerate(both, 1)
+        }
 
 
-def global_norm(gradients: tuple[ms.Tensor, ...]) -> ms.Tensor:
-    """The length of all gradients as one vector."""
-    return ops.sqrt(ops.addn(ops.HyperMap()(_sum_of_squares, gradients)))
+def sum_of_squares(gradients: tuple[ms.Tensor, ...]) -> ms.Tensor:
+    """The squared length of all gradients as one vector."""
+    return ops.addn(ops.HyperMap()(_sum_of_squares, gradients))
 
 
 class LearningRate:
@@ -117,6 +121,38 @@ class LearningRate:
         """The inverse of `state`."""
         self.scale, self.waited = state["scale"], state["waited"]
         self.best = math.inf if state["best"] is None else state["best"]
+
+
+class LossScale:
+    """What a float16 loss is multiplied by, so that small gradients do not vanish.
+
+    Halved at an overflow, whose update is left out; doubled after GROW_AFTER updates without one. A scale of 1 stays:
+    other arithmetic needs none, and a gradient that is not finite is then an error.
+    """
+
+    GROW_AFTER = 2000
+
+    def __init__(self, value: float = 1.0) -> None:
+        self.value, self.is_fixed, self.good = value, value == 1.0, 0
+
+    def observe(self, is_finite: bool) -> bool:
+        """Takes one update into account; whether training may go on."""
+        if self.is_fixed:
+            return is_finite
+        self.good = self.good + 1 if is_finite else 0
+        if not is_finite:
+            self.value /= 2
+        elif self.good == self.GROW_AFTER:
+            self.value, self.good = self.value * 2, 0
+        return self.value >= 1
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"value": self.value, "good": self.good}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.value, self.good = state["value"], state["good"]
 
 
 def _zeros_like(parameters: Mapping[str, Parameter], prefix: str) -> ms.ParameterTuple:

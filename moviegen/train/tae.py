@@ -22,6 +22,7 @@ from moviegen.data.datasets import Clip
 from moviegen.data.prepare import load_split
 from moviegen.data.quarantine import Quarantine
 from moviegen.device.collectives import World, barrier, join_world
+from moviegen.parallel.zero import Zero
 from moviegen.tae.losses import TAETrainingLoss
 from moviegen.tae.lpips import LPIPS
 from moviegen.tae.model import TAE, Encode, Reconstruct
@@ -174,10 +175,9 @@ def train(run: runs.Run, phase: Phase, world: World) -> None:
     loss = TAETrainingLoss(tae, params.tae.loss, perceptual(params.tae.loss), phase.has_outlier_penalty)
     trainer = Trainer(
         run=run,
-        world=world,
+        zero=Zero(tae, stage=0, world=world),
         loss=loss,
         terms=loss.terms,
-        parameters=dict(tae.parameters_and_names()),
         schedule=Schedule(stage.steps, stage.validation_interval, stage.save, clip_norm=stage.clip_norm),
         optimizer_config=stage.optimizer,
         rate_config=stage.lr_scheduler,

@@ -8,6 +8,7 @@ import numpy as np
 from moviegen import device
 from moviegen.config import LRScheduler, Optimizer, Save
 from moviegen.device.collectives import barrier, join_world
+from moviegen.parallel.zero import Zero
 from moviegen.train.loop import Batch, Schedule, Trainer
 from moviegen.weights import save_arrays, to_arrays
 from tests.train.conftest import Regression, regression_batch
@@ -31,7 +32,7 @@ def main(folder):
     parameters = dict(net.parameters_and_names())
     schedule = Schedule(3, validation_interval=9, save=Save(interval=9, keep=1), micro_batches=2)
     Trainer(
-        run=Run(folder), world=world, loss=net, terms=("other",), parameters=parameters, schedule=schedule,
+        run=Run(folder), zero=Zero(net, 0, world), loss=net, terms=("other",), schedule=schedule,
         optimizer_config=Optimizer(eps=1e-8), rate_config=LRScheduler(lr=0.1, warmup_steps=0),
         validate=lambda: {"loss": float(np.float32(world.rank))},
     ).fit(batch_at)  # fmt: skip

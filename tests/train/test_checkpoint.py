@@ -1,22 +1,29 @@
 import json
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from moviegen.config import Save
 from moviegen.train.checkpoint import Checkpoint, Checkpoints
 
+ROOT = Path(__file__).parents[2]
 
-def checkpoint(step):
+
+def checkpoint(step, loss=1.0):
     weights = {"a.weight": np.full((2, 3), step, np.float32), "b": np.arange(4, dtype=np.float32)}
     optimizer = {"updates": np.array(step, np.float32), "moment1.b": np.ones(4, np.float32)}
-    return Checkpoint(step, weights, optimizer, {"rate": {"scale": 0.5, "best": None, "waited": step}})
+    state = {"rate": {"scale": 0.5, "best": None, "waited": step}, "validation_loss": loss}
+    return Checkpoint(step, {"weights": weights, "optimizer": optimizer}, state)
 
 
 @pytest.fixture
 def three(tmp_path):
     """Steps 2, 4 and 10: the order of numbers is not that of their digits."""
-    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=5)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", Save(keep=5))
     for step in (2, 4, 10):
         checkpoints.save(checkpoint(step))
     return checkpoints
@@ -32,7 +39,9 @@ def test_latest_is_the_newest_and_whole(three):
         latest = three.latest()
     wanted = checkpoint(10)
     assert (latest.step, latest.state["rate"]) == (10, wanted.state["rate"])
-    for loaded, saved in ((latest.weights, wanted.weights), (latest.optimizer, wanted.optimizer)):
+    assert latest.files.keys() == wanted.files.keys()
+    for kind, saved in wanted.files.items():
+        loaded = latest.files[kind]
         assert loaded.keys() == saved.keys()
         for name, array in saved.items():
             assert loaded[name].dtype == array.dtype
@@ -40,19 +49,19 @@ def test_latest_is_the_newest_and_whole(three):
 
 
 def test_nothing_saved_is_none(tmp_path):
-    assert Checkpoints(tmp_path / "absent", keep=1).latest() is None
+    assert Checkpoints(tmp_path / "absent", Save(keep=1)).latest() is None
 
 
 def test_only_the_newest_are_kept(tmp_path):
-    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints = Checkpoints(tmp_path, Save(keep=2))
     for step in (1, 2, 3, 20):
         checkpoints.save(checkpoint(step))
     assert steps(checkpoints) == [3, 20]
 
 
 def test_saving_a_step_again_replaces_it(three):
-    three.save(Checkpoint(10, {"b": np.zeros(1, np.float32)}, {"updates": np.zeros(1)}, {}))
-    assert three.latest().weights.keys() == {"b"}
+    three.save(Checkpoint(10, {"weights": {"b": np.zeros(1, np.float32)}}, {}))
+    assert three.latest().files["weights"].keys() == {"b"}
     assert steps(three) == [2, 4, 10]
 
 
@@ -75,7 +84,7 @@ def test_damaged_newest_is_named_and_passed_over(three, name, damage):
     with pytest.warns(UserWarning, match="step-000010 is damaged"):
         latest = three.latest()
     assert latest.step == 4
-    np.testing.assert_array_equal(latest.weights["a.weight"], checkpoint(4).weights["a.weight"])
+    np.testing.assert_array_equal(latest.files["weights"]["a.weight"], checkpoint(4).files["weights"]["a.weight"])
 
 
 def test_all_damaged_is_none_after_a_warning_each(three):
@@ -94,3 +103,37 @@ def test_a_save_that_was_cut_short_is_ignored_and_can_be_repeated(three):
     three.save(checkpoint(12))
     assert three.latest().step == 12
     assert not unfinished.exists()
+
+
+def test_top_k_keeps_the_best_and_the_newest(tmp_path):
+    checkpoints = Checkpoints(tmp_path, Save(keep=2, ckpt_save_policy="top_k"))
+    kept = []
+    for step, loss in ((1, 0.5), (2, 0.9), (3, 0.4), (4, 0.8), (5, 0.6), (6, 0.1)):
+        checkpoints.save(checkpoint(step, loss))
+        kept.append(steps(checkpoints))
+    assert kept == [[1], [1, 2], [1, 3], [1, 3, 4], [1, 3, 5], [3, 6]]
+    assert checkpoints.latest().step == 6
+
+
+def test_a_checkpoint_without_validation_goes_before_any_with(tmp_path):
+    checkpoints = Checkpoints(tmp_path, Save(keep=1, ckpt_save_policy="top_k"))
+    for step, loss in ((1, None), (2, 0.9), (3, 1.2)):
+        checkpoints.save(checkpoint(step, loss))
+    assert steps(checkpoints) == [2, 3]
+
+
+def test_a_full_disk_stops_clearly_and_leaves_the_other_checkpoints(three):
+    """Files of this process may not grow past a limit, as on a full disk; the error is the system's own."""
+    program = (
+        "import resource, signal, sys; from pathlib import Path; import moviegen; from moviegen.config import Save;"
+        "from moviegen.train.checkpoint import Checkpoints; from tests.train.test_checkpoint import checkpoint;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100));"
+        "Checkpoints(Path(sys.argv[1]), Save(keep=1)).save(checkpoint(12))"
+    )
+    done = subprocess.run(
+        (sys.executable, "-c", program, str(three.folder)), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert "NoSpaceError: cannot write the checkpoint of step 12" in done.stderr
+    assert "make room there" in done.stderr
+    assert steps(three) == [2, 4, 10]
+    assert three.latest().step == 10

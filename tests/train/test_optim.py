@@ -6,8 +6,10 @@ import pytest
 from mindspore import nn, ops
 
 from moviegen.config import LRScheduler, Optimizer
+from moviegen.device.collectives import World
+from moviegen.parallel.zero import Zero
 from moviegen.train.optim import AdamW, LearningRate, decays
-from moviegen.train.step import Accumulators, Apply, Backward
+from moviegen.train.step import Apply, Backward, Gradients
 
 LR = 0.05
 BETA1, BETA2 = 0.9, 0.95
@@ -39,10 +41,11 @@ def test_updates_against_numpy(weight_decay, micro_batches, clip_norm, eps):
     net = Linear()
     parameters = dict(net.parameters_and_names())
     config = Optimizer(betas=(BETA1, BETA2), eps=eps, weight_decay=weight_decay)
-    optimizer = AdamW(parameters, config)
-    accumulators = Accumulators(optimizer.weights)
-    backward = Backward(net, optimizer.weights, accumulators, has_terms=False)
-    apply = Apply(optimizer, accumulators, micro_batches, clip_norm, world=1)
+    zero = Zero(net, 0, World())
+    gradients = Gradients(zero)
+    backward = Backward(net, zero, gradients, has_terms=False)
+    optimizer = AdamW(zero.masters, config, zero.shapes)
+    apply = Apply(optimizer, zero, gradients, micro_batches, clip_norm)
 
     rng = np.random.default_rng(0)
     weights = {name: parameter.asnumpy().astype(np.float64) for name, parameter in parameters.items()}
@@ -52,7 +55,7 @@ def test_updates_against_numpy(weight_decay, micro_batches, clip_norm, eps):
         gradients = {name: np.zeros_like(array) for name, array in weights.items()}
         for _ in range(micro_batches):
             x, y = rng.standard_normal((4, 2)), rng.standard_normal((4, 3))
-            loss = backward(ms.Tensor(x, ms.float32), ms.Tensor(y, ms.float32))
+            (loss,) = backward(ms.Tensor(x, ms.float32), ms.Tensor(y, ms.float32))
             error = x @ weights["w"] + weights["b"] + weights["table"][0] - y
             assert float(loss) == pytest.approx((error**2).mean(), rel=1e-4)
             for name, gradient in numpy_gradients(weights, x, y).items():

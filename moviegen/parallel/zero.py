@@ -1,0 +1,164 @@
+"""ZeRO (Rajbhandari et al. 2020): each rank keeps its part of the training state and borrows the rest when needed.
+
+    stage 0  nothing is divided: gradients are summed over all ranks, every rank updates everything
+    stage 1  optimizer state is divided: each rank updates its part of every weight, then the weights are gathered
+    stage 2  gradients too: a micro-batch's gradients are summed and scattered at once, each rank keeps its part's sum
+    stage 3  large weights too: they are gathered where a layer uses them, in the forward and in the backward pass
+
+A tensor is divided flat, padded to a multiple of the ranks. All ranks of the job share in it, those of a sequence-shard
+group as well: they hold the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, nn, ops
+
+from moviegen.device.collectives import World, sum_shard
+
+
+def flat(x: ms.Tensor, ranks: int) -> ms.Tensor:
+    """x as a vector, padded with zeros to a multiple of `ranks`.
+
+    Without a branch: the compiler keeps one, also a constant one, until after it looks for what is assigned.
+    """
+    vector = x.reshape(-1)
+    longer = ops.concat((vector, ops.zeros((ranks,), vector.dtype)))
+    return longer[: -(-vector.shape[0] // ranks) * ranks]
+
+
+class SumPart(nn.Cell):
+    """This rank's flat part of the sum of a tensor over all ranks."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.size, self.sum_shard = world.size, sum_shard(world)
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return self.sum_shard(flat(x, self.size))
+
+
+class Whole(nn.Cell):
+    """The tensor whose flat parts the ranks hold; `like` gives its shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gather = ops.AllGather()
+
+    def construct(self, part: ms.Tensor, like: ms.Tensor) -> ms.Tensor:
+        return self.gather(part)[: like.size].reshape(like.shape)
+
+
+class GatheredWeight(nn.Cell):
+    """A divided weight at the moment a layer needs it; its gradient goes back as this rank's part of the sum."""
+
+    def __init__(self, world: World, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.gather, self.sum_part = ops.AllGather(), SumPart(world)
+        self.shape, self.length = shape, int(np.prod(shape))
+
+    def construct(self, part: ms.Tensor) -> ms.Tensor:
+        return self.gather(part)[: self.length].reshape(self.shape)
+
+    def bprop(self, part: ms.Tensor, out: ms.Tensor, dout: ms.Tensor) -> tuple[ms.Tensor]:
+        return (self.sum_part(dout),)
+
+
+class GatherOnHost(nn.Cell):
+    """The flat parts of all ranks, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gather = ops.AllGather()
+
+    def construct(self, part: ms.Tensor) -> ms.Tensor:
+        return self.gather(part)
+
+
+class Zero:
+    """A network's training state divided over the ranks of a job.
+
+    Args:
+        network: at stage 3 its Cells that have a `weight` and read it through a Cell `whole` are divided.
+        stage: 0 to 3. One rank alone has nobody to divide with: stage 0.
+
+    Attributes:
+        weights: name -> the network's own parameter; the first `num_divided` are this rank's parts of it (stage 3).
+        masters: name -> what the optimizer updates: the weight itself, or this rank's part of it.
+        shapes: name -> shape of the whole weight.
+    """
+
+    def __init__(self, network: nn.Cell, stage: int, world: World) -> None:
+        self.stage, self.world = stage if world.size > 1 else 0, world
+        self.shapes = {name: tuple(weight.shape) for name, weight in network.parameters_and_names()}
+        divided = self._divide(network) if self.stage == 3 else set()
+        # The last first, in the order in which gradients are ready: each is added to its sum and forgotten.
+        parameters = dict(network.parameters_and_names())
+        self.weights = {
+            name: parameters[name] for name in sorted(reversed(parameters), key=lambda name: name not in divided)
+        }
+        self.num_divided = len(divided)
+        self.masters = dict(self.weights) if self.stage == 0 else self._masters(divided)
+        self._gather = GatherOnHost() if self.stage else None
+
+    def _divide(self, network: nn.Cell) -> set[str]:
+        divided = set()
+        for prefix, cell in network.cells_and_names():
+            if hasattr(cell, "whole") and hasattr(cell, "weight"):
+                weight = cell.weight
+                cell.whole = GatheredWeight(self.world, tuple(weight.shape))
+                cell.weight = Parameter(ms.Tensor(self.part(weight.asnumpy())), name=weight.name)
+                divided.add(f"{prefix}.weight")
+        return divided
+
+    def _masters(self, divided: set[str]) -> dict[str, Parameter]:
+        return {
+            name: weight
+            if name in divided
+            else Parameter(ms.Tensor(self.part(weight.asnumpy())), name=f"master.{name}", requires_grad=False)
+            for name, weight in self.weights.items()
+        }
+
+    def part(self, array: np.ndarray) -> np.ndarray:
+        """This rank's flat part of a whole array (a copy)."""
+        length = -(-array.size // self.world.size)
+        padded = np.zeros(length * self.world.size, array.dtype)
+        padded[: array.size] = array.reshape(-1)
+        return padded[self.world.rank * length :][:length].copy()
+
+    def whole(self, name: str, parameter: Parameter) -> np.ndarray:
+        """The whole array of a master or of anything shaped like it; all ranks must ask together."""
+        if self.stage == 0:
+            return parameter.asnumpy()
+        shape = self.shapes[name]
+        return self._gather(parameter).asnumpy()[: int(np.prod(shape))].reshape(shape)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The network's whole weights; all ranks must ask together."""
+        return {name: self.whole(name, master) for name, master in self.masters.items()}
+
+    def set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Takes whole weights, saved by any number of ranks."""
+        for name, weight in self.weights.items():
+            if self.masters[name] is not weight or self.stage == 0:
+                weight.set_data(ms.Tensor(arrays[name]))
+            if self.stage:
+                self.masters[name].set_data(ms.Tensor(self.part(arrays[name])))
+
+    def set_masters(self, masters: Mapping[str, np.ndarray]) -> None:
+        """Takes what this rank holds of other weights, and gives the network the whole; all ranks together."""
+        for name, master in self.masters.items():
+            master.set_data(ms.Tensor(masters[name]))
+            if self.weights[name] is not master:
+                self.weights[name].set_data(ms.Tensor(self.whole(name, master)))
+
+    def bytes_held(self) -> dict[str, int]:
+        """Bytes of this rank's weights, gradient sums, and optimizer state (moments, parts of weights beside them)."""
+        weights = sum(weight.nbytes for weight in self.weights.values())
+        masters = sum(master.nbytes for master in self.masters.values())
+        beside = sum(m.nbytes for name, m in self.masters.items() if m is not self.weights[name])
+        gradients = masters if self.stage >= 2 else sum(4 * int(np.prod(shape)) for shape in self.shapes.values())
+        return {"parameters": weights, "gradients": gradients, "optimizer": 2 * masters + beside}

@@ -1,0 +1,95 @@
+"""A worker of test_runtime: the same transformer and batches under several ways to divide them over the ranks."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+
+from moviegen import device, flow
+from moviegen.config import DiTConfig, Optimizer
+from moviegen.device.collectives import World, barrier, join_world
+from moviegen.dit.model import DiT
+from moviegen.parallel.mesh import Mesh
+from moviegen.parallel.ulysses import sequence_of
+from moviegen.parallel.zero import Zero
+from moviegen.train.optim import AdamW
+from moviegen.train.step import Apply, Backward, Gradients
+from moviegen.weights import save_arrays
+
+CONFIG = DiTConfig(
+    width=16, ffn_width=24, num_heads=4, num_layers=1, max_size=(2, 2, 3), latent_channels=4, text_widths=(6, 5, 4),
+    frequency_width=8,
+)  # fmt: skip
+SHAPES = {"image": (4, 1, 4, 6), "video": (4, 2, 4, 6)}  # 6 and 12 tokens: 6 do not divide by 4
+SAMPLES, STEPS = 4, 20
+
+
+def start(dit):
+    """Weights that do not depend on how they are divided; nothing is zero."""
+    rng = np.random.default_rng(1)
+    for _, parameter in sorted(dit.parameters_and_names()):
+        noise = 0.3 * rng.standard_normal(parameter.shape)
+        parameter.set_data(ms.Tensor(1 + noise if parameter.ndim == 1 else noise, ms.float32))
+
+
+def batch(medium, step, world):
+    """This data rank's share of the samples of a step."""
+    rng = np.random.default_rng([step, len(medium)])
+    shape = SHAPES[medium]
+    texts = [
+        rng.standard_normal((SAMPLES, length, width))
+        for length, width in zip((3, 2, 2), CONFIG.text_widths, strict=True)
+    ]
+    arrays = [*rng.standard_normal((2, SAMPLES, *shape)), rng.uniform(0.1, 0.9, SAMPLES), *texts]
+    masks = rng.random((SAMPLES, 7)) < 0.8
+    masks[:, 0] = True
+    own = slice(world.rank * SAMPLES // world.size, (world.rank + 1) * SAMPLES // world.size)
+    return [ms.Tensor(array[own], ms.float32) for array in arrays] + [ms.Tensor(masks[own])]
+
+
+def run(case, world, folder):
+    """Gradients of both media at the start, then STEPS updates; everything whole."""
+    mesh = Mesh(world.rank, world.size, case["shards"])
+    samples = World(mesh.data_rank, mesh.data_size)
+    dit = DiT(CONFIG, sequence_of(mesh, CONFIG.num_heads))
+    start(dit)
+    zero = Zero(dit, case["zero"], world)
+    gradients = Gradients(zero)
+    backward = Backward(flow.FlowMatchingLoss(dit), zero, gradients, has_terms=False)
+    apply = Apply(AdamW(zero.masters, Optimizer(eps=1e-8, weight_decay=0.1), zero.shapes), zero, gradients, 1, 0.5)
+    arrays, facts = {}, {"bytes": zero.bytes_held(), "losses": [], "norms": []}
+    share = 1 / world.size
+    for medium in case["media"]:
+        backward(*batch(medium, 0, samples))
+        facts[f"norm {medium}"] = float(apply.reduce())
+        for name, gradient in zip(zero.masters, gradients.reduced, strict=True):
+            arrays[f"{medium} gradient {name}"] = zero.whole(name, gradient) * np.float32(share)
+        apply.clear()
+    for step in range(1, STEPS + 1):
+        (loss,) = backward(*batch("video", step, samples))
+        facts["losses"].append(float(loss))
+        facts["norms"].append(apply(0.01))
+    arrays |= {f"weight {name}": array for name, array in zero.arrays().items()}
+    for name, weight in dit.parameters_and_names():  # what the network itself holds after an update
+        if tuple(weight.shape) == zero.shapes[name]:
+            np.testing.assert_array_equal(weight.asnumpy(), arrays[f"weight {name}"], err_msg=name)
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(arrays[name]).tobytes() for name in sorted(arrays)))
+    facts["digest"] = digest.hexdigest()
+    (folder / f"{case['name']}-{world.rank}.json").write_text(json.dumps(facts))
+    if world.is_main:
+        save_arrays(folder / f"{case['name']}.safetensors", arrays)
+
+
+def main(folder, cases):
+    device.start(0)
+    world = join_world()
+    for case in cases:
+        run(case, world, folder)
+    barrier(world)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

@@ -1,0 +1,55 @@
+"""The average of the weights: its formula, and that swapping it in cannot lose the weights."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from moviegen.device.collectives import World
+from moviegen.parallel.zero import Zero
+from moviegen.train.ema import EMA
+from tests.train.conftest import Regression
+
+
+@pytest.fixture
+def parts():
+    net = Regression()
+    zero = Zero(net, 0, World())
+    return net, zero, EMA(zero, decay=0.9)
+
+
+def set_all(net, value):
+    for parameter in net.get_parameters():
+        parameter.set_data(ms.Tensor(np.full(parameter.shape, value), ms.float32))
+
+
+def test_it_starts_as_the_weights_and_follows_its_formula(parts):
+    net, zero, ema = parts
+    wanted = {name: array.copy() for name, array in zero.arrays().items()}
+    for name, array in ema.arrays().items():
+        np.testing.assert_array_equal(array, wanted[name])
+    for value in (1.0, -2.0, 5.0):
+        set_all(net, value)
+        ema.update()
+        wanted = {name: 0.9 * array + 0.1 * value for name, array in wanted.items()}
+    for name, array in ema.arrays().items():
+        np.testing.assert_allclose(array, wanted[name], atol=1e-6)
+
+
+def test_swapping_gives_the_average_and_then_the_weights_back_also_after_an_error(parts):
+    net, _, ema = parts
+    before = net.weight.asnumpy().copy()
+    set_all(net, 3.0)
+    with pytest.raises(KeyboardInterrupt), ema.swapped():
+        np.testing.assert_array_equal(net.weight.asnumpy(), before)
+        raise KeyboardInterrupt
+    np.testing.assert_array_equal(net.weight.asnumpy(), np.full_like(before, 3.0))
+    np.testing.assert_array_equal(ema.arrays()["weight"], before)
+
+
+def test_whole_averages_are_taken_from_a_checkpoint(parts):
+    net, _, ema = parts
+    saved = {name: np.full(parameter.shape, 7, np.float32) for name, parameter in net.parameters_and_names()}
+    ema.set_arrays(saved)
+    ema.update()
+    np.testing.assert_allclose(ema.arrays()["bias"], 0.9 * 7 + 0.1 * net.bias.asnumpy(), rtol=1e-6)
+    assert (saved["bias"] == 7).all()
