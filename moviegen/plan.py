@@ -116,15 +116,15 @@ class Cost:
 
 
 def stage_cost(params: Params, stage: int) -> Cost:
-    """The cost of one optimizer step of a stage, on its largest medium (videos where it has them).
+    """The cost of one optimizer step of a stage, on its largest medium (its longest videos where it has them).
 
     `flops` is of the whole step: all data-parallel ranks, all accumulated micro-batches.
     """
     recipe, config = params.recipes[stage], params.dit_config(stage)
     settings, batch = recipe.train.settings, recipe.dataloader.batch_size
-    samples = batch.video_batch_size if recipe.dataset.frames > 1 else batch.image_batch_size
+    samples = batch.video_batch_size if recipe.dataset.longest > 1 else batch.image_batch_size
     ranks = params.launch.worker_num // recipe.train.sequence_parallel.shards
-    tokens = visual_tokens(recipe.dataset.frames, *recipe.dataset.size)
+    tokens = visual_tokens(recipe.dataset.longest, *recipe.dataset.size)
     text_lengths = [encoder.max_tokens for encoder in (params.text.ul2, params.text.metaclip, params.text.byt5)]
     model = recipe.model
     flops = step_flops(config, tokens, text_lengths, model.recompute_every_nth_block, model.not_recompute_fa)
