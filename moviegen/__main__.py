@@ -20,11 +20,25 @@ VERBS = {
     "text": ("moviegen.text", "`text encode`: embeddings of every caption"),
     "precompute": ("moviegen.precompute", "latents of every clip, at every size the stages need"),
     "train": ("moviegen.train.dit", "`train --stage 1|2|3`: one stage of the transformer"),
-    "sample": ("moviegen.sample", "videos from captions"),
+    "sample": ("moviegen.sample", "videos from the report's captions; `--prompts FILE`: from your own"),
+    "schedule-error": ("moviegen.schedule_error", "how far each schedule ends from a many-step solution"),
+    "step": ("moviegen.one_step", "one step of a published size on this machine: memory and time"),
     "plan": ("moviegen.plan", "parameters, arithmetic and memory of each stage"),
     "report": ("moviegen.report.run", "every section's notebook, then the HTML"),
 }
 TAE_ACTIONS = {"train": "moviegen.train.tae", "evaluate": "moviegen.evaluate"}
+# of `sample --prompts FILE`: option -> (metavar, what it says)
+PROMPT_OPTIONS = {
+    "size": ("HxW", "pixels, multiples of 16; default, as of what follows: the params file's sample.size"),
+    "frames": ("N", "length; 1: an image"),
+    "steps": ("N", "Euler steps"),
+    "guidance": ("S", "0: no caption; 1: no guidance"),
+    "schedule": ("NAME", "linear, linear-quadratic or linear-quadratic-smooth"),
+    "seed": ("N", "of the first prompt's noise; the next one's is one more"),
+    "output": ("DIR", "default: a folder below outputs/<scale>/samples, named after all of this"),
+    "dit": ("FILE", "a trained transformer; default: the report's stage 3"),
+    "tae": ("FILE", "a trained TAE; default: the report's own"),
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,9 +56,33 @@ def parser() -> argparse.ArgumentParser:
     added["tae"].add_argument("--input", metavar="FILE", help="encode: a video; decode: what encode wrote")
     added["tae"].add_argument("--output", metavar="FILE", help="encode: .npz; decode: .mp4; export: .safetensors")
     added["text"].add_argument("action", choices=("encode",))
+    added["text"].add_argument("--captions", metavar="FILE", help="a .csv or .txt file instead of the data's captions")
+    added["text"].add_argument("--output", metavar="DIR", help="where the embeddings of --captions go")
     added["train"].add_argument("--stage", type=int, choices=(1, 2, 3), required=True)
+    added["sample"].add_argument("--prompts", metavar="FILE", help="a text file, one prompt a line")
+    for name, (metavar, help_text) in PROMPT_OPTIONS.items():
+        added["sample"].add_argument(f"--{name}", metavar=metavar, help=help_text)
+    formats = ("mp4", "gif", "png", "latents")
+    added["sample"].add_argument("--format", choices=formats, help="default: mp4; of an image: png")
+    added["step"].add_argument("--forward", action="store_true", help="a forward pass in float16 only")
     added["report"].add_argument("--only-html", action="store_true", help="publish what has been run, run nothing")
     return top
+
+
+def sample_module(options: argparse.Namespace) -> str:
+    """What does `sample`: the report's run, or prompts of one's own.
+
+    Raises:
+        ConfigError: an option for one's own prompts, and no prompts.
+    """
+    if options.prompts is not None:
+        return "moviegen.generate"
+    if given := [name for name in (*PROMPT_OPTIONS, "format") if getattr(options, name) is not None]:
+        raise config.ConfigError(
+            f"--{given[0]} goes with --prompts FILE; the report's own clips take their parameters from the params file "
+            f"and from --sample.steps and the like"
+        )
+    return VERBS["sample"][0]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             module, _ = VERBS[options.verb]
             if options.verb == "tae":
                 module = TAE_ACTIONS.get(options.action, "moviegen.transcode")
+            elif options.verb == "sample":
+                module = sample_module(options)
             importlib.import_module(module).main(params, options)
     except (config.ConfigError, runs.RunBusy, launch.JobError) as error:
         print(f"error: {error}", file=sys.stderr)

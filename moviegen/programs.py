@@ -3,6 +3,7 @@
     data ──┬── tae-image ──┬── tae-opl-off ── tae-mixkit ──┬── latents ──┐
            │               └── tae-opl-on ──── tae-evaluation            │
            └── text ─────────────────────────────────────────────────────┴── stage1 ── stage2 ── stage3 ── sample
+                                                                                         └── schedule-error
 
 tae-evaluation scores all four autoencoders. A file of trained weights in `tae.tae_checkpoint` takes the place of
 tae-mixkit, and then nothing before it is needed.
@@ -24,7 +25,7 @@ from typing import Any
 
 import grimp
 
-from moviegen.config import Params, from_root, nearest, project_root
+from moviegen.config import Params, Sample, from_root, nearest, project_root
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
 
@@ -62,6 +63,10 @@ class Program:
             files["model.pretrained_model_path"] = recipe.model.pretrained_model_path
             latents = recipe.dataset.tae_latent_folder
             files["dataset.tae_latent_folder"] = f"{latents}/summary.json" if latents else ""
+            embeddings = recipe.dataset.text_emb_folder
+            files["dataset.text_emb_folder"] = f"{embeddings}/summary.json" if embeddings else ""
+        if self.name == "text":
+            files |= {f"text.{name}.folder": encoder.folder for name, encoder in params.text}
         return files
 
     def parameters(self, params: Params) -> dict[str, Any]:
@@ -75,13 +80,12 @@ class Program:
         if self.name == "data":
             values["frames"] = [params.ucf101_frames, params.mixkit_frames]
         if self.name == "latents":
-            seen = [recipe.dataset for recipe in params.recipes.values()]
-            values["views"] = sorted({(dataset.frames, *dataset.size) for dataset in seen})
+            values["buckets"] = [(recipe.dataset.buckets, recipe.sees_images) for recipe in params.recipes.values()]
         if self.stage:
             values["recipe"] = params.recipes[self.stage].model_dump(mode="json")
             values["dit"] = params.dit_config(self.stage).model_dump(mode="json")
-        if self.name == "sample":
-            values["dit"] = params.dit_config(3).model_dump(mode="json")
+        if self.name in SAMPLED_STAGE:
+            values["dit"] = params.dit_config(SAMPLED_STAGE[self.name]).model_dump(mode="json")
         return values
 
 
@@ -100,6 +104,9 @@ def _stage(stage: int) -> Program:
 
 # What every TAE run reads of the loss; the outlier penalty only where it is on.
 LOSS = ("tae.loss.reconstruction", "tae.loss.perceptual", "tae.loss.lpips_checkpoint", "tae.loss.kl")
+# What the report's clips read of `sample`: all but what another program measures.
+SAMPLE = tuple(f"sample.{name}" for name in Sample.model_fields if name != "schedule_error")
+SAMPLED_STAGE = {"sample": 3, "schedule-error": 2}  # whose transformer
 REPLACED_BY_A_TAE = ("tae-image", "tae-opl-off", "tae-opl-on")
 
 _ALL = (
@@ -110,7 +117,8 @@ _ALL = (
     Program("tae-opl-off", ("tae", "train", "--phase", "opl-off"), "moviegen.train.tae", ("data", "tae-image"),
             ("tae.model", *LOSS, "tae.video"), weights=("tae.loss.lpips_checkpoint",)),
     Program("tae-opl-on", ("tae", "train", "--phase", "opl-on"), "moviegen.train.tae", ("data", "tae-image"),
-            ("tae.model", *LOSS, "tae.loss.outlier", "tae.loss.outlier_radius", "tae.video"), weights=("tae.loss.lpips_checkpoint",)),
+            ("tae.model", *LOSS, "tae.loss.outlier", "tae.loss.outlier_radius", "tae.video"),
+            weights=("tae.loss.lpips_checkpoint",)),
     Program("tae-mixkit", ("tae", "train", "--phase", "mixkit"), "moviegen.train.tae", ("data", "tae-opl-off"),
             ("tae.model", *LOSS, "tae.mixkit", "tae.tae_checkpoint"),
             weights=("tae.tae_checkpoint", "tae.loss.lpips_checkpoint")),
@@ -122,7 +130,9 @@ _ALL = (
     _stage(2),
     _stage(3),
     Program("sample", ("sample",), "moviegen.sample", ("data", "tae-mixkit", "latents", "text", "stage3"),
-            ("tae.model", "sample")),
+            ("tae.model", *SAMPLE)),
+    Program("schedule-error", ("schedule-error",), "moviegen.schedule_error", ("data", "text", "stage2"),
+            ("sample.guidance", "sample.schedule_error")),
 )  # fmt: skip
 PROGRAMS: dict[str, Program] = {program.name: program for program in _ALL}
 
@@ -197,9 +207,14 @@ def folder_listing(root: str) -> list[tuple[str, int, int]]:
     return sorted((str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
 
-def file_mark(path: str) -> tuple[int, int] | None:
-    """Size and time of a file of weights, which stand for its content; None where there is none."""
+def file_mark(path: str) -> tuple[int, int] | dict[str, Any] | None:
+    """Size and time of a file of weights, which stand for its content; None where there is none.
+
+    Of a folder: those of each of its JSON and safetensors files.
+    """
     file = from_root(path)
+    if path and file.is_dir():
+        return {one.name: file_mark(str(one)) for one in file.iterdir() if one.suffix in (".json", ".safetensors")}
     if not path or not file.is_file():
         return None
     stat = file.stat()

@@ -211,7 +211,15 @@ def test_text_before_its_data_names_the_command(moviegen, outputs):
     assert_nothing_half_written(outputs, "text")
 
 
-def test_zero_stage_2_is_refused_before_anything_is_written(moviegen, outputs):
-    done = moviegen("train", "--stage", "1", "--train.settings.zero_stage", "2")
-    assert_refused(done, "train.settings.zero_stage = 2", "not implemented", "set it to 0")
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        (("--train.settings.zero_stage", "4"), ("train.settings.zero_stage = 4", "0, 1, 2 or 3")),
+        (("--train.sequence_parallel.shards", "3"), ("shards 3 does not divide", "4 attention heads")),
+        (("--train.sequence_parallel.shards", "4"), ("worker_num 2 is not a multiple", "shards 4")),
+        (("--train.settings.dtype", "bfloat16"), ("bfloat16 does not exist on CPU",)),
+    ],
+)
+def test_recipes_that_cannot_be_are_refused_before_anything_is_written(words, messages, moviegen, outputs):
+    assert_refused(moviegen("train", "--stage", "1", *words), *messages)
     assert not outputs.exists()

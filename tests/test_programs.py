@@ -14,7 +14,7 @@ from moviegen.programs import PROGRAMS, fingerprint
 
 ROOT = Path(__file__).parent.parent
 ORDER = ("data", "tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit", "tae-evaluation", "text", "latents",
-         "stage1", "stage2", "stage3", "sample")  # fmt: skip
+         "stage1", "stage2", "stage3", "sample", "schedule-error")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def test_every_program_comes_after_what_it_needs():
 def test_road_begins_with_data_and_ends_with_samples_and_scores():
     needed = {upstream for program in PROGRAMS.values() for upstream in program.upstream}
     assert {name for name in ORDER if not PROGRAMS[name].upstream} == {"data"}
-    assert set(ORDER) - needed == {"tae-evaluation", "sample"}
+    assert set(ORDER) - needed == {"tae-evaluation", "sample", "schedule-error"}
 
 
 def test_each_stage_follows_the_one_before():
@@ -86,7 +86,7 @@ def test_unknown_program_names_the_nearest():
     "override",
     [
         {"sample__steps": 9},
-        {"sample__guidance": 4.0},
+        {"sample__batch_size": 2},
         {"sample__schedule": "linear"},
         {"sample__num_prompts": 2},
         {"sample__fps": 8},
@@ -97,13 +97,25 @@ def test_sampling_parameter_changes_sampling_alone(override):
     assert changed(**override) == {"sample"}
 
 
-def test_more_sampled_frames_change_which_clips_are_long_enough():
-    assert changed(sample__frames=24) == set(PROGRAMS)
+def test_guidance_is_measured_as_it_is_sampled():
+    assert changed(sample__guidance=4.0) == {"sample", "schedule-error"}
 
 
-def test_fewer_sampled_frames_change_sampling_alone():
-    # stage 3 wants 16 frames of every clip all the same
-    assert changed(sample__frames=8) == {"sample"}
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"sample__schedule_error__steps": [2, 3]},
+        {"sample__schedule_error__reference_steps": 16},
+        {"sample__schedule_error__prompts": 2},
+    ],
+)
+def test_what_is_measured_of_the_schedules_changes_no_clip(override):
+    assert changed(**override) == {"schedule-error"}
+
+
+@pytest.mark.parametrize("frames", [8, 24])
+def test_number_of_sampled_frames_changes_sampling_alone(frames):
+    assert changed(sample__frames=frames) == {"sample"}
 
 
 def test_shape_of_the_autoencoder_changes_all_but_data_and_text():
@@ -143,20 +155,42 @@ def test_evaluation_parameter_changes_the_evaluation_alone():
 
 
 def test_text_encoder_changes_text_and_what_reads_it():
-    assert changed(text__ul2__width=32) == {"text", "stage1", "stage2", "stage3", "sample"}
+    assert changed(text__ul2__width=32) == {"text", "stage1", "stage2", "stage3", "sample", "schedule-error"}
 
 
 def test_stage_2_changes_itself_and_what_builds_on_it():
-    assert changed(stages__2__train__steps=7) == {"stage2", "stage3", "sample"}
+    assert changed(stages__2__train__steps=7) == {"stage2", "stage3", "sample", "schedule-error"}
+
+
+def test_stage_3_changes_itself_and_the_clips():
+    assert changed(stages__3__train__steps=7) == {"stage3", "sample"}
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"stages__2__dataset__frames": [8, 16]},
+        {"stages__3__dataset__aspect_ratios": ["16:9", "1:1"]},
+        {"stages__2__dataset__size": [80, 80]},
+        {"stages__2__dataloader__image_ratio": 0.0},
+    ],
+)
+def test_buckets_change_the_latents_and_what_reads_them(override):
+    assert {"latents", "stage1", "stage2", "stage3", "sample"} <= changed(**override)
+    assert not {"data", "text", "tae-mixkit"} & changed(**override)
+
+
+def test_how_often_images_are_drawn_changes_no_latent():
+    assert changed(stages__2__dataloader__image_ratio=0.5) == {"stage2", "stage3", "sample", "schedule-error"}
 
 
 def test_shared_group_changes_every_stage():
-    assert changed(train__clip_norm=0.5) == {"stage1", "stage2", "stage3", "sample"}
+    assert changed(train__clip_norm=0.5) == {"stage1", "stage2", "stage3", "sample", "schedule-error"}
 
 
 def test_size_of_the_job_changes_the_stages():
     workers = {"launch__worker_num": 1, "launch__local_worker_num": 1}
-    assert changed(**workers) == {"stage1", "stage2", "stage3", "sample"}
+    assert changed(**workers) == {"stage1", "stage2", "stage3", "sample", "schedule-error"}
 
 
 @pytest.mark.parametrize("override", [{"launch__master_port": 8200}, {"launch__bind_core": True}])
@@ -247,9 +281,12 @@ def with_code(text):
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("sample.py", {"sample"}),
+        ("sample.py", {"sample", "schedule-error"}),
+        ("schedule_error.py", {"schedule-error"}),
+        ("schedule.py", {"sample", "schedule-error"}),
+        ("generate.py", set()),
         # only through the transformer's model does anything import its layers
-        ("dit/layers.py", {"stage1", "stage2", "stage3", "sample"}),
+        ("dit/layers.py", {"stage1", "stage2", "stage3", "sample", "schedule-error"}),
         ("data/samples.py", set(PROGRAMS)),  # through data.prepare, which reads every index
         ("tae/losses.py", {"tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit"}),
         ("config/networks.py", set(PROGRAMS)),  # through config/__init__.py

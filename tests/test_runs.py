@@ -68,7 +68,7 @@ def test_finished_run_is_complete(run):
     assert done["upstream"] == {"data": runs.find(run.params, "data").name}
     assert done["versions"]["python"] == sys.version.split()[0]
     assert done["machine"]["cores"] == len(os.sched_getaffinity(0))
-    assert done["parameters"]["text"]["ul2"] == {"width": 64, "max_tokens": 24}
+    assert done["parameters"]["text"]["ul2"] == {"width": 64, "max_tokens": 24, "folder": ""}
     assert done["peak_memory_bytes"] > 2**20
     assert done["started"] <= done["finished"]
 

@@ -27,7 +27,7 @@ from moviegen.config.networks import (
     TAEConfig,
     latent_size,
 )
-from moviegen.config.params import Data, Launch, Params, Sample, TAELoss, TAEStage, Text
+from moviegen.config.params import Data, Launch, Params, Sample, ScheduleError, TAELoss, TAEStage, Text
 from moviegen.config.recipe import STAGE_GROUPS, Dataset, LRScheduler, Model, Optimizer, Recipe, Save, Train, merge
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "Recipe",
     "Sample",
     "Save",
+    "ScheduleError",
     "TAEConfig",
     "TAELoss",
     "TAEStage",

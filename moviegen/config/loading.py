@@ -90,12 +90,24 @@ def parse(content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
     where = f"{origin} with {overrides}" if overrides else origin
     params = _validated(Params, content, where)
     for stage in params.stages:
-        _validated(Recipe, params.recipe_values(stage), f"{where}, stage {stage}")
+        place = f"{where}, stage {stage}"
+        check_job(_validated(Recipe, params.recipe_values(stage), place), params, place)
     try:
         check_tables("sample", params.sample.frames, params.sample.size, params.recipes[3].model.max_size)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
     return params
+
+
+def check_job(recipe: Recipe, params: Params, where: str) -> None:
+    """Refuses what the workers of `launch` cannot do with a stage's recipe."""
+    workers, shards = params.launch.worker_num, recipe.train.sequence_parallel.shards
+    if workers % shards:
+        raise ConfigError(
+            f"{where}: launch.worker_num {workers} is not a multiple of train.sequence_parallel.shards {shards}"
+        )
+    if recipe.train.settings.dtype == "bfloat16" and params.launch.device == "CPU":
+        raise ConfigError(f"{where}: train.settings.dtype bfloat16 does not exist on CPU: use auto, float32 or float16")
 
 
 def parse_overrides(words: str | Iterable[str]) -> dict[str, Any]:

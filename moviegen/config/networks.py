@@ -63,6 +63,7 @@ class DiTConfig(Group):
     text_widths: tuple[int, int, int] = Field((4096, 1280, 1472), description="UL2, MetaCLIP, ByT5")
     frequency_width: int = Field(256, gt=0, description="width of the sinusoidal timestep embedding")
     norm_eps: float = 1e-5
+    attend_to_padding: bool = Field(False, description="the published weights were trained with unmasked text")
 
     @model_validator(mode="after")
     def _divisible(self) -> DiTConfig:

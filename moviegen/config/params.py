@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -83,6 +83,7 @@ class TextEncoder(Group):
 
     width: int = Field(gt=0)
     max_tokens: int = Field(gt=0)
+    folder: str = Field("", description="a local Hugging Face folder; empty: a seeded stand-in")
 
 
 class Text(Group):
@@ -120,16 +121,32 @@ class Launch(Group):
         return self
 
 
+class ScheduleError(Group):
+    """How far each schedule ends from a many-step solution, measured on the model and the clip size of stage 2."""
+
+    prompts: int = Field(4, gt=0, description="captions of the validation set, all in one batch")
+    steps: tuple[Annotated[int, Field(gt=1)], ...] = Field((5, 10, 25, 50), min_length=1)
+    reference_steps: int = Field(1000, description="equal steps of the solution the others are compared with")
+
+    @model_validator(mode="after")
+    def _finer(self) -> ScheduleError:
+        if self.reference_steps <= max(self.steps):
+            raise ValueError(f"reference_steps {self.reference_steps} must be more than each of steps {self.steps}")
+        return self
+
+
 class Sample(Group):
     """Sampling (paper 3.4.2)."""
 
     num_prompts: int = Field(4, gt=0, description="captions of the validation set to sample, and as many training ones")
+    batch_size: int = Field(1, gt=0, description="prompts sampled at once")
     steps: int = Field(50, gt=1)
-    schedule: Literal["linear", "linear-quadratic"] = "linear-quadratic"
+    schedule: Literal["linear", "linear-quadratic", "linear-quadratic-smooth"] = "linear-quadratic"
     guidance: float = Field(7.5, ge=0)
     frames: int = Field(gt=0)
     size: tuple[int, int]
     fps: float = Field(16, gt=0)
+    schedule_error: ScheduleError = ScheduleError()
 
     @model_validator(mode="after")
     def _divisible(self) -> Sample:
@@ -172,9 +189,8 @@ class Params(Group):
 
     @property
     def mixkit_frames(self) -> int:
-        """How long a mixkit clip must be."""
-        stages = (recipe.dataset.frames for recipe in self.recipes.values())
-        return max(self.sample.frames, self.tae.mixkit.frames, *stages)
+        """How long a mixkit clip must be: for the autoencoder. A stage takes shorter ones in a shorter bucket."""
+        return max(self.tae.mixkit.frames, self.tae.evaluation.frames)
 
     def recipe_values(self, stage: int) -> dict[str, Any]:
         """A stage's own values over the shared ones, not yet checked."""
@@ -183,4 +199,5 @@ class Params(Group):
     def dit_config(self, stage: int) -> DiTConfig:
         """The transformer of a stage: its size, its position tables, this file's text widths."""
         model = self.recipes[stage].model
-        return SIZES[model.size].model_copy(update={"max_size": model.max_size, "text_widths": self.text.widths})
+        own = {"max_size": model.max_size, "attend_to_padding": model.attend_to_padding}
+        return SIZES[model.size].model_copy(update=own | {"text_widths": self.text.widths})

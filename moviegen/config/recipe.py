@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from moviegen.config.networks import PATCH, SIZES, SPATIAL_COMPRESSION, Group, check_pixels, check_tables
+from moviegen.data.buckets import ASPECT_RATIOS, Bucket, make_buckets
 
 STAGE_GROUPS = ("model", "dataset", "dataloader", "train", "valid")
 
@@ -35,7 +36,10 @@ class Save(Group):
     """Checkpoints."""
 
     interval: int = Field(500, gt=0, description="steps between two checkpoints")
-    keep: int = Field(10, gt=0, description="how many of the latest are kept")
+    keep: int = Field(10, gt=0, description="how many are kept")
+    ckpt_save_policy: Literal["latest_k", "top_k"] = Field(
+        "latest_k", description="keep the latest, or those of the lowest validation loss and the very latest"
+    )
 
 
 class Model(Group):
@@ -45,6 +49,7 @@ class Model(Group):
     max_size: tuple[int, int, int] = Field(description="position table lengths: T, H, W in patches")
     recompute_every_nth_block: int = Field(0, ge=0, description="0: off; 1: every block")
     not_recompute_fa: bool = Field(False, description="leave attention out of recomputation")
+    attend_to_padding: bool = Field(False, description="no text masks, as the published weights were trained")
     pretrained_model_path: str = Field("", description="empty: the previous stage's checkpoint")
 
     @model_validator(mode="after")
@@ -57,15 +62,55 @@ class Model(Group):
 class Dataset(Group):
     """What a stage sees."""
 
-    size: tuple[int, int] = Field(description="H, W in pixels")
-    frames: int = Field(gt=0, description="length of a video; 1: images only")
+    size: tuple[int, int] = Field(description="H, W in pixels; with aspect ratios, the area of each")
+    aspect_ratios: tuple[str, ...] = Field((), description='such as ["16:9", "1:1"], or "all"; none: `size` alone')
+    frames: tuple[int, ...] = Field(description="length of a video, or a list of lengths; 1: images only")
     tae_latent_folder: str = Field("", description="latents made elsewhere by this TAE; empty: this report's own")
+    text_emb_folder: str = Field("", description="embeddings made elsewhere by these encoders; empty: our own")
     text_drop_prob: float = Field(0.2, ge=0, le=1, description="captions dropped for classifier-free guidance")
+
+    @field_validator("aspect_ratios", mode="before")
+    @classmethod
+    def _known_ratios(cls, value: Any) -> Any:
+        if value == "all":
+            return ASPECT_RATIOS
+        listed = value if isinstance(value, list | tuple) else [value]
+        for ratio in listed:
+            if ratio not in ASPECT_RATIOS:  # YAML reads a bare 16:9 as the number 969
+                raise ValueError(f'{ratio!r} is not one of {", ".join(ASPECT_RATIOS)}; quote them: ["16:9"]; or all')
+        return listed
+
+    @field_validator("frames", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return [value] if isinstance(value, int) else value
+
+    @field_validator("frames")
+    @classmethod
+    def _lengths(cls, frames: tuple[int, ...]) -> tuple[int, ...]:
+        if frames != (1,) and (not frames or min(frames) < 2):
+            raise ValueError(f"{list(frames)}: give the lengths of videos, each more than 1, or 1 for images only")
+        return tuple(sorted(set(frames)))
 
     @model_validator(mode="after")
     def _divisible(self) -> Dataset:
         check_pixels("size", self.size, SPATIAL_COMPRESSION * PATCH)
         return self
+
+    @property
+    def longest(self) -> int:
+        """Frames of the longest videos; 1 where there are only images."""
+        return self.frames[-1]
+
+    @property
+    def buckets(self) -> list[Bucket]:
+        """Every shape of a clip: images, and videos of each length, in each aspect ratio."""
+        return make_buckets(self.size, (1, *self.frames), self.aspect_ratios, SPATIAL_COMPRESSION * PATCH)
+
+    @property
+    def image_buckets(self) -> list[Bucket]:
+        """Those of one frame."""
+        return [bucket for bucket in self.buckets if bucket.frames == 1]
 
 
 class BatchSize(Group):
@@ -86,6 +131,9 @@ class Settings(Group):
     """How a step is computed."""
 
     zero_stage: Literal[0, 1, 2, 3] = 0
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="of the arithmetic; weights are float32; auto: bfloat16 on Ascend, float32 on CPU"
+    )
     gradient_accumulation_steps: int = Field(1, gt=0)
 
 
@@ -95,15 +143,23 @@ class SequenceParallel(Group):
     shards: int = Field(1, gt=0)
 
 
+class EMA(Group):
+    """The moving average of the weights."""
+
+    decay: float = Field(0.9999, gt=0, lt=1)
+
+
 class Train(Group):
     """The optimisation of one stage; `steps` counts optimizer updates."""
 
     steps: int = Field(gt=0)
+    time_sampling: Literal["logit-normal", "uniform"] = Field("logit-normal", description="times of training samples")
     lr_scheduler: LRScheduler = LRScheduler()
     optimizer: Optimizer = Optimizer()
     clip_norm: float = Field(1.0, gt=0)
     settings: Settings = Settings()
     sequence_parallel: SequenceParallel = SequenceParallel()
+    ema: EMA | None = Field(None, description="null: no average of the weights is kept")
     save: Save = Save()
 
 
@@ -125,10 +181,24 @@ class Recipe(Group):
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
-        check_tables("dataset", self.dataset.frames, self.dataset.size, self.model.max_size)
-        if self.dataset.frames > 1 and self.dataloader.batch_size.video_batch_size == 0:
+        for frames, *size in self.dataset.buckets:
+            check_tables("dataset", frames, tuple(size), self.model.max_size)
+        batch = self.dataloader.batch_size
+        if self.sees_images and batch.image_batch_size == 0:
+            raise ValueError("a stage that sees images needs dataloader.batch_size.image_batch_size > 0")
+        if self.dataset.longest > 1 and batch.video_batch_size == 0:
             raise ValueError("dataset.frames > 1 needs dataloader.batch_size.video_batch_size > 0")
+        heads, shards = SIZES[self.model.size].num_heads, self.train.sequence_parallel.shards
+        if heads % shards:
+            raise ValueError(
+                f"train.sequence_parallel.shards {shards} does not divide {self.model.size}'s {heads} attention heads"
+            )
         return self
+
+    @property
+    def sees_images(self) -> bool:
+        """Whether training draws images at all."""
+        return self.dataset.longest == 1 or self.dataloader.image_ratio > 0
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
