@@ -28,7 +28,7 @@ from moviegen.config import ConfigError, Params, Sample, outputs_folder, parse, 
 from moviegen.data.prepare import write_rows
 from moviegen.data.videos import write_image, write_video
 from moviegen.device.collectives import World, barrier, join_world
-from moviegen.dit.weights import load_dit
+from moviegen.dit.weights import for_sampling, load_dit
 from moviegen.files import replacing
 from moviegen.sample import Embed, Embeddings, Prompt, Sampler, batches, decode_clip, numbered
 from moviegen.tae.model import Decode
@@ -102,7 +102,7 @@ def order(params: Params, options: argparse.Namespace) -> Order:
     prompts = numbered(read_prompts(Path(options.prompts)), wanted.seed)
     kind = options.format or ("mp4" if wanted.sample.frames > 1 else "png")
     report = runs.find(params, "sample")
-    dit = Path(options.dit or report.upstream("stage3").folder / "dit.safetensors")
+    dit = Path(options.dit or for_sampling(report.upstream("stage3").folder))
     tae = None if kind == "latents" else Path(options.tae or report.upstream("tae-mixkit").folder / "tae.safetensors")
     marks = [programs.file_mark(str(path.absolute())) for path in (dit, tae) if path]
     made_from = [settings_of(wanted.sample), [vars(prompt) for prompt in prompts], kind, params.seed, marks]

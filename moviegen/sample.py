@@ -27,7 +27,7 @@ from moviegen.data.datasets import Clip
 from moviegen.data.prepare import load_split, write_rows
 from moviegen.data.videos import centre_view, to_uint8, write_video
 from moviegen.dit.model import DiT
-from moviegen.dit.weights import load_dit
+from moviegen.dit.weights import for_sampling, load_dit
 from moviegen.tae.model import TAE, Decode
 from moviegen.tae.tiling import decode_tiles
 from moviegen.tae.weights import load_tae
@@ -143,7 +143,7 @@ def chosen_clips(run: runs.Run) -> list[tuple[str, Clip]]:
 def sample(run: runs.Run) -> None:
     """Samples, decodes and writes each caption's video, and its own clip beside it for comparison."""
     params, settings = run.params, run.params.sample
-    dit = load_dit(run.upstream("stage3").folder / "dit.safetensors", params.dit_config(3))
+    dit = load_dit(for_sampling(run.upstream("stage3").folder), params.dit_config(3))
     tae = load_tae(run.upstream("tae-mixkit").folder / "tae.safetensors")
     embed = functools.partial(text.load_embeddings, run.upstream("text"))
     sampler = Sampler(dit, embed, settings.guidance, (settings.frames, *settings.size))

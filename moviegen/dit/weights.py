@@ -8,6 +8,14 @@ from moviegen.config import DiTConfig
 from moviegen.dit.model import DiT
 from moviegen.weights import Arrays, save_arrays, to_arrays
 
+WEIGHTS, EMA_WEIGHTS = "dit.safetensors", "dit_ema.safetensors"
+
+
+def for_sampling(folder: Path) -> Path:
+    """The weights a stage left for sampling: their average where it kept one."""
+    average = folder / EMA_WEIGHTS
+    return average if average.is_file() else folder / WEIGHTS
+
 
 def save_dit(path: Path, dit: DiT, arrays: Arrays | None = None) -> None:
     """Writes the weights, with the config in the file's metadata.

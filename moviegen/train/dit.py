@@ -19,7 +19,7 @@ from moviegen import device, flow, runs
 from moviegen.config import Params, weights_file
 from moviegen.device.collectives import World, barrier, join_world
 from moviegen.dit.model import DiT
-from moviegen.dit.weights import save_dit
+from moviegen.dit.weights import EMA_WEIGHTS, WEIGHTS, save_dit
 from moviegen.parallel.mesh import Mesh
 from moviegen.parallel.ulysses import sequence_of
 from moviegen.parallel.zero import Zero
@@ -27,7 +27,6 @@ from moviegen.train.dit_batches import ValidationBatches, training_batches, vali
 from moviegen.train.ema import EMA
 from moviegen.train.loop import Schedule, Trainer
 
-WEIGHTS, EMA_WEIGHTS = "dit.safetensors", "dit_ema.safetensors"
 FLOAT16_LOSS_SCALE = 2.0**16  # to start with
 
 
