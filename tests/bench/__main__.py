@@ -1,0 +1,87 @@
+"""`python -m tests.bench [--only tae dit layouts memory] [--repetitions N]`."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import psutil
+
+from moviegen import config, runs
+from tests.bench import dit, layouts, memory, tae
+
+MEASUREMENTS = {"tae": tae.measure, "dit": dit.measure, "layouts": layouts.measure, "memory": memory.measure}
+TITLES = {
+    "tae": "TAE of params/tiny.yaml; ratio: ours / PyTorch in its faster order of memory, below 1 where ours is faster",
+    "dit": "transformer of params/tiny.yaml, stage 2; ratio: ours / reference, below 1 where ours is faster",
+    "layouts": "temporal convolution over 16 frames of 64 channels, 32x32: forward, and both passes; ratios to ours",
+    "memory": "decoding with the TAE of params/tiny.yaml: the process's peak, and how much of it is the decoding's",
+}
+BUSY_PERCENT = 5
+
+
+def main() -> None:
+    """Measures, prints, and writes `outputs/bench/bench.json`."""
+    options = parse()
+    report = {
+        "commit": runs.git_commit(),
+        "machine": runs.machine(),
+        "versions": runs.versions() | {"torch": metadata.version("torch")},
+        "repetitions": options.repetitions,
+        "busy_percent": {},
+    }
+    for name in options.only:
+        report[name], report["busy_percent"][name] = measure(name, options.repetitions)
+        print(f"\n{TITLES[name]}\n{table(report[name])}\n", flush=True)
+    report["finished"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    path = config.project_root() / "outputs" / "bench" / "bench.json"
+    runs.write_json(path, report)
+    print(f"written: {path.relative_to(config.project_root())}")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Time and memory beside PyTorch.")
+    parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS))
+    parser.add_argument("--repetitions", type=int, default=11, help="timed calls of each subject; medians are shown")
+    return parser.parse_args()
+
+
+def busy_seconds() -> float:
+    """Core-seconds that this machine has spent on anything but these processes; children count once they ended."""
+    times = psutil.cpu_times()
+    return times.user + times.system - sum(os.times()[:4])
+
+
+def measure(name: str, repetitions: int) -> tuple[list[dict[str, Any]], float]:
+    """The rows, and the percent of the cores that others used meanwhile; warns if it is much."""
+    others, started = busy_seconds(), time.perf_counter()
+    rows = MEASUREMENTS[name](repetitions)
+    seconds = (time.perf_counter() - started) * len(os.sched_getaffinity(0))
+    percent = max(0.0, 100 * (busy_seconds() - others) / seconds)
+    if percent > BUSY_PERCENT:
+        print(f"warning: others used {percent:.0f} % of the cores meanwhile; times and ratios are off")
+    return rows, percent
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows' names and numbers, in columns as wide as their widest cell."""
+    shown = [{key: value for key, value in row.items() if not isinstance(value, dict)} for row in rows]
+    cells = [[key.replace("_", " ") for key in shown[0]], *([text(value) for value in row.values()] for row in shown)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
+
+
+def text(value: str | float) -> str:
+    """Three significant digits, or all before the point."""
+    if isinstance(value, str):
+        return value
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main()

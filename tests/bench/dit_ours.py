@@ -1,0 +1,76 @@
+"""The transformer's MindSpore process: `python -m tests.bench.dit_ours`, see `workers.serve`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+
+from moviegen import device, flow, sample, schedule
+from moviegen.config import DiTConfig, Optimizer
+from moviegen.device.collectives import World
+from moviegen.dit.model import DiT
+from moviegen.parallel.zero import Zero
+from moviegen.train.optim import AdamW
+from moviegen.train.step import Apply, Backward, Gradients
+from moviegen.weights import assign
+from tests.bench import workers
+from tests.bench.ours import finish
+from tests.parity.comparing import random_weights
+
+RNG = np.random.default_rng(0)
+EULER_STEPS = 10
+
+
+def random_dit(config: dict[str, Any]) -> DiT:
+    """A transformer none of whose weights is trivial."""
+    dit = DiT(DiTConfig.model_validate(config))
+    parameters = dict(dit.parameters_and_names())
+    assign(parameters, random_weights({name: tuple(p.shape) for name, p in parameters.items()}), "random")
+    return dit
+
+
+def build(task: str, config: dict[str, Any], latent: list[int], lengths: list[int]) -> workers.Work:
+    """`forward`, `train` (one update), `network` (EULER_STEPS guided calls) or `euler` (the sampler with as many)."""
+    dit, batch = random_dit(config), latent[0]
+    texts = [RNG.standard_normal((batch, length, width), np.float32) for length, width in zip(
+        lengths, config["text_widths"], strict=True)]  # fmt: skip
+    masks = np.ones((batch, sum(lengths)), bool)
+    x = RNG.standard_normal(latent, np.float32)
+    tensors = [ms.Tensor(array) for array in (*texts, masks)]
+    if task == "forward":
+        forward = partial(dit, ms.Tensor(x), ms.Tensor(np.full(batch, 500.0, np.float32)), *tensors)
+        return lambda: finish(forward())
+    if task == "train":
+        return update(
+            dit, [ms.Tensor(x), ms.Tensor(x[::-1].copy()), ms.Tensor(np.full(batch, 0.5, np.float32)), *tensors]
+        )
+    network = sample.GuidedVelocity(dit, 7.5)
+    both = tuple(np.concatenate((array, array)) for array in (*texts, masks))
+    field = sample.velocity_field(network, both)
+    if task == "network":
+        return lambda: [field(x, 0.5) for _ in range(EULER_STEPS)]
+    times = schedule.get("linear", EULER_STEPS)
+    return lambda: sample.euler(x, field, times)
+
+
+def update(dit: DiT, batch: list[ms.Tensor]) -> workers.Work:
+    """Forward, backward, clipping and AdamW as `train.loop` calls them."""
+    zero = Zero(dit, 0, World())
+    optimizer, gradients = AdamW(zero.masters, Optimizer(), zero.shapes), Gradients(zero)
+    backward = Backward(flow.FlowMatchingLoss(dit), zero, gradients, has_terms=False)
+    apply = Apply(optimizer, zero, gradients, micro_batches=1, clip_norm=1.0)
+
+    def step() -> None:
+        backward(*batch)
+        apply(1e-4)
+        optimizer.updates.asnumpy()
+
+    return step
+
+
+if __name__ == "__main__":
+    device.start(0)
+    workers.serve(build)
