@@ -107,7 +107,8 @@ class Run:
         return (sys.executable, "-m", "moviegen", *self.program.arguments, "--config", str(self.params_path))
 
     def write_params(self) -> None:
-        """Writes `params.yaml`."""
+        """Writes `params.yaml`; see `check_same`."""
+        check_same(self)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.params_path, yaml.safe_dump(self.params.model_dump(mode="json"), sort_keys=False))
 
@@ -124,6 +125,7 @@ def record(run: Run) -> Iterator[Run]:
 
     Raises:
         RunBusy: another process holds the lock.
+        ConfigError: the folder is another run's; see `check_same`.
     """
     run.write_params()
     with _lock(run):
@@ -142,6 +144,28 @@ def record(run: Run) -> Iterator[Run]:
             seconds = earlier + time.time() - started
             manifest |= {"status": status, "seconds": round(seconds, 2), "peak_memory_bytes": peak_memory()}
             _write_manifest(run, manifest | {"finished": _utc(time.time())})
+
+
+def check_same(run: Run) -> None:
+    """Refuses a folder whose manifest is of other parameters: two fingerprints that begin alike, or an edited file.
+
+    Raises:
+        ConfigError: the parameters that differ are listed.
+    """
+    earlier = run.manifest.get("parameters")
+    wanted = json.loads(json.dumps(run.program.parameters(run.params)))
+    if earlier is None or earlier == wanted:
+        return
+    before, now = _flat(earlier), _flat(wanted)
+    different = [
+        f"  {name}: {before.get(name, 'absent')} there, {now.get(name, 'absent')} now"
+        for name in {**before, **now}
+        if name not in before or name not in now or before[name] != now[name]
+    ]
+    raise ConfigError(
+        f"{run.folder} holds a run of {run.program.name} with other parameters; it is left as it is. Move it away, or "
+        "repeat it with its own parameters. They differ in\n" + "\n".join(different)
+    )
 
 
 def provenance(run: Run) -> dict[str, Any]:
@@ -227,6 +251,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write_text` of an indented JSON value."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value."""
+    if not isinstance(values, Mapping) or not values:
+        return {prefix: values}
+    inner = (_flat(value, f"{prefix}.{name}" if prefix else str(name)) for name, value in values.items())
+    return {name: value for one in inner for name, value in one.items()}
 
 
 def _write_manifest(run: Run, manifest: Mapping[str, Any]) -> None:

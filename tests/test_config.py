@@ -209,6 +209,7 @@ def test_video_stage_needs_a_video_batch(content):
 @pytest.mark.parametrize(("workers", "local", "port"), [(2, 2, 0), (8, 4, 8200), (1, 1, 0)])
 def test_workers_that_fill_their_hosts(content, workers, local, port):
     overrides = {"launch.worker_num": workers, "launch.local_worker_num": local, "launch.master_port": port}
+    overrides["train.sequence_parallel.shards"] = 1
     assert config.parse(content, overrides).launch.worker_num == workers
 
 

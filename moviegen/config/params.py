@@ -106,7 +106,10 @@ class Launch(Group):
     worker_num: int = Field(8, gt=0)
     local_worker_num: int = Field(8, gt=0)
     bind_core: bool = True
+    master_addr: str = Field("127.0.0.1", description="the first host, as the others reach it")
     master_port: int = Field(0, ge=0, lt=65536, description="0: any free port")
+    node_rank: int = Field(0, ge=0, description="which of the hosts this is; 0: the first")
+    stall_timeout: float = Field(3600, gt=0, description="seconds without a line of metrics that end the job")
     jit_level: Literal["O0", "O1"] = "O1"
     max_device_memory: str = "59GB"
 
@@ -116,7 +119,10 @@ class Launch(Group):
             raise ValueError(
                 f"worker_num {self.worker_num} is not a multiple of local_worker_num {self.local_worker_num}"
             )
-        if self.worker_num > self.local_worker_num and not self.master_port:
+        hosts = self.worker_num // self.local_worker_num
+        if self.node_rank >= hosts:
+            raise ValueError(f"node_rank {self.node_rank} is not one of the {hosts} hosts (0 is the first)")
+        if hosts > 1 and not self.master_port:
             raise ValueError("several hosts must agree on a port: set master_port")
         return self
 
@@ -135,6 +141,15 @@ class ScheduleError(Group):
         return self
 
 
+class Retrieval(Group):
+    """Whether clips generated for training captions are nearest to the clips they belong to, at stage 3's view."""
+
+    prompts: int = Field(64, gt=0, description="training captions, at most")
+    batch_size: int = Field(8, gt=0, description="prompts sampled at once")
+    steps: int = Field(50, gt=0, description="equal Euler steps")
+    guidance: float = Field(7.5, ge=0)
+
+
 class Sample(Group):
     """Sampling (paper 3.4.2)."""
 
@@ -147,6 +162,7 @@ class Sample(Group):
     size: tuple[int, int]
     fps: float = Field(16, gt=0)
     schedule_error: ScheduleError = ScheduleError()
+    retrieval: Retrieval = Retrieval()
 
     @model_validator(mode="after")
     def _divisible(self) -> Sample:

@@ -14,6 +14,21 @@ ENVIRONMENT = {
 }
 
 
+def ascend_environment(cards: int, has_videos: bool) -> dict[str, str]:
+    """What the original report's scripts export for Ascend cards.
+
+    Args:
+        cards: how many of this host's the job takes, from the first.
+        has_videos: the job sees images and videos: shapes change from step to step.
+    """
+    variables = {
+        "ASCEND_RT_VISIBLE_DEVICES": ",".join(map(str, range(cards))),
+        "MS_MEMORY_STATISTIC": "0",  # no record of the memory's use is kept
+    }
+    # operations of changing shapes are fused into one kernel
+    return variables | ({"MS_DEV_ENABLE_KERNEL_PACKET": "on"} if has_videos else {})
+
+
 @dataclass(frozen=True)
 class Job:
     """A command and the processes that run it together."""
@@ -40,6 +55,8 @@ class Job:
     """Seconds the workers have to find each other."""
     metrics: Path | None = None
     """The metrics.jsonl the workers append to: `run` follows it."""
+    stall_timeout: float | None = None
+    """`run` ends the job if `metrics` gains no line for so many seconds (compilation included). None: it waits."""
 
     def __post_init__(self) -> None:
         if self.command[:1] != ("python",):

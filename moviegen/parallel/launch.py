@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moviegen.parallel.job import ENVIRONMENT, Job, host_commands, msrun_command
+from moviegen.parallel.job import ENVIRONMENT, Job, ascend_environment, host_commands, msrun_command
 from moviegen.parallel.watch import JobError, StalledJobError, Tail, Watch, WorkerError
 from moviegen.parallel.worker import LOG_DIR_VARIABLE
 
@@ -27,6 +27,7 @@ __all__ = [
     "PortTakenError",
     "StalledJobError",
     "WorkerError",
+    "ascend_environment",
     "host_commands",
     "msrun_command",
     "run",
@@ -47,13 +48,14 @@ def run(job: Job, on_progress: OnProgress | None = None, stall_timeout: float | 
     Args:
         job: What to run.
         on_progress: Called with each new line of `job.metrics`, in this thread. If it raises, the job ends.
-        stall_timeout: End the job if `job.metrics` gains no line for so many seconds (compilation included).
+        stall_timeout: Seconds without a new line of `job.metrics` that end the job; default: the job's own.
 
     Raises:
         PortTakenError: `job.master_port` is in use.
         WorkerError: A worker failed.
         StalledJobError: No progress for `stall_timeout` seconds.
     """
+    stall_timeout = job.stall_timeout if stall_timeout is None else stall_timeout
     if stall_timeout is not None and job.metrics is None:
         raise ValueError("stall_timeout needs job.metrics: progress is a new line there")
     job = with_port(job)

@@ -6,6 +6,7 @@ Everything a notebook shows comes from this module and from the ones it hands on
 from __future__ import annotations
 
 import html
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ __all__ = ["OpenSection", "diagrams", "figures", "media", "open_section", "prove
 GROUPS = tuple(name for name in Params.model_fields if name != "scale")
 PARAMETERS = ("scale", "overrides", "stage", *GROUPS)
 NOT_PARAMETERS = {"In", "Out"}  # IPython's own
+WITHOUT_METRICS = ("data", "text")  # programs: their silence says nothing
 PLAIN_DATA = (str, int, float, bool, list, dict, type(None))
 
 
@@ -115,16 +117,28 @@ def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
 
 def job(run: Run) -> launch.Job:
     """How a run is started: distributed programs by msrun, with the workers the recipe asks for."""
-    settings = run.params.launch
-    workers = {"worker_num": settings.worker_num, "local_worker_num": settings.local_worker_num}
+    settings, together = run.params.launch, run.program.distributed
+    names = ("worker_num", "local_worker_num", "master_addr", "node_rank", "bind_core") if together else ()
+    log_folder = run.log_folder
+    if together and settings.node_rank:  # hosts share the run's folder, and each sets its own old logs aside
+        log_folder /= f"host{settings.node_rank}"
     return launch.Job(
         command=("python", *run.command()[1:]),
-        log_dir=run.log_folder,
+        log_dir=log_folder,
         master_port=settings.master_port or None,
-        bind_core=settings.bind_core and run.program.distributed,
+        environment=_environment(run) if settings.device == "Ascend" else {},
         metrics=run.metrics_path,
-        **(workers if run.program.distributed else {}),
+        stall_timeout=None if run.program.name in WITHOUT_METRICS else settings.stall_timeout,
+        **{name: getattr(settings, name) for name in names},
     )
+
+
+def _environment(run: Run) -> dict[str, str]:
+    """An Ascend job's variables, with the values of those that the caller has exported."""
+    cards = run.params.launch.local_worker_num if run.program.distributed else 1
+    has_videos = bool(run.program.stage) and run.params.recipes[run.program.stage].dataset.longest > 1
+    wanted = launch.ascend_environment(cards, has_videos)
+    return {name: os.environ.get(name, value) for name, value in wanted.items()}
 
 
 class Progress:

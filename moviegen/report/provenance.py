@@ -30,13 +30,26 @@ def line(run: Run) -> HTML:
 def would_run(run: Run, job: Job) -> HTML:
     """What this machine cannot run: the command for each host, and the parameters that decide the result."""
     root = f"{project_root()}/"
-    commands = "\n\n".join(host_commands(job)).replace(root, "")
+    where, commands = _where_and_what(job)
     parameters = yaml.safe_dump(run.program.parameters(run.params), sort_keys=False)
     return HTML(
         f'<div class="note"><p><b>{html.escape(run.program.name)}: {markup.NOT_RUN}.</b> This recipe is written for '
-        f"{run.params.launch.device}, and this machine has no such device. On one that has, this runs it:</p>"
-        f"<pre>{html.escape(commands)}</pre>"
+        f"{run.params.launch.device}, and this machine has no such device. {where}:</p>"
+        f"<pre>{html.escape(commands.replace(root, ''))}</pre>"
         f"<details><summary>Its parameters</summary><pre>{html.escape(parameters)}</pre></details></div>"
+    )
+
+
+def _where_and_what(job: Job) -> tuple[str, str]:
+    """Where the commands are to be typed, and the commands, each under its host."""
+    commands = host_commands(job)
+    if len(commands) == 1:
+        return "On one that has, this runs it", commands[0]
+    headed = "\n\n".join(f"# host {rank}\n{command}" for rank, command in enumerate(commands))
+    own = " (with its address in launch.master_addr)" if job.master_addr == Job.master_addr else ""
+    return (
+        f"On {len(commands)} hosts that have and that share this folder, these run it, the first on host 0{own}",
+        headed,
     )
 
 

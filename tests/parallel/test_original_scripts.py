@@ -1,0 +1,299 @@
+"""Our jobs beside the original report's: its three 5B scripts flag by flag, its table of recipes for every scale.
+
+What we have under another name is in OURS; what differs on purpose is in DIFFERENT, with the reason.
+"""
+
+import re
+import shlex
+from dataclasses import dataclass
+
+import mindspore as ms
+import pytest
+
+from moviegen import config, runs
+from moviegen.config import ConfigError
+from moviegen.parallel import launch
+from moviegen.report import notebook, provenance
+
+SCALES, STAGES = ("1B", "5B", "30B"), (1, 2, 3)
+
+EVERY_EXPORT = {"ASCEND_RT_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7", "MS_MEMORY_STATISTIC": "0", "GLOG_v": "2"}
+EXPORTS = {
+    1: EVERY_EXPORT,
+    2: EVERY_EXPORT | {"MS_DEV_ENABLE_KERNEL_PACKET": "on"},
+    3: EVERY_EXPORT | {"MS_DEV_ENABLE_KERNEL_PACKET": "on"},
+}
+
+# The original 5B scripts' commands, one flag a word; only the names of folders are shortened.
+EVERY_FLAG = """
+    --env.mode 0 --env.jit_level O1 --env.max_device_memory 59GB --env.distributed True
+    --dataset.csv_path video_caption_train.csv --dataset.video_folder mixkit
+    --dataset.text_emb_folder.ul2 ul2_emb_300 --dataset.text_emb_folder.byt5 byt5_emb_100
+    --dataset.deterministic_sample True --train.ema "" --train.optimizer.weight_decay 0
+"""
+MSRUN = "msrun --bind_core=True --master_port=8200 --worker_num=8 --local_worker_num=8 --log_dir=output"
+SCRIPTS = {
+    1: f"""{MSRUN} python scripts/train.py --config configs/train/stage1_t2i_256px.yaml {EVERY_FLAG}
+        --train.settings.zero_stage 3 --model.recompute_every_nth_block ""
+        --dataset.tae_latent_folder tae_latent_images --dataloader.batch_size 10 --valid.dataset ""
+        --train.save.ckpt_save_policy latest_k --train.steps 2000 --train.output_path output""",
+    2: f"""{MSRUN} python scripts/train.py --config configs/train/stage2_t2iv_256px.yaml {EVERY_FLAG}
+        --model.pretrained_model_path stage1/ckpt/llama-5B-s2000.ckpt --train.settings.zero_stage 2
+        --model.not_recompute_fa True --dataset.tae_latent_folder tae_latent
+        --dataloader.batch_size.image_batch_size 1 --dataloader.batch_size.video_batch_size 1
+        --train.lr_scheduler.lr 0.0001 --train.settings.gradient_accumulation_steps 5 --train.steps 40000
+        --train.output_path output""",
+    3: f"""{MSRUN} python scripts/train.py --config configs/train/stage3_t2iv_768px.yaml {EVERY_FLAG}
+        --model.pretrained_model_path stage2/ckpt/llama-5B-s40000.ckpt --train.settings.zero_stage 2
+        --dataset.tae_latent_folder high_tae_latent
+        --dataloader.batch_size.image_batch_size 1 --dataloader.batch_size.video_batch_size 1
+        --train.settings.gradient_accumulation_steps 5 --train.steps 30000 --train.output_path output""",
+}
+
+# The original report's table: (images, videos) a batch, size, frames, recomputed blocks, attention spared, shards.
+# 256x455 of the table is 256x448 here: 455 is not a whole number of patches.
+LOW, HIGH = (256, 448), (576, 1024)
+TABLE = {
+    ("30B", 1): ((10, 0), LOW, 1, 1, False, 1),
+    ("30B", 2): ((0, 1), LOW, 256, 1, False, 8),
+    ("30B", 3): ((0, 1), HIGH, 256, 1, False, 8),
+    ("5B", 1): ((10, 0), LOW, 1, 0, False, 1),
+    ("5B", 2): ((1, 1), LOW, 256, 1, True, 1),
+    ("5B", 3): ((1, 1), HIGH, 256, 1, False, 1),
+    ("1B", 1): ((10, 0), LOW, 1, 0, False, 1),
+    ("1B", 2): ((1, 1), LOW, 256, 0, False, 1),
+    ("1B", 3): ((1, 1), HIGH, 256, 1, True, 1),
+}
+
+# Of the same meaning: original flag -> (our parameter, what the original's words mean there).
+OURS = {
+    "env.jit_level": ("launch.jit_level", "O1"),
+    "env.max_device_memory": ("launch.max_device_memory", "59GB"),
+    "model.recompute_every_nth_block": ("model.recompute_every_nth_block", 0),  # "": none
+    "train.ema": ("train.ema", None),  # "": none
+    "dataloader.batch_size": ("dataloader.batch_size.image_batch_size", 10),  # of a stage that sees images only
+}
+
+# Original export or flag -> why ours is not the same.
+DIFFERENT = {
+    "GLOG_v": "MindSpore's warnings drown a worker's own words: 3 shows errors only; an exported value wins",
+    "log_dir": "beside what the job makes, in a folder named after the parameters instead of after the time",
+    "train.output_path": "the run's folder, found from the parameters: a second start goes on in it",
+    "config": "all parameters of the run, resolved, in one file: nothing else is on the command line",
+    "env.mode": "0 is graph mode, the only one there is: not a parameter",
+    "env.distributed": "follows from worker_num",
+    "dataset.csv_path": "data.root is one folder for videos and captions; the data run checks and lists them",
+    "dataset.video_folder": "data.root",
+    "dataset.tae_latent_folder": "empty: the latents run's, made from data.root; a folder made elsewhere may be named",
+    "dataset.text_emb_folder.ul2": "empty: the text run's embeddings, of all three encoders",
+    "dataset.text_emb_folder.byt5": "as for ul2",
+    "dataset.deterministic_sample": "not a switch: a clip is its centre frames, draws follow from (seed, step, rank)",
+    "valid.dataset": "stage 1 had no validation; ours has, because the rate is halved when its loss plateaus",
+    "model.pretrained_model_path": "empty: the run of the stage before, found from the parameters",
+}
+
+
+@dataclass(frozen=True)
+class Original:
+    """One of the original scripts, parsed."""
+
+    msrun: dict[str, str]
+    program: dict[str, str]
+
+    @classmethod
+    def parse(cls, script):
+        words = shlex.split(script)
+        split = words.index("python")
+        flags = dict(word.removeprefix("--").split("=") for word in words[1:split])
+        rest = words[split + 2 :]
+        return cls(flags, {name.removeprefix("--"): value for name, value in zip(rest[::2], rest[1::2], strict=True)})
+
+
+@pytest.fixture(autouse=True)
+def outputs(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
+    for name in EXPORTS[2]:
+        monkeypatch.delenv(name, raising=False)
+
+
+def found(scale, stage, overrides=None):
+    run = runs.find(config.load(scale, overrides), f"stage{stage}")
+    run.write_params()
+    return run, notebook.job(run)
+
+
+def msrun_flags(job):
+    command = launch.msrun_command(job)
+    flags = command[1 : command.index("python")]
+    return dict(flag.removeprefix("--").split("=", 1) for flag in flags)
+
+
+def exports(job):
+    return dict(re.findall("^export ([^=]+)=(.*)$", launch.host_commands(job)[0], re.MULTILINE))
+
+
+def resolved(run, job, name):
+    """A parameter as the program will read it: from the file that the command names."""
+    command = launch.msrun_command(job)
+    assert command[-2] == "--config"
+    params = config.load(command[-1])
+    assert params == run.params
+    node = params if name.startswith("launch.") else params.recipes[run.program.stage]
+    for key in name.split("."):
+        node = getattr(node, key)
+    return node
+
+
+def test_every_reason_is_of_a_flag_of_the_scripts():
+    scripts = [Original.parse(script) for script in SCRIPTS.values()]
+    flags = {name for script in scripts for name in (*script.msrun, *script.program)}
+    assert DIFFERENT.keys() <= flags | EVERY_EXPORT.keys()
+    assert OURS.keys() <= flags
+    assert not DIFFERENT.keys() & OURS.keys()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_msrun_gets_the_original_flags(stage):
+    run, job = found("5B", stage)
+    ours, original = msrun_flags(job), Original.parse(SCRIPTS[stage]).msrun
+    assert {name: ours[name] for name in original if name not in DIFFERENT} == {
+        name: value for name, value in original.items() if name not in DIFFERENT
+    }
+    assert ours["log_dir"] == str(run.folder / "logs")
+    assert ours.keys() - original.keys() == {"join", "cluster_time_out"}  # the job waits for its workers
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_original_variables_are_exported(scale, stage):
+    _, job = found(scale, stage)
+    wanted = {name: value for name, value in EXPORTS[stage].items() if name not in DIFFERENT}
+    assert {name: exports(job).get(name) for name in EXPORTS[2] if name in wanted or name not in EXPORTS[stage]} == {
+        **wanted, **dict.fromkeys(EXPORTS[2].keys() - EXPORTS[stage].keys())
+    }  # fmt: skip
+    assert dict(job.environment) == wanted
+    assert exports(job)["GLOG_v"] == "3"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_config_file_holds_what_the_original_flags_say(stage):
+    run, job = found("5B", stage)
+    for name, value in Original.parse(SCRIPTS[stage]).program.items():
+        if name in DIFFERENT:
+            continue
+        ours, wanted = OURS.get(name, (name, None))
+        got = resolved(run, job, ours)
+        if name not in OURS:
+            wanted = value if isinstance(got, str) else type(got)(float(value) if value != "True" else True)
+        assert got == wanted, name
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_differs_from_the_original_is_as_its_reason_says(stage):
+    run, job = found("5B", stage)
+    assert ms.GRAPH_MODE == ms.get_context("mode") == 0  # by `device.start`, which tests/conftest.py has called
+    assert job.uses_msrun
+    assert resolved(run, job, "dataset.tae_latent_folder") == resolved(run, job, "dataset.text_emb_folder") == ""
+    assert {"latents", "text"} <= set(run.program.needs(run.params))
+    assert resolved(run, job, "model.pretrained_model_path") == ""
+    assert (f"stage{stage - 1}" in run.program.needs(run.params)) is (stage > 1)
+    assert resolved(run, job, "valid.frequency") > 0
+    assert resolved(run, job, "train.save.ckpt_save_policy") == "latest_k"  # named for stage 1 only
+    words = launch.msrun_command(job)
+    assert words[words.index("python") :] == [
+        "python", "-m", "moviegen", "train", "--stage", str(stage), "--config", str(run.folder / "params.yaml"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("scale", "stage"), TABLE)
+def test_recipes_are_those_of_the_original_table(scale, stage):
+    run, job = found(scale, stage)
+    recipe = run.params.recipes[stage]
+    batch, model = recipe.dataloader.batch_size, recipe.model
+    assert TABLE[scale, stage] == (
+        (batch.image_batch_size, batch.video_batch_size),
+        recipe.dataset.size,
+        recipe.dataset.longest,
+        model.recompute_every_nth_block,
+        model.not_recompute_fa,
+        recipe.train.sequence_parallel.shards,
+    )
+    assert job.worker_num == job.local_worker_num == 8  # cards
+    assert (job.bind_core, job.master_port) == (True, 8200)
+    assert model.size == scale
+
+
+# --- around it ---
+
+
+def test_cards_the_caller_chose_are_kept(monkeypatch):
+    monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "4,5")
+    _, job = found("5B", 1, {"launch.worker_num": 2, "launch.local_worker_num": 2})
+    assert exports(job)["ASCEND_RT_VISIBLE_DEVICES"] == "4,5"
+    monkeypatch.delenv("ASCEND_RT_VISIBLE_DEVICES")
+    assert exports(notebook.job(found("5B", 1)[0]))["ASCEND_RT_VISIBLE_DEVICES"] == "0,1,2,3,4,5,6,7"
+
+
+def test_a_program_that_is_not_distributed_takes_one_card():
+    job = notebook.job(runs.find(config.load("5B"), "latents"))
+    assert job.environment["ASCEND_RT_VISIBLE_DEVICES"] == "0"
+    assert "MS_DEV_ENABLE_KERNEL_PACKET" not in job.environment
+    assert not job.bind_core
+
+
+def test_a_job_on_cpu_needs_no_variables():
+    assert dict(notebook.job(runs.find(config.load("tiny"), "stage2")).environment) == {}
+
+
+TWO_HOSTS = {"launch.worker_num": 16, "launch.local_worker_num": 8, "launch.master_addr": "10.0.0.1"}
+
+
+def test_two_hosts_get_a_line_each():
+    run, job = found("5B", 2, TWO_HOSTS)
+    page = provenance.would_run(run, job).data
+    lines = re.findall("^msrun .*$", page, re.MULTILINE)
+    assert len(lines) == 2
+    for rank, line in enumerate(lines):
+        for flag in ("worker_num=16", "local_worker_num=8", "master_addr=10.0.0.1", "master_port=8200"):
+            assert f"--{flag} " in line
+        assert f"--node_rank={rank} " in line
+        assert f"# host {rank}\n" in page
+    assert page.count("export ASCEND_RT_VISIBLE_DEVICES=0,1,2,3,4,5,6,7\n") == 2
+    assert "launch.master_addr" not in page
+    assert "host 0 (with its address in launch.master_addr)" in provenance.would_run(
+        run, notebook.job(found("5B", 2, {**TWO_HOSTS, "launch.master_addr": "127.0.0.1"})[0])
+    ).data  # fmt: skip
+
+
+def test_one_host_gets_no_heading():
+    assert "# host" not in provenance.would_run(*found("5B", 2)).data
+
+
+def test_another_host_keeps_its_logs_apart_and_works_in_the_same_run():
+    first, job = found("5B", 2, TWO_HOSTS)
+    second, other = found("5B", 2, TWO_HOSTS | {"launch.node_rank": 1})
+    assert first.folder == second.folder
+    assert (job.first_rank, other.first_rank) == (0, 8)
+    assert job.log_dir != other.log_dir
+
+
+def test_a_host_that_is_not_one_of_them_is_refused():
+    with pytest.raises(ConfigError, match="node_rank 2 is not one of the 2 hosts"):
+        config.load("5B", TWO_HOSTS | {"launch.node_rank": 2})
+    with pytest.raises(ConfigError, match="node_rank 1 is not one of the 1 hosts"):
+        config.load("5B", {"launch.node_rank": 1})
+
+
+def test_a_job_ends_when_it_has_written_nothing_for_an_hour():
+    assert notebook.job(found("5B", 1)[0]).stall_timeout == 3600
+    assert notebook.job(found("5B", 1, {"launch.stall_timeout": 60})[0]).stall_timeout == 60
+    for program in ("data", "text"):  # they write no metrics
+        assert notebook.job(runs.find(config.load("5B"), program)).stall_timeout is None
+    with pytest.raises(ConfigError, match=r"launch\.stall_timeout"):
+        config.load("5B", {"launch.stall_timeout": 0})
+
+
+def test_the_jobs_own_timeout_ends_it(tmp_path):
+    command = ("python", "-c", "import time; time.sleep(600)")
+    with pytest.raises(launch.StalledJobError, match="for 2 s; the job was ended"):
+        launch.run(launch.Job(command, tmp_path / "logs", metrics=tmp_path / "metrics.jsonl", stall_timeout=2))
