@@ -61,10 +61,11 @@ class RMSNorm(nn.Cell):
     def construct(self, x: ms.Tensor) -> ms.Tensor:
         if self.is_native:
             return ops.rms_norm(x, self.weight.astype(x.dtype), self.eps)[0]
-        rows = x.reshape(-1, self.width)
-        column = ops.ones((self.width, 1), x.dtype) / self.width
+        rows = x.reshape(-1, self.width).astype(ms.float32)  # squares overflow float16
+        column = ops.ones((self.width, 1), ms.float32) / self.width
         scale = 1 / ops.sqrt(ops.matmul(rows * rows, column) + self.eps)
-        return (rows * ops.matmul(scale, self.weight.astype(x.dtype).reshape(1, -1))).reshape(x.shape)
+        out = rows * ops.matmul(scale, self.weight.astype(ms.float32).reshape(1, -1))
+        return out.astype(x.dtype).reshape(x.shape)
 
 
 def expand_rows(vectors: ms.Tensor, count: int) -> ms.Tensor:
