@@ -22,6 +22,8 @@ VERBS = {
     "train": ("moviegen.train.dit", "`train --stage 1|2|3`: one stage of the transformer"),
     "sample": ("moviegen.sample", "videos from the report's captions; `--prompts FILE`: from your own"),
     "schedule-error": ("moviegen.schedule_error", "how far each schedule ends from a many-step solution"),
+    "retrieval": ("moviegen.retrieval", "whether clips of training captions are nearest to the clips they belong to"),
+    "count": ("moviegen.count", "the transformer's parameters, counted on the class without allocating them"),
     "step": ("moviegen.one_step", "one step of a published size on this machine: memory and time"),
     "plan": ("moviegen.plan", "parameters, arithmetic and memory of each stage"),
     "report": ("moviegen.report.run", "every section's notebook, then the HTML"),

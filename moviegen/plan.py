@@ -9,13 +9,10 @@ import operator
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from moviegen.config import PATCH, DiTConfig, Params, latent_size
 
-# Bytes a parameter takes for weights, gradient, and optimizer state (AdamW's two moments in float32; with bf16
-# weights also their float32 master copy).
-STATE_BYTES: dict[str, tuple[int, int, int]] = {"CPU": (4, 4, 8), "Ascend": (2, 2, 12)}
+FLOAT32 = 4  # bytes of a weight, of its gradient, and of each of AdamW's two moments, whatever the arithmetic's type
 ADALN_VECTORS = 6  # shift, scale and gate, of self-attention and of the feed-forward network
 
 
@@ -34,6 +31,14 @@ def parameter_count(config: DiTConfig) -> int:
 def position_count(config: DiTConfig) -> int:
     """Parameters of the position tables: a row of D for each place along T, H and W."""
     return sum(config.max_size) * config.width
+
+
+def matrix_count(config: DiTConfig) -> int:
+    """Parameters in the weights of linear layers: what ZeRO 3 divides. Norms, modulation and position tables stay."""
+    width, encoders = config.width, len(config.text_widths)
+    block = 2 * width + ADALN_VECTORS * width
+    whole = config.num_layers * block + encoders * width + (2 + 1) * width
+    return parameter_count(config) - whole
 
 
 def visual_tokens(frames: int, height: int, width: int) -> int:
@@ -80,16 +85,39 @@ def step_flops(
     return 3 * (config.num_layers * block + ends + projections) + recomputed * again
 
 
-def state_bytes(parameters: int, ranks: int, zero_stage: int, device: Literal["CPU", "Ascend"]) -> int:
-    """Memory of weights, gradients and optimizer state on each rank, activations not counted.
+@dataclass(frozen=True)
+class State:
+    """Bytes that one rank holds from step to step, by what they are for."""
 
-    ZeRO 1 shards the optimizer state over the ranks, 2 the gradients too, 3 the weights too.
+    parameters: int
+    gradients: int
+    optimizer: int
+
+    @property
+    def total(self) -> int:
+        """Of all three."""
+        return self.parameters + self.gradients + self.optimizer
+
+
+def state_bytes(config: DiTConfig, ranks: int, zero_stage: int) -> State:
+    """Memory of weights, gradient sums and optimizer state on each rank, activations not counted.
+
+    All are float32; bfloat16 is the type of the arithmetic, and casts live no longer than activations. ZeRO 1 divides
+    AdamW's two moments over the ranks, 2 the gradients too, 3 the matrices too. Where a whole weight is held, its
+    updated part is held beside it, among the optimizer's. Exact where the ranks divide the width; else each tensor is
+    padded by less than a number a rank. Not held from step to step, and not counted: what is gathered and scattered.
     """
-    weights, gradient, optimizer = STATE_BYTES[device]
-    held = weights / (ranks if zero_stage >= 3 else 1)
-    held += gradient / (ranks if zero_stage >= 2 else 1)
-    held += optimizer / (ranks if zero_stage >= 1 else 1)
-    return round(parameters * held)
+    matrices = matrix_count(config)
+    total = parameter_count(config) + position_count(config)
+    parts = ranks if zero_stage else 1
+    own = matrices / parts if zero_stage == 3 else matrices
+    beside = (total - matrices if zero_stage == 3 else total) / parts if parts > 1 else 0
+    gradients = total / parts if zero_stage >= 2 else total
+    return State(
+        parameters=round(FLOAT32 * (own + total - matrices)),
+        gradients=round(FLOAT32 * gradients),
+        optimizer=round(FLOAT32 * (2 * total / parts + beside)),
+    )
 
 
 def ulysses_traffic(config: DiTConfig, visual: int, shards: int) -> int:
@@ -112,7 +140,7 @@ class Cost:
     positions: int
     tokens: int
     flops: int
-    state_bytes: int
+    state: State
 
 
 def stage_cost(params: Params, stage: int) -> Cost:
@@ -128,8 +156,6 @@ def stage_cost(params: Params, stage: int) -> Cost:
     text_lengths = [encoder.max_tokens for encoder in (params.text.ul2, params.text.metaclip, params.text.byt5)]
     model = recipe.model
     flops = step_flops(config, tokens, text_lengths, model.recompute_every_nth_block, model.not_recompute_fa)
-    total = parameter_count(config) + position_count(config)
-    memory = state_bytes(total, params.launch.worker_num, settings.zero_stage, params.launch.device)
     return Cost(
         scale=params.scale,
         stage=stage,
@@ -137,7 +163,7 @@ def stage_cost(params: Params, stage: int) -> Cost:
         positions=position_count(config),
         tokens=tokens,
         flops=flops * samples * ranks * settings.gradient_accumulation_steps,
-        state_bytes=memory,
+        state=state_bytes(config, params.launch.worker_num, settings.zero_stage),
     )
 
 
@@ -159,6 +185,6 @@ def main(params: Params, options: Namespace) -> None:
         cost = stage_cost(params, stage)
         print(
             f"{cost.scale:>6} {cost.stage:>6} {si(cost.parameters):>11} {si(cost.positions):>9} {cost.tokens:>8,}"
-            f" {si(cost.flops):>10} {cost.state_bytes / 2**30:>9.3g}"
+            f" {si(cost.flops):>10} {cost.state.total / 2**30:>9.3g}"
         )
-    print("GiB/rank: weights, gradients and optimizer state; activations come on top.")
+    print("GiB/rank: weights, gradients and optimizer state, all float32; activations come on top.")

@@ -3,10 +3,11 @@
     data ──┬── tae-image ──┬── tae-opl-off ── tae-mixkit ──┬── latents ──┐
            │               └── tae-opl-on ──── tae-evaluation            │
            └── text ─────────────────────────────────────────────────────┴── stage1 ── stage2 ── stage3 ── sample
+                                                                                         │           └── retrieval
                                                                                          └── schedule-error
 
-tae-evaluation scores all four autoencoders. A file of trained weights in `tae.tae_checkpoint` takes the place of
-tae-mixkit, and then nothing before it is needed.
+count counts the transformer's parameters and needs nothing before it. tae-evaluation scores all four autoencoders. A
+file of trained weights in `tae.tae_checkpoint` takes the place of tae-mixkit, and then nothing before it is needed.
 
 A program's fingerprint covers all that decides its result: the parameters it reads, the code it imports, the locked
 environment, and the fingerprints of the programs before it. Equal fingerprint, equal result: nothing is run twice.
@@ -84,8 +85,8 @@ class Program:
         if self.stage:
             values["recipe"] = params.recipes[self.stage].model_dump(mode="json")
             values["dit"] = params.dit_config(self.stage).model_dump(mode="json")
-        if self.name in SAMPLED_STAGE:
-            values["dit"] = params.dit_config(SAMPLED_STAGE[self.name]).model_dump(mode="json")
+        if self.name in STAGE_OF:
+            values["dit"] = params.dit_config(STAGE_OF[self.name]).model_dump(mode="json")
         return values
 
 
@@ -104,12 +105,13 @@ def _stage(stage: int) -> Program:
 
 # What every TAE run reads of the loss; the outlier penalty only where it is on.
 LOSS = ("tae.loss.reconstruction", "tae.loss.perceptual", "tae.loss.lpips_checkpoint", "tae.loss.kl")
-# What the report's clips read of `sample`: all but what another program measures.
-SAMPLE = tuple(f"sample.{name}" for name in Sample.model_fields if name != "schedule_error")
-SAMPLED_STAGE = {"sample": 3, "schedule-error": 2}  # whose transformer
+# What the report's clips read of `sample`: all but what other programs measure.
+SAMPLE = tuple(f"sample.{name}" for name in Sample.model_fields if name not in ("schedule_error", "retrieval"))
+STAGE_OF = {"count": 3, "sample": 3, "retrieval": 3, "schedule-error": 2}  # whose transformer
 REPLACED_BY_A_TAE = ("tae-image", "tae-opl-off", "tae-opl-on")
 
 _ALL = (
+    Program("count", ("count",), "moviegen.count", (), ()),
     Program("data", ("data", "index"), "moviegen.data.prepare", (), ("data",)),
     Program("tae-image", ("tae", "train", "--phase", "image"), "moviegen.train.tae", ("data",),
             ("tae.model", *LOSS, "tae.image", "tae.vae_checkpoint"),
@@ -131,6 +133,8 @@ _ALL = (
     _stage(3),
     Program("sample", ("sample",), "moviegen.sample", ("data", "tae-mixkit", "latents", "text", "stage3"),
             ("tae.model", *SAMPLE)),
+    Program("retrieval", ("retrieval",), "moviegen.retrieval", ("data", "tae-mixkit", "latents", "text", "stage3"),
+            ("sample.retrieval",)),
     Program("schedule-error", ("schedule-error",), "moviegen.schedule_error", ("data", "text", "stage2"),
             ("sample.guidance", "sample.schedule_error")),
 )  # fmt: skip

@@ -47,9 +47,43 @@ def test_recomputation_costs_one_more_forward_of_the_blocks():
     assert without_attention == 2 * (block - plan.attention_flops(SMALL, 10, 3))
 
 
-@pytest.mark.parametrize(("zero_stage", "per_parameter"), ((0, 16), (1, 2 + 2 + 12 / 8), (2, 2 + 14 / 8), (3, 2)))
-def test_zero_divides_what_it_shards(zero_stage, per_parameter):
-    assert plan.state_bytes(1000, 8, zero_stage, "Ascend") == 1000 * per_parameter
+def test_matrices_by_hand():
+    # D = 64, F = 176: attention 8 D^2, feed-forward 3 D F; time 256 -> D -> D -> 6 D; texts; 64-wide patches in and out
+    block = 8 * 64 * 64 + 3 * 64 * 176
+    ends = (256 + 64 + 6 * 64) * 64 + (4096 + 1280 + 1472) * 64 + 2 * 64 * 64
+    assert plan.matrix_count(SMALL) == 2 * block + ends
+
+
+@pytest.mark.parametrize(
+    ("zero_stage", "weights", "gradients", "optimizer"),
+    # bytes a parameter, of matrices and of the others: at stages 1 to 3 whole weights have this rank's part beside them
+    [
+        (0, (4, 4), 4, (8, 8)),
+        (1, (4, 4), 4, (12 / 8, 12 / 8)),
+        (2, (4, 4), 4 / 8, (12 / 8, 12 / 8)),
+        (3, (4 / 8, 4), 4 / 8, (8 / 8, 12 / 8)),
+    ],
+)
+def test_zero_divides_what_it_shards(zero_stage, weights, gradients, optimizer):
+    matrices = plan.matrix_count(SMALL)
+    others = plan.parameter_count(SMALL) + plan.position_count(SMALL) - matrices
+    state = plan.state_bytes(SMALL, 8, zero_stage)
+    assert state.parameters == weights[0] * matrices + weights[1] * others
+    assert state.gradients == gradients * (matrices + others)
+    assert state.optimizer == optimizer[0] * matrices + optimizer[1] * others
+    assert state.total == state.parameters + state.gradients + state.optimizer
+
+
+@pytest.mark.parametrize("zero_stage", range(4))
+def test_one_rank_alone_has_nobody_to_divide_with(zero_stage):
+    assert plan.state_bytes(SMALL, 1, zero_stage) == plan.state_bytes(SMALL, 8, 0)
+
+
+@pytest.mark.parametrize("stage", (1, 2, 3))
+def test_a_stages_state_is_that_of_its_zero_stage(stage):
+    params = config.load("tiny")
+    zero_stage = params.recipes[stage].train.settings.zero_stage
+    assert plan.stage_cost(params, stage).state == plan.state_bytes(params.dit_config(stage), 2, zero_stage)
 
 
 def test_ulysses_traffic_stays_constant_as_tokens_and_ranks_grow_together():

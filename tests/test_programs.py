@@ -13,8 +13,11 @@ from moviegen import config, programs
 from moviegen.programs import PROGRAMS, fingerprint
 
 ROOT = Path(__file__).parent.parent
-ORDER = ("data", "tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit", "tae-evaluation", "text", "latents",
-         "stage1", "stage2", "stage3", "sample", "schedule-error")  # fmt: skip
+ORDER = ("count", "data", "tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit", "tae-evaluation", "text", "latents",
+         "stage1", "stage2", "stage3", "sample", "retrieval", "schedule-error")  # fmt: skip
+# What the transformers' shape changes, and what is sampled from stage 3
+TRANSFORMER = {"count", "stage1", "stage2", "stage3", "sample", "retrieval", "schedule-error"}
+SAMPLED = {"sample", "retrieval", "schedule-error"}
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +54,8 @@ def test_every_program_comes_after_what_it_needs():
 
 def test_road_begins_with_data_and_ends_with_samples_and_scores():
     needed = {upstream for program in PROGRAMS.values() for upstream in program.upstream}
-    assert {name for name in ORDER if not PROGRAMS[name].upstream} == {"data"}
-    assert set(ORDER) - needed == {"tae-evaluation", "sample", "schedule-error"}
+    assert {name for name in ORDER if not PROGRAMS[name].upstream} == {"data", "count"}
+    assert set(ORDER) - needed == {"count", "tae-evaluation", *SAMPLED}
 
 
 def test_each_stage_follows_the_one_before():
@@ -113,13 +116,18 @@ def test_what_is_measured_of_the_schedules_changes_no_clip(override):
     assert changed(**override) == {"schedule-error"}
 
 
+@pytest.mark.parametrize("name", ("prompts", "batch_size", "steps", "guidance"))
+def test_how_retrieval_is_measured_changes_no_clip(name):
+    assert changed(**{f"sample__retrieval__{name}": 5}) == {"retrieval"}
+
+
 @pytest.mark.parametrize("frames", [8, 24])
 def test_number_of_sampled_frames_changes_sampling_alone(frames):
     assert changed(sample__frames=frames) == {"sample"}
 
 
 def test_shape_of_the_autoencoder_changes_all_but_data_and_text():
-    assert changed(tae__model__base_channels=16) == set(PROGRAMS) - {"data", "text"}
+    assert changed(tae__model__base_channels=16) == set(PROGRAMS) - {"count", "data", "text"}
 
 
 def test_training_the_autoencoder_on_video_changes_what_follows_it():
@@ -155,15 +163,15 @@ def test_evaluation_parameter_changes_the_evaluation_alone():
 
 
 def test_text_encoder_changes_text_and_what_reads_it():
-    assert changed(text__ul2__width=32) == {"text", "stage1", "stage2", "stage3", "sample", "schedule-error"}
+    assert changed(text__ul2__width=32) == {"text", *TRANSFORMER}
 
 
 def test_stage_2_changes_itself_and_what_builds_on_it():
-    assert changed(stages__2__train__steps=7) == {"stage2", "stage3", "sample", "schedule-error"}
+    assert changed(stages__2__train__steps=7) == {"stage2", "stage3", *SAMPLED}
 
 
 def test_stage_3_changes_itself_and_the_clips():
-    assert changed(stages__3__train__steps=7) == {"stage3", "sample"}
+    assert changed(stages__3__train__steps=7) == {"stage3", "sample", "retrieval"}
 
 
 @pytest.mark.parametrize(
@@ -176,21 +184,25 @@ def test_stage_3_changes_itself_and_the_clips():
     ],
 )
 def test_buckets_change_the_latents_and_what_reads_them(override):
-    assert {"latents", "stage1", "stage2", "stage3", "sample"} <= changed(**override)
+    assert {"latents", *TRANSFORMER} - {"count"} <= changed(**override)
     assert not {"data", "text", "tae-mixkit"} & changed(**override)
 
 
 def test_how_often_images_are_drawn_changes_no_latent():
-    assert changed(stages__2__dataloader__image_ratio=0.5) == {"stage2", "stage3", "sample", "schedule-error"}
+    assert changed(stages__2__dataloader__image_ratio=0.5) == {"stage2", "stage3", *SAMPLED}
 
 
 def test_shared_group_changes_every_stage():
-    assert changed(train__clip_norm=0.5) == {"stage1", "stage2", "stage3", "sample", "schedule-error"}
+    assert changed(train__clip_norm=0.5) == TRANSFORMER - {"count"}
 
 
 def test_size_of_the_job_changes_the_stages():
-    workers = {"launch__worker_num": 1, "launch__local_worker_num": 1}
-    assert changed(**workers) == {"stage1", "stage2", "stage3", "sample", "schedule-error"}
+    workers = {"launch__worker_num": 4, "launch__local_worker_num": 4}
+    assert changed(**workers) == TRANSFORMER - {"count"}
+
+
+def test_size_of_the_transformer_changes_what_holds_one():
+    assert changed(model__size="tiny") == TRANSFORMER
 
 
 @pytest.mark.parametrize("override", [{"launch__master_port": 8200}, {"launch__bind_core": True}])
@@ -226,7 +238,7 @@ def marks(folder):
 
 
 @pytest.mark.parametrize("change", ["new file", "longer file", "touched file", "removed file", "new caption"])
-def test_change_in_the_data_folder_changes_everything(clips, change):
+def test_change_in_the_data_folder_changes_all_that_see_it(clips, change):
     before, video = marks(clips), clips / "mixkit" / "a.mp4"
     if change == "new file":
         (clips / "mixkit" / "b.AVI").write_bytes(b"1")
@@ -241,7 +253,7 @@ def test_change_in_the_data_folder_changes_everything(clips, change):
     else:
         (clips / "video_caption_train.csv").write_text("video,caption\na.mp4,another\n")
     after = marks(clips)
-    assert {name for name in PROGRAMS if before[name] != after[name]} == set(PROGRAMS)
+    assert {name for name in PROGRAMS if before[name] != after[name]} == set(PROGRAMS) - {"count"}
 
 
 def test_other_files_in_the_data_folder_change_nothing(clips):
@@ -281,13 +293,16 @@ def with_code(text):
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("sample.py", {"sample", "schedule-error"}),
+        ("sample.py", SAMPLED),
+        ("retrieval.py", {"retrieval"}),
+        ("count.py", {"count"}),
+        ("plan.py", {"count", "stage1", "stage2", "stage3", "retrieval"}),
         ("schedule_error.py", {"schedule-error"}),
-        ("schedule.py", {"sample", "schedule-error"}),
+        ("schedule.py", SAMPLED),
         ("generate.py", set()),
         # only through the transformer's model does anything import its layers
-        ("dit/layers.py", {"stage1", "stage2", "stage3", "sample", "schedule-error"}),
-        ("data/samples.py", set(PROGRAMS)),  # through data.prepare, which reads every index
+        ("dit/layers.py", TRANSFORMER),
+        ("data/samples.py", set(PROGRAMS) - {"count"}),  # through data.prepare, which reads every index
         ("tae/losses.py", {"tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit"}),
         ("config/networks.py", set(PROGRAMS)),  # through config/__init__.py
         ("report/tables.py", set()),

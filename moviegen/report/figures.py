@@ -130,8 +130,7 @@ def zero(ranks: int = 8) -> HTML:
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = _panels(1, height=2.9)
         for stage, color in enumerate((FAINT, "#6a96c4", ACCENT, "#16406e")):
-            counts = (plan.parameter_count(SIZES[size]) + plan.position_count(SIZES[size]) for size in sizes)
-            memory = [plan.state_bytes(count, ranks, stage, "Ascend") / 1e9 for count in counts]
+            memory = [plan.state_bytes(SIZES[size], ranks, stage).total / 1e9 for size in sizes]
             x = np.arange(len(sizes)) + (stage - 1.5) * 0.2
             patches = axes.bar(x, memory, 0.18, color=color, label=f"ZeRO {stage}" if stage else "no ZeRO")
             axes.bar_label(patches, fmt="%.3g", fontsize=7, padding=2, color=INK)
@@ -141,7 +140,7 @@ def zero(ranks: int = 8) -> HTML:
         axes.grid(axis="x", visible=False)
         axes.margins(y=0.12)
         axes.legend(loc="upper left", fontsize=8)
-        return drawn(figure, f"Weights, gradients and optimizer state on each of {ranks} cards, bf16, computed")
+        return drawn(figure, f"Weights, gradients and optimizer state on each of {ranks} cards, float32, computed")
 
 
 def _draw_losses(axes: Axes, train: pd.DataFrame) -> None:

@@ -10,8 +10,13 @@ from moviegen import plan
 from moviegen.config import SIZES, Params
 from moviegen.data.ucf101 import describe
 from moviegen.report import markup, published, results
+from moviegen.report.parallel_tables import speed, state, traffic
 from moviegen.report.results import shown
 from moviegen.runs import Run
+
+# What notebooks call; those of the parallelism page are in a file of their own.
+__all__ = ["costs", "data", "quarantine", "recipe", "retrieval", "schedule_error", "sizes", "speed", "state", "summary"]
+__all__ += ["support", "timings", "traffic"]
 
 StageRuns = dict[int, Run | None]
 STAGE_TITLES = {1: "1: images, 256 px", 2: "2: images and videos, 256 px", 3: "3: images and videos, 768 px"}
@@ -74,8 +79,9 @@ def quarantine(run: Run | None) -> HTML:
     return markup.table(listed.to_dict("records"), "Files set aside", [run])
 
 
-def sizes(params: Params) -> HTML:
-    """The published variants and this report's own, with counted parameters."""
+def sizes(params: Params, count: Run | None) -> HTML:
+    """The published variants and this report's own: parameters counted on the class, and by formula."""
+    counted = results.read_json(count, "summary.json") or {}
     names = dict.fromkeys((params.recipes[3].model.size, *published.SUPPORT))
     rows = []
     for name in names:
@@ -87,12 +93,14 @@ def sizes(params: Params) -> HTML:
                 "width": config.width,
                 "FFN width": config.ffn_width,
                 "heads": config.num_heads,
-                "parameters, counted": _count(plan.parameter_count(config)),
+                "counted on the class": f"{counted[name]['counted']:,}" if name in counted else markup.NOT_RUN,
+                "by formula": f"{plan.parameter_count(config):,}",
+                "rounded": _count(plan.parameter_count(config)),
                 "position tables": f"{config.max_size}: {_count(plan.position_count(config))}",
                 "published as": published.PARAMETERS.get(name, "-"),
             }
         )
-    return markup.table(rows, "Variants of the transformer, counted by moviegen/plan.py")
+    return markup.table(rows, "Variants of the transformer and their parameters", [count])
 
 
 def recipe(params: Params, stage: int) -> HTML:
@@ -164,7 +172,7 @@ def costs(params: Params, stages: StageRuns) -> HTML:
                 "parameters": _count(cost.parameters + cost.positions),
                 "tokens a sample": f"{cost.tokens:,}",
                 "arithmetic a step": f"{plan.si(cost.flops)}FLOP",
-                "state a rank": f"{plan.si(cost.state_bytes)}B",
+                "state a rank": f"{plan.si(cost.state.total)}B",
                 "s/step": shown(seconds) if seconds else markup.NOT_RUN,
                 "rate reached": f"{plan.si(cost.flops / seconds)}FLOP/s" if seconds else markup.NOT_RUN,
             }
@@ -196,21 +204,34 @@ def schedule_error(run: Run | None) -> HTML:
     return markup.table(rows, title, [run])
 
 
-def traffic(params: Params, shards: tuple[int, ...] = (1, 2, 4, 8)) -> HTML:
-    """Elements each rank sends in one block's self-attention of stage 3, by Ulysses and by gathering tokens."""
-    dataset, config = params.recipes[3].dataset, params.dit_config(3)
-    tokens = plan.visual_tokens(dataset.longest, *dataset.size)
+def retrieval(run: Run | None) -> HTML:
+    """How often the clip generated for a training caption is nearest to the clip of that caption, and by chance."""
+    summary = results.read_json(run, "summary.json")
+    if summary is None:
+        return markup.missing("Clips found again")
     rows = [
         {
-            "ranks": count,
-            "tokens a rank": f"{-(-tokens // count):,}",
-            "heads a rank": config.num_heads // count if config.num_heads % count == 0 else "does not divide",
-            "Ulysses": plan.si(plan.ulysses_traffic(config, tokens, count)),
-            "gathered tokens": plan.si(plan.gathered_traffic(config, tokens, count)),
-        }
-        for count in shards
+            "the nearest training clip": "has the same caption",
+            "measured": _percent(summary["share_nearest"]),
+            "chance": _percent(summary["chance"]),
+        },
+        {
+            "the nearest training clip": "shows the same photograph",
+            "measured": _percent(summary["share_photograph"]),
+            "chance": _percent(summary["chance_photograph"]),
+        },
     ]
-    return markup.table(rows, f"Elements sent by a rank in one block, {tokens:,} tokens, computed by moviegen/plan.py")
+    clip = f"{summary['size'][0]}x{summary['size'][1]}x{summary['frames']}"
+    title = f"{summary['prompts']} training captions among {summary['clips']} training clips of {clip}; "
+    title += (
+        f"{summary['steps']} equal steps, guidance {summary['guidance']:g}; mean rank {shown(summary['mean_rank'])}"
+    )
+    return markup.table(rows, title, [run])
+
+
+def _percent(share: float | None) -> str:
+    """A share, or a dash where there is none."""
+    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def _count(parameters: int) -> str:

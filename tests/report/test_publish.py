@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from IPython.display import HTML
 
-from moviegen import config, runs, schedule
+from moviegen import config, plan, runs, schedule
 from moviegen.config import project_root
 from moviegen.data import datasets, videos
 from moviegen.report import diagrams, figures, media, provenance, publish, tables, tae_tables
@@ -78,7 +78,7 @@ def sampled(params):
 
 def publish_samples(params):
     section = next(section for section in SECTIONS if section.name == "sampling")
-    executed(params, section, media.samples(sampled(params), "val"), figures.schedule(50), tables.sizes(params))
+    executed(params, section, media.samples(sampled(params), "val"), figures.schedule(50), tables.sizes(params, None))
     return publish.publish(params).parent
 
 
@@ -152,6 +152,12 @@ def test_captions_are_escaped_and_name_their_run(params):
         lambda params: tables.costs(params, dict.fromkeys((1, 2, 3))),
         lambda params: figures.schedule_error(None),
         lambda params: figures.schedule_error(finished(params, "schedule-error")),
+        lambda params: tables.sizes(params, None),
+        lambda params: tables.retrieval(None),
+        lambda params: tables.retrieval(finished(params, "retrieval")),
+        lambda params: tables.state(params, dict.fromkeys((1, 2, 3))),
+        lambda params: tables.speed(params, dict.fromkeys((1, 2, 3))),
+        lambda params: tables.speed(params, {1: finished(params, "stage1")}),
         lambda params: tables.schedule_error(None),
         lambda params: tables.schedule_error(finished(params, "schedule-error")),
     ],
@@ -240,6 +246,55 @@ def test_errors_of_the_schedules_are_those_of_the_file(params):
     assert "1000 equal steps" in drawn
     runs.write_text(run.folder / "errors.csv", "\n".join(lines).replace("0.75", "0.25") + "\n")
     assert figures.schedule_error(run).data != drawn
+
+
+def test_sizes_are_counted_on_the_class_and_by_formula(params):
+    run = finished(params, "count")
+    summary = {size: {"counted": plan.parameter_count(config.SIZES[size])} for size in ("1B", "5B", "30B")}
+    runs.write_json(run.folder / "summary.json", summary)
+    rows = cells(tables.sizes(params, run)).set_index("model")
+    for size in summary:
+        assert rows.loc[size, "counted on the class"] == rows.loc[size, "by formula"]
+    assert rows.loc["30B", "by formula"] == f"{plan.parameter_count(config.SIZES['30B']):,}"
+    assert list(rows["rounded"])[1:] == ["934 M", "4.92 B", "29.3 B"]
+    assert rows.loc["tiny", "counted on the class"] == "not run here"
+
+
+def test_retrieval_shows_the_shares_beside_chance(params):
+    run = finished(params, "retrieval")
+    summary = {"prompts": 24, "clips": 30, "share_nearest": 0.4583, "chance": 1 / 30, "share_photograph": None,
+               "chance_photograph": None, "mean_rank": 2.25, "frames": 16, "size": [48, 80], "steps": 8,
+               "guidance": 3.0}  # fmt: skip
+    runs.write_json(run.folder / "summary.json", summary)
+    shown = tables.retrieval(run)
+    assert (
+        "24 training captions among 30 training clips of 48x80x16; 8 equal steps, guidance 3; mean rank" in shown.data
+    )
+    assert [list(row) for row in cells(shown).itertuples(index=False)] == [
+        ["has the same caption", "45.8 %", "3.3 %"],
+        ["shows the same photograph", "-", "-"],
+    ]
+
+
+def test_state_and_speed_stand_beside_the_plan(params):
+    run = finished(params, "stage3")
+    writer, state = runs.MetricsWriter(run.metrics_path), plan.stage_cost(params, 3).state
+    writer.write(kind="state", step=0, **vars(state))
+    writer.write(kind="compile", step=1, media="video", shapes=[[4]], seconds=30.0)
+    for step, (media_kind, rate) in enumerate((("video", 1), ("video", 1000), ("image", 400), ("video", 3000)), 1):
+        writer.write(kind="train", step=step, steps=4, loss=1.0, seconds=1.5, data_wait=0.5, media=media_kind,
+                     tokens_per_second=rate, memory_bytes=step * 10**9)  # fmt: skip
+    rows = cells(tables.state(params, {3: run}))
+    assert list(rows[""]) == ["computed", "held by rank 0"]
+    assert set(rows["data x shards"]) == {"1 x 2"}
+    assert set(rows["ZeRO"]) == {"3"}
+    for column, value in zip(("weights", "gradients", "optimizer"), vars(state).values(), strict=True):
+        assert set(rows[column]) == {f"{plan.si(value)}B"}
+    rows = cells(tables.speed(params, {1: None, 3: run}))
+    assert list(rows["medium"]) == ["not run here", "videos", "images"]
+    assert list(rows["tokens/s"])[1:] == ["2,000", "400"]  # without the step that compiled
+    assert list(rows["waited, of all time"])[1:] == ["25.0 %", "25.0 %"]
+    assert set(rows["peak memory"][1:]) == {"4.00 GB"}
 
 
 def test_the_schedule_figure_shows_all_of_them(params):
