@@ -115,7 +115,7 @@ def order(params: Params, options: argparse.Namespace) -> Order:
 
 def settings_of(sample: Sample) -> dict[str, Any]:
     """The parameters that decide a prompt's clip."""
-    return sample.model_dump(mode="json", exclude={"num_prompts", "schedule_error"})
+    return sample.model_dump(mode="json", exclude={"num_prompts", "schedule_error", "retrieval"})
 
 
 def embed(params: Params, prompts: list[Prompt]) -> Embed:

@@ -59,7 +59,7 @@ def test_matrices_by_hand():
     # bytes a parameter, of matrices and of the others: at stages 1 to 3 whole weights have this rank's part beside them
     [
         (0, (4, 4), 4, (8, 8)),
-        (1, (4, 4), 4, (12 / 8, 12 / 8)),
+        (1, (4, 4), 4 + 4 / 8, (12 / 8, 12 / 8)),
         (2, (4, 4), 4 / 8, (12 / 8, 12 / 8)),
         (3, (4 / 8, 4), 4 / 8, (8 / 8, 12 / 8)),
     ],

@@ -160,5 +160,6 @@ class Zero:
         weights = sum(weight.nbytes for weight in self.weights.values())
         masters = sum(master.nbytes for master in self.masters.values())
         beside = sum(m.nbytes for name, m in self.masters.items() if m is not self.weights[name])
-        gradients = masters if self.stage >= 2 else sum(4 * int(np.prod(shape)) for shape in self.shapes.values())
+        whole = sum(4 * int(np.prod(shape)) for shape in self.shapes.values())
+        gradients = {0: whole, 1: whole + masters}.get(self.stage, masters)  # at stage 1 sums, and their reduced parts
         return {"parameters": weights, "gradients": gradients, "optimizer": 2 * masters + beside}

@@ -103,7 +103,7 @@ def test_each_rank_holds_its_computed_share(name, results):
     masters = {0: 0, 1: parts, 2: parts, 3: sum(part(sizes[key], ranks) for key in sizes.keys() - divided)}[zero]
     wanted = {
         "parameters": 4 * weights,
-        "gradients": 4 * (parts if zero >= 2 else whole),
+        "gradients": 4 * {0: whole, 1: whole + parts}.get(zero, parts),
         "optimizer": 4 * (2 * (parts if zero else whole) + masters),
     }
     assert all(rank["bytes"] == wanted for rank in results[name][1])
