@@ -35,7 +35,8 @@ VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
 class Program:
     """One program of the road; `arguments` follow `python -m moviegen`.
 
-    `distributed`: it is an `msrun` job. `weights`: parameters that name files it reads.
+    `distributed`: it is an `msrun` job. `cards`: at an Ascend scale it needs its cards. `weights`: parameters that name
+    files it reads.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Program:
     upstream: tuple[str, ...]
     reads: tuple[str, ...]
     distributed: bool = False
+    cards: bool = True
     stage: int | None = None
     weights: tuple[str, ...] = ()
 
@@ -111,7 +113,7 @@ STAGE_OF = {"count": 3, "sample": 3, "retrieval": 3, "schedule-error": 2}  # who
 REPLACED_BY_A_TAE = ("tae-image", "tae-opl-off", "tae-opl-on")
 
 _ALL = (
-    Program("count", ("count",), "moviegen.count", (), ()),
+    Program("count", ("count",), "moviegen.count", (), (), cards=False),
     Program("data", ("data", "index"), "moviegen.data.prepare", (), ("data",)),
     Program("tae-image", ("tae", "train", "--phase", "image"), "moviegen.train.tae", ("data",),
             ("tae.model", *LOSS, "tae.image", "tae.vae_checkpoint"),

@@ -28,7 +28,18 @@ from moviegen.config.networks import (
     latent_size,
 )
 from moviegen.config.params import Data, Launch, Params, Sample, ScheduleError, TAELoss, TAEStage, Text
-from moviegen.config.recipe import STAGE_GROUPS, Dataset, LRScheduler, Model, Optimizer, Recipe, Save, Train, merge
+from moviegen.config.recipe import (
+    STAGE_GROUPS,
+    Dataset,
+    LRScheduler,
+    Model,
+    Optimizer,
+    Profile,
+    Recipe,
+    Save,
+    Train,
+    merge,
+)
 
 __all__ = [
     "PATCH",
@@ -46,6 +57,7 @@ __all__ = [
     "Model",
     "Optimizer",
     "Params",
+    "Profile",
     "Recipe",
     "Sample",
     "Save",

@@ -149,6 +149,13 @@ class EMA(Group):
     decay: float = Field(0.9999, gt=0, lt=1)
 
 
+class Profile(Group):
+    """Which steps MindSpore's profiler traces, on every rank, into the run's folder `profile/`."""
+
+    first: int = Field(10, gt=0)
+    steps: int = Field(1, gt=0)
+
+
 class Train(Group):
     """The optimisation of one stage; `steps` counts optimizer updates."""
 
@@ -160,6 +167,7 @@ class Train(Group):
     settings: Settings = Settings()
     sequence_parallel: SequenceParallel = SequenceParallel()
     ema: EMA | None = Field(None, description="null: no average of the weights is kept")
+    profile: Profile | None = Field(None, description="null: no step is traced")
     save: Save = Save()
 
 

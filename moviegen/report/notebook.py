@@ -63,7 +63,7 @@ class OpenSection:
             display(markup.note(f"{program} is not run: the trained autoencoder {html.escape(file)} is used instead."))
             return None
         if not run.complete:
-            if not sections.can_run_here(self.params):
+            if not sections.can_run_here(self.params, program):
                 run.write_params()  # the command that is shown names this file
                 display(provenance.would_run(run, job(run)))
                 return None

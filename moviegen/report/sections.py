@@ -93,8 +93,10 @@ def execution_order() -> list[Section]:
     return sorted(SECTIONS, key=lambda section: not section.launches)
 
 
-def can_run_here(params: Params) -> bool:
-    """Whether this machine has the cards the recipe needs."""
+def can_run_here(params: Params, program: str) -> bool:
+    """Whether this machine has the cards that a program needs."""
+    if not programs.find(program).cards:
+        return True
     return params.launch.device == "CPU" or device.accelerators() >= params.launch.local_worker_num
 
 
@@ -106,7 +108,7 @@ def fingerprint(params: Params, section: Section) -> str:
         "programs": {name: programs.fingerprint(params, name) for name in section.launches + section.reads},
         "code": programs.code_hash(NOTEBOOK_CODE),
         "environment": programs.file_hash(project_root() / "requirements.lock"),
-        "can run": can_run_here(params) if section.launches else None,
+        "can run": [can_run_here(params, name) for name in section.launches],
     }
     if section.lists_figures:
         parts["sections"] = [fingerprint(params, other) for other in SECTIONS if other is not section]

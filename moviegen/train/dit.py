@@ -81,6 +81,7 @@ def train(run: runs.Run, stage: int, world: World) -> None:
             recipe.train.save,
             recipe.train.settings.gradient_accumulation_steps,
             recipe.train.clip_norm,
+            recipe.train.profile,
         ),
         optimizer_config=recipe.train.optimizer,
         rate_config=recipe.train.lr_scheduler,

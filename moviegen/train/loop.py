@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import mindspore as ms
@@ -14,8 +15,9 @@ import numpy as np
 from mindspore import nn
 from tqdm import tqdm
 
-from moviegen.config import LRScheduler, Optimizer, Save
+from moviegen.config import LRScheduler, Optimizer, Profile, Save
 from moviegen.device.collectives import Average
+from moviegen.device.profiler import StepTrace
 from moviegen.parallel.zero import Zero
 from moviegen.runs import MetricsWriter, Run, peak_memory
 from moviegen.train.checkpoint import Checkpoint, Checkpoints
@@ -55,6 +57,7 @@ class Schedule:
     save: Save
     micro_batches: int = 1
     clip_norm: float = 1.0
+    profile: Profile | None = None
 
 
 @dataclass
@@ -91,6 +94,7 @@ class Trainer:
         self.checkpoints = Checkpoints(self.run.folder / "checkpoints", self.schedule.save)
         self.metrics = MetricsWriter(self.run.metrics_path) if self.world.is_main else None
         self.average = Average(self.world.size)
+        self.trace = self._trace(self.schedule.profile)
 
     def fit(self, batch_at: Callable[[int, int], Batch]) -> None:
         """Runs the steps that are left.
@@ -106,7 +110,8 @@ class Trainer:
             self._validate(0)
         progress = tqdm(total=self.schedule.steps, initial=first, disable=None, file=sys.stderr, desc=self.run.name)
         for step, batches, waited in self._prefetched(batch_at, first + 1):
-            loss = self._update(step, batches, waited)
+            with self.trace.step(step) if self.trace else nullcontext():
+                loss = self._update(step, batches, waited)
             progress.update()
             progress.set_postfix(loss=f"{loss:.4f}")
             if step % self.schedule.validation_interval == 0 or step == self.schedule.steps:
@@ -114,6 +119,11 @@ class Trainer:
             if step % self.schedule.save.interval == 0 or step == self.schedule.steps:
                 self._save(step)
         progress.close()
+
+    def _trace(self, profile: Profile | None) -> StepTrace | None:
+        if profile is None:
+            return None
+        return StepTrace(self.run.folder / "profile", profile.first, profile.steps, self.world.rank)
 
     def _prefetched(
         self, batch_at: Callable[[int, int], Batch], first: int

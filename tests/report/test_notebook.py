@@ -114,4 +114,5 @@ def test_a_recipe_can_run_where_there_are_as_many_cards_as_local_workers(monkeyp
     params = open_section("training", {"stage": 2, "overrides": "--launch.device Ascend"}).params
     for cards, enough in ((0, False), (1, False), (params.launch.local_worker_num, True)):
         monkeypatch.setattr("moviegen.device.accelerators", lambda cards=cards: cards)
-        assert sections.can_run_here(params) is enough
+        assert sections.can_run_here(params, "stage1") is enough
+        assert sections.can_run_here(params, "count")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moviegen.config import LRScheduler, Optimizer, Save
+from moviegen.config import LRScheduler, Optimizer, Profile, Save
 from moviegen.device.collectives import World
 from moviegen.parallel.zero import Zero
 from moviegen.train.loop import Batch, DivergedError, Schedule, Trainer
@@ -31,7 +31,7 @@ def batch_at(step, micro):
     return Batch(regression_batch([step, micro]), "image", (f"clip-{step}-{micro}.mp4",))
 
 
-def trainer(folder, validate=lambda: {"loss": 1.0, "psnr": 30.0}):
+def trainer(folder, validate=lambda: {"loss": 1.0, "psnr": 30.0}, profile=None):
     """The validation loss never improves, so the learning rate halves on the way and must be resumed too."""
     loss = Regression()
     return Trainer(
@@ -39,7 +39,9 @@ def trainer(folder, validate=lambda: {"loss": 1.0, "psnr": 30.0}):
         zero=Zero(loss, 0, World()),
         loss=loss,
         terms=("absolute",),
-        schedule=Schedule(STEPS, VALIDATED_EVERY, Save(interval=SAVED_EVERY, keep=2), micro_batches=2, clip_norm=1.0),
+        schedule=Schedule(
+            STEPS, VALIDATED_EVERY, Save(interval=SAVED_EVERY, keep=2), 2, clip_norm=1.0, profile=profile
+        ),
         optimizer_config=Optimizer(weight_decay=0.1),
         rate_config=LRScheduler(lr=0.1, warmup_steps=3, patience=1, min_lr=1e-6),
         validate=validate,
@@ -152,3 +154,15 @@ def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path):
     with pytest.raises(DivergedError, match="gradient norm inf at step 3"):
         diverging.fit(batch)
     assert diverging.checkpoints.latest().step == 2
+
+
+def test_the_profiler_traces_the_steps_that_are_named_and_no_others(tmp_path):
+    for folder, steps in (("two", 2), ("five", 5)):
+        trainer(tmp_path / folder, profile=Profile(first=2, steps=steps)).fit(batch_at)
+    counts = {}
+    for folder in ("two", "five"):
+        (trace,) = (tmp_path / folder / "profile").glob("rank0*/ASCEND_PROFILER_OUTPUT/trace_view.json")
+        events = json.loads(trace.read_text())
+        counts[folder] = sum("MatMul" in event.get("name", "") for event in events)
+    assert counts["two"] > 0
+    assert counts["five"] * 2 == counts["two"] * 5
