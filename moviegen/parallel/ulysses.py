@@ -88,7 +88,8 @@ class UlyssesAttention(nn.Cell):
 
     def construct(self, q: ms.Tensor, k: ms.Tensor, v: ms.Tensor, keep: ms.Tensor | None = None) -> ms.Tensor:
         """q, k, v (B, heads, N / P, head width), keep (B, N) -> like q."""
-        return self.to_tokens(self.attention(self.to_heads(q), self.to_heads(k), self.to_heads(v), keep))
+        q, k, v = ops.split(self.to_heads(ops.concat((q, k, v))), q.shape[0])  # one exchange for the three
+        return self.to_tokens(self.attention(q, k, v, keep))
 
     def keep(self) -> None:
         """See `Attention.keep`."""

@@ -27,7 +27,7 @@ def flat(x: ms.Tensor, ranks: int) -> ms.Tensor:
     """
     vector = x.reshape(-1)
     longer = ops.concat((vector, ops.zeros((ranks,), vector.dtype)))
-    return longer[: -(-vector.shape[0] // ranks) * ranks]
+    return ops.slice(longer, (0,), (-(-vector.shape[0] // ranks) * ranks,))
 
 
 class SumPart(nn.Cell):
@@ -49,7 +49,7 @@ class Whole(nn.Cell):
         self.gather = ops.AllGather()
 
     def construct(self, part: ms.Tensor, like: ms.Tensor) -> ms.Tensor:
-        return self.gather(part)[: like.size].reshape(like.shape)
+        return ops.slice(self.gather(part), (0,), (like.size,)).reshape(like.shape)
 
 
 class GatheredWeight(nn.Cell):
@@ -61,7 +61,7 @@ class GatheredWeight(nn.Cell):
         self.shape, self.length = shape, int(np.prod(shape))
 
     def construct(self, part: ms.Tensor) -> ms.Tensor:
-        return self.gather(part)[: self.length].reshape(self.shape)
+        return ops.slice(self.gather(part), (0,), (self.length,)).reshape(self.shape)
 
     def bprop(self, part: ms.Tensor, out: ms.Tensor, dout: ms.Tensor) -> tuple[ms.Tensor]:
         return (self.sum_part(dout),)
