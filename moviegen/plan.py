@@ -79,7 +79,7 @@ def step_flops(
     text = sum(text_lengths)
     block = block_flops(config, visual, text)
     again = block - (attention_flops(config, visual, text) if keep_attention else 0)
-    recomputed = -(-config.num_layers // recompute_every) if recompute_every else 0
+    recomputed = config.num_layers // recompute_every if recompute_every else 0
     ends = 2 * visual * 2 * config.latent_channels * PATCH**2 * config.width
     projections = 2 * config.width * sum(map(operator.mul, text_lengths, config.text_widths))
     return 3 * (config.num_layers * block + ends + projections) + recomputed * again

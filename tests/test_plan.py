@@ -47,6 +47,14 @@ def test_recomputation_costs_one_more_forward_of_the_blocks():
     assert without_attention == 2 * (block - plan.attention_flops(SMALL, 10, 3))
 
 
+@pytest.mark.parametrize(("every", "blocks"), [(1, 5), (2, 2), (3, 1), (5, 1), (6, 0)])
+def test_every_nth_block_of_five_is_recomputed(every, blocks):
+    five = SMALL.model_copy(update={"num_layers": 5})
+    again = plan.step_flops(five, 10, (1, 1, 1), recompute_every=every)
+    assert again - plan.step_flops(five, 10, (1, 1, 1)) == blocks * plan.block_flops(five, 10, 3)
+    assert len(range(5)[every - 1 :: every]) == blocks  # which those are, in `DiT.recompute_blocks`
+
+
 def test_matrices_by_hand():
     # D = 64, F = 176: attention 8 D^2, feed-forward 3 D F; time 256 -> D -> D -> 6 D; texts; 64-wide patches in and out
     block = 8 * 64 * 64 + 3 * 64 * 176
