@@ -53,15 +53,7 @@ def speed(params: Params, stages: StageRuns) -> HTML:
     for stage, run in stages.items():
         train, compiled = results.metrics(run, "train"), results.metrics(run, "compile")
         if "tokens_per_second" not in train:
-            missing = (
-                "medium",
-                "steps",
-                "tokens/s",
-                "waited for data (s a step)",
-                "waited, of all time",
-                "peak memory",
-            )
-            rows.append(_place(params, stage) | dict.fromkeys(missing, markup.NOT_RUN))
+            rows.append(_place(params, stage) | dict.fromkeys(SPEEDS, markup.NOT_RUN))
             continue
         first = set(compiled["step"]) if len(compiled) else set()
         peak = train["memory_bytes"].max()
