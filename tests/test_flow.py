@@ -29,6 +29,36 @@ def test_training_times_have_a_standard_normal_logit():
     assert abs(logit.std() - 1) < 0.03
 
 
+def test_uniform_times_prefer_none():
+    count = 20000
+    t = np.sort(flow.uniform(np.random.default_rng(0), count).astype(np.float64))
+    assert 0 < t[0] < t[-1] < 1
+    assert abs(t.mean() - 1 / 2) < 3.7 * (12 * count) ** -0.5
+    assert abs(t.var() - 1 / 12) < 3.7 * (180 * count) ** -0.5
+    steps = np.arange(count + 1) / count
+    distance = max((steps[1:] - t).max(), (t - steps[:-1]).max())  # Kolmogorov-Smirnov
+    assert distance < 1.95 * count**-0.5  # p = 0.001
+
+
+@pytest.mark.parametrize("extreme", [0, 2**23 - 1])
+def test_uniform_times_are_never_0_or_1_in_float32(extreme):
+    class Extreme:
+        def integers(self, low, high, count):
+            assert low <= extreme < high
+            return np.full(count, extreme)
+
+    (t,) = flow.uniform(Extreme(), 1)
+    assert t.dtype == np.float32
+    assert 0 < t < 1
+
+
+@pytest.mark.parametrize(("name", "draw"), [("logit-normal", flow.logit_normal), ("uniform", flow.uniform)])
+def test_training_times_by_name(name, draw):
+    found = flow.training_times(np.random.default_rng(3), 50, name)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, draw(np.random.default_rng(3), 50))
+
+
 def test_validation_times_are_midpoints():
     np.testing.assert_allclose(flow.validation_times(4), [0.125, 0.375, 0.625, 0.875])
 
