@@ -43,13 +43,14 @@ def sets(counts):
     return {bucket: latents(bucket, count) for bucket, count in counts.items()}
 
 
-def recipe(images=2, videos=1, image_ratio=0.5, accumulate=1, drop=0.2, times=4):
+def recipe(images=2, videos=1, image_ratio=0.5, accumulate=1, drop=0.2, times=4, sampling="logit-normal"):
     overrides = {
         "dataloader.batch_size.image_batch_size": images,
         "dataloader.batch_size.video_batch_size": videos,
         "dataloader.image_ratio": image_ratio,
         "dataset.text_drop_prob": drop,
         "train.settings.gradient_accumulation_steps": accumulate,
+        "train.time_sampling": sampling,
         "valid.sampling_steps": times,
     }
     return config.load("smoke", overrides).recipes[2]
@@ -169,9 +170,37 @@ def test_dropped_captions_become_the_empty_one():
     *_, ul2, metaclip, byt5, keep = made(1, 0).inputs
     assert all((array == -1).all() for array in (ul2, metaclip, byt5))
     assert not keep.any()
-    made = batches(recipe=recipe(drop=0.3, images=8), videos={})
-    dropped = np.concatenate([(made(step, 0).inputs[3] == -1).all((1, 2)) for step in range(1, 101)])
-    assert dropped.mean() == pytest.approx(0.3, abs=0.06)  # 3.7 standard deviations
+
+
+def test_captions_are_dropped_sample_by_sample_from_all_encoders_at_once():
+    made = batches(recipe=recipe(drop=0.2, images=8), videos={})
+    mixed, dropped = 0, []
+    for step in range(1, 251):
+        *text, keep = made(step, 0).inputs[3:]
+        empty = ~keep.any(1)
+        for array in text:
+            np.testing.assert_array_equal((array == -1).all((1, 2)), empty)
+            np.testing.assert_array_equal((array == -1).any((1, 2)), empty)
+        assert keep[~empty].all()
+        mixed += 0 < empty.sum() < len(empty)
+        dropped.extend(empty)
+    assert mixed / 250 == pytest.approx(1 - 0.8**8 - 0.2**8, abs=3.7 * (0.168 * 0.832 / 250) ** 0.5)
+    assert np.mean(dropped) == pytest.approx(0.2, abs=3.7 * (0.2 * 0.8 / len(dropped)) ** 0.5)
+
+
+@pytest.mark.parametrize("scale", ["smoke", "tiny", "1B", "5B", "30B"])
+def test_every_recipe_drops_a_fifth_of_the_captions(scale):
+    assert [one.dataset.text_drop_prob for one in config.load(scale).recipes.values()] == [0.2] * 3
+
+
+@pytest.mark.parametrize(("sampling", "variance"), [("uniform", 1 / 12), ("logit-normal", 0.0434)])
+def test_times_are_sampled_as_the_recipe_says(sampling, variance):
+    """0.0434 is the variance of the sigmoid of a standard normal."""
+    made = batches(recipe=recipe(sampling=sampling, images=8), videos={})
+    times = np.concatenate([made(step, 0).inputs[2] for step in range(1, 251)])
+    assert len(np.unique(times)) > 1990
+    assert times.mean() == pytest.approx(0.5, abs=3.7 * (variance / len(times)) ** 0.5)
+    assert times.var() == pytest.approx(variance, rel=0.1)
 
 
 def test_no_clip_at_all_is_refused():
