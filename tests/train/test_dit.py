@@ -1,0 +1,63 @@
+"""The validation loss of a stage: a mean over all held-out (clip, time) pairs that repeats to the last bit."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from moviegen import config, flow
+from moviegen.config import DiTConfig
+from moviegen.data.buckets import Bucket
+from moviegen.device.collectives import World
+from moviegen.train.dit import validation
+from moviegen.train.dit_batches import LatentSet, ValidationBatches
+from tests.small_runs import random_dit
+
+SEED, TIMES = 5, 4
+WIDTHS, LENGTHS = (6, 5, 4), (3, 2, 4)
+CONFIG = DiTConfig(
+    width=16, ffn_width=24, num_heads=2, num_layers=1, max_size=(2, 2, 4), text_widths=WIDTHS, frequency_width=8
+)
+BUCKETS = {Bucket(8, 32, 64): 3, Bucket(16, 32, 64): 1}
+
+
+def held_out(bucket, count):
+    """Random latents and captions; the first clip's values are large, so that its losses weigh."""
+    rng = np.random.default_rng(bucket.frames)
+    mean = rng.standard_normal((count, 16, bucket.frames // 8, 4, 8), np.float32)
+    mean[0] *= 10
+    texts = [rng.standard_normal((count, *shape), np.float32) for shape in zip(LENGTHS, WIDTHS, strict=True)]
+    keep = rng.random((count, sum(LENGTHS))) < 0.7
+    keep[:, 0] = True
+    names = tuple(f"{bucket}/{index}" for index in range(count))
+    return LatentSet(names, mean, np.ones_like(mean), *texts, keep)
+
+
+def losses_one_by_one(dit, sets):
+    """Each pair's own loss: the network with one clip at one time, everything else in NumPy's float64."""
+    losses = []
+    for held in sets.values():
+        noises = np.random.default_rng([SEED, 0]).standard_normal(held.mean.shape, np.float32)
+        for index in range(len(held.names)):
+            x_1, x_0 = held.mean[index : index + 1].astype(float), noises[index : index + 1].astype(float)
+            text = [ms.Tensor(array[index : index + 1]) for array in held.text]
+            for t in (0.125, 0.375, 0.625, 0.875):
+                x_t = t * x_1 + (1 - (1 - 1e-5) * t) * x_0
+                at = ms.Tensor([1000 * (1 - t)], ms.float32)
+                predicted = dit(ms.Tensor(x_t, ms.float32), at, *text).asnumpy()
+                losses.append(np.mean((predicted - (x_1 - (1 - 1e-5) * x_0)) ** 2))
+    return losses
+
+
+def test_validation_loss_repeats_and_is_the_mean_over_clips_and_times():
+    overrides = {"valid.sampling_steps": TIMES, "dataloader.batch_size.video_batch_size": 8}
+    recipe = config.load("smoke", overrides).recipes[2]
+    sets = {bucket: held_out(bucket, count) for bucket, count in BUCKETS.items()}
+    batches = ValidationBatches(sets, recipe, SEED, World())
+    assert [len(inputs[0]) for inputs in batches] == [6, 6, 4]
+    dit = random_dit(CONFIG)
+    validate = validation(flow.FlowMatchingLoss(dit), batches)
+    first, second = validate(), validate()
+    assert first == second
+    losses = losses_one_by_one(dit, sets)
+    assert len(losses) == 16
+    assert first["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
