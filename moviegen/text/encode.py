@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,11 @@ COMMAND = "`python -m moviegen text encode --captions FILE --output DIR`"
 def origin(encoder: Encoder) -> Origin:
     """What an embedding follows from besides its caption."""
     return {"kind": encoder.kind, "sha256": encoder.sha256(), "max_tokens": encoder.max_tokens}
+
+
+def origins(chosen: Iterable[Encoder]) -> dict[str, Origin]:
+    """`origin` of each, by its name."""
+    return {encoder.name: origin(encoder) for encoder in chosen}
 
 
 def check_origin(folder: Path, params: Params) -> None:
@@ -74,16 +79,16 @@ def stage_embeddings(run: runs.Run, captions: list[str]) -> tuple[np.ndarray, ..
     return read_embeddings(from_root(named), captions, run.params.text)
 
 
-def claim(folder: Path, origins: dict[str, Origin]) -> None:
+def claim(folder: Path, made_by: dict[str, Origin]) -> None:
     """Notes whose embeddings a folder will hold.
 
     Raises:
         ConfigError: it already holds others'.
     """
     path = folder / "encoders.json"
-    if path.is_file() and json.loads(path.read_text()) != origins:
+    if path.is_file() and json.loads(path.read_text()) != made_by:
         raise ConfigError(f"{folder} holds embeddings of other encoders ({path.name} says whose): name another folder")
-    runs.write_json(path, origins)
+    runs.write_json(path, made_by)
 
 
 def read_captions(path: Path) -> list[str]:
@@ -111,17 +116,24 @@ def read_captions(path: Path) -> list[str]:
     return captions
 
 
-def encode_share(folder: Path, captions: list[str], chosen: list[Encoder], world: World) -> None:
-    """Encodes this rank's share of what is not there yet, one encoder after the other."""
+def missing(folder: Path, captions: list[str], chosen: list[Encoder]) -> dict[str, list[str]]:
+    """The captions that a folder has no embedding of, by encoder."""
+    return {
+        encoder.name: [caption for caption in captions if not caption_file(folder, encoder.name, caption).exists()]
+        for encoder in chosen
+    }
+
+
+def encode_share(folder: Path, left: Mapping[str, list[str]], chosen: list[Encoder], world: World) -> None:
+    """Encodes this rank's share of what is `missing`, one encoder after the other."""
     for encoder in chosen:
-        own = [(caption, caption_file(folder, encoder.name, caption)) for caption in captions[world.rank :: world.size]]
-        left = [(caption, path) for caption, path in own if not path.exists()]
-        if not left:
+        own = left[encoder.name][world.rank :: world.size]
+        if not own:
             continue  # nothing to load it for
-        found = zip(left, encoder.encode([caption for caption, _ in left]), strict=True)
+        found = zip(own, encoder.encode(own), strict=True)
         hidden = None if world.is_main else True
-        for (_, path), embedding in tqdm(found, f"encoding captions: {encoder.name}", len(left), disable=hidden):
-            save_embedding(path, embedding)
+        for caption, embedding in tqdm(found, f"encoding captions: {encoder.name}", len(own), disable=hidden):
+            save_embedding(caption_file(folder, encoder.name, caption), embedding)
 
 
 def encode_captions(folder: Path, captions: Iterable[str], params: Params, world: World) -> None:
@@ -129,15 +141,16 @@ def encode_captions(folder: Path, captions: Iterable[str], params: Params, world
     ordered = ["", *sorted(set(captions) - {""})]
     chosen = encoders(params)
     if world.is_main:
-        origins = {encoder.name: origin(encoder) for encoder in chosen}
-        claim(folder, origins)
+        claim(folder, origins(chosen))
     barrier(world)
-    encode_share(folder, ordered, chosen, world)
+    left = missing(folder, ordered, chosen)
+    barrier(world)  # nobody writes before all have listed the same
+    encode_share(folder, left, chosen, world)
     barrier(world)
     if world.is_main:
         rows = [(caption, caption_file(folder, "ul2", caption).name) for caption in ordered]
         write_rows(folder / "index.csv", ("caption", "file"), rows)
-        summary = {"captions": len(ordered), "encoders": [str(encoder) for encoder in chosen], "origin": origins}
+        summary = {"captions": len(ordered), "encoders": [str(encoder) for encoder in chosen], "origin": origins(chosen)}
         runs.write_json(folder / "summary.json", summary)
 
 

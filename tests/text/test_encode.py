@@ -14,6 +14,7 @@ import pytest
 from moviegen import config, runs, text
 from moviegen.config import ConfigError
 from moviegen.device.collectives import World
+from moviegen.parallel import launch
 from moviegen.text import encode
 from tests.text.conftest import CAPTIONS
 from tests.text.making import write_byt5, write_metaclip, write_ul2
@@ -95,14 +96,19 @@ def test_cut_run_keeps_what_it_has(encoded):
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_ranks_share_the_captions(tmp_path, size, encoders):
-    captions = [f"caption {n}" for n in range(7)]
+@pytest.mark.parametrize("done", [0, 4])
+def test_ranks_share_the_captions_that_are_left(tmp_path, size, done, encoders):
+    captions = [f"caption {n}" for n in range(14)]
+    chosen = list(encoders.values())
+    before = {name: captions[: 2 * done : 2] for name in encoders}  # all of them of the first of two ranks
+    encode.encode_share(tmp_path, before, chosen, World())
+    left = encode.missing(tmp_path, captions, chosen)
     per_rank = []
     for rank in range(size):
         folder = tmp_path / str(rank)  # of its own: nothing another rank did is there
-        encode.encode_share(folder, captions, list(encoders.values()), World(rank, size))
+        encode.encode_share(folder, left, chosen, World(rank, size))
         per_rank.append(files(folder))
-    together = [file for share in per_rank for file in share]
+    together = [file for share in (files(tmp_path), *per_rank) for file in share]
     wanted = [text.caption_file(tmp_path, name, caption) for name in encoders for caption in captions]
     assert sorted(together) == sorted(path.relative_to(tmp_path).as_posix() for path in wanted)
     assert max(map(len, per_rank)) - min(map(len, per_rank)) <= 3
@@ -110,9 +116,33 @@ def test_ranks_share_the_captions(tmp_path, size, encoders):
 
 def test_an_encoder_with_nothing_to_do_is_not_loaded(tmp_path, monkeypatch):
     pretrained = text.Pretrained("ul2", write_ul2(tmp_path / "ul2"))
-    encode.encode_share(tmp_path, ["", "a dog"], [pretrained], World())
+    encode.encode_share(tmp_path, {"ul2": ["", "a dog"]}, [pretrained], World())
     monkeypatch.setattr(text.Pretrained, "load", lambda self: pytest.fail("it was loaded"))
-    encode.encode_share(tmp_path, ["", "a dog"], [pretrained], World())
+    left = encode.missing(tmp_path, ["", "a dog"], [pretrained])
+    encode.encode_share(tmp_path, left, [pretrained], World())
+
+
+def test_two_workers_write_what_one_writes_to_the_last_bit(tmp_path):
+    """The two go on where a run was cut: a caption is already there, and stays as it is."""
+    captions = ["a dog", "a red car turns left", "Ein Bär läuft", "x" * 20, "犬が走る"]
+    path = written(tmp_path, "c.txt", "\n".join(captions))
+    params, alone, shared = config.load("smoke"), tmp_path / "alone", tmp_path / "shared"
+    text.encode_captions(alone, captions, params, World())
+    text.encode_captions(shared, captions[1:2], params, World())
+    kept = {file: (shared / file).stat().st_mtime_ns for file in files(shared)}
+    words = ("text", "encode", "--config", "smoke", "--captions", str(path), "--output", str(shared))
+    job = launch.Job(
+        command=("python", "-m", "moviegen", *words), log_dir=tmp_path / "logs", worker_num=2, local_worker_num=2,
+        environment={"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    launch.run(job)
+    assert files(shared) == files(alone)
+    assert len(files(alone)) == 3 * 6
+    for file in files(alone):
+        assert (shared / file).read_bytes() == (alone / file).read_bytes()
+    assert kept == {file: (shared / file).stat().st_mtime_ns for file in kept}
+    for name in ("summary.json", "index.csv", "encoders.json"):
+        assert (shared / name).read_bytes() == (alone / name).read_bytes()
 
 
 # --- files of captions ---
