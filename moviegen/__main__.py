@@ -59,7 +59,8 @@ def parser() -> argparse.ArgumentParser:
     added["tae"].add_argument("--output", metavar="FILE", help="encode: .npz; decode: .mp4; export: .safetensors")
     added["text"].add_argument("action", choices=("encode",))
     added["text"].add_argument("--captions", metavar="FILE", help="a .csv or .txt file instead of the data's captions")
-    added["text"].add_argument("--output", metavar="DIR", help="where the embeddings of --captions go")
+    default = "default: a folder below outputs/<scale>/embeddings, whose name is printed"
+    added["text"].add_argument("--output", metavar="DIR", help=f"where the embeddings of --captions go; {default}")
     added["train"].add_argument("--stage", type=int, choices=(1, 2, 3), required=True)
     added["sample"].add_argument("--prompts", metavar="FILE", help="a text file, one prompt a line")
     for name, (metavar, help_text) in PROMPT_OPTIONS.items():

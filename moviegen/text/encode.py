@@ -1,8 +1,9 @@
 """`python -m moviegen text encode`: the embeddings of every caption, from three encoders (paper 3.1.4).
 
-A run encodes the captions of both mixkit splits. `--captions FILE --output DIR` encodes a file's instead, outside of
-any run: a CSV with a column `caption`, or a text file with one caption a line; `dataset.text_emb_folder` may name DIR
-then. The empty caption, which guidance needs, is always among them.
+A run encodes the captions of both mixkit splits. `--captions FILE` encodes a file's instead, outside of any run: a CSV
+with a column `caption`, or a text file with one caption a line. They go into `--output DIR`, or into a folder of their
+own below `outputs/<scale>/embeddings`, whose name is printed; `dataset.text_emb_folder` may name it then. The empty
+caption, which guidance needs, is always among them.
 
 `encoders.json` says from the beginning, and `summary.json` when all is there, which encoders made the embeddings, by a
 hash of their files: embeddings of others are refused. Under `msrun` each rank encodes its share.
@@ -21,8 +22,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from moviegen import device, runs
-from moviegen.config import ConfigError, Params, from_root
+from moviegen import device, programs, runs
+from moviegen.config import ConfigError, Params, from_root, outputs_folder
 from moviegen.data.prepare import load_split, write_rows
 from moviegen.device.collectives import World, barrier, join_world
 from moviegen.text.embeddings import caption_file, load_embeddings, read_embeddings, save_embedding
@@ -30,7 +31,7 @@ from moviegen.text.pretrained import Encoder, encoders
 from moviegen.weights import CheckpointError
 
 Origin = dict[str, Any]
-COMMAND = "`python -m moviegen text encode --captions FILE --output DIR`"
+COMMAND = "`python -m moviegen text encode --captions FILE`"
 
 
 def origin(encoder: Encoder) -> Origin:
@@ -150,8 +151,32 @@ def encode_captions(folder: Path, captions: Iterable[str], params: Params, world
     if world.is_main:
         rows = [(caption, caption_file(folder, "ul2", caption).name) for caption in ordered]
         write_rows(folder / "index.csv", ("caption", "file"), rows)
-        summary = {"captions": len(ordered), "encoders": [str(encoder) for encoder in chosen], "origin": origins(chosen)}
+        shown = [str(encoder) for encoder in chosen]
+        summary = {"captions": len(ordered), "encoders": shown, "origin": origins(chosen)}
         runs.write_json(folder / "summary.json", summary)
+
+
+def own_folder(params: Params, captions: Iterable[str]) -> Path:
+    """Where captions of a file go by default: a folder named after them and their encoders."""
+    marks = [programs.file_mark(encoder.folder) for _, encoder in params.text]
+    made_from = [sorted(set(captions)), params.seed, params.text.model_dump(mode="json"), marks]
+    return outputs_folder(params) / "embeddings" / programs.digest(made_from)
+
+
+def encode_file(params: Params, options: argparse.Namespace) -> None:
+    """`text encode --captions FILE`.
+
+    Raises:
+        ConfigError: see `read_captions`, `claim` and `Pretrained`.
+    """
+    captions = read_captions(Path(options.captions))
+    folder = Path(options.output) if options.output else own_folder(params, captions)
+    device.start(params.seed)
+    world = join_world()
+    encode_captions(folder, captions, params, world)
+    if world.is_main:
+        print(folder)
+    barrier(world)
 
 
 def encode_run(run: runs.Run, world: World) -> None:
@@ -163,17 +188,14 @@ def encode_run(run: runs.Run, world: World) -> None:
 
 def main(params: Params, options: argparse.Namespace) -> None:
     """`text encode`."""
-    if bool(options.captions) != bool(options.output):
-        raise ConfigError("text encode of a file needs both --captions and --output")
-    captions = read_captions(Path(options.captions)) if options.captions else None
-    device.start(params.seed)
-    world = join_world()
+    if options.output and not options.captions:
+        raise ConfigError(f"--output {options.output} goes with --captions FILE; the data's captions go into a run")
     try:
-        if captions is not None:
-            encode_captions(Path(options.output), captions, params, world)
-            barrier(world)
+        if options.captions:
+            encode_file(params, options)
             return
-        run = runs.find(params, "text")
+        device.start(params.seed)
+        world, run = join_world(), runs.find(params, "text")
         with runs.record(run) if world.is_main else nullcontext():
             encode_run(run, world)
             barrier(world)

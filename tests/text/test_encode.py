@@ -221,10 +221,34 @@ def test_a_file_through_pretrained_encoders(tmp_path, monkeypatch):
     text.main(params, options)
 
 
-@pytest.mark.parametrize("given", [{"captions": "c.txt", "output": None}, {"captions": None, "output": "out"}])
-def test_captions_and_output_come_together(given):
-    with pytest.raises(ConfigError, match="needs both --captions and --output"):
-        text.main(config.load("smoke"), argparse.Namespace(**given))
+def test_a_file_without_a_folder_gets_one_of_its_own(tmp_path, monkeypatch, capsys):
+    """Named after its captions, whatever their order, and after the encoders, so that none is overwritten."""
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
+
+    def encoded(captions, params):
+        path = written(tmp_path, "c.txt", captions)
+        text.main(params, argparse.Namespace(captions=str(path), output=None))
+        return Path(capsys.readouterr().out.splitlines()[-1])
+
+    smoke = config.load("smoke")
+    folder = encoded("a dog\n犬\n", smoke)
+    assert folder.parent == tmp_path / "smoke" / "embeddings"
+    assert listed(folder) == ["", "a dog", "犬"]
+    text.check_origin(folder, smoke)
+    assert encoded("犬\na dog\n犬\n", smoke) == folder
+    others = [encoded("a cat\n", smoke), encoded("a dog\n犬\n", config.load("smoke", {"seed": 7}))]
+    params = pretrained_params(tmp_path / "encoders")
+    others.append(encoded("a dog\n犬\n", params))
+    weights = tmp_path / "encoders" / "byt5" / "model.safetensors"
+    os.utime(weights, (0, 0))  # as if other weights lay there
+    others.append(encoded("a dog\n犬\n", params))
+    assert len({folder, *others}) == 5
+    assert listed(folder) == ["", "a dog", "犬"]
+
+
+def test_a_folder_without_captions_is_refused():
+    with pytest.raises(ConfigError, match="--output out goes with --captions FILE"):
+        text.main(config.load("smoke"), argparse.Namespace(captions=None, output="out"))
 
 
 def test_from_the_command_line(tmp_path):
