@@ -120,8 +120,11 @@ def find(params: Params, name: str) -> Run:
 
 
 @contextmanager
-def record(run: Run) -> Iterator[Run]:
+def record(run: Run, **facts: Any) -> Iterator[Run]:
     """Holds the run's lock and keeps its manifest while a program works.
+
+    Args:
+        facts: what the manifest says besides.
 
     Raises:
         RunBusy: another process holds the lock.
@@ -131,7 +134,7 @@ def record(run: Run) -> Iterator[Run]:
     with _lock(run):
         started = time.time()
         earlier = run.manifest.get("seconds", 0.0)
-        manifest = {"status": "running", "started": _utc(started), **provenance(run)}
+        manifest = {"status": "running", "started": _utc(started), **provenance(run), **facts}
         _write_manifest(run, manifest)
         status = "failed"
         try:

@@ -44,6 +44,7 @@ def write_data(params: Params, captions: list[str]) -> None:
 def write_text(params: Params, captions: list[str]) -> None:
     """A finished text run: embeddings of the captions and of the empty one."""
     with runs.record(runs.find(params, "text")) as run:
+        runs.write_json(run.folder / "summary.json", {"origin": text.origins(text.encoders(params))})
         for place, name in enumerate(text.ENCODERS):
             setting = getattr(params.text, name)
             for index, caption in enumerate(["", *captions]):

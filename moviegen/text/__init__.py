@@ -1,7 +1,7 @@
 """The three text encoders (paper 3.1.4), what they make of captions, and `python -m moviegen text encode`."""
 
 from moviegen.text.embeddings import ENCODERS, Embedding, caption_file, load_embeddings, read_embeddings
-from moviegen.text.encode import check_origin, encode_captions, encode_run, main, stage_embeddings
+from moviegen.text.encode import check_origin, encode_captions, encode_run, main, origins, stage_embeddings
 from moviegen.text.pretrained import Pretrained, encoders
 from moviegen.text.stand_ins import StandIn
 
@@ -17,6 +17,7 @@ __all__ = [
     "encoders",
     "load_embeddings",
     "main",
+    "origins",
     "read_embeddings",
     "stage_embeddings",
 ]

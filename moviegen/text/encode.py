@@ -6,7 +6,8 @@ own below `outputs/<scale>/embeddings`, whose name is printed; `dataset.text_emb
 caption, which guidance needs, is always among them.
 
 `encoders.json` says from the beginning, and `summary.json` when all is there, which encoders made the embeddings, by a
-hash of their files: embeddings of others are refused. Under `msrun` each rank encodes its share.
+hash of their files: embeddings of others are refused. A run's manifest says it too. Under `msrun` each rank encodes its
+share.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from moviegen import device, programs, runs
 from moviegen.config import ConfigError, Params, from_root, outputs_folder
 from moviegen.data.prepare import load_split, write_rows
 from moviegen.device.collectives import World, barrier, join_world
-from moviegen.text.embeddings import caption_file, load_embeddings, read_embeddings, save_embedding
+from moviegen.text.embeddings import caption_file, read_embeddings, save_embedding
 from moviegen.text.pretrained import Encoder, encoders
 from moviegen.weights import CheckpointError
 
@@ -74,10 +75,9 @@ def stage_embeddings(run: runs.Run, captions: list[str]) -> tuple[np.ndarray, ..
         ConfigError: other encoders made them, or a caption has none; see `check_origin` and `read_embeddings`.
     """
     named = run.params.recipes[run.program.stage].dataset.text_emb_folder
-    if not named:
-        return load_embeddings(run.upstream("text"), captions)  # its fingerprint holds its encoders
-    check_origin(from_root(named), run.params)
-    return read_embeddings(from_root(named), captions, run.params.text)
+    folder = from_root(named) if named else run.upstream("text").folder
+    check_origin(folder, run.params)
+    return read_embeddings(folder, captions, run.params.text)
 
 
 def claim(folder: Path, made_by: dict[str, Origin]) -> None:
@@ -196,7 +196,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
             return
         device.start(params.seed)
         world, run = join_world(), runs.find(params, "text")
-        with runs.record(run) if world.is_main else nullcontext():
+        with runs.record(run, encoders=origins(encoders(params))) if world.is_main else nullcontext():
             encode_run(run, world)
             barrier(world)
     except CheckpointError as error:

@@ -85,6 +85,15 @@ def test_summary_says_who_made_them(encoded, encoders):
         assert summary["origin"][name] == wanted
 
 
+def test_the_runs_manifest_says_it_too(text_run, encoders):
+    text.main(text_run.params, argparse.Namespace(captions=None, output=None))
+    assert text_run.complete
+    assert {name: made_by["sha256"] for name, made_by in text_run.manifest["encoders"].items()} == {
+        name: encoder.sha256() for name, encoder in encoders.items()
+    }
+    assert text_run.manifest["encoders"] == json.loads((text_run.folder / "summary.json").read_text())["origin"]
+
+
 def test_cut_run_keeps_what_it_has(encoded):
     path = text.caption_file(encoded.folder, "ul2", "")
     kept = path.stat().st_mtime_ns

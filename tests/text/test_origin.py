@@ -51,6 +51,15 @@ def test_a_stage_that_names_none_reads_the_reports_own(text_run):
     assert np.array_equal(found[0], wanted[0])
 
 
+def test_a_stage_refuses_the_reports_own_where_other_encoders_made_them(text_run):
+    """As where an encoder's files were exchanged for some of the same size and time, which fingerprints stand on."""
+    with runs.record(text_run):
+        other = config.load("smoke", {"seed": 7})
+        text.encode_captions(text_run.folder, ["a dog"], other, World())
+    with pytest.raises(ConfigError, match=r"ul2 embeddings in .* were made by a stand-in encoder"):
+        text.stage_embeddings(runs.find(text_run.params, "stage2"), ["a dog"])
+
+
 def test_training_refuses_them_as_it_reads_them(elsewhere, tmp_path):
     stage, bucket = stage_of(elsewhere), Bucket(1, 48, 80)
     root = data_folder(stage.params)
