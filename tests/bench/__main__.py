@@ -1,4 +1,4 @@
-"""`python -m tests.bench [--only tae dit layouts memory] [--repetitions N]`."""
+"""`python -m tests.bench [--only tae dit euler layouts memory] [--repetitions N]`; the last three need no PyTorch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ import psutil
 from moviegen import config, runs
 from tests.bench import dit, layouts, memory, tae
 
-MEASUREMENTS = {"tae": tae.measure, "dit": dit.measure, "layouts": layouts.measure, "memory": memory.measure}
+MEASUREMENTS = {
+    "tae": tae.measure,
+    "dit": dit.measure,
+    "euler": dit.measure_euler,
+    "layouts": layouts.measure,
+    "memory": memory.measure,
+}
 TITLES = {
     "tae": "TAE of params/tiny.yaml; ratio: ours / PyTorch in its faster order of memory, below 1 where ours is faster",
     "dit": "transformer of params/tiny.yaml, stage 2; ratio: ours / reference, below 1 where ours is faster",
+    "euler": "sampler of that transformer; ratio: to the network alone on twice the batch, which guidance takes",
     "layouts": "temporal convolution over 16 frames of 64 channels, 32x32: forward, and both passes; ratios to ours",
     "memory": "decoding with the TAE of params/tiny.yaml: the process's peak, and how much of it is the decoding's",
 }
@@ -31,7 +38,7 @@ def main() -> None:
     report = {
         "commit": runs.git_commit(),
         "machine": runs.machine(),
-        "versions": runs.versions() | {"torch": metadata.version("torch")},
+        "versions": runs.versions() | {"torch": torch_version()},
         "repetitions": options.repetitions,
         "busy_percent": {},
     }
@@ -49,6 +56,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS))
     parser.add_argument("--repetitions", type=int, default=11, help="timed calls of each subject; medians are shown")
     return parser.parse_args()
+
+
+def torch_version() -> str:
+    """Of the environment of `make bench`; others have none."""
+    try:
+        return metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def busy_seconds() -> float:

@@ -33,7 +33,11 @@ def random_dit(config: dict[str, Any]) -> DiT:
 
 
 def build(task: str, config: dict[str, Any], latent: list[int], lengths: list[int]) -> workers.Work:
-    """`forward`, `train` (one update), `network` (EULER_STEPS guided calls) or `euler` (the sampler with as many)."""
+    """`forward`, `train` (one update), `euler` (the sampler with EULER_STEPS guided steps), or `bare` (its network).
+
+    The bare calls are as many, of the transformer alone, on tensors that are there already: twice the batch, which
+    guidance takes, and one wait at the end.
+    """
     dit, batch = random_dit(config), latent[0]
     texts = [RNG.standard_normal((batch, length, width), np.float32) for length, width in zip(
         lengths, config["text_widths"], strict=True)]  # fmt: skip
@@ -47,13 +51,24 @@ def build(task: str, config: dict[str, Any], latent: list[int], lengths: list[in
         return update(
             dit, [ms.Tensor(x), ms.Tensor(x[::-1].copy()), ms.Tensor(np.full(batch, 0.5, np.float32)), *tensors]
         )
-    network = sample.GuidedVelocity(dit, 7.5)
     both = tuple(np.concatenate((array, array)) for array in (*texts, masks))
-    field = sample.velocity_field(network, both)
-    if task == "network":
-        return lambda: [field(x, 0.5) for _ in range(EULER_STEPS)]
+    if task == "bare":
+        t = np.full(2 * batch, 500.0, np.float32)
+        return bare_calls(dit, [ms.Tensor(array) for array in (np.concatenate((x, x)), t, *both)])
+    field = sample.velocity_field(sample.GuidedVelocity(dit, 7.5), both)
     times = schedule.get("linear", EULER_STEPS)
     return lambda: sample.euler(x, field, times)
+
+
+def bare_calls(dit: DiT, tensors: list[ms.Tensor]) -> workers.Work:
+    """EULER_STEPS calls of the network and nothing else."""
+
+    def calls() -> None:
+        for _ in range(EULER_STEPS):
+            velocity = dit(*tensors)
+        finish(velocity)
+
+    return calls
 
 
 def update(dit: DiT, batch: list[ms.Tensor]) -> workers.Work:
