@@ -19,10 +19,11 @@ from tqdm import tqdm
 from moviegen import runs
 from moviegen.config import ConfigError, Params, Recipe, load, merge, nearest, parse, parse_overrides
 from moviegen.parallel import launch
-from moviegen.report import diagrams, figures, markup, media, provenance, sections, tables, tae_tables
+from moviegen.report import diagrams, figures, findings, markup, media, provenance, sections, tables, tae_tables
 from moviegen.runs import Run
 
-__all__ = ["OpenSection", "diagrams", "figures", "media", "open_section", "provenance", "tables", "tae_tables"]
+__all__ = ["OpenSection", "diagrams", "figures", "findings", "media", "open_section", "provenance", "tables"]
+__all__ += ["tae_tables"]
 
 GROUPS = tuple(name for name in Params.model_fields if name != "scale")
 PARAMETERS = ("scale", "overrides", "stage", *GROUPS)

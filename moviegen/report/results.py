@@ -11,6 +11,7 @@ import pandas as pd
 from moviegen.runs import Run
 
 WARM_UP_STEPS = 2  # the first steps compile; they are not the speed of the rest
+RETRIEVAL_GOAL = 0.9  # of the training captions whose clip should be found again
 
 
 def metrics(run: Run | None, kind: str) -> pd.DataFrame:
@@ -56,6 +57,11 @@ def last(run: Run | None, kind: str, column: str) -> float | None:
 def shown(value: float | None, digits: int = 3) -> str:
     """A number with so many significant digits, or a dash."""
     return "-" if value is None else f"{value:#.{digits}g}".rstrip(".")
+
+
+def percent(share: float | None) -> str:
+    """A share with one decimal, or a dash where there is none."""
+    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def duration(seconds: float | None) -> str:

@@ -11,7 +11,7 @@ from moviegen.config import SIZES, Params
 from moviegen.data.ucf101 import describe
 from moviegen.report import markup, published, results
 from moviegen.report.parallel_tables import speed, state, traffic
-from moviegen.report.results import shown
+from moviegen.report.results import percent, shown
 from moviegen.runs import Run
 
 # What notebooks call; those of the parallelism page are in a file of their own.
@@ -212,13 +212,15 @@ def retrieval(run: Run | None) -> HTML:
     rows = [
         {
             "the nearest training clip": "has the same caption",
-            "measured": _percent(summary["share_nearest"]),
-            "chance": _percent(summary["chance"]),
+            "measured": percent(summary["share_nearest"]),
+            "chance": percent(summary["chance"]),
+            "goal": f"at least {percent(results.RETRIEVAL_GOAL)}",
         },
         {
             "the nearest training clip": "shows the same photograph",
-            "measured": _percent(summary["share_photograph"]),
-            "chance": _percent(summary["chance_photograph"]),
+            "measured": percent(summary["share_photograph"]),
+            "chance": percent(summary["chance_photograph"]),
+            "goal": "-",
         },
     ]
     clip = f"{summary['size'][0]}x{summary['size'][1]}x{summary['frames']}"
@@ -227,11 +229,6 @@ def retrieval(run: Run | None) -> HTML:
         f"{summary['steps']} equal steps, guidance {summary['guidance']:g}; mean rank {shown(summary['mean_rank'])}"
     )
     return markup.table(rows, title, [run])
-
-
-def _percent(share: float | None) -> str:
-    """A share, or a dash where there is none."""
-    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def _count(parameters: int) -> str:

@@ -271,8 +271,8 @@ def test_retrieval_shows_the_shares_beside_chance(params):
         "24 training captions among 30 training clips of 48x80x16; 8 equal steps, guidance 3; mean rank" in shown.data
     )
     assert [list(row) for row in cells(shown).itertuples(index=False)] == [
-        ["has the same caption", "45.8 %", "3.3 %"],
-        ["shows the same photograph", "-", "-"],
+        ["has the same caption", "45.8 %", "3.3 %", "at least 90.0 %"],
+        ["shows the same photograph", "-", "-", "-"],
     ]
 
 
