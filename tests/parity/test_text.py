@@ -10,10 +10,12 @@ from transformers import (
     ByT5Tokenizer,
     CLIPModel,
     CLIPTextModel,
+    CLIPTokenizer,
     MetaClip2TextModel,
     PreTrainedTokenizerFast,
     T5EncoderModel,
     T5ForConditionalGeneration,
+    T5Tokenizer,
 )
 from transformers.models.t5.modeling_t5 import T5Attention
 
@@ -22,7 +24,7 @@ from moviegen.config.params import TextEncoder
 from moviegen.text import Pretrained
 from moviegen.text.clip import stretch
 from moviegen.text.t5 import T5Config, T5Encoder, relative_buckets
-from moviegen.text.tokenise import bytes_of
+from moviegen.text.tokenise import bytes_of, cut, read_tokeniser
 from moviegen.weights import assign
 from tests.parity.comparing import assert_equal, random_weights
 
@@ -129,6 +131,45 @@ def test_byt5(tmp_path):
 @pytest.mark.parametrize("caption", ["", "a dog", "Ein Bär läuft", "犬が走る 🐕", " two  blanks ", "tab\tand “quotes”"])
 def test_bytes(caption):
     assert bytes_of(caption) == ByT5Tokenizer()(caption)["input_ids"]
+
+
+# --- tokenizers that transformers builds, of vocabularies small enough to be followed by hand ---
+
+MERGES = [("d", "o"), ("do", "g</w>"), ("r", "e"), ("re", "d</w>"), ("do", "g")]
+LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
+PIECES = ["▁", "▁a", "▁red", "▁dog", "▁do", "s", "g", "d", "o", "A"]
+TOKENISED = ["", "a red dog", "A  Red\tDOG", " dogs dog's 12 \n", "Ein Bär läuft", "犬 🐕 a red dog", "dog " * 30]
+
+
+def check_tokens(tokenizer, folder):
+    """Ours, from the file that the reference saves, gives the reference's tokens, whole and cut."""
+    tokenizer.save_pretrained(folder)
+    tokenise = read_tokeniser(folder)
+    for caption in TOKENISED:
+        assert tokenise(caption) == tokenizer(caption)["input_ids"], caption
+        for length in (3, 8):
+            wanted = tokenizer(caption, truncation=True, max_length=length)["input_ids"]
+            assert cut(tokenise(caption), length) == wanted, (caption, length)
+    return tokenise
+
+
+def test_tokens_of_clip(tmp_path):
+    """Lower case; bytes, the last of a word marked, merged in the order of a list; both ends marked."""
+    names = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), *("".join(pair) for pair in MERGES)]
+    vocab = {name: index for index, name in enumerate([*names, "<|startoftext|>", "<|endoftext|>"])}
+    tokenise = check_tokens(CLIPTokenizer(vocab=vocab, merges=MERGES), tmp_path)
+    wanted = ["<|startoftext|>", "a</w>", "red</w>", "dog</w>", "dog", "s</w>", "1</w>", "<|endoftext|>"]
+    assert tokenise("a  RED dog dogs 1") == [vocab[name] for name in wanted]
+
+
+def test_tokens_of_t5(tmp_path):
+    """Case is kept; the likeliest pieces, of which a word's first holds the blank before it; the end marked."""
+    marks = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    vocab = [*marks, *((piece, -len(PIECES) + 0.1 * len(piece)) for piece in PIECES)]
+    places = {piece: index for index, (piece, _) in enumerate(vocab)}
+    tokenise = check_tokens(T5Tokenizer(vocab=vocab, extra_ids=0), tmp_path)
+    wanted = ["▁a", "▁red", "▁dog", "s", "▁", "A", "▁", "<unk>", "</s>"]
+    assert tokenise("a  red dogs A 犬") == [places[piece] for piece in wanted]
 
 
 def check_tower(model, folder, length):
