@@ -57,7 +57,6 @@ def build(run: runs.Run, stage: int, mesh: Mesh) -> DiT:
     dit = DiT(config, sequence_of(mesh, config.num_heads), device.compute_dtype(recipe.train.settings.dtype))
     if start := starting_weights(run, stage):
         dit.load_weights(start)
-    dit.recompute_blocks(recipe.model.recompute_every_nth_block, keep_attention=recipe.model.not_recompute_fa)
     return dit
 
 
@@ -70,6 +69,8 @@ def train(run: runs.Run, stage: int, world: World) -> None:
     batches, held_out = training_batches(run, stage, samples), validation_batches(run, stage, samples)
     loss = flow.FlowMatchingLoss(dit)
     zero = Zero(dit, recipe.train.settings.zero_stage, world)
+    # after Zero: what gathers the weights of a block is recomputed with it
+    dit.recompute_blocks(recipe.model.recompute_every_nth_block, keep_attention=recipe.model.not_recompute_fa)
     trainer = Trainer(
         run=run,
         zero=zero,
