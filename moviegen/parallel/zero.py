@@ -165,12 +165,3 @@ class Zero:
             master.set_data(ms.Tensor(masters[name]))
             if self.weights[name] is not master:
                 self.weights[name].set_data(ms.Tensor(self.whole(name, master)))
-
-    def bytes_held(self) -> dict[str, int]:
-        """Bytes of this rank's weights, gradient sums, and optimizer state (moments, parts of weights beside them)."""
-        weights = sum(weight.nbytes for weight in self.weights.values())
-        masters = sum(master.nbytes for master in self.masters.values())
-        beside = sum(m.nbytes for name, m in self.masters.items() if m is not self.weights[name])
-        whole = sum(4 * int(np.prod(shape)) for shape in self.shapes.values())
-        gradients = {0: whole, 1: whole + masters}.get(self.stage, masters)  # at stage 1 sums, and their reduced parts
-        return {"parameters": weights, "gradients": gradients, "optimizer": 2 * masters + beside}

@@ -20,7 +20,7 @@ from moviegen.train.step import Apply, Backward, Gradients
 from moviegen.weights import save_arrays
 
 CONFIG = DiTConfig(
-    width=16, ffn_width=24, num_heads=4, num_layers=1, max_size=(2, 2, 3), latent_channels=4, text_widths=(6, 5, 4),
+    width=16, ffn_width=24, num_heads=4, num_layers=2, max_size=(2, 2, 3), latent_channels=4, text_widths=(6, 5, 4),
     frequency_width=8,
 )  # fmt: skip
 SHAPES = {"image": (4, 1, 4, 6), "video": (4, 2, 4, 6)}  # 6 and 12 tokens: 6 do not divide by 4
@@ -50,6 +50,12 @@ def batch(medium, step, world):
     return [ms.Tensor(array[own], ms.float32) for array in arrays] + [ms.Tensor(masks[own])]
 
 
+def parameter_bytes(*cells):
+    """Of all that the graphs of a step read and write."""
+    parameters = {id(parameter): parameter for cell in cells for parameter in cell.get_parameters()}
+    return sum(parameter.nbytes for parameter in parameters.values())
+
+
 def run(case, world, folder):
     """Gradients of both media at the start, then STEPS updates; everything whole."""
     mesh = Mesh(world.rank, world.size, case["shards"])
@@ -60,11 +66,12 @@ def run(case, world, folder):
     gradients = Gradients(zero)
     backward = Backward(flow.FlowMatchingLoss(dit), zero, gradients, has_terms=False)
     apply = Apply(AdamW(zero.masters, Optimizer(eps=1e-8, weight_decay=0.1), zero.shapes), zero, gradients, 1, 0.5)
-    arrays, facts = {}, {"bytes": zero.bytes_held(), "losses": [], "norms": []}
+    arrays, facts = {}, {"bytes": apply.bytes_held(), "losses": [], "norms": []}
+    facts["bytes of all parameters"] = parameter_bytes(backward, apply.reduce, apply.update, apply.clear)
     share = 1 / world.size
     for medium in case["media"]:
-        backward(*batch(medium, 0, samples))
-        facts[f"norm {medium}"] = float(apply.reduce())
+        (loss,) = backward(*batch(medium, 0, samples))
+        facts[f"loss {medium}"], facts[f"norm {medium}"] = float(loss), float(apply.reduce())
         for name, gradient in zip(zero.masters, gradients.reduced, strict=True):
             arrays[f"{medium} gradient {name}"] = zero.whole(name, gradient) * np.float32(share)
         apply.clear()
