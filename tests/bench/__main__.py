@@ -1,4 +1,4 @@
-"""`python -m tests.bench [--only tae dit layouts memory] [--repetitions N]`."""
+"""`python -m tests.bench [--only tae dit layouts memory recompute] [--repetitions N]`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from typing import Any
 import psutil
 
 from moviegen import config, runs
-from tests.bench import dit, layouts, memory, tae
+from tests.bench import dit, layouts, memory, recompute, tae
 
-MEASUREMENTS = {"tae": tae.measure, "dit": dit.measure, "layouts": layouts.measure, "memory": memory.measure}
+MEASUREMENTS = {
+    "tae": tae.measure, "dit": dit.measure, "layouts": layouts.measure, "memory": memory.measure,
+    "recompute": recompute.measure,
+}  # fmt: skip
 TITLES = {
     "tae": "TAE of params/tiny.yaml; ratio: ours / PyTorch in its faster order of memory, below 1 where ours is faster",
     "dit": "transformer of params/tiny.yaml, stage 2; ratio: ours / reference, below 1 where ours is faster",
     "layouts": "temporal convolution over 16 frames of 64 channels, 32x32: forward, and both passes; ratios to ours",
     "memory": "decoding with the TAE of params/tiny.yaml: the process's peak, and how much of it is the decoding's",
+    "recompute": "a training step of params/tiny.yaml, stage 3, batch 8: the process's peak, and the step's share",
 }
 BUSY_PERCENT = 5
 
