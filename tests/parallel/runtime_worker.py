@@ -15,6 +15,7 @@ from moviegen.dit.model import DiT
 from moviegen.parallel.mesh import Mesh
 from moviegen.parallel.ulysses import sequence_of
 from moviegen.parallel.zero import Zero
+from moviegen.train.ema import EMA
 from moviegen.train.optim import AdamW
 from moviegen.train.step import Apply, Backward, Gradients
 from moviegen.weights import save_arrays
@@ -56,6 +57,32 @@ def parameter_bytes(*cells):
     return sum(parameter.nbytes for parameter in parameters.values())
 
 
+def assert_holds(dit, zero, arrays):
+    """The network itself has these weights, or this rank's parts of them."""
+    for name, weight in dit.parameters_and_names():
+        is_whole = tuple(weight.shape) == zero.shapes[name]
+        wanted = arrays[name] if is_whole else zero.part(arrays[name])
+        np.testing.assert_array_equal(weight.asnumpy(), wanted, err_msg=name)
+
+
+def check_average(dit, zero):
+    """`swapped` gives the network the averages, then its weights back."""
+    weights, ema = zero.arrays(), EMA(zero, 0.5)
+    ema.set_arrays({name: array + 1 for name, array in weights.items()})
+    with ema.swapped():
+        assert_holds(dit, zero, {name: array + 1 for name, array in weights.items()})
+    assert_holds(dit, zero, weights)
+
+
+def check_loading(dit, zero):
+    """Whole weights, as a checkpoint has them, become each rank's part."""
+    doubled = {name: 2 * array for name, array in zero.arrays().items()}
+    zero.set_arrays(doubled)
+    assert_holds(dit, zero, doubled)
+    for name, array in zero.arrays().items():
+        np.testing.assert_array_equal(array, doubled[name], err_msg=name)
+
+
 def run(case, world, folder):
     """Gradients of both media at the start, then STEPS updates; everything whole."""
     mesh = Mesh(world.rank, world.size, case["shards"])
@@ -63,6 +90,7 @@ def run(case, world, folder):
     dit = DiT(CONFIG, sequence_of(mesh, CONFIG.num_heads))
     start(dit)
     zero = Zero(dit, case["zero"], world)
+    dit.recompute_blocks(case["recompute"])
     gradients = Gradients(zero)
     backward = Backward(flow.FlowMatchingLoss(dit), zero, gradients, has_terms=False)
     apply = Apply(AdamW(zero.masters, Optimizer(eps=1e-8, weight_decay=0.1), zero.shapes), zero, gradients, 1, 0.5)
@@ -79,10 +107,11 @@ def run(case, world, folder):
         (loss,) = backward(*batch("video", step, samples))
         facts["losses"].append(float(loss))
         facts["norms"].append(apply(0.01))
-    arrays |= {f"weight {name}": array for name, array in zero.arrays().items()}
-    for name, weight in dit.parameters_and_names():  # what the network itself holds after an update
-        if tuple(weight.shape) == zero.shapes[name]:
-            np.testing.assert_array_equal(weight.asnumpy(), arrays[f"weight {name}"], err_msg=name)
+    weights = zero.arrays()
+    assert_holds(dit, zero, weights)
+    check_average(dit, zero)
+    check_loading(dit, zero)
+    arrays |= {f"weight {name}": array for name, array in weights.items()}
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(arrays[name]).tobytes() for name in sorted(arrays)))
     facts["digest"] = digest.hexdigest()
     (folder / f"{case['name']}-{world.rank}.json").write_text(json.dumps(facts))

@@ -12,25 +12,26 @@ from moviegen.weights import load_arrays
 from tests.parallel.runtime_worker import CONFIG
 
 ROOT = Path(__file__).parents[2]
-# (name, sequence shards, ZeRO stage, media whose gradients are compared); each medium costs a compilation
+# (name, sequence shards, ZeRO stage, every n-th block is recomputed, media whose gradients are compared); each medium
+# costs a compilation
 CASES = {
-    1: [("alone", 1, 0, ("image", "video"))],
+    1: [("alone", 1, 0, 0, ("image", "video"))],
     2: [
-        ("data 2", 1, 0, ("video",)),
-        ("ulysses 2", 2, 0, ("image", "video")),
-        ("zero 1", 1, 1, ("video",)),
-        ("zero 2", 1, 2, ("video",)),
-        ("zero 3", 1, 3, ("video",)),
+        ("data 2", 1, 0, 0, ("video",)),
+        ("ulysses 2, recomputed", 2, 0, 2, ("image", "video")),
+        ("zero 1", 1, 1, 0, ("video",)),
+        ("zero 2", 1, 2, 0, ("video",)),
+        ("zero 3", 1, 3, 0, ("video",)),
     ],
     4: [
-        ("ulysses 4", 4, 0, ("image", "video")),
-        ("mesh 2x2", 2, 0, ("image", "video")),
-        ("mesh 2x2 zero 3", 2, 3, ("image", "video")),
+        ("ulysses 4", 4, 0, 0, ("image", "video")),
+        ("mesh 2x2", 2, 0, 0, ("image", "video")),
+        ("mesh 2x2 zero 3, recomputed", 2, 3, 1, ("image", "video")),
     ],
 }
 SETTINGS = {name: (workers, *rest) for workers, cases in CASES.items() for name, *rest in cases}
 DIVIDED = [name for name in SETTINGS if name != "alone"]
-GRADIENTS = [(name, medium) for name in DIVIDED for medium in SETTINGS[name][3]]
+GRADIENTS = [(name, medium) for name in DIVIDED for medium in SETTINGS[name][4]]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,9 @@ def results(tmp_path_factory):
     found = {}
     for workers, cases in CASES.items():
         folder = tmp_path_factory.mktemp(f"workers{workers}")
-        described = json.dumps([dict(zip(("name", "shards", "zero", "media"), case, strict=True)) for case in cases])
+        described = json.dumps(
+            [dict(zip(("name", "shards", "zero", "recompute", "media"), case, strict=True)) for case in cases]
+        )
         command = ("python", "-m", "tests.parallel.runtime_worker", str(folder), described)
         job = launch.Job(
             command=command,
@@ -70,7 +73,7 @@ def test_every_gradient_equals_that_of_one_worker(name, medium, results):
 
 @pytest.mark.parametrize(
     ("name", "like"),
-    [("zero 1", "data 2"), ("zero 2", "data 2"), ("zero 3", "data 2"), ("mesh 2x2 zero 3", "mesh 2x2")],
+    [("zero 1", "data 2"), ("zero 2", "data 2"), ("zero 3", "data 2"), ("mesh 2x2 zero 3, recomputed", "mesh 2x2")],
 )
 def test_weights_after_twenty_clipped_updates_equal_those_without_zero(name, like, results):
     for key, array in results[like][0].items():
@@ -93,7 +96,7 @@ def test_all_ranks_end_with_the_same_weights(name, results):
 
 @pytest.mark.parametrize("name", list(SETTINGS))
 def test_each_rank_holds_its_computed_share(name, results):
-    ranks, _, zero, _ = SETTINGS[name]
+    ranks, _, zero, *_ = SETTINGS[name]
     computed = plan.state_bytes(CONFIG, ranks, zero)  # exact: 2 and 4 divide every tensor
     for rank in results[name][1]:
         assert rank["bytes"] == vars(computed)
