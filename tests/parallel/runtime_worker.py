@@ -7,10 +7,12 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
+from mindspore import nn
 
 from moviegen import device, flow
 from moviegen.config import DiTConfig, Optimizer
 from moviegen.device.collectives import World, barrier, join_world
+from moviegen.dit.layers import Linear
 from moviegen.dit.model import DiT
 from moviegen.parallel.mesh import Mesh
 from moviegen.parallel.ulysses import sequence_of
@@ -83,6 +85,37 @@ def check_loading(dit, zero):
         np.testing.assert_array_equal(array, doubled[name], err_msg=name)
 
 
+class MeanSquare(nn.Cell):
+    """Of a linear layer's output; the arithmetic is the input's."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.linear = linear
+
+    def construct(self, x):
+        y = self.linear(x)
+        return (y * y).astype(ms.float32).mean()
+
+
+def check_float16(world):
+    """A divided matrix works in its input's type; its gradients are summed in float32: float16 ends at 65504."""
+    rng = np.random.default_rng(2)
+    weight, x = rng.standard_normal((3, 5), np.float32), rng.standard_normal((4, 5)).astype(np.float16)
+    y = x.astype(np.float32) @ weight.T
+    gradient = 2 / y.size * y.T @ x.astype(np.float32)
+    scale = np.float32(4e4 / np.abs(gradient).max())
+    linear = Linear(5, 3)
+    linear.weight.set_data(ms.Tensor(weight))
+    loss = MeanSquare(linear)
+    zero = Zero(loss, 3, world)
+    gradients = Gradients(zero)
+    backward = Backward(loss, zero, gradients, has_terms=False)
+    backward.scale.set_data(ms.Tensor(scale))
+    backward(ms.Tensor(x))
+    wanted = world.size * scale * gradient
+    np.testing.assert_allclose(gradients.sums[0].asnumpy(), zero.part(wanted), atol=4e-3 * np.abs(wanted).max())
+
+
 def run(case, world, folder):
     """Gradients of both media at the start, then STEPS updates; everything whole."""
     mesh = Mesh(world.rank, world.size, case["shards"])
@@ -124,6 +157,8 @@ def main(folder, cases):
     world = join_world()
     for case in cases:
         run(case, world, folder)
+    if world.size > 1:
+        check_float16(world)
     barrier(world)
 
 
