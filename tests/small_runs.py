@@ -4,14 +4,17 @@ import mindspore as ms
 import numpy as np
 
 from moviegen import runs, text
-from moviegen.config import Params, TAEConfig
+from moviegen.config import Params, TAEConfig, latent_size
 from moviegen.data import videos
 from moviegen.data.datasets import Clip, save_index
-from moviegen.data.prepare import data_folder
+from moviegen.data.prepare import data_folder, load_split
 from moviegen.dit import DiT, DiTConfig
 from moviegen.dit.weights import save_dit
+from moviegen.files import checksum
+from moviegen.precompute import latent_file, work
 from moviegen.tae import TAE
 from moviegen.tae.weights import save_tae
+from moviegen.weights import replace_npz
 
 SMALL_TAE = TAEConfig(
     base_channels=4, channel_multipliers=(1, 1, 1, 2), num_res_blocks=1, num_groups=2, scaling_factor=2.0,
@@ -69,3 +72,15 @@ def write_tae(params: Params) -> None:
     """A finished run of the autoencoder."""
     with runs.record(runs.find(params, "tae-mixkit")) as run:
         save_tae(run.folder / "tae.safetensors", TAE(SMALL_TAE))
+
+
+def write_latents(params: Params) -> None:
+    """A finished precompute run: random latents of every clip, after `write_data` and `write_tae`."""
+    data, tae, root = runs.find(params, "data"), runs.find(params, "tae-mixkit"), data_folder(params)
+    clips = [*load_split(data, "mixkit_train"), *load_split(data, "mixkit_val")]
+    rng = np.random.default_rng(0)
+    with runs.record(runs.find(params, "latents")) as run:
+        for bucket, clip in work(params, clips):
+            mean = rng.standard_normal((16, *latent_size(*bucket)), np.float32)
+            replace_npz(latent_file(run.folder, bucket, clip, root), latent_mean=mean, latent_std=np.exp(-2 - mean**2))
+        runs.write_json(run.folder / "summary.json", {"tae_sha256": checksum(tae.folder / "tae.safetensors")})

@@ -17,10 +17,21 @@ from moviegen.device.attention import Attention as AttentionKernel
 from moviegen.device.kernels import RMSNorm, expand_rows
 
 
+class Product(nn.Cell):
+    """x (N, in) W^T (out, in) -> (N, out), in x's type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matmul = ops.MatMul(transpose_b=True)
+
+    def construct(self, x: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
+        return self.matmul(x, weight.astype(x.dtype))
+
+
 class Linear(nn.Cell):
     """x W^T, without bias; initialised to keep variance unless `zero`.
 
-    The weight is read through `whole`, which ZeRO-3 replaces by the gathering of its shards.
+    ZeRO-3 leaves a part of `weight` here, and replaces `product` by one that gathers the whole.
     """
 
     def __init__(self, in_width: int, out_width: int, zero: bool = False) -> None:
@@ -28,13 +39,11 @@ class Linear(nn.Cell):
         self.in_width, self.out_width = in_width, out_width
         start = "zeros" if zero else Normal(in_width**-0.5)
         self.weight = Parameter(initializer(start, (out_width, in_width), ms.float32))
-        self.whole = nn.Identity()
-        self.product = ops.MatMul(transpose_b=True)
+        self.product = Product()
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
         """(..., in) -> (..., out)."""
-        weight = self.whole(self.weight).astype(x.dtype)
-        return self.product(x.reshape(-1, self.in_width), weight).reshape(*x.shape[:-1], self.out_width)
+        return self.product(x.reshape(-1, self.in_width), self.weight).reshape(*x.shape[:-1], self.out_width)
 
 
 class Attention(nn.Cell):

@@ -3,7 +3,7 @@
     stage 0  nothing is divided: gradients are summed over all ranks, every rank updates everything
     stage 1  optimizer state is divided: each rank updates its part of every weight, then the weights are gathered
     stage 2  gradients too: a micro-batch's gradients are summed and scattered at once, each rank keeps its part's sum
-    stage 3  large weights too: they are gathered where a layer uses them, in the forward and in the backward pass
+    stage 3  matrices too: each is gathered where a layer multiplies by it, in the forward and in the backward pass
 
 A tensor is divided flat, padded to a multiple of the ranks. All ranks of the job share in it, those of a sequence-shard
 group as well: they hold the same weights.
@@ -52,19 +52,30 @@ class Whole(nn.Cell):
         return ops.slice(self.gather(part), (0,), (like.size,)).reshape(like.shape)
 
 
-class GatheredWeight(nn.Cell):
-    """A divided weight at the moment a layer needs it; its gradient goes back as this rank's part of the sum."""
+class GatheredProduct(nn.Cell):
+    """x W^T where each rank holds a flat part of W: W lives for one product, forward, and once more backward.
+
+    The weight's gradient comes out as this rank's part of the sum over all ranks.
+    """
 
     def __init__(self, world: World, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.gather, self.sum_part = ops.AllGather(), SumPart(world)
         self.shape, self.length = shape, int(np.prod(shape))
+        self.product_tb, self.product = ops.MatMul(transpose_b=True), ops.MatMul()
+        self.product_ta = ops.MatMul(transpose_a=True)
 
-    def construct(self, part: ms.Tensor) -> ms.Tensor:
-        return ops.slice(self.gather(part), (0,), (self.length,)).reshape(self.shape)
+    def construct(self, x: ms.Tensor, part: ms.Tensor) -> ms.Tensor:
+        """x (N, in), part float32 (ceil(out * in / ranks),) -> (N, out), in x's type."""
+        return self.product_tb(x, self._whole(part, x.dtype))
 
-    def bprop(self, part: ms.Tensor, out: ms.Tensor, dout: ms.Tensor) -> tuple[ms.Tensor]:
-        return (self.sum_part(dout),)
+    def bprop(self, x: ms.Tensor, part: ms.Tensor, out: ms.Tensor, dout: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
+        weight = self._whole(ops.depend(part, dout), x.dtype)  # not before its turn
+        gradient = self.product_ta(dout, x).astype(part.dtype)
+        return self.product(dout, weight), self.sum_part(gradient)
+
+    def _whole(self, part: ms.Tensor, dtype: ms.Type) -> ms.Tensor:
+        return ops.slice(self.gather(part), (0,), (self.length,)).reshape(self.shape).astype(dtype)
 
 
 class GatherOnHost(nn.Cell):
@@ -82,7 +93,7 @@ class Zero:
     """A network's training state divided over the ranks of a job.
 
     Args:
-        network: at stage 3 its Cells that have a `weight` and read it through a Cell `whole` are divided.
+        network: at stage 3 its Cells that have a `weight` and multiply by it in a Cell `product` are divided.
         stage: 0 to 3. One rank alone has nobody to divide with: stage 0.
 
     Attributes:
@@ -107,9 +118,9 @@ class Zero:
     def _divide(self, network: nn.Cell) -> set[str]:
         divided = set()
         for prefix, cell in network.cells_and_names():
-            if hasattr(cell, "whole") and hasattr(cell, "weight"):
+            if hasattr(cell, "product") and hasattr(cell, "weight"):
                 weight = cell.weight
-                cell.whole = GatheredWeight(self.world, tuple(weight.shape))
+                cell.product = GatheredProduct(self.world, tuple(weight.shape))
                 cell.weight = Parameter(ms.Tensor(self.part(weight.asnumpy())), name=weight.name)
                 divided.add(f"{prefix}.weight")
         return divided
@@ -154,12 +165,3 @@ class Zero:
             master.set_data(ms.Tensor(masters[name]))
             if self.weights[name] is not master:
                 self.weights[name].set_data(ms.Tensor(self.whole(name, master)))
-
-    def bytes_held(self) -> dict[str, int]:
-        """Bytes of this rank's weights, gradient sums, and optimizer state (moments, parts of weights beside them)."""
-        weights = sum(weight.nbytes for weight in self.weights.values())
-        masters = sum(master.nbytes for master in self.masters.values())
-        beside = sum(m.nbytes for name, m in self.masters.items() if m is not self.weights[name])
-        whole = sum(4 * int(np.prod(shape)) for shape in self.shapes.values())
-        gradients = {0: whole, 1: whole + masters}.get(self.stage, masters)  # at stage 1 sums, and their reduced parts
-        return {"parameters": weights, "gradients": gradients, "optimizer": 2 * masters + beside}

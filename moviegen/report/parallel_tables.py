@@ -32,12 +32,12 @@ def traffic(params: Params, shards: tuple[int, ...] = (1, 2, 4, 8)) -> HTML:
 
 
 def state(params: Params, stages: StageRuns) -> HTML:
-    """What each rank holds from step to step: computed, and as the first rank counted its tensors."""
+    """What each rank holds from step to step: computed, and as rank 0's buffers add up when training starts."""
     rows = []
     for stage, run in stages.items():
-        counted = results.metrics(run, "state")
+        measured = results.metrics(run, "state")
         computed = vars(plan.stage_cost(params, stage).state)
-        held = {name: counted[name].iloc[-1] for name in computed} if len(counted) else None
+        held = {name: measured[name].iloc[-1] for name in computed} if len(measured) else None
         rows.append(_place(params, stage) | {"": "computed"} | _sizes(computed))
         rows.append(_place(params, stage) | {"": "held by rank 0"})
         rows[-1] |= _sizes(held) if held else dict.fromkeys(_sizes(computed), markup.NOT_RUN)
@@ -79,5 +79,5 @@ def _place(params: Params, stage: int) -> dict[str, object]:
 
 
 def _sizes(held: dict[str, int]) -> dict[str, str]:
-    """The columns of a `plan.State`, or of what a rank counted."""
+    """The columns of a `plan.State`, or of what a rank measured."""
     return {name.replace("parameters", "weights"): f"{plan.si(value)}B" for name, value in held.items()}

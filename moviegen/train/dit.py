@@ -23,7 +23,7 @@ from moviegen.dit.weights import EMA_WEIGHTS, WEIGHTS, save_dit
 from moviegen.parallel.mesh import Mesh
 from moviegen.parallel.ulysses import sequence_of
 from moviegen.parallel.zero import Zero
-from moviegen.train.dit_batches import ValidationBatches, training_batches, validation_batches
+from moviegen.train.dit_batches import Batches, ValidationBatches, training_batches, validation_batches
 from moviegen.train.ema import EMA
 from moviegen.train.loop import Schedule, Trainer
 
@@ -57,19 +57,25 @@ def build(run: runs.Run, stage: int, mesh: Mesh) -> DiT:
     dit = DiT(config, sequence_of(mesh, config.num_heads), device.compute_dtype(recipe.train.settings.dtype))
     if start := starting_weights(run, stage):
         dit.load_weights(start)
-    dit.recompute_blocks(recipe.model.recompute_every_nth_block, keep_attention=recipe.model.not_recompute_fa)
     return dit
+
+
+def batches(run: runs.Run, stage: int, mesh: Mesh) -> tuple[Batches, ValidationBatches]:
+    """What a rank trains on, and what it validates on; ranks that share tokens share samples."""
+    samples = World(mesh.data_rank, mesh.data_size)
+    return training_batches(run, stage, samples), validation_batches(run, stage, samples)
 
 
 def train(run: runs.Run, stage: int, world: World) -> None:
     """Trains one stage; rank 0 leaves `dit.safetensors`, and `dit_ema.safetensors` where an average is kept."""
     recipe = run.params.recipes[stage]
     mesh = Mesh(world.rank, world.size, recipe.train.sequence_parallel.shards)
-    samples = World(mesh.data_rank, mesh.data_size)  # ranks that share tokens work on the same batch
     dit = build(run, stage, mesh)
-    batches, held_out = training_batches(run, stage, samples), validation_batches(run, stage, samples)
+    training, held_out = batches(run, stage, mesh)
     loss = flow.FlowMatchingLoss(dit)
     zero = Zero(dit, recipe.train.settings.zero_stage, world)
+    # after Zero: what gathers the weights of a block is recomputed with it
+    dit.recompute_blocks(recipe.model.recompute_every_nth_block, keep_attention=recipe.model.not_recompute_fa)
     trainer = Trainer(
         run=run,
         zero=zero,
@@ -89,7 +95,7 @@ def train(run: runs.Run, stage: int, world: World) -> None:
         ema=EMA(zero, recipe.train.ema.decay) if recipe.train.ema else None,
         loss_scale=FLOAT16_LOSS_SCALE if dit.dtype == ms.float16 else 1.0,
     )
-    trainer.fit(batches)
+    trainer.fit(training)
     save(run, dit, zero, trainer.ema)
 
 

@@ -211,7 +211,7 @@ class Trainer:
         checkpoint = self.checkpoints.latest()
         if self.metrics:
             self.metrics.drop_after(checkpoint.step if checkpoint else -1)
-            self.metrics.write(kind="state", step=0, **self.zero.bytes_held())
+            self.metrics.write(kind="state", step=0, **self.apply.bytes_held())
         if checkpoint is None:
             return 0
         source = f"{self.run.name}, step {checkpoint.step}"

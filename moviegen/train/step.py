@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import mindspore as ms
 from mindspore import Parameter, nn, ops
@@ -165,6 +166,7 @@ class Apply:
         self, optimizer: AdamW, zero: Zero, gradients: Gradients, micro_batches: int, clip_norm: float
     ) -> None:
         share = 1.0 / (micro_batches * zero.world.size)
+        self.zero, self.optimizer, self.gradients = zero, optimizer, gradients
         self.reduce = Reduce(zero, gradients, share)
         self.update = Update(optimizer, zero, gradients, share, clip_norm)
         self.clear = Clear(gradients)
@@ -182,6 +184,21 @@ class Apply:
         else:
             self.clear()
         return value
+
+    def bytes_held(self) -> dict[str, int]:
+        """Bytes of this rank's buffers: weights, gradient sums, and moments with the parts of weights beside them."""
+        weights = self.zero.weights
+        beside = [master for name, master in self.zero.masters.items() if master is not weights[name]]
+        return {
+            "parameters": _bytes(weights.values()),
+            "gradients": _bytes((*self.gradients.sums, *self.gradients.reduced)),
+            "optimizer": _bytes((*self.optimizer.moment1, *self.optimizer.moment2, *beside)),
+        }
+
+
+def _bytes(buffers: Iterable[Parameter]) -> int:
+    """Of all of them, each counted once."""
+    return sum({id(buffer): buffer.nbytes for buffer in buffers}.values())
 
 
 def _zeros(kind: str, like: dict[str, Parameter]) -> ms.ParameterTuple:

@@ -1,4 +1,7 @@
-"""`python -m tests.bench [--only tae dit euler layouts memory] [--repetitions N]`; the last three need no PyTorch."""
+"""`python -m tests.bench [--only tae dit euler layouts memory recompute] [--repetitions N]`.
+
+Only the first two need PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import Any
 import psutil
 
 from moviegen import config, runs
-from tests.bench import dit, layouts, memory, tae
+from tests.bench import dit, layouts, memory, recompute, tae
 
 MEASUREMENTS = {
     "tae": tae.measure,
@@ -21,6 +24,7 @@ MEASUREMENTS = {
     "euler": dit.measure_euler,
     "layouts": layouts.measure,
     "memory": memory.measure,
+    "recompute": recompute.measure,
 }
 TITLES = {
     "tae": "TAE of params/tiny.yaml; ratio: ours / PyTorch in its faster order of memory, below 1 where ours is faster",
@@ -28,6 +32,7 @@ TITLES = {
     "euler": "sampler of that transformer; ratio: to the network alone on twice the batch, which guidance takes",
     "layouts": "temporal convolution over 16 frames of 64 channels, 32x32: forward, and both passes; ratios to ours",
     "memory": "decoding with the TAE of params/tiny.yaml: the process's peak, and how much of it is the decoding's",
+    "recompute": "a training step of params/tiny.yaml, stage 3, batch 8: the process's peak, and the step's share",
 }
 BUSY_PERCENT = 5
 

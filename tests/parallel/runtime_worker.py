@@ -7,20 +7,23 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
+from mindspore import nn
 
 from moviegen import device, flow
 from moviegen.config import DiTConfig, Optimizer
 from moviegen.device.collectives import World, barrier, join_world
+from moviegen.dit.layers import Linear
 from moviegen.dit.model import DiT
 from moviegen.parallel.mesh import Mesh
 from moviegen.parallel.ulysses import sequence_of
 from moviegen.parallel.zero import Zero
+from moviegen.train.ema import EMA
 from moviegen.train.optim import AdamW
 from moviegen.train.step import Apply, Backward, Gradients
 from moviegen.weights import save_arrays
 
 CONFIG = DiTConfig(
-    width=16, ffn_width=24, num_heads=4, num_layers=1, max_size=(2, 2, 3), latent_channels=4, text_widths=(6, 5, 4),
+    width=16, ffn_width=24, num_heads=4, num_layers=2, max_size=(2, 2, 3), latent_channels=4, text_widths=(6, 5, 4),
     frequency_width=8,
 )  # fmt: skip
 SHAPES = {"image": (4, 1, 4, 6), "video": (4, 2, 4, 6)}  # 6 and 12 tokens: 6 do not divide by 4
@@ -50,6 +53,69 @@ def batch(medium, step, world):
     return [ms.Tensor(array[own], ms.float32) for array in arrays] + [ms.Tensor(masks[own])]
 
 
+def parameter_bytes(*cells):
+    """Of all that the graphs of a step read and write."""
+    parameters = {id(parameter): parameter for cell in cells for parameter in cell.get_parameters()}
+    return sum(parameter.nbytes for parameter in parameters.values())
+
+
+def assert_holds(dit, zero, arrays):
+    """The network itself has these weights, or this rank's parts of them."""
+    for name, weight in dit.parameters_and_names():
+        is_whole = tuple(weight.shape) == zero.shapes[name]
+        wanted = arrays[name] if is_whole else zero.part(arrays[name])
+        np.testing.assert_array_equal(weight.asnumpy(), wanted, err_msg=name)
+
+
+def check_average(dit, zero):
+    """`swapped` gives the network the averages, then its weights back."""
+    weights, ema = zero.arrays(), EMA(zero, 0.5)
+    ema.set_arrays({name: array + 1 for name, array in weights.items()})
+    with ema.swapped():
+        assert_holds(dit, zero, {name: array + 1 for name, array in weights.items()})
+    assert_holds(dit, zero, weights)
+
+
+def check_loading(dit, zero):
+    """Whole weights, as a checkpoint has them, become each rank's part."""
+    doubled = {name: 2 * array for name, array in zero.arrays().items()}
+    zero.set_arrays(doubled)
+    assert_holds(dit, zero, doubled)
+    for name, array in zero.arrays().items():
+        np.testing.assert_array_equal(array, doubled[name], err_msg=name)
+
+
+class MeanSquare(nn.Cell):
+    """Of a linear layer's output; the arithmetic is the input's."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.linear = linear
+
+    def construct(self, x):
+        y = self.linear(x)
+        return (y * y).astype(ms.float32).mean()
+
+
+def check_float16(world):
+    """A divided matrix works in its input's type; its gradients are summed in float32: float16 ends at 65504."""
+    rng = np.random.default_rng(2)
+    weight, x = rng.standard_normal((3, 5), np.float32), rng.standard_normal((4, 5)).astype(np.float16)
+    y = x.astype(np.float32) @ weight.T
+    gradient = 2 / y.size * y.T @ x.astype(np.float32)
+    scale = np.float32(4e4 / np.abs(gradient).max())
+    linear = Linear(5, 3)
+    linear.weight.set_data(ms.Tensor(weight))
+    loss = MeanSquare(linear)
+    zero = Zero(loss, 3, world)
+    gradients = Gradients(zero)
+    backward = Backward(loss, zero, gradients, has_terms=False)
+    backward.scale.set_data(ms.Tensor(scale))
+    backward(ms.Tensor(x))
+    wanted = world.size * scale * gradient
+    np.testing.assert_allclose(gradients.sums[0].asnumpy(), zero.part(wanted), atol=4e-3 * np.abs(wanted).max())
+
+
 def run(case, world, folder):
     """Gradients of both media at the start, then STEPS updates; everything whole."""
     mesh = Mesh(world.rank, world.size, case["shards"])
@@ -57,14 +123,16 @@ def run(case, world, folder):
     dit = DiT(CONFIG, sequence_of(mesh, CONFIG.num_heads))
     start(dit)
     zero = Zero(dit, case["zero"], world)
+    dit.recompute_blocks(case["recompute"])
     gradients = Gradients(zero)
     backward = Backward(flow.FlowMatchingLoss(dit), zero, gradients, has_terms=False)
     apply = Apply(AdamW(zero.masters, Optimizer(eps=1e-8, weight_decay=0.1), zero.shapes), zero, gradients, 1, 0.5)
-    arrays, facts = {}, {"bytes": zero.bytes_held(), "losses": [], "norms": []}
+    arrays, facts = {}, {"bytes": apply.bytes_held(), "losses": [], "norms": []}
+    facts["bytes of all parameters"] = parameter_bytes(backward, apply.reduce, apply.update, apply.clear)
     share = 1 / world.size
     for medium in case["media"]:
-        backward(*batch(medium, 0, samples))
-        facts[f"norm {medium}"] = float(apply.reduce())
+        (loss,) = backward(*batch(medium, 0, samples))
+        facts[f"loss {medium}"], facts[f"norm {medium}"] = float(loss), float(apply.reduce())
         for name, gradient in zip(zero.masters, gradients.reduced, strict=True):
             arrays[f"{medium} gradient {name}"] = zero.whole(name, gradient) * np.float32(share)
         apply.clear()
@@ -72,10 +140,11 @@ def run(case, world, folder):
         (loss,) = backward(*batch("video", step, samples))
         facts["losses"].append(float(loss))
         facts["norms"].append(apply(0.01))
-    arrays |= {f"weight {name}": array for name, array in zero.arrays().items()}
-    for name, weight in dit.parameters_and_names():  # what the network itself holds after an update
-        if tuple(weight.shape) == zero.shapes[name]:
-            np.testing.assert_array_equal(weight.asnumpy(), arrays[f"weight {name}"], err_msg=name)
+    weights = zero.arrays()
+    assert_holds(dit, zero, weights)
+    check_average(dit, zero)
+    check_loading(dit, zero)
+    arrays |= {f"weight {name}": array for name, array in weights.items()}
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(arrays[name]).tobytes() for name in sorted(arrays)))
     facts["digest"] = digest.hexdigest()
     (folder / f"{case['name']}-{world.rank}.json").write_text(json.dumps(facts))
@@ -88,6 +157,8 @@ def main(folder, cases):
     world = join_world()
     for case in cases:
         run(case, world, folder)
+    if world.size > 1:
+        check_float16(world)
     barrier(world)
 
 
