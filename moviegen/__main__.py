@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from moviegen import config, runs
+from moviegen import config, device, runs
 from moviegen.parallel import launch, worker
 
 # verb -> (module that does it, what it does); modules are imported when their verb is asked for
@@ -93,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with worker.supervised():
             params = config.load(options.config, config.parse_overrides(rest))
+            device.choose(params.launch.device)
             module, _ = VERBS[options.verb]
             if options.verb == "tae":
                 module = TAE_ACTIONS.get(options.action, "moviegen.transcode")
