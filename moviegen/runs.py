@@ -17,8 +17,8 @@ import math
 import os
 import platform
 import resource
+import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +34,7 @@ import yaml
 from moviegen import programs
 from moviegen.config import ConfigError, Params, outputs_folder, project_root
 from moviegen.files import replacing
+from moviegen.parallel.job import Job, msrun_command
 
 PACKAGES = ("mindspore", "numpy", "scikit-image", "decord", "av", "papermill", "nbconvert")
 
@@ -91,7 +92,7 @@ class Run:
         run = find(self.params, name)
         if not run.complete:
             self.write_params()  # the command names this file
-            command = " ".join(("python -m moviegen", *run.program.arguments, "--config", str(self.params_path)))
+            command = run.command_line(self.params_path)
             raise ConfigError(f"{self.program.name} needs {run.name}, which is not complete: run `{command}` first")
         return run
 
@@ -102,9 +103,26 @@ class Run:
         lines = self.metrics_path.read_text().split("\n")[:-1]
         return [json.loads(line) for line in lines]
 
-    def command(self) -> tuple[str, ...]:
-        """What runs this program again with just these parameters."""
-        return (sys.executable, "-m", "moviegen", *self.program.arguments, "--config", str(self.params_path))
+    def job(self, config: Path | None = None) -> Job:
+        """The processes that run this program with just these parameters; distributed, as many as they ask for.
+
+        Args:
+            config: the file of parameters to name, by default this run's own.
+        """
+        settings = self.params.launch
+        names = ("worker_num", "local_worker_num", "master_addr", "node_rank", "bind_core")
+        return Job(
+            command=("python", "-m", "moviegen", *self.program.arguments, "--config", str(config or self.params_path)),
+            log_dir=self.log_folder,
+            master_port=settings.master_port or None,
+            metrics=self.metrics_path,
+            **{name: getattr(settings, name) for name in names if self.program.distributed},
+        )
+
+    def command_line(self, config: Path | None = None) -> str:
+        """The same as one types it."""
+        job = self.job(config)
+        return shlex.join(msrun_command(job) if job.uses_msrun else job.command)
 
     def write_params(self) -> None:
         """Writes `params.yaml`; see `check_same`."""
@@ -174,7 +192,7 @@ def provenance(run: Run) -> dict[str, Any]:
     return {
         "program": program.name,
         "fingerprint": run.fingerprint,
-        "command": " ".join(("python", *run.command()[1:])),
+        "command": run.command_line(),
         "parameters": program.parameters(run.params),
         "upstream": {name: find(run.params, name).name for name in program.needs(run.params)},
         "commit": git_commit(),

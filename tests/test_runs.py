@@ -105,7 +105,7 @@ def test_parameters_written_repeat_the_run(run):
     assert yaml.safe_load(run.params_path.read_text())["scale"] == "smoke"
     again = runs.find(config.load(run.params_path), "text")
     assert again.folder == run.folder
-    assert run.command()[1:] == ("-m", "moviegen", "text", "encode", "--config", str(run.params_path))
+    assert run.command_line() == f"python -m moviegen text encode --config {run.params_path}"
 
 
 def test_second_writer_is_refused_and_disturbs_nothing(run):
@@ -147,6 +147,16 @@ def test_upstream_that_is_not_there_names_the_command(run):
         run.upstream("data")
     assert "text needs data-" in str(caught.value)
     assert "run `python -m moviegen data index --config " in str(caught.value)
+
+
+def test_an_upstream_of_several_workers_is_named_with_msrun(run):
+    stage2 = runs.find(run.params, "stage2")
+    with pytest.raises(ConfigError) as caught:
+        stage2.upstream("stage1")
+    words = str(caught.value).split("`")[1].split()
+    assert words[0] == "msrun"
+    assert {"--worker_num=2", "--local_worker_num=2", "--join=True"} <= set(words)
+    assert words[-8:] == ["python", "-m", "moviegen", "train", "--stage", "1", "--config", str(stage2.params_path)]
 
 
 def test_upstream_that_failed_is_not_taken(run):
