@@ -20,6 +20,7 @@ import resource
 import shlex
 import subprocess
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,11 +98,8 @@ class Run:
         return run
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every line of `metrics.jsonl`; a half-written last line is left out."""
-        if not self.metrics_path.exists():
-            return []
-        lines = self.metrics_path.read_text().split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        """Every line of `metrics.jsonl`; see `read_metrics`."""
+        return read_metrics(self.metrics_path)
 
     def job(self, config: Path | None = None) -> Job:
         """The processes that run this program with just these parameters; distributed, as many as they ask for.
@@ -239,6 +237,22 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`, which need not be there; a half-written last one is left out.
+
+    A power cut can leave zeros in the place of lines: what cannot be read is left out, with a warning.
+    """
+    if not path.exists():
+        return []
+    records = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            warnings.warn(f"{path}, line {number} is damaged ({error}): it is left out", stacklevel=2)
+    return records
+
+
 class MetricsWriter:
     """Appends JSON objects to a run's `metrics.jsonl`, each line in one write."""
 
@@ -256,8 +270,8 @@ class MetricsWriter:
         """Removes the lines of steps past `step`: a resumed run writes them again."""
         if not self._path.exists():
             return
-        lines = [line for line in self._path.read_text().split("\n")[:-1] if json.loads(line).get("step", 0) <= step]
-        write_text(self._path, "".join(line + "\n" for line in lines))
+        kept = [record for record in read_metrics(self._path) if record.get("step", 0) <= step]
+        write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -234,6 +235,20 @@ def test_half_line_is_left_out(run):
     with run.metrics_path.open("a") as file:
         file.write('{"step": 2, "lo')
     assert run.metrics() == [{"step": 1}]
+
+
+@pytest.mark.parametrize("damage", [b"\0" * 64, b"\0" * 7 + b'"loss": 1}', b"\xff\xfe{", b'{"step": 3, "lo'])
+def test_damaged_lines_are_left_out_with_a_warning_and_the_run_goes_on(run, damage):
+    writer = MetricsWriter(run.metrics_path)
+    for step in (1, 2):
+        writer.write(step=step, loss=0.1 + 0.2)
+    with run.metrics_path.open("ab") as file:
+        file.write(damage + b"\n")
+    with pytest.warns(UserWarning, match=re.escape(f"{run.metrics_path}, line 3 is damaged")):
+        assert run.metrics() == [{"step": 1, "loss": 0.1 + 0.2}, {"step": 2, "loss": 0.1 + 0.2}]
+    with pytest.warns(UserWarning, match="line 3 is damaged"):
+        MetricsWriter(run.metrics_path).write(step=3)
+    assert lines(run.metrics_path) == [*({"step": step, "loss": 0.1 + 0.2} for step in (1, 2)), {"step": 3}]
 
 
 def test_dropping_keeps_the_steps_up_to_the_checkpoint(run):
