@@ -166,9 +166,12 @@ class Progress:
 
 def _run(run: Run) -> None:
     run.write_params()
+    started = job(run)
+    if started.host_num > 1:
+        display(provenance.other_hosts(started))
     progress = Progress(run.name)
     try:
-        launch.run(job(run), on_progress=progress)
+        launch.run(started, on_progress=progress)
     finally:
         progress.close()
     if not run.complete:
