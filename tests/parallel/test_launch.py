@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from moviegen.parallel import launch, watch, worker
 
@@ -396,6 +397,56 @@ def test_nothing_outlives_the_launcher(make_job, tmp_path, number, workers):
         assert "KeyboardInterrupt arrived" in errors
     else:
         assert parent.returncode == -number
+    wait_for(lambda: not processes_of(job.log_dir))
+
+
+CELL = """
+from pathlib import Path
+from moviegen.parallel.launch import Job, run
+run(Job({command}, Path({log_dir!r}), worker_num=2, local_worker_num=2, environment={environment}))
+"""
+
+
+@pytest.fixture
+def run_cell():
+    """Returns a function that has a Jupyter kernel begin a cell: the kernel's manager and client, the request's id."""
+    started = []
+
+    def run(cell):
+        manager, client = start_new_kernel(kernel_name="python3")
+        started.append((manager, client))
+        return manager, client, client.execute(cell)
+
+    yield run
+    for manager, client in started:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def kernel_running_a_job(job, folder, run_cell):
+    cell = CELL.format(command=job.command, log_dir=str(job.log_dir), environment=dict(job.environment))
+    kernel = run_cell(cell)
+    wait_for(lambda: all((folder / f"ready_{rank}").exists() for rank in range(2)))
+    return kernel
+
+
+def test_interrupting_a_kernel_ends_its_job_and_not_the_kernel(make_job, tmp_path, run_cell):
+    job = make_job("time.sleep(600)", workers=2)
+    manager, client, request = kernel_running_a_job(job, tmp_path, run_cell)
+    manager.interrupt_kernel()
+    reply = client.get_shell_msg(timeout=DEADLINE)
+    while reply["parent_header"]["msg_id"] != request:  # of what was asked while the kernel started
+        reply = client.get_shell_msg(timeout=DEADLINE)
+    assert reply["content"]["ename"] == "KeyboardInterrupt"
+    assert processes_of(job.log_dir) == []
+    assert client.execute("1", reply=True, timeout=DEADLINE)["content"]["status"] == "ok"
+
+
+def test_a_kernel_that_is_killed_leaves_no_job(make_job, tmp_path, run_cell):
+    job = make_job("time.sleep(600)", workers=2)
+    manager, _, _ = kernel_running_a_job(job, tmp_path, run_cell)
+    assert processes_of(job.log_dir)
+    os.kill(manager.provisioner.pid, signal.SIGKILL)
     wait_for(lambda: not processes_of(job.log_dir))
 
 
