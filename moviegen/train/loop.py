@@ -123,7 +123,8 @@ class Trainer:
     def _trace(self, profile: Profile | None) -> StepTrace | None:
         if profile is None:
             return None
-        return StepTrace(self.run.folder / "profile", profile.first, profile.steps, self.world.rank)
+        last = min(profile.first + profile.steps - 1, self.schedule.steps)
+        return StepTrace(self.run.folder / "profile", profile.first, last, self.world.rank)
 
     def _prefetched(
         self, batch_at: Callable[[int, int], Batch], first: int
