@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from moviegen import config, device, runs
+from moviegen.files import NoSpaceError, full_disk_named
 from moviegen.parallel import launch, worker
 
 # verb -> (module that does it, what it does); modules are imported when their verb is asked for
@@ -99,8 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 module = TAE_ACTIONS.get(options.action, "moviegen.transcode")
             elif options.verb == "sample":
                 module = sample_module(options)
-            importlib.import_module(module).main(params, options)
-    except (config.ConfigError, runs.RunBusy, launch.JobError) as error:
+            with full_disk_named(config.outputs_folder(params)):
+                importlib.import_module(module).main(params, options)
+    except (config.ConfigError, runs.RunBusy, launch.JobError, NoSpaceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -201,6 +201,29 @@ def test_some_bad_videos_are_set_aside(moviegen, outputs, clips):
     assert not [path for path in run.iterdir() if path.name.startswith(".") and path.name != ".lock"]
 
 
+FULL = """
+import os, sys
+from moviegen.__main__ import main
+def full(_):
+    raise OSError(28, "No space left on device")
+os.fsync = full
+sys.exit(main(["count", "--config", "smoke"]))
+"""
+
+
+def test_a_full_disk_is_named(outputs):
+    environment = os.environ | {"MOVIEGEN_OUTPUTS": str(outputs)}
+    done = subprocess.run((sys.executable, "-c", FULL), cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert_refused(done, f"cannot write into {outputs / 'smoke'} (No space left on device)", "make room there")
+
+
+def test_another_error_of_the_system_is_shown_as_it_is(moviegen, outputs):
+    outputs.write_text("not a folder")
+    done = moviegen("count")
+    assert done.returncode == 1
+    assert "NotADirectoryError" in done.stderr or "FileExistsError" in done.stderr
+
+
 # --- order ---
 
 
