@@ -14,30 +14,23 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
-import resource
 import shlex
-import subprocess
 import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import filelock
-import psutil
 import yaml
 
 from moviegen import programs
-from moviegen.config import ConfigError, Params, outputs_folder, project_root
-from moviegen.files import replacing
+from moviegen.config import ConfigError, Params, outputs_folder
+from moviegen.files import write_json, write_text
+from moviegen.machine import git_commit, machine, peak_memory, versions
 from moviegen.parallel.job import Job, msrun_command
-
-PACKAGES = ("mindspore", "numpy", "scikit-image", "decord", "av", "papermill", "nbconvert")
 
 
 class RunBusy(RuntimeError):
@@ -102,11 +95,7 @@ class Run:
         return read_metrics(self.metrics_path)
 
     def job(self, config: Path | None = None) -> Job:
-        """The processes that run this program with just these parameters; distributed, as many as they ask for.
-
-        Args:
-            config: the file of parameters to name, by default this run's own.
-        """
+        """The processes that run this program with just these parameters; `config`: another file of them."""
         settings = self.params.launch
         names = ("worker_num", "local_worker_num", "master_addr", "node_rank", "bind_core")
         return Job(
@@ -145,10 +134,10 @@ def record(run: Run) -> Iterator[Run]:
     """
     run.write_params()
     with _lock(run):
-        started = time.time()
+        path, started = run.folder / "manifest.json", time.time()
         earlier = run.manifest.get("seconds", 0.0)
         manifest = {"status": "running", "started": _utc(started), **provenance(run)}
-        _write_manifest(run, manifest)
+        write_json(path, manifest)
         status = "failed"
         try:
             yield run
@@ -159,7 +148,7 @@ def record(run: Run) -> Iterator[Run]:
         finally:
             seconds = earlier + time.time() - started
             manifest |= {"status": status, "seconds": round(seconds, 2), "peak_memory_bytes": peak_memory()}
-            _write_manifest(run, manifest | {"finished": _utc(time.time())})
+            write_json(path, manifest | {"finished": _utc(time.time())})
 
 
 def check_same(run: Run) -> None:
@@ -199,44 +188,6 @@ def provenance(run: Run) -> dict[str, Any]:
     }
 
 
-def git_commit() -> str:
-    """The checkout's commit, with `+changes` where files differ from it; `unknown` outside git."""
-    root = project_root()
-    try:
-        commit = subprocess.run(("git", "rev-parse", "HEAD"), cwd=root, capture_output=True, text=True, check=True)
-        status = subprocess.run(("git", "status", "--porcelain"), cwd=root, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages a result depends on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def machine() -> dict[str, Any]:
-    """The machine the numbers were measured on."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    memory = psutil.virtual_memory().total
-    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "memory_bytes": memory, "system": platform.system()}
-
-
-def peak_memory() -> int:
-    """Highest resident memory of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl`, which need not be there; a half-written last one is left out.
 
@@ -274,17 +225,6 @@ class MetricsWriter:
         write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a whole file or nothing."""
-    with replacing(path) as temporary:
-        temporary.write_text(text)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """`write_text` of an indented JSON value."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
     """Dotted name -> value."""
     if not isinstance(values, Mapping) or not values:
@@ -293,21 +233,14 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
     return {name: value for one in inner for name, value in one.items()}
 
 
-def _write_manifest(run: Run, manifest: Mapping[str, Any]) -> None:
-    write_json(run.folder / "manifest.json", manifest)
-
-
 @contextmanager
 def _lock(run: Run) -> Iterator[None]:
-    lock = filelock.FileLock(run.folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock = filelock.FileLock(run.folder / ".lock").acquire(timeout=0)
     except filelock.Timeout:
         raise RunBusy(f"another process is writing into {run.folder}: wait for it, or end it") from None
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def _utc(seconds: float) -> str:

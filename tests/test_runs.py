@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from moviegen import config, runs
+from moviegen import config, machine, runs
 from moviegen.config import ConfigError
 from moviegen.runs import MetricsWriter, RunBusy
 
@@ -272,25 +272,25 @@ def test_dropping_from_nothing_makes_nothing(run):
 
 
 def test_commit_is_gits_own_or_unknown(monkeypatch, tmp_path):
-    monkeypatch.setattr(runs, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(machine, "project_root", lambda: tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert runs.git_commit() == "unknown"
+    assert machine.git_commit() == "unknown"
     settings = ("-c", "user.name=x", "-c", "user.email=x@y", "-c", "commit.gpgsign=false")
     subprocess.run(("git", "init", "-q"), cwd=tmp_path, check=True)
     (tmp_path / "file").write_text("1")
     subprocess.run(("git", "add", "."), cwd=tmp_path, check=True)
     subprocess.run(("git", *settings, "commit", "-q", "--no-verify", "-m", "one"), cwd=tmp_path, check=True)
     head = (tmp_path / ".git" / (tmp_path / ".git" / "HEAD").read_text().split()[1]).read_text().strip()
-    assert runs.git_commit() == head
+    assert machine.git_commit() == head
     (tmp_path / "file").write_text("2")
-    assert runs.git_commit() == head + "+changes"
+    assert machine.git_commit() == head + "+changes"
 
 
 def test_package_that_is_absent_is_said(monkeypatch):
-    monkeypatch.setattr(runs, "PACKAGES", ("numpy", "no-such-package"))
+    monkeypatch.setattr(machine, "PACKAGES", ("numpy", "no-such-package"))
     import numpy
 
-    assert runs.versions() == {
+    assert machine.versions() == {
         "python": sys.version.split()[0],
         "numpy": numpy.__version__,
         "no-such-package": "not installed",

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from moviegen import config, runs
+from moviegen import config, machine, runs
 from tests.bench import dit, layouts, memory, tae
 
 MEASUREMENTS = {"tae": tae.measure, "dit": dit.measure, "layouts": layouts.measure, "memory": memory.measure}
@@ -29,9 +29,9 @@ def main() -> None:
     """Measures, prints, and writes `outputs/bench/bench.json`."""
     options = parse()
     report = {
-        "commit": runs.git_commit(),
-        "machine": runs.machine(),
-        "versions": runs.versions() | {"torch": metadata.version("torch")},
+        "commit": machine.git_commit(),
+        "machine": machine.machine(),
+        "versions": machine.versions() | {"torch": metadata.version("torch")},
         "repetitions": options.repetitions,
         "busy_percent": {},
     }
