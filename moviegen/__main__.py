@@ -7,7 +7,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from moviegen import config, runs
+from moviegen import config, device, runs
+from moviegen.files import NoSpaceError, full_disk_named
 from moviegen.parallel import launch, worker
 
 # verb -> (module that does it, what it does); modules are imported when their verb is asked for
@@ -94,13 +95,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with worker.supervised():
             params = config.load(options.config, config.parse_overrides(rest))
+            device.choose(params.launch.device)
             module, _ = VERBS[options.verb]
             if options.verb == "tae":
                 module = TAE_ACTIONS.get(options.action, "moviegen.transcode")
             elif options.verb == "sample":
                 module = sample_module(options)
-            importlib.import_module(module).main(params, options)
-    except (config.ConfigError, runs.RunBusy, launch.JobError) as error:
+            with full_disk_named(config.outputs_folder(params)):
+                importlib.import_module(module).main(params, options)
+    except (config.ConfigError, runs.RunBusy, launch.JobError, NoSpaceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

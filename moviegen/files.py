@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+
+class NoSpaceError(OSError):
+    """A file could not be written; the message says where room is needed."""
+
+
+@contextmanager
+def full_disk_named(folder: Path) -> Iterator[None]:
+    """Says where a disk was full: the system's error of a write names no file.
+
+    Raises:
+        NoSpaceError: the disk is full, or the user's share of it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise NoSpaceError(
+            f"cannot write into {error.filename or folder} ({error.strerror}): make room there and start again, "
+            f"training goes on from the last checkpoint"
+        ) from error
 
 
 @contextmanager
@@ -25,6 +50,17 @@ def replacing(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole file or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of an indented JSON value."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def checksum(path: Path | str) -> str:

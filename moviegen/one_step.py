@@ -16,10 +16,11 @@ import mindspore as ms
 import numpy as np
 from mindspore.nn.utils import no_init_parameters
 
-from moviegen import device, flow, runs
+from moviegen import device, flow
 from moviegen.config import Params, latent_size, weights_file
 from moviegen.device.collectives import World
 from moviegen.dit.model import DiT
+from moviegen.machine import peak_memory
 from moviegen.parallel.zero import Zero
 from moviegen.train.optim import AdamW
 from moviegen.train.step import Apply, Backward, Gradients
@@ -31,7 +32,7 @@ def timed(what: str, work: Callable[[], Result]) -> Result:
     """Does it, and prints how long it took and the process's highest memory so far."""
     started = time.perf_counter()
     result = work()
-    seconds, memory = time.perf_counter() - started, runs.peak_memory() / 2**30
+    seconds, memory = time.perf_counter() - started, peak_memory() / 2**30
     print(f"{what:<40} {seconds:7.1f} s   peak {memory:5.2f} GiB", flush=True)
     return result
 

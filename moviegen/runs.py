@@ -14,28 +14,23 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
-import resource
-import subprocess
-import sys
+import shlex
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import filelock
-import psutil
 import yaml
 
 from moviegen import programs
-from moviegen.config import ConfigError, Params, outputs_folder, project_root
-from moviegen.files import replacing
-
-PACKAGES = ("mindspore", "numpy", "scikit-image", "decord", "av", "papermill", "nbconvert")
+from moviegen.config import ConfigError, Params, outputs_folder
+from moviegen.files import write_json, write_text
+from moviegen.machine import git_commit, machine, peak_memory, versions
+from moviegen.parallel.job import Job, msrun_command
 
 
 class RunBusy(RuntimeError):
@@ -91,20 +86,30 @@ class Run:
         run = find(self.params, name)
         if not run.complete:
             self.write_params()  # the command names this file
-            command = " ".join(("python -m moviegen", *run.program.arguments, "--config", str(self.params_path)))
+            command = run.command_line(self.params_path)
             raise ConfigError(f"{self.program.name} needs {run.name}, which is not complete: run `{command}` first")
         return run
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every line of `metrics.jsonl`; a half-written last line is left out."""
-        if not self.metrics_path.exists():
-            return []
-        lines = self.metrics_path.read_text().split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        """Every line of `metrics.jsonl`; see `read_metrics`."""
+        return read_metrics(self.metrics_path)
 
-    def command(self) -> tuple[str, ...]:
-        """What runs this program again with just these parameters."""
-        return (sys.executable, "-m", "moviegen", *self.program.arguments, "--config", str(self.params_path))
+    def job(self, config: Path | None = None) -> Job:
+        """The processes that run this program with just these parameters; `config`: another file of them."""
+        settings = self.params.launch
+        names = ("worker_num", "local_worker_num", "master_addr", "node_rank", "bind_core")
+        return Job(
+            command=("python", "-m", "moviegen", *self.program.arguments, "--config", str(config or self.params_path)),
+            log_dir=self.log_folder,
+            master_port=settings.master_port or None,
+            metrics=self.metrics_path,
+            **{name: getattr(settings, name) for name in names if self.program.distributed},
+        )
+
+    def command_line(self, config: Path | None = None) -> str:
+        """The same as one types it."""
+        job = self.job(config)
+        return shlex.join(msrun_command(job) if job.uses_msrun else job.command)
 
     def write_params(self) -> None:
         """Writes `params.yaml`; see `check_same`."""
@@ -132,10 +137,10 @@ def record(run: Run, **facts: Any) -> Iterator[Run]:
     """
     run.write_params()
     with _lock(run):
-        started = time.time()
+        path, started = run.folder / "manifest.json", time.time()
         earlier = run.manifest.get("seconds", 0.0)
         manifest = {"status": "running", "started": _utc(started), **provenance(run), **facts}
-        _write_manifest(run, manifest)
+        write_json(path, manifest)
         status = "failed"
         try:
             yield run
@@ -146,7 +151,7 @@ def record(run: Run, **facts: Any) -> Iterator[Run]:
         finally:
             seconds = earlier + time.time() - started
             manifest |= {"status": status, "seconds": round(seconds, 2), "peak_memory_bytes": peak_memory()}
-            _write_manifest(run, manifest | {"finished": _utc(time.time())})
+            write_json(path, manifest | {"finished": _utc(time.time())})
 
 
 def check_same(run: Run) -> None:
@@ -177,7 +182,7 @@ def provenance(run: Run) -> dict[str, Any]:
     return {
         "program": program.name,
         "fingerprint": run.fingerprint,
-        "command": " ".join(("python", *run.command()[1:])),
+        "command": run.command_line(),
         "parameters": program.parameters(run.params),
         "upstream": {name: find(run.params, name).name for name in program.needs(run.params)},
         "commit": git_commit(),
@@ -186,42 +191,20 @@ def provenance(run: Run) -> dict[str, Any]:
     }
 
 
-def git_commit() -> str:
-    """The checkout's commit, with `+changes` where files differ from it; `unknown` outside git."""
-    root = project_root()
-    try:
-        commit = subprocess.run(("git", "rev-parse", "HEAD"), cwd=root, capture_output=True, text=True, check=True)
-        status = subprocess.run(("git", "status", "--porcelain"), cwd=root, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`, which need not be there; a half-written last one is left out.
 
-
-def versions() -> dict[str, str]:
-    """Python and the packages a result depends on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    A power cut can leave zeros in the place of lines: what cannot be read is left out, with a warning.
+    """
+    if not path.exists():
+        return []
+    records = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def machine() -> dict[str, Any]:
-    """The machine the numbers were measured on."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    memory = psutil.virtual_memory().total
-    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "memory_bytes": memory, "system": platform.system()}
-
-
-def peak_memory() -> int:
-    """Highest resident memory of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            records.append(json.loads(line))
+        except ValueError as error:
+            warnings.warn(f"{path}, line {number} is damaged ({error}): it is left out", stacklevel=2)
+    return records
 
 
 class MetricsWriter:
@@ -241,19 +224,8 @@ class MetricsWriter:
         """Removes the lines of steps past `step`: a resumed run writes them again."""
         if not self._path.exists():
             return
-        lines = [line for line in self._path.read_text().split("\n")[:-1] if json.loads(line).get("step", 0) <= step]
-        write_text(self._path, "".join(line + "\n" for line in lines))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a whole file or nothing."""
-    with replacing(path) as temporary:
-        temporary.write_text(text)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """`write_text` of an indented JSON value."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+        kept = [record for record in read_metrics(self._path) if record.get("step", 0) <= step]
+        write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -264,21 +236,14 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
     return {name: value for one in inner for name, value in one.items()}
 
 
-def _write_manifest(run: Run, manifest: Mapping[str, Any]) -> None:
-    write_json(run.folder / "manifest.json", manifest)
-
-
 @contextmanager
 def _lock(run: Run) -> Iterator[None]:
-    lock = filelock.FileLock(run.folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock = filelock.FileLock(run.folder / ".lock").acquire(timeout=0)
     except filelock.Timeout:
         raise RunBusy(f"another process is writing into {run.folder}: wait for it, or end it") from None
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def _utc(seconds: float) -> str:

@@ -2,8 +2,11 @@
 
 import json
 import os
+import shlex
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -198,12 +201,60 @@ def test_some_bad_videos_are_set_aside(moviegen, outputs, clips):
     assert not [path for path in run.iterdir() if path.name.startswith(".") and path.name != ".lock"]
 
 
+FULL = """
+import os, sys
+from moviegen.__main__ import main
+def full(_):
+    raise OSError(28, "No space left on device")
+os.fsync = full
+sys.exit(main(["count", "--config", "smoke"]))
+"""
+
+
+def test_a_full_disk_is_named(outputs):
+    environment = os.environ | {"MOVIEGEN_OUTPUTS": str(outputs)}
+    done = subprocess.run((sys.executable, "-c", FULL), cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert_refused(done, f"cannot write into {outputs / 'smoke'} (No space left on device)", "make room there")
+
+
+def test_another_error_of_the_system_is_shown_as_it_is(moviegen, outputs):
+    outputs.write_text("not a folder")
+    done = moviegen("count")
+    assert done.returncode == 1
+    assert "NotADirectoryError" in done.stderr or "FileExistsError" in done.stderr
+
+
 # --- order ---
 
 
+ALONE = ("--launch.worker_num", "1", "--launch.local_worker_num", "1", "--train.sequence_parallel.shards", "1")
+
+
 def test_stage_before_its_data_names_the_command(moviegen, outputs):
-    assert_refused(moviegen("train", "--stage", "1"), "stage1 needs data-", "`python -m moviegen data index --config")
+    done = moviegen("train", "--stage", "1", *ALONE)
+    assert_refused(done, "stage1 needs data-", "`python -m moviegen data index --config")
     assert_nothing_half_written(outputs, "stage1")
+
+
+def test_a_stage_with_other_workers_than_its_recipes_names_a_command_that_has_them(moviegen, outputs):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    done = moviegen("train", "--stage", "1", "--launch.master_port", str(port))
+    assert_refused(done, "stage1 asks for launch.worker_num 2 and was started with 1", f"`{' '.join(ALONE)}`")
+    assert [path.name for path in outputs.rglob("*") if path.is_file()] == ["params.yaml"]
+    msrun = shlex.split(done.stderr.split("`")[1])
+    assert msrun[:4] == ["msrun", f"--master_port={port}", "--worker_num=2", "--local_worker_num=2"]
+    scripts = str(Path(sys.executable).parent)
+    environment = {"MOVIEGEN_OUTPUTS": str(outputs), "PATH": os.pathsep.join([scripts, os.environ["PATH"]])}
+    with subprocess.Popen(msrun, cwd=ROOT, env=os.environ | environment, stdout=subprocess.DEVNULL) as process:
+        try:
+            said, deadline = "", time.monotonic() + 60
+            while "error: " not in said and time.monotonic() < deadline:
+                time.sleep(0.1)
+                said = "".join(log.read_text() for log in outputs.rglob("worker_0.log"))
+        finally:
+            process.kill()  # by itself it would wait for its scheduler; the workers end with it
+    assert "error: stage1 needs data-" in said  # they were let in
 
 
 def test_text_before_its_data_names_the_command(moviegen, outputs):

@@ -15,15 +15,25 @@ import mindspore as ms, numpy as np
 net = ms.nn.Conv2d(32, 32, 3, pad_mode="pad", padding=1)
 net(ms.Tensor(np.ones((1, 32, 16, 16)), ms.float32)).asnumpy()
 """
+COUNT_ON_A_HOST_WITH_CARDS = """
+import os, sys
+from moviegen import device
+device.accelerators = lambda: 8
+del os.environ["ONEDNN_MAX_CPU_ISA"]  # nothing sets it where a card is seen first
+from moviegen.__main__ import main
+status = main(["count", "--config", "smoke", "--launch.device", sys.argv[1]])
+import mindspore as ms
+print("status", status, ms.get_context("device_target"), os.environ.get("ONEDNN_MAX_CPU_ISA"))
+"""
 HAS_AVX512 = Path("/proc/cpuinfo").exists() and "avx512f" in Path("/proc/cpuinfo").read_text()
 
 
-def run_python(folder, code, **environment):
+def run_python(folder, code, *arguments, **environment):
     """Runs a file (MindSpore compiles no code from `-c`) without what this process has set."""
     script = folder / "script.py"
     script.write_text(code)
     kept = {name: value for name, value in os.environ.items() if name != "ONEDNN_MAX_CPU_ISA"}
-    return subprocess.run([sys.executable, script], env=kept | environment, capture_output=True, text=True)
+    return subprocess.run([sys.executable, script, *arguments], env=kept | environment, capture_output=True, text=True)
 
 
 def implementations(output):
@@ -44,6 +54,21 @@ def test_convolutions_run_on_a_real_kernel_and_would_not_without_the_setting(tmp
     assert implementations(ours.stdout), ours.stderr
     assert not any("ref" in name for name in implementations(ours.stdout))
     assert any("ref" in name for name in implementations(default.stdout)), "the control no longer needs the setting"
+
+
+def test_a_recipe_for_cpu_runs_there_also_where_there_are_cards(tmp_path):
+    done = run_python(tmp_path, COUNT_ON_A_HOST_WITH_CARDS, "CPU", MOVIEGEN_OUTPUTS=str(tmp_path))
+    assert done.stdout.splitlines()[-1] == "status 0 CPU AVX2", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("cards", "recipe", "target"), [(8, "CPU", "CPU"), (8, "Ascend", "Ascend"), (0, "CPU", "CPU"), (0, "Ascend", "CPU")]
+)
+def test_the_target_is_the_recipes_where_the_machine_has_it(monkeypatch, cards, recipe, target):
+    monkeypatch.setattr(device, "accelerators", lambda: cards)
+    monkeypatch.setenv(device.CHOICE, "")  # so that it is put back
+    device.choose(recipe)
+    assert device.target() == target
 
 
 def test_mindspore_imported_first_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from moviegen import config, runs
+from moviegen import config, machine, runs
 from moviegen.config import ConfigError
 from moviegen.runs import MetricsWriter, RunBusy
 
@@ -105,7 +106,7 @@ def test_parameters_written_repeat_the_run(run):
     assert yaml.safe_load(run.params_path.read_text())["scale"] == "smoke"
     again = runs.find(config.load(run.params_path), "text")
     assert again.folder == run.folder
-    assert run.command()[1:] == ("-m", "moviegen", "text", "encode", "--config", str(run.params_path))
+    assert run.command_line() == f"python -m moviegen text encode --config {run.params_path}"
 
 
 def test_second_writer_is_refused_and_disturbs_nothing(run):
@@ -147,6 +148,16 @@ def test_upstream_that_is_not_there_names_the_command(run):
         run.upstream("data")
     assert "text needs data-" in str(caught.value)
     assert "run `python -m moviegen data index --config " in str(caught.value)
+
+
+def test_an_upstream_of_several_workers_is_named_with_msrun(run):
+    stage2 = runs.find(run.params, "stage2")
+    with pytest.raises(ConfigError) as caught:
+        stage2.upstream("stage1")
+    words = str(caught.value).split("`")[1].split()
+    assert words[0] == "msrun"
+    assert {"--worker_num=2", "--local_worker_num=2", "--join=True"} <= set(words)
+    assert words[-8:] == ["python", "-m", "moviegen", "train", "--stage", "1", "--config", str(stage2.params_path)]
 
 
 def test_upstream_that_failed_is_not_taken(run):
@@ -226,6 +237,20 @@ def test_half_line_is_left_out(run):
     assert run.metrics() == [{"step": 1}]
 
 
+@pytest.mark.parametrize("damage", [b"\0" * 64, b"\0" * 7 + b'"loss": 1}', b"\xff\xfe{", b'{"step": 3, "lo'])
+def test_damaged_lines_are_left_out_with_a_warning_and_the_run_goes_on(run, damage):
+    writer = MetricsWriter(run.metrics_path)
+    for step in (1, 2):
+        writer.write(step=step, loss=0.1 + 0.2)
+    with run.metrics_path.open("ab") as file:
+        file.write(damage + b"\n")
+    with pytest.warns(UserWarning, match=re.escape(f"{run.metrics_path}, line 3 is damaged")):
+        assert run.metrics() == [{"step": 1, "loss": 0.1 + 0.2}, {"step": 2, "loss": 0.1 + 0.2}]
+    with pytest.warns(UserWarning, match="line 3 is damaged"):
+        MetricsWriter(run.metrics_path).write(step=3)
+    assert lines(run.metrics_path) == [*({"step": step, "loss": 0.1 + 0.2} for step in (1, 2)), {"step": 3}]
+
+
 def test_dropping_keeps_the_steps_up_to_the_checkpoint(run):
     writer = MetricsWriter(run.metrics_path)
     writer.write(kind="start")  # of no step: stays
@@ -247,25 +272,25 @@ def test_dropping_from_nothing_makes_nothing(run):
 
 
 def test_commit_is_gits_own_or_unknown(monkeypatch, tmp_path):
-    monkeypatch.setattr(runs, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(machine, "project_root", lambda: tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert runs.git_commit() == "unknown"
+    assert machine.git_commit() == "unknown"
     settings = ("-c", "user.name=x", "-c", "user.email=x@y", "-c", "commit.gpgsign=false")
     subprocess.run(("git", "init", "-q"), cwd=tmp_path, check=True)
     (tmp_path / "file").write_text("1")
     subprocess.run(("git", "add", "."), cwd=tmp_path, check=True)
     subprocess.run(("git", *settings, "commit", "-q", "--no-verify", "-m", "one"), cwd=tmp_path, check=True)
     head = (tmp_path / ".git" / (tmp_path / ".git" / "HEAD").read_text().split()[1]).read_text().strip()
-    assert runs.git_commit() == head
+    assert machine.git_commit() == head
     (tmp_path / "file").write_text("2")
-    assert runs.git_commit() == head + "+changes"
+    assert machine.git_commit() == head + "+changes"
 
 
 def test_package_that_is_absent_is_said(monkeypatch):
-    monkeypatch.setattr(runs, "PACKAGES", ("numpy", "no-such-package"))
+    monkeypatch.setattr(machine, "PACKAGES", ("numpy", "no-such-package"))
     import numpy
 
-    assert runs.versions() == {
+    assert machine.versions() == {
         "python": sys.version.split()[0],
         "numpy": numpy.__version__,
         "no-such-package": "not installed",

@@ -109,7 +109,11 @@ class Launch(Group):
     master_addr: str = Field("127.0.0.1", description="the first host, as the others reach it")
     master_port: int = Field(0, ge=0, lt=65536, description="0: any free port")
     node_rank: int = Field(0, ge=0, description="which of the hosts this is; 0: the first")
-    stall_timeout: float = Field(3600, gt=0, description="seconds without a line of metrics that end the job")
+    stall_timeout: float = Field(
+        3600,
+        gt=0,
+        description="seconds without a line of metrics that end the job: more than validation and a checkpoint take",
+    )
     jit_level: Literal["O0", "O1"] = "O1"
     max_device_memory: str = "59GB"
 

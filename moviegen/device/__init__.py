@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 # reference loop, about 100 times slower. Its AVX2 kernels are the fast ones, also on AVX-512 machines. Matrix products
 # lose a little by it (ARCHITECTURE.md has the ratios).
 CPU_ENVIRONMENT = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
-# Compile skew, saving on rank 0 and validation make one rank late by more than the 10 s a CPU collective waits.
-COMMON_ENVIRONMENT = {"GLOG_v": "3", "MS_CPU_COMM_OP_TIMEOUT": "600"}
+COMMON_ENVIRONMENT = {
+    "GLOG_v": "3",  # errors only: MindSpore's warnings drown everything else
+    # s, a day. A CPU collective waits 10 s by default, and a rank is late by all that another does alone: compiling,
+    # saving, its share of the clips to encode. It is `launch.stall_timeout` that notices a job that hangs.
+    "MS_CPU_COMM_OP_TIMEOUT": "86400",
+}
+CHOICE = "MOVIEGEN_DEVICE"  # the variable that holds what `choose` was told, for this process and those it starts
 
 
 def accelerators() -> int:
@@ -28,9 +33,18 @@ def accelerators() -> int:
     return len([path for path in Path("/dev").glob("davinci*") if path.name.removeprefix("davinci").isdigit()])
 
 
+def choose(recipe_device: str) -> None:
+    """Keeps to the device of a recipe (`launch.device`): `CPU` also where there are cards. Before MindSpore's import.
+
+    `Ascend` leaves the CPU to machines without cards: for what needs none, and for trials.
+    """
+    os.environ[CHOICE] = recipe_device
+    prepare_environment()
+
+
 def target() -> str:
-    """`Ascend` where a card is present, else `CPU`."""
-    return "Ascend" if accelerators() else "CPU"
+    """`Ascend` where a card is present and `choose` was not told otherwise, else `CPU`."""
+    return "Ascend" if accelerators() and os.environ.get(CHOICE) != "CPU" else "CPU"
 
 
 def compute_dtype(name: str = "auto") -> ms.Type:

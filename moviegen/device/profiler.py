@@ -12,14 +12,14 @@ from moviegen.device import target
 
 
 class StepTrace:
-    """Records steps `first` to `first + steps - 1` with MindSpore's profiler.
+    """Records steps `first` to `last` with MindSpore's profiler; a step that raises ends the record.
 
     Leaves `*/ASCEND_PROFILER_OUTPUT/trace_view.json` in `folder`, and on CPU `*/FRAMEWORK/cpu_op_*.csv`, the time of
     each kind of operator. A run that is resumed after `first` records nothing.
     """
 
-    def __init__(self, folder: Path, first: int, steps: int, rank: int) -> None:
-        self.folder, self.first, self.last = folder, first, first + steps - 1
+    def __init__(self, folder: Path, first: int, last: int, rank: int) -> None:
+        self.folder, self.first, self.last = folder, first, last
         self.worker = f"rank{rank}"
         self._profile: profile | None = None
 
@@ -33,7 +33,13 @@ class StepTrace:
             self._profile.start()
         try:
             yield
-        finally:
-            if self._profile and number == self.last:
-                self._profile.stop()
-                self._profile = None
+        except BaseException:
+            self._stop()
+            raise
+        if number == self.last:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._profile:
+            self._profile.stop()
+            self._profile = None

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from moviegen.device import COMMON_ENVIRONMENT
+
 # Defaults for every job; what the user exported or the job sets wins.
 ENVIRONMENT = {
-    "GLOG_v": "3",  # errors only: MindSpore's warnings drown everything else
-    "MS_CPU_COMM_OP_TIMEOUT": "300",  # s; by default a collective fails if a peer compiles or saves 10 s longer
+    **COMMON_ENVIRONMENT,
     "MS_RETRY_INTERVAL_LOWER": "1",  # s; workers ask the scheduler this often: halves the time of starting
     "MS_RETRY_INTERVAL_UPPER": "1",
 }

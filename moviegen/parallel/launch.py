@@ -17,12 +17,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from moviegen.parallel.job import ENVIRONMENT, Job, ascend_environment, host_commands, msrun_command
 from moviegen.parallel.watch import JobError, StalledJobError, Tail, Watch, WorkerError
 from moviegen.parallel.worker import LOG_DIR_VARIABLE
 
 __all__ = [
     "Job",
+    "JobBusyError",
     "JobError",
     "PortTakenError",
     "StalledJobError",
@@ -38,6 +41,10 @@ POLL_SECONDS = 0.2
 OnProgress = Callable[[dict[str, Any]], None]
 
 
+class JobBusyError(JobError):
+    """Another job writes its logs into the same folder."""
+
+
 class PortTakenError(JobError):
     """The port asked for the scheduler is in use."""
 
@@ -51,6 +58,7 @@ def run(job: Job, on_progress: OnProgress | None = None, stall_timeout: float | 
         stall_timeout: Seconds without a new line of `job.metrics` that end the job; default: the job's own.
 
     Raises:
+        JobBusyError: Another call runs a job with this `log_dir`; it is not disturbed.
         PortTakenError: `job.master_port` is in use.
         WorkerError: A worker failed.
         StalledJobError: No progress for `stall_timeout` seconds.
@@ -58,7 +66,11 @@ def run(job: Job, on_progress: OnProgress | None = None, stall_timeout: float | 
     stall_timeout = job.stall_timeout if stall_timeout is None else stall_timeout
     if stall_timeout is not None and job.metrics is None:
         raise ValueError("stall_timeout needs job.metrics: progress is a new line there")
-    job = with_port(job)
+    with _alone(job):
+        _follow(with_port(job), on_progress, stall_timeout)
+
+
+def _follow(job: Job, on_progress: OnProgress | None, stall_timeout: float | None) -> None:
     _set_old_logs_aside(job)
     metrics = Tail(job.metrics) if job.metrics else None
     with _started(job) as guard:
@@ -106,9 +118,20 @@ def _is_free(port: int) -> bool:
     return True
 
 
+@contextmanager
+def _alone(job: Job) -> Iterator[None]:
+    """Hold the job's log folder: a second job would move its logs away, and one's errors would end the other."""
+    job.log_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = filelock.FileLock(job.log_dir / ".lock").acquire(timeout=0)
+    except filelock.Timeout:
+        raise JobBusyError(f"another job is running with its logs in {job.log_dir}: wait for it, or end it") from None
+    with lock:
+        yield
+
+
 def _set_old_logs_aside(job: Job) -> None:
     """Forget an earlier attempt's errors, keep its logs as *.log.1: what is found from now on is this attempt's."""
-    job.log_dir.mkdir(parents=True, exist_ok=True)
     for error in job.log_dir.glob("error_*"):
         error.unlink()
     for log in job.log_dir.glob("*.log"):

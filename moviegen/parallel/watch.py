@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,8 @@ from moviegen.parallel.worker import SCHEDULER
 
 GRACE_SECONDS = 1.0  # after the first failure: for other workers to report theirs, for stacks to reach the logs
 LAST_LINES = 40
+SIGNALS = {one.value for one in signal.Signals}
+STACK_LINES = 20  # of each worker's log where all are shown: a training step's calls
 
 # What msrun logs within a second of a worker's end, long before it ends itself.
 _DEAD_WORKER = re.compile(r"Worker process (\d+) exit with exception\. Error code: (-?\d+)")
@@ -27,10 +30,13 @@ class JobError(RuntimeError):
 
 
 class WorkerError(JobError):
-    """A worker failed, or the scheduler, or msrun itself; the message holds the traceback or the last log lines."""
+    """A worker failed, or the scheduler, or msrun itself; the message holds the traceback or the last log lines.
 
-    def __init__(self, rank: str, reason: str, detail: str, log: Path) -> None:
-        self.rank, self.log = rank, log
+    `status` is the exit code, -n where signal n ended it, None where it had not ended (or msrun does not say how).
+    """
+
+    def __init__(self, rank: str, reason: str, detail: str, log: Path, status: int | None) -> None:
+        self.rank, self.log, self.status = rank, log, status
         name = f"worker {rank}" if rank.isdigit() else rank
         super().__init__(f"{name} {reason}\n\n{detail.strip()}\n\nIts log: {log}")
 
@@ -61,6 +67,15 @@ class Tail:
         return self.path.stat().st_size if self.path.exists() else 0
 
 
+@dataclass(frozen=True)
+class _Death:
+    """What msrun says of a process that has failed."""
+
+    name: str
+    reason: str
+    status: int | None
+
+
 class Watch:
     """Watches the processes of one started job."""
 
@@ -68,36 +83,39 @@ class Watch:
         self.job, self.guard = job, guard
         self._names: dict[int, str] = {}  # process id -> rank or "scheduler"
         self._msrun_log = Tail(job.log("msrun"), from_start=True)
-        self._dead: tuple[str, str] | None = None  # who msrun says has ended, and how
+        self._deaths: list[_Death] = []  # the first one first
 
     def raise_if_failed(self) -> None:
         """Raise what the worker that failed first reported; call it again and again while the job runs."""
         self._look()
         if self._error() is None:
             return
-        if self.guard.returncode is None:
+        for _ in range(3):  # msrun looks once a second, and the worker first has to end
+            if self.guard.returncode is not None:
+                break
             time.sleep(GRACE_SECONDS)
             self._look()
+            if self._error().status is not None:
+                break
         raise self._error()
 
     def stalled(self, seconds: float) -> StalledJobError:
-        """Have every worker write its stacks to its log; return the error that shows those of worker 0."""
+        """Have every worker write its stacks to its log; return the error that shows the end of each log."""
         for pid in self._find_processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGUSR1)
         time.sleep(GRACE_SECONDS)
-        log = self.job.log(str(self.job.first_rank))
+        logs = [self.job.log(str(self.job.first_rank + place)) for place in range(self.job.local_worker_num)]
+        ends = "\n\n".join(f"The end of {log}:\n\n{last_lines(log, STACK_LINES)}" for log in logs)
         return StalledJobError(
-            f"no new line in {self.job.metrics} for {seconds:g} s; the job was ended. Where each worker was is at the "
-            f"end of its log in {self.job.log_dir}; the end of {log.name}:\n\n{last_lines(log)}"
+            f"no new line in {self.job.metrics} for {seconds:g} s; the job was ended. Where each worker was, the one "
+            f"that hangs and those that wait for it:\n\n{ends}"
         )
 
     def _look(self) -> None:
         if len(set(self._names.values())) < self.job.process_num:  # a look at all processes: not in every poll
             self._names |= self._find_processes()
-        for line in self._msrun_log.new_lines():
-            if self._dead is None:
-                self._dead = self._parse_death(line)
+        self._deaths += filter(None, map(self._parse_death, self._msrun_log.new_lines()))
 
     def _find_processes(self) -> dict[int, str]:
         """Return the name of each process below the guard that runs the job's command."""
@@ -111,48 +129,62 @@ class Watch:
                         names[process.pid] = SCHEDULER if is_scheduler else environment.get("RANK_ID", "0")
         return names
 
-    def _parse_death(self, line: str) -> tuple[str, str] | None:
+    def _parse_death(self, line: str) -> _Death | None:
         if worker := _DEAD_WORKER.search(line):
-            pid, end = int(worker[1]), how_it_ended(int(worker[2]))
+            pid, status = int(worker[1]), exit_status(int(worker[2]))
             if pid in self._names:
-                return self._names[pid], end
-            return "msrun", f"lost a worker as soon as it had started: it {end}"  # its log shows those of all workers
+                return _Death(self._names[pid], how_it_ended(status), status)
+            lost = f"lost a worker as soon as it had started: it {how_it_ended(status)}"
+            return _Death("msrun", lost, status)  # its log shows those of all workers
         if _DEAD_SCHEDULER.search(line):
-            return SCHEDULER, "failed"
+            return _Death(SCHEDULER, "failed", None)
         return None
+
+    def _status(self, rank: str) -> int | None:
+        """Return how a worker ended; None while it has not."""
+        if not self.job.uses_msrun:
+            code = self.guard.poll()
+            return None if code is None else exit_status(code)
+        return next((death.status for death in self._deaths if death.name == rank), None)
 
     def _error(self) -> WorkerError | None:
         """Return the best account there is: a worker's own, msrun's, or a mere exit code."""
         reports = sorted(self.job.log_dir.glob("error_*.txt"), key=lambda path: path.stat().st_mtime_ns)
         if reports:
             ranks = [path.stem.removeprefix("error_") for path in reports]
-            also = f" (later also: {', '.join(ranks[1:])})" if ranks[1:] else ""
+            status = self._status(ranks[0])
+            facts = ["had not ended" if status is None else how_it_ended(status)]
+            facts += [f"later also: {', '.join(ranks[1:])}"] if ranks[1:] else []
             detail = reports[0].read_text(encoding="utf-8")
-            return WorkerError(ranks[0], f"failed{also}", detail, self.job.log(ranks[0]))
-        if self._dead:
-            return self._silent_death(*self._dead)
+            return WorkerError(ranks[0], f"failed ({'; '.join(facts)})", detail, self.job.log(ranks[0]), status)
+        if self._deaths:
+            return self._silent_death(self._deaths[0])
         if self.guard.returncode:
-            name = "msrun" if self.job.uses_msrun else "0"
-            return self._silent_death(name, how_it_ended(self.guard.returncode))
+            name, status = "msrun" if self.job.uses_msrun else "0", exit_status(self.guard.returncode)
+            return self._silent_death(_Death(name, how_it_ended(status), status))
         return None
 
-    def _silent_death(self, name: str, reason: str) -> WorkerError:
-        log = self.job.log(name)
-        return WorkerError(name, f"{reason}; its last words:", last_lines(log), log)
+    def _silent_death(self, death: _Death) -> WorkerError:
+        log = self.job.log(death.name)
+        return WorkerError(death.name, f"{death.reason}; its last words:", last_lines(log), log, death.status)
 
 
-def how_it_ended(code: int) -> str:
-    """Put a process's exit code into words; -n and, as shells have it, 128 + n mean signal n."""
-    number = -code if code < 0 else code - 128
-    if number not in {s.value for s in signal.Signals}:
-        return f"ended with exit code {code}"
-    hint = " (out of memory? `dmesg` knows)" if number == signal.SIGKILL else ""
-    return f"was killed by {signal.Signals(number).name}{hint}"
+def exit_status(code: int) -> int:
+    """Return -n where signal n ended a process, which shells and our guard write as 128 + n; else the exit code."""
+    return 128 - code if code - 128 in SIGNALS else code
 
 
-def last_lines(path: Path) -> str:
+def how_it_ended(status: int) -> str:
+    """Put an `exit_status` into words."""
+    if -status not in SIGNALS:
+        return f"ended with exit code {status}"
+    hint = " (out of memory? `dmesg` knows)" if status == -signal.SIGKILL else ""
+    return f"was killed by {signal.Signals(-status).name}{hint}"
+
+
+def last_lines(path: Path, count: int = LAST_LINES) -> str:
     """Return the last lines of a log, or a note that there are none."""
     if not path.exists():
         return "(there is no log)"
     with path.open(encoding="utf-8", errors="replace") as file:
-        return "".join(deque(file, maxlen=LAST_LINES)) or "(the log is empty)"
+        return "".join(deque(file, maxlen=count)) or "(the log is empty)"

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from IPython.display import HTML, clear_output, display
@@ -117,20 +117,14 @@ def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
 
 
 def job(run: Run) -> launch.Job:
-    """How a run is started: distributed programs by msrun, with the workers the recipe asks for."""
-    settings, together = run.params.launch, run.program.distributed
-    names = ("worker_num", "local_worker_num", "master_addr", "node_rank", "bind_core") if together else ()
-    log_folder = run.log_folder
-    if together and settings.node_rank:  # hosts share the run's folder, and each sets its own old logs aside
-        log_folder /= f"host{settings.node_rank}"
-    return launch.Job(
-        command=("python", *run.command()[1:]),
-        log_dir=log_folder,
-        master_port=settings.master_port or None,
+    """How a run is started from here: with the device's variables, and ended where it writes nothing for too long."""
+    settings, asked = run.params.launch, run.job()
+    return replace(
+        asked,
+        # hosts share the run's folder, and each sets its own old logs aside
+        log_dir=asked.log_dir / f"host{asked.node_rank}" if asked.node_rank else asked.log_dir,
         environment=_environment(run) if settings.device == "Ascend" else {},
-        metrics=run.metrics_path,
         stall_timeout=None if run.program.name in WITHOUT_METRICS else settings.stall_timeout,
-        **{name: getattr(settings, name) for name in names},
     )
 
 
@@ -173,9 +167,12 @@ class Progress:
 
 def _run(run: Run) -> None:
     run.write_params()
+    started = job(run)
+    if started.host_num > 1:
+        display(provenance.other_hosts(started))
     progress = Progress(run.name)
     try:
-        launch.run(job(run), on_progress=progress)
+        launch.run(started, on_progress=progress)
     finally:
         progress.close()
     if not run.complete:

@@ -29,28 +29,37 @@ def line(run: Run) -> HTML:
 
 def would_run(run: Run, job: Job) -> HTML:
     """What this machine cannot run: the command for each host, and the parameters that decide the result."""
-    root = f"{project_root()}/"
-    where, commands = _where_and_what(job)
     parameters = yaml.safe_dump(run.program.parameters(run.params), sort_keys=False)
     return HTML(
         f'<div class="note"><p><b>{html.escape(run.program.name)}: {markup.NOT_RUN}.</b> This recipe is written for '
-        f"{run.params.launch.device}, and this machine has no such device. {where}:</p>"
-        f"<pre>{html.escape(commands.replace(root, ''))}</pre>"
+        f"{run.params.launch.device}, and this machine has no such device. {_where(job)}:</p>"
+        f"{_commands(job, range(job.host_num))}"
         f"<details><summary>Its parameters</summary><pre>{html.escape(parameters)}</pre></details></div>"
     )
 
 
-def _where_and_what(job: Job) -> tuple[str, str]:
-    """Where the commands are to be typed, and the commands, each under its host."""
-    commands = host_commands(job)
-    if len(commands) == 1:
-        return "On one that has, this runs it", commands[0]
-    headed = "\n\n".join(f"# host {rank}\n{command}" for rank, command in enumerate(commands))
-    own = " (with its address in launch.master_addr)" if job.master_addr == Job.master_addr else ""
-    return (
-        f"On {len(commands)} hosts that have and that share this folder, these run it, the first on host 0{own}",
-        headed,
+def other_hosts(job: Job) -> HTML:
+    """What is to be typed on the hosts that this one waits for."""
+    others = [rank for rank in range(job.host_num) if rank != job.node_rank]
+    return HTML(
+        f'<div class="note"><p>This is host {job.node_rank} of {job.host_num}; it waits {job.cluster_time_out} s for '
+        f"the others. On each of them, which share this folder, type:</p>{_commands(job, others)}</div>"
     )
+
+
+def _where(job: Job) -> str:
+    if job.host_num == 1:
+        return "On one that has, this runs it"
+    own = " (with its address in launch.master_addr)" if job.master_addr == Job.master_addr else ""
+    return f"On {job.host_num} hosts that have and that share this folder, these run it, the first on host 0{own}"
+
+
+def _commands(job: Job, ranks: Sequence[int]) -> str:
+    """The commands to type, each under its host where there are several; paths are from the checkout."""
+    commands = host_commands(job)
+    headed = [f"# host {rank}\n{commands[rank]}" if job.host_num > 1 else commands[rank] for rank in ranks]
+    typed = "\n\n".join(headed).replace(f"{project_root()}/", "")
+    return f"<pre>{html.escape(typed)}</pre>"
 
 
 def table_of_runs(found: Sequence[Run]) -> HTML:

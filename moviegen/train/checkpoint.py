@@ -22,13 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from moviegen.config import Save
-from moviegen.files import checksum
+from moviegen.files import NoSpaceError, checksum
 from moviegen.runs import write_json
 from moviegen.weights import Arrays, CheckpointError, load_arrays, save_arrays
-
-
-class NoSpaceError(OSError):
-    """A checkpoint could not be written; those from before are as they were."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from mindspore import nn
 
 from moviegen import device, flow, runs
-from moviegen.config import Params, weights_file
+from moviegen.config import ConfigError, Params, weights_file
 from moviegen.device.collectives import World, barrier, join_world
 from moviegen.dit.model import DiT
 from moviegen.dit.weights import EMA_WEIGHTS, WEIGHTS, save_dit
@@ -108,11 +108,31 @@ def save(run: runs.Run, dit: DiT, zero: Zero, ema: EMA | None) -> None:
             save_dit(run.folder / EMA_WEIGHTS, dit, averages)
 
 
+def check_job(run: runs.Run, world: World) -> None:
+    """Refuses other workers than the recipe asks for: their number decides the result, and the run's fingerprint.
+
+    Raises:
+        ConfigError: the message says how to start it.
+    """
+    wanted, size = run.params.launch.worker_num, world.size
+    if size == wanted:
+        return
+    run.write_params()  # the command names this file
+    change = f"--launch.worker_num {size} --launch.local_worker_num {size}"
+    if any(size % recipe.train.sequence_parallel.shards for recipe in run.params.recipes.values()):
+        change += " --train.sequence_parallel.shards 1"
+    raise ConfigError(
+        f"{run.program.name} asks for launch.worker_num {wanted} and was started with {size}: run "
+        f"`{run.command_line()}`, or have the recipe ask for {size} with `{change}`"
+    )
+
+
 def main(params: Params, options: argparse.Namespace) -> None:
     """`train --stage 1|2|3`."""
     device.start(params.seed, params.launch.jit_level, params.launch.max_device_memory)
     world = join_world()
     run = runs.find(params, f"stage{options.stage}")
+    check_job(run, world)
     with runs.record(run) if world.is_main else nullcontext():
         train(run, options.stage, world)
         barrier(world)

@@ -18,8 +18,9 @@ from tqdm import tqdm
 from moviegen.config import LRScheduler, Optimizer, Profile, Save
 from moviegen.device.collectives import Average
 from moviegen.device.profiler import StepTrace
+from moviegen.machine import peak_memory
 from moviegen.parallel.zero import Zero
-from moviegen.runs import MetricsWriter, Run, peak_memory
+from moviegen.runs import MetricsWriter, Run
 from moviegen.train.checkpoint import Checkpoint, Checkpoints
 from moviegen.train.ema import EMA
 from moviegen.train.optim import AdamW, LearningRate, LossScale
@@ -123,7 +124,8 @@ class Trainer:
     def _trace(self, profile: Profile | None) -> StepTrace | None:
         if profile is None:
             return None
-        return StepTrace(self.run.folder / "profile", profile.first, profile.steps, self.world.rank)
+        last = min(profile.first + profile.steps - 1, self.schedule.steps)
+        return StepTrace(self.run.folder / "profile", profile.first, last, self.world.rank)
 
     def _prefetched(
         self, batch_at: Callable[[int, int], Batch], first: int

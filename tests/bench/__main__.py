@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from moviegen import config, runs
+from moviegen import config, machine, runs
 from tests.bench import dit, layouts, memory, recompute, tae
 
 MEASUREMENTS = {
@@ -41,9 +41,9 @@ def main() -> None:
     """Measures, prints, and writes `outputs/bench/bench.json`."""
     options = parse()
     report = {
-        "commit": runs.git_commit(),
-        "machine": runs.machine(),
-        "versions": runs.versions() | {"torch": torch_version()},
+        "commit": machine.git_commit(),
+        "machine": machine.machine(),
+        "versions": machine.versions() | {"torch": torch_version()},
         "repetitions": options.repetitions,
         "busy_percent": {},
     }

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from moviegen import config, device, runs
+from moviegen import config, device
+from moviegen.machine import peak_memory
 
 LENGTHS = (64, 128, 256)
 SIDE = 64
@@ -38,10 +39,10 @@ def child(way: str, frames: int) -> dict[str, Any]:
     device.start(0)
     latent = np.random.default_rng(0).standard_normal((1, 16, frames // 8, SIDE // 8, SIDE // 8)).astype(np.float32)
     pieces = decoded(way, latent, frames)
-    before, started = runs.peak_memory(), time.perf_counter()
+    before, started = peak_memory(), time.perf_counter()
     produced = sum(piece.shape[2] for piece in pieces)
     assert produced == frames
-    return {"before_bytes": before, "peak_bytes": runs.peak_memory(), "seconds": time.perf_counter() - started}
+    return {"before_bytes": before, "peak_bytes": peak_memory(), "seconds": time.perf_counter() - started}
 
 
 def measure(repetitions: int) -> list[dict[str, Any]]:

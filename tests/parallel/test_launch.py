@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from moviegen.parallel import launch, watch, worker
 
@@ -186,7 +187,7 @@ def test_the_scheduler_is_not_rank_0(monkeypatch):
     [(3, "ended with exit code 3"), (-9, "was killed by SIGKILL"), (139, "was killed by SIGSEGV")],
 )
 def test_exit_codes_in_words(code, words):
-    assert watch.how_it_ended(code).startswith(words)
+    assert watch.how_it_ended(watch.exit_status(code)).startswith(words)
 
 
 # --- one worker, started directly ----------------------------------------------------------------------------------
@@ -211,6 +212,50 @@ def test_a_single_worker_that_exits_shows_its_log(make_job):
         launch.run(job)
     assert "--stepz is unknown" in str(error.value)
     assert str(job.log("0")) in str(error.value)
+    assert error.value.status == 2
+
+
+def test_a_single_worker_that_is_killed_has_its_signal_for_a_status(make_job):
+    with pytest.raises(launch.WorkerError, match="worker 0 was killed by SIGTERM") as error:
+        launch.run(make_job("os.kill(os.getpid(), signal.SIGTERM)"))
+    assert error.value.status == -signal.SIGTERM
+
+
+def test_a_worker_that_reports_and_does_not_end_has_no_status(make_job):
+    job = make_job("""
+        with supervised():
+            try:
+                with supervised():
+                    raise ValueError("no clip fits the batch")
+            finally:
+                time.sleep(600)
+        """)
+    with pytest.raises(launch.WorkerError, match=r"worker 0 failed \(had not ended\)") as error:
+        launch.run(job)
+    assert error.value.status is None
+
+
+def test_a_second_job_in_the_same_folder_is_refused_and_the_first_one_ends_well(make_job, tmp_path):
+    job = make_job("""
+        print("the first", flush=True)
+        progress(step=1)
+        while not (folder / "go").exists():
+            time.sleep(0.05)
+        progress(step=2)
+        """)
+    seen = []
+
+    def start_another(record):
+        seen.append(record["step"])
+        if record["step"] == 1:
+            with pytest.raises(launch.JobBusyError, match=re.escape(str(job.log_dir))):
+                launch.run(job, stall_timeout=3)
+            (tmp_path / "go").touch()
+
+    launch.run(job, start_another)
+    assert seen == [1, 2]
+    assert job.log("0").read_text() == "the first\n"
+    launch.run(job)  # the folder is free again
 
 
 def test_a_failing_callback_ends_the_job(make_job):
@@ -276,9 +321,9 @@ def test_a_worker_that_raises_is_shown(make_job):
         """,
         workers=2,
     )
-    with pytest.raises(launch.WorkerError, match="worker 1 failed") as error:
+    with pytest.raises(launch.WorkerError, match=r"worker 1 failed \(ended with exit code 1\)") as error:
         launch.run(job)
-    assert error.value.rank == "1"
+    assert (error.value.rank, error.value.status) == ("1", 1)
     assert "ValueError: no clip fits the batch" in str(error.value)
     assert str(job.log_dir / "worker_1.log") in str(error.value)
 
@@ -297,6 +342,28 @@ def test_a_worker_that_is_killed_is_named_with_its_last_words(make_job):
     with pytest.raises(launch.WorkerError, match="worker 1 was killed by SIGKILL") as error:
         launch.run(job)
     assert "allocating 59GB" in str(error.value)
+    assert error.value.status == -signal.SIGKILL
+
+
+def test_a_stalled_job_shows_the_worker_that_hangs_beside_the_one_that_waits(make_job):
+    job = make_job(
+        """
+        def wait_for_the_other():
+            while not (folder / "arrived").exists():
+                time.sleep(0.05)
+        def hang():
+            progress(step=1)
+            time.sleep(600)
+        with supervised():
+            hang() if rank == "1" else time.sleep(600) if rank == "scheduler" else wait_for_the_other()
+        """,
+        workers=2,
+    )
+    with pytest.raises(launch.StalledJobError) as error:
+        launch.run(job, stall_timeout=8)
+    first, second = (str(error.value).index(f"The end of {job.log(rank)}:") for rank in "01")
+    assert "in wait_for_the_other" in str(error.value)[first:second]
+    assert "in hang" in str(error.value)[second:]
 
 
 # --- the launcher itself ends --------------------------------------------------------------------------------------
@@ -330,6 +397,56 @@ def test_nothing_outlives_the_launcher(make_job, tmp_path, number, workers):
         assert "KeyboardInterrupt arrived" in errors
     else:
         assert parent.returncode == -number
+    wait_for(lambda: not processes_of(job.log_dir))
+
+
+CELL = """
+from pathlib import Path
+from moviegen.parallel.launch import Job, run
+run(Job({command}, Path({log_dir!r}), worker_num=2, local_worker_num=2, environment={environment}))
+"""
+
+
+@pytest.fixture
+def run_cell():
+    """Returns a function that has a Jupyter kernel begin a cell: the kernel's manager and client, the request's id."""
+    started = []
+
+    def run(cell):
+        manager, client = start_new_kernel(kernel_name="python3")
+        started.append((manager, client))
+        return manager, client, client.execute(cell)
+
+    yield run
+    for manager, client in started:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def kernel_running_a_job(job, folder, run_cell):
+    cell = CELL.format(command=job.command, log_dir=str(job.log_dir), environment=dict(job.environment))
+    kernel = run_cell(cell)
+    wait_for(lambda: all((folder / f"ready_{rank}").exists() for rank in range(2)))
+    return kernel
+
+
+def test_interrupting_a_kernel_ends_its_job_and_not_the_kernel(make_job, tmp_path, run_cell):
+    job = make_job("time.sleep(600)", workers=2)
+    manager, client, request = kernel_running_a_job(job, tmp_path, run_cell)
+    manager.interrupt_kernel()
+    reply = client.get_shell_msg(timeout=DEADLINE)
+    while reply["parent_header"]["msg_id"] != request:  # of what was asked while the kernel started
+        reply = client.get_shell_msg(timeout=DEADLINE)
+    assert reply["content"]["ename"] == "KeyboardInterrupt"
+    assert processes_of(job.log_dir) == []
+    assert client.execute("1", reply=True, timeout=DEADLINE)["content"]["status"] == "ok"
+
+
+def test_a_kernel_that_is_killed_leaves_no_job(make_job, tmp_path, run_cell):
+    job = make_job("time.sleep(600)", workers=2)
+    manager, _, _ = kernel_running_a_job(job, tmp_path, run_cell)
+    assert processes_of(job.log_dir)
+    os.kill(manager.provisioner.pid, signal.SIGKILL)
     wait_for(lambda: not processes_of(job.log_dir))
 
 

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from moviegen import config, runs
@@ -108,6 +110,40 @@ def test_without_its_device_a_recipe_is_shown_and_not_run(monkeypatch, capsys):
     assert "not run here" in shown[0].data
     assert "msrun" in shown[0].data
     assert "--worker_num=8" in shown[0].data
+
+
+TWO_HOSTS = (
+    "--launch.worker_num 16 --launch.local_worker_num 8 --launch.master_addr 10.0.0.1 --launch.master_port 8200 "
+    "--launch.device Ascend "
+)
+
+
+@pytest.mark.parametrize("host", [0, 1])
+def test_a_host_that_starts_shows_what_to_type_on_the_other(host, monkeypatch):
+    monkeypatch.setattr("moviegen.device.accelerators", lambda: 8)
+    section = open_section("training", {"stage": 2, "overrides": f"{TWO_HOSTS} --launch.node_rank {host}"})
+    shown = []
+    monkeypatch.setattr(notebook, "display", lambda page: shown.append(page.data))
+
+    def run(job, on_progress):
+        (page,) = shown  # before it waits for the other
+        assert f"This is host {host} of 2; it waits {job.cluster_time_out} s" in page
+        assert re.findall(r"^# host (\d)$", page.replace("<pre>", "\n"), re.MULTILINE) == [str(1 - host)]
+        assert re.findall(r"^msrun .*--node_rank=(\d) ", page, re.MULTILINE) == [str(1 - host)]
+        complete(section.params, "stage2")
+
+    monkeypatch.setattr(notebook.launch, "run", run)
+    assert section.launch("stage2").complete
+    assert len(shown) == 2
+
+
+def test_a_job_of_one_host_shows_no_other(monkeypatch):
+    section = open_section("training", {"stage": 2})
+    shown = []
+    monkeypatch.setattr(notebook, "display", shown.append)
+    monkeypatch.setattr(notebook.launch, "run", lambda job, on_progress: complete(section.params, "stage2"))
+    section.launch("stage2")
+    assert len(shown) == 1
 
 
 def test_a_recipe_can_run_where_there_are_as_many_cards_as_local_workers(monkeypatch):

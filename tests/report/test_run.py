@@ -1,6 +1,13 @@
+import os
+import signal
+import subprocess
+import sys
+import time
 from argparse import Namespace
+from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 
 from moviegen import config
@@ -52,3 +59,48 @@ def test_the_report_stops_at_a_failing_section_with_a_status(section, monkeypatc
     monkeypatch.setattr(publish, "publish", lambda params: pytest.fail("a failed report was published"))
     with pytest.raises(SystemExit, match="ZeroDivisionError"):
         run.main(params, Namespace(only_html=False))
+
+
+ONE_SECTION = """
+import sys
+from pathlib import Path
+from moviegen.__main__ import main
+from moviegen.report import sections
+sections.Section.source = Path(sys.argv[1])
+sections.SECTIONS = sections.SECTIONS[1:2]
+sys.exit(main(["report", "--config", "tiny"]))
+"""
+SLEEPING_JOB = """
+from pathlib import Path
+from moviegen.parallel import launch
+folder = Path({folder!r})
+sleep = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
+launch.run(launch.Job(("python", "-c", sleep, str(folder / "ready")), folder / "logs"))
+"""
+
+
+def test_a_report_that_is_terminated_leaves_neither_kernel_nor_job(tmp_path):
+    source = tmp_path / "02_data.ipynb"
+    write(source, "x = 0", SLEEPING_JOB.format(folder=str(tmp_path)))
+    with subprocess.Popen(
+        [sys.executable, "-c", ONE_SECTION, str(source)],
+        env=os.environ | {"MOVIEGEN_OUTPUTS": str(tmp_path / "outputs")},
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as report:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "ready").exists():
+            assert time.monotonic() < deadline, "the job did not start"
+            assert report.poll() is None, report.stderr.read()
+            time.sleep(0.1)
+        below = psutil.Process(report.pid).children(recursive=True)
+        assert len(below) >= 3  # kernel, guard, worker
+        report.send_signal(signal.SIGTERM)
+        _, errors = report.communicate(timeout=60)
+    _, alive = psutil.wait_procs(below, timeout=10)
+    for process in alive:
+        process.kill()
+    assert alive == []
+    assert report.returncode == 130, errors
+    assert "interrupted: nothing is left running" in errors

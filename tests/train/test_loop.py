@@ -4,11 +4,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import mindspore as ms
 import numpy as np
 import pytest
 
 from moviegen.config import LRScheduler, Optimizer, Profile, Save
 from moviegen.device.collectives import World
+from moviegen.device.profiler import StepTrace
 from moviegen.parallel.zero import Zero
 from moviegen.train.loop import Batch, DivergedError, Schedule, Trainer
 from moviegen.weights import to_arrays
@@ -166,3 +168,18 @@ def test_the_profiler_traces_the_steps_that_are_named_and_no_others(tmp_path):
         counts[folder] = sum("MatMul" in event.get("name", "") for event in events)
     assert counts["two"] > 0
     assert counts["five"] * 2 == counts["two"] * 5
+
+
+def test_a_trace_that_training_outruns_ends_with_it(tmp_path):
+    trained = trainer(tmp_path / "short", profile=Profile(first=STEPS - 1, steps=100))
+    trained.fit(batch_at)
+    (trace,) = (tmp_path / "short" / "profile").glob("rank0*/ASCEND_PROFILER_OUTPUT/trace_view.json")
+    assert any("MatMul" in event.get("name", "") for event in json.loads(trace.read_text()))
+
+
+def test_a_step_that_raises_ends_the_trace(tmp_path):
+    step_trace = StepTrace(tmp_path / "profile", 1, 3, rank=0)
+    with pytest.raises(ZeroDivisionError), step_trace.step(1):
+        ms.ops.matmul(ms.Tensor(np.ones((2, 2), np.float32)), ms.Tensor(np.ones((2, 2), np.float32))).asnumpy()
+        1 / 0  # noqa: B018
+    assert list((tmp_path / "profile").glob("rank0*/ASCEND_PROFILER_OUTPUT/trace_view.json"))
