@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, also after a power cut."""
 
 from __future__ import annotations
 
@@ -23,8 +23,18 @@ def replacing(path: Path | str) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def flush_folder(folder: Path | str) -> None:
+    """Puts what was created, renamed or removed in a folder on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def checksum(path: Path | str) -> str:
