@@ -25,13 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mindspore as ms
-import numpy as np
 from safetensors import SafetensorError
 
 from moviegen.config import Save
 from moviegen.files import checksum, flush_folder
-from moviegen.parallel.zero import Zero
 from moviegen.programs import digest
 from moviegen.runs import write_json
 from moviegen.weights import Arrays, CheckpointError, load_arrays, save_arrays
@@ -121,16 +118,6 @@ class Checkpoints:
         """Deletes what is hidden: dropped checkpoints, and what a killed save left."""
         for hidden in self.folder.glob(".step-*"):
             shutil.rmtree(hidden)
-
-
-def gathered(zero: Zero, parts: Mapping[str, tuple[str, ms.Tensor]]) -> dict[str, np.ndarray]:
-    """Whole arrays on the rank that writes them, nothing on the others; all ranks must ask together.
-
-    Args:
-        parts: name -> name of the weight, what this rank holds of it or of anything shaped like it.
-    """
-    wholes = ((name, zero.whole(weight, part)) for name, (weight, part) in parts.items())
-    return {name: array for name, array in wholes if zero.world.is_main}
 
 
 def _load(folder: Path) -> Checkpoint:

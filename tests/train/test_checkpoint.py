@@ -172,7 +172,7 @@ def test_a_state_that_was_changed_is_damaged(three):
 
 def test_an_error_that_is_not_a_full_disk_keeps_its_own_words(tmp_path):
     (tmp_path / "checkpoints").write_text("a file")
-    with pytest.raises(OSError, match="exists|directory") as caught:
+    with pytest.raises(OSError, match=r"exists|directory") as caught:
         Checkpoints(tmp_path / "checkpoints", Save()).save(checkpoint(12))
     assert not isinstance(caught.value, NoSpaceError)
 

@@ -26,6 +26,10 @@ class FakeRun:
     def metrics_path(self):
         return self.folder / "metrics.jsonl"
 
+    @property
+    def identity(self):
+        return {"fingerprint": "0123", "seed": 1}
+
 
 def batch_at(step, micro):
     return Batch(regression_batch([step, micro]), "image", (f"clip-{step}-{micro}.mp4",))
