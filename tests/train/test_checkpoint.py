@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moviegen.config import Save
+from moviegen import config
+from moviegen.config import ConfigError, Save
 from moviegen.train.checkpoint import Checkpoint, Checkpoints, NoSpaceError
 
 ROOT = Path(__file__).parents[2]
@@ -227,3 +228,14 @@ def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint_to_go_on_from(
     assert len(found) > 12
     assert found == sorted(found)  # once the new one is there it stays
     assert set(found) == {10, 12}
+
+
+@pytest.mark.parametrize(
+    ("save", "frequency"), [("train.save", "valid.frequency"), ("tae.video.save", "tae.video.validation_interval")]
+)
+def test_the_best_are_ranked_by_their_own_validation_only(save, frequency):
+    changes = {f"{save}.ckpt_save_policy": "top_k", f"{save}.interval": 6}
+    config.load("smoke", changes | {frequency: 3})
+    with pytest.raises(ConfigError, match=r"save.interval 6 is not a multiple of the 4 steps between"):
+        config.load("smoke", changes | {frequency: 4})
+    config.load("smoke", changes | {frequency: 4, f"{save}.ckpt_save_policy": "latest_k"})
