@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights, which sampling may use instead of them (paper 3.3)."""
+"""The exponential moving average of the weights, which validation and sampling use instead of them (paper 3.3)."""
 
 from __future__ import annotations
 
