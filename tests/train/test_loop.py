@@ -233,6 +233,9 @@ def test_an_overflow_halves_the_loss_scale_and_changes_neither_weights_nor_avera
     for name in ("weights", "optimizer", "ema"):
         assert_same(after[name], before[name], rtol=0)
     assert np.abs(moved["weights"]["weight"] - after["weights"]["weight"]).min() > 1e-3
+    again = small(tmp_path, loss_scale=1024.0)
+    again.fit(batch)
+    assert again.scale.state() == trained.scale.state()
 
 
 class HalfPrecision(Regression):
