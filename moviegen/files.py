@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, also after a power cut."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, or the size a file may have
+
 
 class NoSpaceError(OSError):
     """A file could not be written; the message says where room is needed."""
@@ -21,12 +23,12 @@ def full_disk_named(folder: Path) -> Iterator[None]:
     """Says where a disk was full: the system's error of a write names no file.
 
     Raises:
-        NoSpaceError: the disk is full, or the user's share of it.
+        NoSpaceError: the error is one of FULL.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         raise NoSpaceError(
             f"cannot write into {error.filename or folder} ({error.strerror}): make room there and start again, "
@@ -48,6 +50,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -61,6 +64,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write_text` of an indented JSON value."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def flush_folder(folder: Path | str) -> None:
+    """Puts what was created, renamed or removed in a folder on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def checksum(path: Path | str) -> str:

@@ -73,6 +73,16 @@ class Run:
         return json.loads(path.read_text()) if path.exists() else {}
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint says of the run it comes from."""
+        return {"run": self.name, "fingerprint": self.fingerprint, "seed": self.params.seed, "versions": versions()}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Those that decide the result, as the manifest has them."""
+        return json.loads(json.dumps(self.program.parameters(self.params)))
+
+    @property
     def complete(self) -> bool:
         """Whether the program ran to its end."""
         return self.manifest.get("status") == "complete"
@@ -160,20 +170,23 @@ def check_same(run: Run) -> None:
     Raises:
         ConfigError: the parameters that differ are listed.
     """
-    earlier = run.manifest.get("parameters")
-    wanted = json.loads(json.dumps(run.program.parameters(run.params)))
+    earlier, wanted = run.manifest.get("parameters"), run.parameters
     if earlier is None or earlier == wanted:
         return
-    before, now = _flat(earlier), _flat(wanted)
-    different = [
-        f"  {name}: {before.get(name, 'absent')} there, {now.get(name, 'absent')} now"
-        for name in {**before, **now}
-        if name not in before or name not in now or before[name] != now[name]
-    ]
     raise ConfigError(
         f"{run.folder} holds a run of {run.program.name} with other parameters; it is left as it is. Move it away, or "
-        "repeat it with its own parameters. They differ in\n" + "\n".join(different)
+        "repeat it with its own parameters. They differ in\n" + "\n".join(differences(earlier, wanted))
     )
+
+
+def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Parameters that are not the same, a line each."""
+    before, after = _flat(there), _flat(now)
+    return [
+        f"  {name}: {before.get(name, 'absent')} there, {after.get(name, 'absent')} now"
+        for name in {**before, **after}
+        if name not in before or name not in after or before[name] != after[name]
+    ]
 
 
 def provenance(run: Run) -> dict[str, Any]:

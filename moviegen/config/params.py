@@ -38,6 +38,7 @@ class TAEStage(Group):
     @model_validator(mode="after")
     def _divisible(self) -> TAEStage:
         check_pixels("size", self.size, SPATIAL_COMPRESSION)
+        self.save.check_validated(self.validation_interval)
         return self
 
 

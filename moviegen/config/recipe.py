@@ -41,6 +41,14 @@ class Save(Group):
         "latest_k", description="keep the latest, or those of the lowest validation loss and the very latest"
     )
 
+    def check_validated(self, frequency: int) -> None:
+        """Refuses to rank checkpoints by a validation of earlier weights."""
+        if self.ckpt_save_policy == "top_k" and self.interval % frequency:
+            raise ValueError(
+                f"save.interval {self.interval} is not a multiple of the {frequency} steps between two validations: "
+                f"top_k ranks checkpoints by the validation loss of their own weights"
+            )
+
 
 class Model(Group):
     """Which transformer a stage trains."""
@@ -156,6 +164,17 @@ class Profile(Group):
     steps: int = Field(1, gt=0)
 
 
+class Resume(Group):
+    """Where a run without checkpoints of its own starts: at the newest of another run of the same stage.
+
+    It goes on from that step with that run's weights, optimizer, average, learning rate and loss scale; `steps` counts
+    the other run's too.
+    """
+
+    run: str = Field(min_length=1, description="folder of the other run, from the checkout's top")
+    force: bool = Field(False, description="also where other parameters differ; otherwise they are listed and refused")
+
+
 class Train(Group):
     """The optimisation of one stage; `steps` counts optimizer updates."""
 
@@ -168,6 +187,7 @@ class Train(Group):
     sequence_parallel: SequenceParallel = SequenceParallel()
     ema: EMA | None = Field(None, description="null: no average of the weights is kept")
     profile: Profile | None = Field(None, description="null: no step is traced")
+    resume: Resume | None = Field(None, description="null: a run goes on from its own checkpoints only")
     save: Save = Save()
 
 
@@ -196,6 +216,7 @@ class Recipe(Group):
             raise ValueError("a stage that sees images needs dataloader.batch_size.image_batch_size > 0")
         if self.dataset.longest > 1 and batch.video_batch_size == 0:
             raise ValueError("dataset.frames > 1 needs dataloader.batch_size.video_batch_size > 0")
+        self.train.save.check_validated(self.valid.frequency)
         heads, shards = SIZES[self.model.size].num_heads, self.train.sequence_parallel.shards
         if heads % shards:
             raise ValueError(

@@ -23,6 +23,7 @@ from moviegen.runs import Run
 
 WIDTH = 7.2  # inches; the page is as wide
 INK, ACCENT, SECOND, FAINT = "#2b2f36", "#2563a8", "#c2571a", "#9db8d6"
+LOSS_COLORS = ((FAINT, ACCENT), ("#b9d8c2", "#2e7d4f"), ("#e8cdb0", "#b0651d"))  # of steps, of their running mean
 SCHEDULE_COLORS = {"linear": "#7f8ea3", "linear-quadratic": ACCENT, "linear-quadratic-smooth": SECOND}
 STYLE = {
     "font.size": 9,
@@ -144,11 +145,11 @@ def zero(ranks: int = 8) -> HTML:
 
 
 def _draw_losses(axes: Axes, train: pd.DataFrame) -> None:
-    """The loss of each step, faint, and its running mean; images and videos apart where a stage sees both."""
+    """The loss of each step, faint, and its running mean; steps of images, of videos and of both apart."""
     media = train["media"].unique() if "media" in train else [None]
-    for name, (faint, strong) in zip(media, ((FAINT, ACCENT), ("#b9d8c2", "#2e7d4f")), strict=False):
+    for name, (faint, strong) in zip(media, LOSS_COLORS, strict=False):
         part = train if name is None else train[train["media"] == name]
-        label = "training" if len(media) == 1 else f"training, {name}s"
+        label = "training" if len(media) == 1 else f"training, {results.MEDIA[name]}"
         axes.plot(part["step"], part["loss"], color=faint, lw=0.8, alpha=0.8)
         smooth = part["loss"].rolling(max(1, len(part) // 20), min_periods=1).mean()
         axes.plot(part["step"], smooth, color=strong, lw=1.6, label=label)

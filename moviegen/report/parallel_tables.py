@@ -60,7 +60,7 @@ def speed(params: Params, stages: StageRuns) -> HTML:
         for medium, steps in train[~train["step"].isin(first)].groupby("media", sort=False):
             waited, busy = steps["data_wait"], steps["seconds"]
             values = (
-                f"{medium}s",
+                results.MEDIA[medium],
                 len(steps),
                 f"{steps['tokens_per_second'].median():,.0f}",
                 shown(waited.mean()),

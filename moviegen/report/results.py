@@ -12,6 +12,8 @@ from moviegen.runs import Run
 
 WARM_UP_STEPS = 2  # the first steps compile; they are not the speed of the rest
 RETRIEVAL_GOAL = 0.9  # of the training captions whose clip should be found again
+# what a step saw -> how it is called; micro-batches of one update may be of both
+MEDIA = {"image": "images", "video": "videos", "mixed": "images and videos"}
 
 
 def metrics(run: Run | None, kind: str) -> pd.DataFrame:

@@ -4,16 +4,20 @@
         weights.safetensors     structural name -> weight
         optimizer.safetensors   moments and update count
         ema.safetensors         averaged weights, where there are any
-        state.json              step, validation loss, learning-rate state, and the checksum of each file above
+        state.json              step, validation loss, state of the learning rate and the loss scale, what ran, and the
+                                checksum of each file above and of this one
 
-A checkpoint is written under a temporary name and renamed when all of it is on the disk. All arrays are whole: what N
-ranks saved, M ranks load.
+A checkpoint is written under a temporary name and renamed when all of it is on the disk; one that is dropped is renamed
+before it is deleted. So a folder of that name is whole, whenever the job is killed, unless the disk itself loses data.
+All arrays are whole: what N ranks saved, M ranks load.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -21,10 +25,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from moviegen.config import Save
-from moviegen.files import NoSpaceError, checksum
-from moviegen.runs import write_json
+from moviegen.files import FULL, NoSpaceError, checksum, flush_folder, write_json
+from moviegen.programs import digest
 from moviegen.weights import Arrays, CheckpointError, load_arrays, save_arrays
+
+NAME = re.compile(r"step-(\d{6,})")
 
 
 @dataclass(frozen=True)
@@ -46,62 +54,97 @@ class Checkpoints:
         """Writes one and drops those that need not be kept.
 
         Raises:
-            NoSpaceError: it could not be written; nothing of it is left, and no other checkpoint was touched.
+            NoSpaceError: there is no room; nothing of it is left, and no other checkpoint was touched.
         """
         final = self.folder / f"step-{checkpoint.step:06d}"
         temporary = self.folder / f".{final.name}.tmp"
+        self._sweep()
         try:
             self._write(checkpoint, temporary)
-        except Exception as error:  # safetensors has an exception of its own for a full disk
+        except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
+            if _errno(error) not in FULL:
+                raise
             raise NoSpaceError(
                 f"cannot write the checkpoint of step {checkpoint.step} into {self.folder} ({error}): make room there "
                 f"and start again, training goes on from the checkpoint before"
             ) from error
-        shutil.rmtree(final, ignore_errors=True)
+        if final.exists():  # a damaged one: training would have gone on from a whole one
+            _hide(final)
         os.replace(temporary, final)
-        for old in self._superfluous():
-            shutil.rmtree(old)
+        flush_folder(self.folder)
+        for folder in self._superfluous(checkpoint.step):
+            _hide(folder)
+        self._sweep()
         return final
 
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint that is whole; a damaged one is named in a warning and passed over."""
         for folder in reversed(self._folders()):
             try:
-                return self._load(folder)
+                return _load(folder)
             except (OSError, ValueError, KeyError) as error:
                 warnings.warn(f"{folder} is damaged ({error}): going back to the checkpoint before", stacklevel=2)
         return None
 
     def _write(self, checkpoint: Checkpoint, temporary: Path) -> None:
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for name, arrays in checkpoint.files.items():
             save_arrays(temporary / f"{name}.safetensors", arrays)
         sums = {name: checksum(temporary / f"{name}.safetensors") for name in checkpoint.files}
-        write_json(temporary / "state.json", {"step": checkpoint.step, "files": sums, **checkpoint.state})
+        state = {"step": checkpoint.step, "files": sums, **checkpoint.state}
+        write_json(temporary / "state.json", state | {"checksum": digest(state)})
 
-    def _superfluous(self) -> list[Path]:
+    def _superfluous(self, step: int) -> list[Path]:
+        """What need not be kept now that `step` is saved."""
         folders = self._folders()
+        past = [folder for folder in folders if _step(folder) > step]  # damaged: training went back past them
+        own = folders[: len(folders) - len(past)]
         if self.policy == "latest_k":
-            return folders[: -self.keep]
-        best = sorted(folders, key=self._validation_loss)[: self.keep]
-        return [folder for folder in folders[:-1] if folder not in best]
-
-    def _validation_loss(self, folder: Path) -> float:
-        try:
-            loss = json.loads((folder / "state.json").read_text()).get("validation_loss")
-        except (OSError, ValueError):  # damaged: the first to go
-            loss = None
-        return float("inf") if loss is None else loss
+            return past + own[: -self.keep]
+        best = sorted(own, key=_validation_loss)[: self.keep]
+        return past + [folder for folder in own[:-1] if folder not in best]
 
     def _folders(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*"), key=lambda folder: int(folder.name.removeprefix("step-")))
+        return sorted((folder for folder in self.folder.glob("step-*") if NAME.fullmatch(folder.name)), key=_step)
 
-    def _load(self, folder: Path) -> Checkpoint:
-        state = json.loads((folder / "state.json").read_text())
-        for name, wanted in state["files"].items():
-            if checksum(folder / f"{name}.safetensors") != wanted:
-                raise CheckpointError(f"{name}.safetensors does not match its checksum")
-        files = {name: load_arrays(folder / f"{name}.safetensors")[0] for name in state["files"]}
-        return Checkpoint(state["step"], files, state)
+    def _sweep(self) -> None:
+        """Deletes what is hidden: dropped checkpoints, and what a killed save left."""
+        for hidden in self.folder.glob(".step-*"):
+            shutil.rmtree(hidden)
+
+
+def _load(folder: Path) -> Checkpoint:
+    state = json.loads((folder / "state.json").read_text())
+    if state.pop("checksum") != digest(state):
+        raise CheckpointError("state.json does not match its checksum")
+    for name, wanted in state["files"].items():
+        if checksum(folder / f"{name}.safetensors") != wanted:
+            raise CheckpointError(f"{name}.safetensors does not match its checksum")
+    files = {name: load_arrays(folder / f"{name}.safetensors")[0] for name in state["files"]}
+    return Checkpoint(state["step"], files, state)
+
+
+def _step(folder: Path) -> int:
+    return int(NAME.fullmatch(folder.name)[1])
+
+
+def _validation_loss(folder: Path) -> float:
+    try:
+        loss = json.loads((folder / "state.json").read_text()).get("validation_loss")
+    except (OSError, ValueError):  # damaged: the first to go
+        loss = None
+    return float("inf") if loss is None else loss
+
+
+def _hide(folder: Path) -> None:
+    """A name under which no checkpoint is looked for: it can be deleted in more than one step."""
+    os.replace(folder, folder.with_name(f".{folder.name}.old"))
+
+
+def _errno(error: OSError | SafetensorError) -> int | None:
+    """The system's error number; safetensors writes it into its message only."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None

@@ -26,6 +26,8 @@ from moviegen.parallel.zero import Zero
 from moviegen.train.dit_batches import Batches, ValidationBatches, training_batches, validation_batches
 from moviegen.train.ema import EMA
 from moviegen.train.loop import Schedule, Trainer
+from moviegen.train.resume import start
+from moviegen.train.state import gathered
 
 FLOAT16_LOSS_SCALE = 2.0**16  # to start with
 
@@ -94,6 +96,7 @@ def train(run: runs.Run, stage: int, world: World) -> None:
         validate=validation(loss, held_out),
         ema=EMA(zero, recipe.train.ema.decay) if recipe.train.ema else None,
         loss_scale=FLOAT16_LOSS_SCALE if dit.dtype == ms.float16 else 1.0,
+        start=(lambda: start(run, stage)) if recipe.train.resume else None,
     )
     trainer.fit(training)
     save(run, dit, zero, trainer.ema)
@@ -101,11 +104,13 @@ def train(run: runs.Run, stage: int, world: World) -> None:
 
 def save(run: runs.Run, dit: DiT, zero: Zero, ema: EMA | None) -> None:
     """Writes the whole weights; all ranks together."""
-    arrays, averages = zero.arrays(), ema.arrays() if ema else None
-    if zero.world.is_main:
-        save_dit(run.folder / WEIGHTS, dit, arrays)
-        if averages:
-            save_dit(run.folder / EMA_WEIGHTS, dit, averages)
+    files = {WEIGHTS: {name: (name, master) for name, master in zero.masters.items()}}
+    if ema:
+        files[EMA_WEIGHTS] = ema.parts()
+    for name, parts in files.items():
+        arrays = gathered(zero, parts)
+        if zero.world.is_main:
+            save_dit(run.folder / name, dit, arrays)
 
 
 def check_job(run: runs.Run, world: World) -> None:

@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights, which sampling may use instead of them (paper 3.3)."""
+"""The exponential moving average of the weights, which validation and sampling use instead of them (paper 3.3)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,13 @@ class EMA:
             average = self.averages[name]
             average += np.float32(1 - self.decay) * (master.asnumpy() - average)
 
+    def parts(self) -> dict[str, tuple[str, ms.Tensor]]:
+        """Name -> name of the weight, this rank's part of its average."""
+        return {name: (name, ms.Tensor(average)) for name, average in self.averages.items()}
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The whole averages; all ranks must ask together."""
-        return {name: self.zero.whole(name, ms.Tensor(average)) for name, average in self.averages.items()}
+        return {name: self.zero.whole(name, part) for name, (_, part) in self.parts().items()}
 
     def set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Takes whole averages, saved by any number of ranks."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -24,8 +25,8 @@ from moviegen.runs import MetricsWriter, Run
 from moviegen.train.checkpoint import Checkpoint, Checkpoints
 from moviegen.train.ema import EMA
 from moviegen.train.optim import AdamW, LearningRate, LossScale
+from moviegen.train.state import TrainingState, check_agreed
 from moviegen.train.step import Apply, Backward, Gradients
-from moviegen.weights import check_fits
 
 
 class DivergedError(ArithmeticError):
@@ -38,7 +39,7 @@ class Batch:
 
     Args:
         inputs: what the loss Cell takes.
-        media: `image` or `video`: each has a graph of its own.
+        media: `image` or `video`: each has a graph of its own. A step whose micro-batches differ is logged as `mixed`.
         names: the samples, for messages.
         tokens: how many the network works on, for the speed that is logged; 0 where it has none.
     """
@@ -70,6 +71,7 @@ class Trainer:
         validate: this rank's share of the validation metrics; `loss` among them steers the learning rate.
         ema: updated once an update.
         loss_scale: of the first step; float16 needs one, other arithmetic works with 1, which never changes.
+        start: the checkpoint of another run that a run without its own starts from.
     """
 
     run: Run
@@ -82,6 +84,7 @@ class Trainer:
     validate: Callable[[], Mapping[str, float]]
     ema: EMA | None = None
     loss_scale: float = 1.0
+    start: Callable[[], Checkpoint] | None = None
     _seen: set[tuple[int, ...]] = field(default_factory=set)
     _validation_loss: float | None = None
 
@@ -92,6 +95,7 @@ class Trainer:
         self.backward = Backward(self.loss, self.zero, gradients, has_terms=bool(self.terms))
         self.apply = Apply(self.optimizer, self.zero, gradients, self.schedule.micro_batches, self.schedule.clip_norm)
         self.rate, self.scale = LearningRate(self.rate_config), LossScale(self.loss_scale)
+        self.state = TrainingState(self.zero, self.optimizer, self.ema, self.rate, self.scale)
         self.checkpoints = Checkpoints(self.run.folder / "checkpoints", self.schedule.save)
         self.metrics = MetricsWriter(self.run.metrics_path) if self.world.is_main else None
         self.average = Average(self.world.size)
@@ -144,12 +148,11 @@ class Trainer:
                 yield step, batches, time.perf_counter() - asked
 
     def _update(self, step: int, batches: list[Batch], waited: float) -> float:
+        self._compile(step, batches)
         started = time.perf_counter()
         self.backward.scale.set_data(ms.Tensor(self.scale.value, ms.float32))
-        totals = np.zeros(1 + len(self.terms))
-        for batch in batches:
-            values = self.backward(*(ms.Tensor(array) for array in batch.inputs))
-            totals += np.array([float(self.average(value)) for value in values]) / len(batches)
+        losses = [self.backward(*map(ms.Tensor, batch.inputs)) for batch in batches]
+        totals = self._over_ranks(np.mean([[float(value) for value in values] for values in losses], 0))
         self._check_finite("loss", totals, step, batches)
         lr = self.rate.at(step)
         norm = self.apply(lr, self.scale.value)
@@ -159,6 +162,28 @@ class Trainer:
             self.ema.update()
         self._record_step(step, batches, totals, lr, norm, time.perf_counter() - started, waited)
         return float(totals[0])
+
+    def _compile(self, step: int, batches: list[Batch]) -> None:
+        """Compiles the graphs of shapes that are new, and logs how long each took, apart from the steps' times."""
+        for batch in batches:
+            shape = batch.inputs[0].shape
+            if shape in self._seen:
+                continue
+            started = time.perf_counter()
+            self.backward.compile(*map(ms.Tensor, batch.inputs))
+            if not self._seen:
+                self.apply.compile()
+            self._seen.add(shape)
+            seconds = round(time.perf_counter() - started, 3)
+            self._write(kind="compile", step=step, media=batch.media, shape=list(shape), seconds=seconds)
+
+    def _over_ranks(self, values: np.ndarray) -> np.ndarray:
+        """The mean of each value over the ranks, which speak once."""
+        return self.average(ms.Tensor(values, ms.float32)).asnumpy()
+
+    def _write(self, **values: Any) -> None:
+        if self.metrics:
+            self.metrics.write(**values)
 
     def _check_finite(self, what: str, values: np.ndarray, step: int, batches: list[Batch]) -> None:
         if not np.isfinite(values).all():
@@ -171,61 +196,47 @@ class Trainer:
     def _record_step(
         self, step: int, batches: list[Batch], totals: np.ndarray, lr: float, norm: float, seconds: float, waited: float
     ) -> None:
-        if self.metrics is None:
-            return
-        shapes = {batch.inputs[0].shape for batch in batches}
-        if not shapes <= self._seen:
-            new = [list(shape) for shape in sorted(shapes - self._seen)]
-            self._seen |= shapes
-            self.metrics.write(kind="compile", step=step, media=batches[0].media, shapes=new, seconds=round(seconds, 3))
         values = dict(zip(("loss", *self.terms), map(float, totals), strict=True))
         tokens = sum(batch.tokens for batch in batches) * self.world.size
-        self.metrics.write(
+        media = {batch.media for batch in batches}
+        self._write(
             kind="train", step=step, steps=self.schedule.steps, **values, lr=lr,
             grad_norm=norm if math.isfinite(norm) else None, seconds=round(seconds, 4), data_wait=round(waited, 4),
-            media=batches[0].media, samples=sum(len(b.inputs[0]) for b in batches),
+            media=media.pop() if len(media) == 1 else "mixed", samples=sum(len(b.inputs[0]) for b in batches),
             tokens_per_second=round(tokens / seconds, 1), memory_bytes=peak_memory(),
             **({"loss_scale": self.scale.value} if self.loss_scale != 1 else {}),
         )  # fmt: skip
 
     def _validate(self, step: int) -> None:
-        values = {
-            name: float(self.average(ms.Tensor(value, ms.float32))) for name, value in sorted(self.validate().items())
-        }
+        """Measures the weights that are to be used: the averaged ones, where there are any."""
+        self._write(kind="validating", step=step)
+        started = time.perf_counter()
+        with self.ema.swapped() if self.ema else nullcontext():
+            own = dict(sorted(self.validate().items()))
+        values = dict(zip(own, map(float, self._over_ranks(np.array(list(own.values())))), strict=True))
         if not math.isfinite(values["loss"]):
             raise DivergedError(f"validation loss {values['loss']} at step {step} of {self.run.name}")
         if step:
             self.rate.observe(values["loss"])
         self._validation_loss = values["loss"]
-        if self.metrics:
-            self.metrics.write(kind="validation", step=step, steps=self.schedule.steps, **values)
+        seconds = round(time.perf_counter() - started, 3)  # the first time its compilation too
+        self._write(kind="validation", step=step, steps=self.schedule.steps, **values, seconds=seconds)
 
     def _save(self, step: int) -> None:
-        moments = {name: self.zero.whole(weight, moment) for name, (weight, moment) in self.optimizer.moments().items()}
-        files = {"weights": self.zero.arrays(), "optimizer": moments | {"updates": self.optimizer.updates.asnumpy()}}
-        if self.ema:
-            files["ema"] = self.ema.arrays()
+        self._write(kind="saving", step=step)
+        files = self.state.files()
         if self.world.is_main:
-            state = {"rate": self.rate.state(), "scale": self.scale.state(), "validation_loss": self._validation_loss}
-            self.checkpoints.save(Checkpoint(step, files, state))
+            facts = {"validation_loss": self._validation_loss, **self.run.identity}
+            self.checkpoints.save(Checkpoint(step, files, self.state.numbers() | facts))
 
     def _resume(self) -> int:
-        checkpoint = self.checkpoints.latest()
+        checkpoint = self.checkpoints.latest() or (self.start() if self.start else None)
+        step = checkpoint.step if checkpoint else 0
+        check_agreed(self.world, step, self.checkpoints.folder)
         if self.metrics:
-            self.metrics.drop_after(checkpoint.step if checkpoint else -1)
-            self.metrics.write(kind="state", step=0, **self.apply.bytes_held())
-        if checkpoint is None:
-            return 0
-        source = f"{self.run.name}, step {checkpoint.step}"
-        check_fits(self.zero.shapes, checkpoint.files["weights"], source)
-        self.zero.set_arrays(checkpoint.files["weights"])
-        for name, (_, moment) in self.optimizer.moments().items():
-            whole = checkpoint.files["optimizer"][name]
-            moment.set_data(ms.Tensor(self.zero.part(whole) if self.zero.stage else whole))
-        self.optimizer.updates.set_data(ms.Tensor(checkpoint.files["optimizer"]["updates"], ms.float32))
-        if self.ema:
-            self.ema.set_arrays(checkpoint.files["ema"])
-        self.rate.restore(checkpoint.state["rate"])
-        self.scale.restore(checkpoint.state["scale"])
-        self._validation_loss = checkpoint.state["validation_loss"]
-        return checkpoint.step
+            self.metrics.drop_after(step if checkpoint else -1)
+        self._write(kind="state", step=0, **self.apply.bytes_held())
+        if checkpoint:
+            self.state.restore(checkpoint, f"{self.run.name}, step {step}")
+            self._validation_loss = checkpoint.state["validation_loss"]
+        return step

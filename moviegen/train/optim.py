@@ -148,11 +148,12 @@ class LossScale:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"value": self.value, "good": self.good}
+        return {"value": self.value, "good": self.good, "is_fixed": self.is_fixed}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state`."""
-        self.value, self.good = state["value"], state["good"]
+        """The inverse of `state`; that of a run in other arithmetic, where one of the two is fixed, changes nothing."""
+        if state["is_fixed"] == self.is_fixed:
+            self.value, self.good = state["value"], state["good"]
 
 
 def _zeros_like(parameters: Mapping[str, Parameter], prefix: str) -> ms.ParameterTuple:

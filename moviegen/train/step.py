@@ -1,4 +1,8 @@
-"""One optimizer update in three graphs: `Backward` once a micro-batch, `Reduce` and `Update` once an update."""
+"""One optimizer update in three graphs: `Backward` once a micro-batch, `Reduce` and `Update` once an update.
+
+At ZeRO stages 0 and 1 ranks exchange gradients once an update, in `Reduce`. At 2 and 3 `Backward` does so every
+micro-batch: a rank has room for its part of the sums only.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +107,7 @@ class Backward(nn.Cell):
 
 
 class Reduce(nn.Cell):
-    """Sums the gradients over ranks, where `Backward` has not, and measures them. Ranks speak once an update."""
+    """Sums the gradients over ranks, where `Backward` has not, and measures them."""
 
     def __init__(self, zero: Zero, gradients: Gradients, share: float) -> None:
         super().__init__()
@@ -170,6 +174,12 @@ class Apply:
         self.reduce = Reduce(zero, gradients, share)
         self.update = Update(optimizer, zero, gradients, share, clip_norm)
         self.clear = Clear(gradients)
+
+    def compile(self) -> None:
+        """Compiles the graphs of an update ahead of the first."""
+        one = ms.Tensor(1.0, ms.float32)
+        self.reduce.compile()
+        self.update.compile(one, one, one)
 
     def __call__(self, lr: float, scale: float = 1.0) -> float:
         """One update; a gradient that is not finite reaches no weight.

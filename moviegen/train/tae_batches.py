@@ -35,7 +35,7 @@ class Batches:
         """One micro-batch of this rank."""
         is_image = self.stage.frames == 1 or self._shared(step, micro).random() < self.stage.image_ratio
         frames = 1 if is_image else self.stage.frames
-        rng = np.random.default_rng([self.seed, step, micro, self.world.rank])
+        rng = np.random.default_rng([self.seed, step, micro, 1 + self.world.rank])
         indices = datasets.batch_indices(
             len(self.clips), self.stage.batch_size, step - 1, self.seed, self.world.rank, self.world.size
         )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from moviegen import config, device, runs
+from moviegen import config, device, machine
 from moviegen.config import latent_size
 
 BATCH = 8
@@ -34,12 +34,12 @@ def child(every_nth: int) -> dict[str, Any]:
     texts = [rng.standard_normal((BATCH, one.max_tokens, one.width), np.float32) for one in encoders]
     masks = np.ones((BATCH, sum(one.max_tokens for one in encoders)), bool)
     step = update(dit, [ms.Tensor(array) for array in (*latents, np.full(BATCH, 0.5, np.float32), *texts, masks)])
-    before = runs.peak_memory()
+    before = machine.peak_memory()
     step()
     started = time.perf_counter()
     step()
     return {
-        "before_bytes": before, "peak_bytes": runs.peak_memory(), "second_step_s": time.perf_counter() - started,
+        "before_bytes": before, "peak_bytes": machine.peak_memory(), "second_step_s": time.perf_counter() - started,
     }  # fmt: skip
 
 

@@ -40,6 +40,10 @@ class Run:
     def metrics_path(self):
         return self.folder / "metrics.jsonl"
 
+    @property
+    def identity(self):
+        return {"fingerprint": "0123", "seed": 1}
+
 
 class Curve(nn.Cell):
     """The error of a network of two layers; none of its 15, 5, 10 and 2 weights divide by both 2 and 3."""

@@ -184,6 +184,19 @@ def svg(figure):
     return base64.b64decode(re.search(r"base64,([^\"]+)", figure.data)[1]).decode()
 
 
+def test_steps_that_saw_images_videos_and_both_are_drawn_apart(params):
+    run = finished(params, "stage2")
+    writer = runs.MetricsWriter(run.metrics_path)
+    for step in range(1, 10):
+        seen = ("image", "video", "mixed")[step % 3]
+        writer.write(kind="train", step=step, steps=9, loss=1 / step, lr=1e-3, seconds=1.0, data_wait=0.0, media=seen,
+                     tokens_per_second=1.0, memory_bytes=1)  # fmt: skip
+    drawing = svg(figures.losses(run, "Stage 2"))
+    for label in ("images", "videos", "images and videos"):
+        assert f"<!-- training, {label} -->" in drawing
+    assert list(cells(tables.speed(params, {2: run}))["medium"]) == ["videos", "images and videos", "images"]
+
+
 def test_buckets_hold_the_numbers_of_their_stage(params):
     run = finished(params, "latents")
     counts = {(1, 1, 48, 80): 71, (2, 1, 48, 80): 72, (2, 1, 80, 48): 0, (2, 16, 48, 80): 73, (2, 16, 80, 48): 74}

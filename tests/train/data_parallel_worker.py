@@ -1,4 +1,4 @@
-"""A worker of test_data_parallel: three steps of a linear model, on its share of each batch."""
+"""A worker of test_data_parallel: three steps of a linear model on its share of each batch, and ranks that disagree."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,8 @@ from moviegen.config import LRScheduler, Optimizer, Save
 from moviegen.device.collectives import barrier, join_world
 from moviegen.parallel.zero import Zero
 from moviegen.train.loop import Batch, Schedule, Trainer
-from moviegen.weights import save_arrays, to_arrays
+from moviegen.train.state import check_agreed
+from moviegen.weights import CheckpointError, save_arrays, to_arrays
 from tests.train.conftest import Regression, regression_batch
 
 
@@ -19,24 +20,35 @@ class Run:
 
     def __init__(self, folder):
         self.folder, self.metrics_path, self.name = folder, folder / "metrics.jsonl", "parallel"
+        self.identity = {}
 
 
-def main(folder):
-    device.start(0)
-    world = join_world()
+def trained(folder, world, steps, start=None):
+    """The weights after so many steps."""
     net, share = Regression(), 4 // world.size
 
     def batch_at(step, micro):
         return Batch(tuple(a[world.rank * share :][:share] for a in regression_batch([step, micro])), "image")
 
     parameters = dict(net.parameters_and_names())
-    schedule = Schedule(3, validation_interval=9, save=Save(interval=9, keep=1), micro_batches=2)
+    schedule = Schedule(steps, validation_interval=9, save=Save(interval=9, keep=1), micro_batches=2)
     Trainer(
         run=Run(folder), zero=Zero(net, 0, world), loss=net, terms=("other",), schedule=schedule,
         optimizer_config=Optimizer(eps=1e-8), rate_config=LRScheduler(lr=0.1, warmup_steps=0),
-        validate=lambda: {"loss": float(np.float32(world.rank))},
+        validate=lambda: {"loss": float(np.float32(world.rank))}, start=start,
     ).fit(batch_at)  # fmt: skip
-    save_arrays(folder / f"{world.size}-{world.rank}.safetensors", to_arrays(parameters))
+    return to_arrays(parameters)
+
+
+def main(folder):
+    device.start(0)
+    world = join_world()
+    save_arrays(folder / f"{world.size}-{world.rank}.safetensors", trained(folder, world, 3))
+    check_agreed(world, 3, folder)
+    try:
+        check_agreed(world, 4 + 2 * world.rank, folder)
+    except CheckpointError as error:
+        (folder / f"disagreed-{world.rank}.txt").write_text(str(error))
     barrier(world)
 
 

@@ -1,4 +1,6 @@
+import itertools
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -7,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moviegen.config import Save
-from moviegen.train.checkpoint import Checkpoint, Checkpoints
+from moviegen import config
+from moviegen.config import ConfigError, Save
+from moviegen.train.checkpoint import Checkpoint, Checkpoints, NoSpaceError
 
 ROOT = Path(__file__).parents[2]
 
@@ -137,3 +140,102 @@ def test_a_full_disk_stops_clearly_and_leaves_the_other_checkpoints(three):
     assert "make room there" in done.stderr
     assert steps(three) == [2, 4, 10]
     assert three.latest().step == 10
+
+
+@pytest.mark.parametrize("policy", ["latest_k", "top_k"])
+def test_training_that_went_back_past_a_damaged_checkpoint_keeps_what_it_saves_next(tmp_path, policy):
+    checkpoints = Checkpoints(tmp_path, Save(keep=1, ckpt_save_policy=policy))
+    checkpoints.save(checkpoint(8, loss=0.1))  # the best, but for the damage
+    truncate(tmp_path / "step-000008" / "weights.safetensors")
+    for step in (4, 6):
+        checkpoints.save(checkpoint(step))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert checkpoints.latest().step == step
+    assert steps(checkpoints) == ([6] if policy == "latest_k" else [4, 6])
+
+
+def test_what_is_not_named_like_a_checkpoint_is_left_alone(three):
+    for name in ("step-000012.old", "step-12", "step-best"):
+        (three.folder / name).mkdir()
+    assert three.latest().step == 10
+    three.save(checkpoint(12))
+    assert three.latest().step == 12
+    assert (three.folder / "step-000012.old").is_dir()
+
+
+def test_a_state_that_was_changed_is_damaged(three):
+    state = three.folder / "step-000010" / "state.json"
+    state.write_text(state.read_text().replace('"waited": 10', '"waited": 11'))
+    with pytest.warns(UserWarning, match="state.json does not match its checksum"):
+        assert three.latest().step == 4
+
+
+def test_an_error_that_is_not_a_full_disk_keeps_its_own_words(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file")
+    with pytest.raises(OSError, match=r"exists|directory") as caught:
+        Checkpoints(tmp_path / "checkpoints", Save()).save(checkpoint(12))
+    assert not isinstance(caught.value, NoSpaceError)
+
+
+def ends_at_call(number):
+    """Ends this process, as SIGKILL would, as it is about to do its `number`-th change to the disk."""
+    left = itertools.count(number, -1)
+    for name in ("mkdir", "replace", "fsync", "unlink", "rmdir"):
+        real = getattr(os, name)
+
+        def counted(*arguments, real=real, **options):
+            if next(left) == 0:
+                os._exit(9)
+            return real(*arguments, **options)
+
+        setattr(os, name, counted)
+
+
+def killed_save(checkpoints, step, number):
+    """Whether a save in a process of its own was cut short at its `number`-th change to the disk."""
+    child = os.fork()
+    if child == 0:
+        ends_at_call(number)
+        checkpoints.save(checkpoint(step))
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("has_damaged", [False, True])
+def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint_to_go_on_from(tmp_path, has_damaged):
+    """Steps 2, 4 and 10, of which a save of step 12 keeps one; there may be a damaged one of that step."""
+    found = []
+    for number in itertools.count():
+        checkpoints = Checkpoints(tmp_path / str(number), Save(keep=3))
+        for step in (2, 4, 10, *([12] if has_damaged else [])):
+            checkpoints.save(checkpoint(step))
+        if has_damaged:
+            truncate(checkpoints.folder / "step-000012" / "weights.safetensors")
+        checkpoints.keep = 2
+        was_killed = killed_save(checkpoints, 12, number)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found.append(checkpoints.latest().step)
+        for folder in checkpoints.folder.glob("step-*"):
+            assert {"weights.safetensors", "optimizer.safetensors", "state.json"} == set(os.listdir(folder))
+        checkpoints.save(checkpoint(12))  # resumed training comes to that step again
+        assert steps(checkpoints) == [10, 12]
+        assert checkpoints.latest().step == 12
+        if not was_killed:
+            break
+    assert len(found) > 12
+    assert found == sorted(found)  # once the new one is there it stays
+    assert set(found) == {10, 12}
+
+
+@pytest.mark.parametrize(
+    ("save", "frequency"), [("train.save", "valid.frequency"), ("tae.video.save", "tae.video.validation_interval")]
+)
+def test_the_best_are_ranked_by_their_own_validation_only(save, frequency):
+    changes = {f"{save}.ckpt_save_policy": "top_k", f"{save}.interval": 6}
+    config.load("smoke", changes | {frequency: 3})
+    with pytest.raises(ConfigError, match=r"save.interval 6 is not a multiple of the 4 steps between"):
+        config.load("smoke", changes | {frequency: 4})
+    config.load("smoke", changes | {frequency: 4, f"{save}.ckpt_save_policy": "latest_k"})

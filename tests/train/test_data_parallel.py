@@ -2,9 +2,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from moviegen.config import Save
+from moviegen.device.collectives import World
 from moviegen.parallel import launch
+from moviegen.train.checkpoint import Checkpoints
 from moviegen.weights import load_arrays
+from tests.train.data_parallel_worker import trained
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,13 +22,38 @@ def job(folder, workers):
     )  # fmt: skip
 
 
-def test_two_workers_with_half_batches_equal_one_with_whole_batches(tmp_path):
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Folders of one worker and of two."""
+    folder = tmp_path_factory.mktemp("jobs")
     for workers in (1, 2):
-        launch.run(job(tmp_path / str(workers), workers))
-    alone, _ = load_arrays(tmp_path / "1" / "1-0.safetensors")
-    first, second = (load_arrays(tmp_path / "2" / f"2-{rank}.safetensors")[0] for rank in (0, 1))
+        launch.run(job(folder / str(workers), workers))
+    return folder
+
+
+def test_two_workers_with_half_batches_equal_one_with_whole_batches(finished):
+    alone, _ = load_arrays(finished / "1" / "1-0.safetensors")
+    first, second = (load_arrays(finished / "2" / f"2-{rank}.safetensors")[0] for rank in (0, 1))
     for name, array in alone.items():
         np.testing.assert_array_equal(first[name], second[name])
         np.testing.assert_allclose(first[name], array, atol=1e-6)
-    lines = [json.loads(line) for line in (tmp_path / "2" / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (finished / "2" / "metrics.jsonl").read_text().splitlines()]
     assert {line["loss"] for line in lines if line["kind"] == "validation"} == {0.5}  # the mean of ranks 0 and 1
+
+
+def test_one_worker_goes_on_from_what_two_saved(finished, tmp_path):
+    def from_(workers):
+        checkpoints = Checkpoints(finished / str(workers) / "checkpoints", Save())
+        return trained(tmp_path / str(workers), World(), 5, checkpoints.latest)
+
+    alone, first = from_(1), from_(2)
+    before, _ = load_arrays(finished / "1" / "1-0.safetensors")
+    for name, array in alone.items():
+        np.testing.assert_allclose(first[name], array, atol=1e-6)
+        assert np.abs(array - before[name]).max() > 0.01
+
+
+def test_ranks_that_read_different_checkpoints_stop_all(finished):
+    for rank in (0, 1):
+        assert "would go on from steps [4, 6]" in (finished / "2" / f"disagreed-{rank}.txt").read_text()
+    assert not list((finished / "1").glob("disagreed-*"))

@@ -7,13 +7,15 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
+from mindspore import ops
 
 from moviegen.config import LRScheduler, Optimizer, Profile, Save
 from moviegen.device.collectives import World
 from moviegen.device.profiler import StepTrace
 from moviegen.parallel.zero import Zero
+from moviegen.train.ema import EMA
 from moviegen.train.loop import Batch, DivergedError, Schedule, Trainer
-from moviegen.weights import to_arrays
+from moviegen.weights import load_arrays, to_arrays
 from tests.train.conftest import Regression, regression_batch
 
 STEPS, SAVED_EVERY, VALIDATED_EVERY, KILLED_AT = 7, 2, 2, 6  # the last checkpoint before the kill is of step 4
@@ -28,9 +30,13 @@ class FakeRun:
     def metrics_path(self):
         return self.folder / "metrics.jsonl"
 
+    @property
+    def identity(self):
+        return {"fingerprint": "0123", "seed": 1}
+
 
 def batch_at(step, micro):
-    return Batch(regression_batch([step, micro]), "image", (f"clip-{step}-{micro}.mp4",))
+    return Batch(regression_batch([step, micro]), "image", (f"clip-{step}-{micro}.mp4",), tokens=7)
 
 
 def trainer(folder, validate=lambda: {"loss": 1.0, "psnr": 30.0}, profile=None):
@@ -50,10 +56,14 @@ def trainer(folder, validate=lambda: {"loss": 1.0, "psnr": 30.0}, profile=None):
     )
 
 
-def metrics(trained, *kinds):
+def all_metrics(trained, *kinds):
     lines = [json.loads(line) for line in trained.run.metrics_path.read_text().splitlines()]
+    return [line for line in lines if line["kind"] in kinds]
+
+
+def metrics(trained, *kinds):
     timed = {"seconds", "data_wait", "tokens_per_second", "memory_bytes"}
-    return [{k: v for k, v in line.items() if k not in timed} for line in lines if line["kind"] in kinds]
+    return [{k: v for k, v in line.items() if k not in timed} for line in all_metrics(trained, *kinds)]
 
 
 def state_of(trained):
@@ -101,6 +111,155 @@ def test_metrics_hold_the_losses_of_the_weights_before_each_update(uninterrupted
     rates = [line["lr"] for line in metrics(uninterrupted, "train")]
     assert rates == pytest.approx([0.1 / 3, 0.2 / 3, 0.1, 0.1, 0.05, 0.05, 0.025])  # halved after steps 4 and 6
     assert [line["step"] for line in metrics(uninterrupted, "validation")] == [0, 2, 4, 6, 7]
+
+
+def test_the_gradients_norm_is_that_of_the_mean_over_micro_batches(uninterrupted):
+    start = to_arrays(dict(Regression().parameters_and_names()))
+    of_weight, of_bias = np.zeros((3, 2)), np.zeros(2)
+    for x, y in (batch_at(1, micro).inputs for micro in (0, 1)):
+        error = x @ start["weight"] + start["bias"] - y
+        of_weight += x.T @ error * 2 / error.size / 2
+        of_bias += error.sum(0) * 2 / error.size / 2
+    norm = np.sqrt((of_weight**2).sum() + (of_bias**2).sum())
+    assert metrics(uninterrupted, "train")[0]["grad_norm"] == pytest.approx(norm, rel=1e-5)
+
+
+def test_every_line_has_its_times_speed_and_memory(uninterrupted):
+    for line in all_metrics(uninterrupted, "train"):
+        tokens, half_a_digit = line["tokens_per_second"] * line["seconds"], 5e-5 * line["tokens_per_second"]
+        assert tokens == pytest.approx(2 * 7, abs=half_a_digit + 0.1)
+        assert line["data_wait"] >= 0
+        assert line["memory_bytes"] > 10**7
+    lines = [line for line in all_metrics(uninterrupted, "state", "compile", "validation") if line["kind"] != "train"]
+    assert [line["kind"] for line in lines] == ["state", "validation", "compile", *["validation"] * 4]
+    assert all(line["seconds"] >= 0 for line in lines[1:])
+    waited = [(line["kind"], line["step"]) for line in all_metrics(uninterrupted, "validating", "saving")]
+    assert waited[:3] == [("validating", 0), ("validating", 2), ("saving", 2)]
+
+
+def test_a_checkpoint_says_what_ran(uninterrupted):
+    state = uninterrupted.checkpoints.latest().state
+    assert {name: state[name] for name in ("fingerprint", "seed")} == uninterrupted.run.identity
+
+
+def small(folder, loss=None, micro_batches=2, steps=4, lr=0.1, **options):
+    """A trainer that validates and saves at every step and keeps all of it."""
+    loss = loss or Regression()
+    zero = Zero(loss, 0, World())
+    return Trainer(
+        run=FakeRun(folder),
+        zero=zero,
+        loss=loss,
+        terms=("absolute",),
+        schedule=Schedule(steps, 1, Save(interval=1, keep=99), micro_batches),
+        optimizer_config=Optimizer(eps=1e-8),
+        rate_config=LRScheduler(lr=lr, warmup_steps=0, patience=99),
+        validate=lambda: {"loss": 1.0},
+        ema=EMA(zero, 0.9),
+        **options,
+    )
+
+
+def saved(trained, step):
+    """The files of one checkpoint."""
+    folder = trained.checkpoints.folder / f"step-{step:06d}"
+    return {name: load_arrays(folder / f"{name}.safetensors")[0] for name in ("weights", "optimizer", "ema")}
+
+
+def assert_same(found, wanted, **bounds):
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        np.testing.assert_allclose(found[name], array, err_msg=name, **bounds)
+
+
+def test_a_shape_is_compiled_once_ranks_speak_once_and_both_media_are_logged_as_mixed(tmp_path):
+    def batch(step, micro):
+        is_video = micro == 1 and step > 1
+        arrays = tuple(np.concatenate([array] * (2 if is_video else 1)) for array in batch_at(step, micro).inputs)
+        return Batch(arrays, "video" if is_video else "image")
+
+    trained, spoken = small(tmp_path), []
+    average = trained.average
+    trained.average = lambda values: spoken.append(values.shape) or average(values)
+    trained.fit(batch)
+    compiled = [(line["step"], line["media"], line["shape"]) for line in metrics(trained, "compile")]
+    assert compiled == [(1, "image", [4, 3]), (2, "video", [8, 3])]
+    assert len(trained.backward.compile_cache) == 2
+    assert len(trained.apply.update.compile_cache) == len(trained.apply.reduce.compile_cache) == 1
+    assert [line["media"] for line in metrics(trained, "train")] == ["image", "mixed", "mixed", "mixed"]
+    assert spoken == [(1,), *[(2,), (1,)] * 4]  # the first validation; loss and term of each update, and a validation
+
+
+def test_four_micro_batches_of_two_equal_one_of_eight(tmp_path):
+    def batch(size):
+        def of(step, micro):
+            whole = [np.concatenate(pair) for pair in zip(*(regression_batch([step, i]) for i in (0, 1)), strict=True)]
+            return Batch(tuple(array[micro * size :][:size] for array in whole), "image")
+
+        return of
+
+    trained = [small(tmp_path / str(count), micro_batches=count) for count in (1, 4)]
+    for one, size in zip(trained, (8, 2), strict=True):
+        one.fit(batch(size))
+    big, accumulated = (saved(one, 4) for one in trained)
+    assert np.abs(big["weights"]["weight"] - Regression().weight.asnumpy()).max() > 0.1
+    assert_same(accumulated["weights"], big["weights"], atol=1e-6, rtol=0)
+    assert_same(accumulated["ema"], big["ema"], atol=1e-6, rtol=0)
+
+
+def test_the_average_moves_once_an_update_and_is_what_validation_sees(tmp_path):
+    trained, validated = small(tmp_path), []
+    trained.validate = lambda: validated.append(trained.zero.arrays()) or {"loss": 1.0}
+    trained.fit(batch_at)
+    average = to_arrays(dict(Regression().parameters_and_names()))
+    for step in range(1, 5):
+        files = saved(trained, step)
+        average = {name: 0.9 * array + 0.1 * files["weights"][name] for name, array in average.items()}
+        assert_same(files["ema"], average, atol=1e-6)
+        assert_same(validated[step], files["ema"], rtol=0)
+        assert np.abs(files["weights"]["weight"] - files["ema"]["weight"]).max() > 0.01
+
+
+def test_an_overflow_halves_the_loss_scale_and_changes_neither_weights_nor_average(tmp_path):
+    def batch(step, micro):
+        x, y = regression_batch([step, micro])
+        return Batch((x * np.float32(1e12 if step == 3 else 1), y), "image")
+
+    trained = small(tmp_path, loss_scale=1024.0)
+    trained.fit(batch)
+    lines = metrics(trained, "train")
+    assert [line["loss_scale"] for line in lines] == [1024, 1024, 512, 512]
+    assert [line["grad_norm"] is None for line in lines] == [False, False, True, False]
+    before, after, moved = (saved(trained, step) for step in (2, 3, 4))
+    for name in ("weights", "optimizer", "ema"):
+        assert_same(after[name], before[name], rtol=0)
+    assert np.abs(moved["weights"]["weight"] - after["weights"]["weight"]).min() > 1e-3
+    again = small(tmp_path, loss_scale=1024.0)
+    again.fit(batch)
+    assert again.scale.state() == trained.scale.state()
+
+
+class HalfPrecision(Regression):
+    """The same in float16, but for the weights."""
+
+    def construct(self, x, y):
+        x, weight, bias = (ops.cast(one, ms.float16) for one in (x, self.weight, self.bias))
+        error = ops.matmul(x, weight) + bias - ops.cast(y, ms.float16)
+        return ops.cast(error * error, ms.float32).mean(), ops.cast(error.abs(), ms.float32).mean()
+
+
+def test_float16_finds_its_loss_scale_and_learns(tmp_path):
+    def batch(step, micro):
+        x, _ = regression_batch([step, micro])
+        return Batch((x, x[:, :2] - x[:, 1:]), "image")
+
+    trained = small(tmp_path, HalfPrecision(), steps=40, loss_scale=2.0**20)
+    trained.fit(batch)
+    lines = metrics(trained, "train")
+    overflows = [line["grad_norm"] is None for line in lines]
+    assert overflows[0]
+    assert not any(overflows[10:])
+    assert np.mean([line["loss"] for line in lines[-5:]]) < 0.1 * lines[0]["loss"]
 
 
 def test_resumed_training_equals_uninterrupted_training_bit_for_bit(uninterrupted, resumed):

@@ -8,7 +8,7 @@ from mindspore import nn, ops
 from moviegen.config import LRScheduler, Optimizer
 from moviegen.device.collectives import World
 from moviegen.parallel.zero import Zero
-from moviegen.train.optim import AdamW, LearningRate, decays
+from moviegen.train.optim import AdamW, LearningRate, LossScale, decays
 from moviegen.train.step import Apply, Backward, Gradients
 
 LR = 0.05
@@ -121,3 +121,51 @@ def test_restored_rate_goes_on_as_if_never_interrupted(seen):
     for loss, wanted in PLATEAU[seen:]:
         restored.observe(loss)
         assert restored.at(10) == wanted
+
+
+def test_the_loss_scale_halves_at_an_overflow_and_doubles_after_many_updates_without():
+    scale = LossScale(1024.0)
+    assert scale.observe(False)
+    assert scale.value == 512
+    for _ in range(LossScale.GROW_AFTER - 1):
+        assert scale.observe(True)
+    assert scale.value == 512
+    assert scale.observe(True)
+    assert scale.value == 1024
+    for _ in range(LossScale.GROW_AFTER - 1):
+        scale.observe(True)
+    scale.observe(False)  # the count starts over
+    scale.observe(True)
+    assert scale.value == 512
+
+
+def test_training_ends_when_the_loss_scale_would_fall_below_one():
+    scale = LossScale(4.0)
+    assert [scale.observe(False) for _ in range(3)] == [True, True, False]
+
+
+def test_a_fixed_loss_scale_stays_and_an_overflow_ends_training():
+    scale = LossScale()
+    assert all(scale.observe(True) for _ in range(LossScale.GROW_AFTER + 1))
+    assert scale.value == 1
+    assert not scale.observe(False)
+    assert scale.value == 1
+
+
+def test_a_restored_loss_scale_goes_on_as_if_never_interrupted():
+    scale, other = LossScale(1024.0), LossScale(64.0)
+    for _ in range(LossScale.GROW_AFTER - 2):
+        scale.observe(True)
+    other.restore(json.loads(json.dumps(scale.state())))
+    for one in (scale, other):
+        one.observe(True)
+        assert one.value == 1024
+        one.observe(True)
+        assert one.value == 2048
+
+
+@pytest.mark.parametrize(("before", "now"), [(1.0, 1024.0), (1024.0, 1.0)])
+def test_the_loss_scale_of_other_arithmetic_is_not_taken(before, now):
+    scale = LossScale(now)
+    scale.restore(LossScale(before).state())
+    assert scale.value == now

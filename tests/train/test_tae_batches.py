@@ -110,3 +110,19 @@ def test_fewer_clips_than_workers_are_refused(clips):
     check_enough(clips, World(0, 6), "training")
     with pytest.raises(ConfigError, match="6 training clips for 8 workers"):
         check_enough(clips, World(0, 8), "training")
+
+
+def test_every_rank_draws_from_a_stream_of_its_own(clips, tmp_path, monkeypatch):
+    drawn, real = set(), np.random.default_rng
+
+    def noted(seeds):
+        if len(seeds) > 2:  # of a step and micro-batch
+            drawn.add(tuple(np.random.SeedSequence(seeds).generate_state(4)))
+        return real(seeds)
+
+    monkeypatch.setattr("moviegen.train.tae_batches.np.random.default_rng", noted)
+    for rank in range(3):
+        makes = batches(clips, tmp_path, World(rank, 3))
+        makes._shared(1, 0)
+        makes(1, 0)
+    assert len(drawn) == 1 + 3  # the one that all share, and each rank's

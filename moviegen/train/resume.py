@@ -1,0 +1,46 @@
+"""Going on from another run of the same stage: with more steps, another learning rate, another number of workers."""
+
+from __future__ import annotations
+
+import json
+
+from moviegen import runs
+from moviegen.config import ConfigError, from_root
+from moviegen.train.checkpoint import Checkpoint, Checkpoints
+
+
+def start(run: runs.Run, stage: int) -> Checkpoint:
+    """The newest whole checkpoint of the run that `train.resume` names.
+
+    Raises:
+        ConfigError: there is no such run, it is of another program, has no checkpoint, has nothing left to do, or was
+            run with other parameters and `force` is not set.
+    """
+    train = run.params.recipes[stage].train
+    folder, where = from_root(train.resume.run), f"stages.{stage}.train.resume.run"
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
+        raise ConfigError(f"{where}: {folder} is not the folder of a run: it has no manifest.json")
+    earlier = json.loads(manifest.read_text())
+    if earlier["program"] != run.program.name:
+        raise ConfigError(f"{where}: {folder} is a run of {earlier['program']}, not of {run.program.name}")
+    different = runs.differences(_without_resume(earlier["parameters"]), _without_resume(run.parameters))
+    if different and not train.resume.force:
+        raise ConfigError(
+            f"{where}: {folder} was run with other parameters. Set stages.{stage}.train.resume.force to true to go on "
+            "with those of now all the same. They differ in\n" + "\n".join(different)
+        )
+    checkpoint = Checkpoints(folder / "checkpoints", train.save).latest()
+    if checkpoint is None:
+        raise ConfigError(f"{where}: {folder} has no whole checkpoint")
+    if checkpoint.step >= train.steps:
+        raise ConfigError(
+            f"{where}: {folder} has done {checkpoint.step} steps, and train.steps is {train.steps}: raise it"
+        )
+    return checkpoint
+
+
+def _without_resume(parameters: dict) -> dict:
+    """Where a run started is no parameter of what it goes on with."""
+    recipe = parameters["recipe"]
+    return parameters | {"recipe": recipe | {"train": {**recipe["train"], "resume": None}}}
