@@ -28,9 +28,9 @@ from moviegen.config import ConfigError, Params, Sample, outputs_folder, parse, 
 from moviegen.data.prepare import write_rows
 from moviegen.data.videos import write_image, write_video
 from moviegen.device.collectives import World, barrier, join_world
-from moviegen.dit.weights import for_sampling, load_dit
+from moviegen.dit.weights import for_sampling
 from moviegen.files import replacing
-from moviegen.sample import Embed, Embeddings, Prompt, Sampler, batches, decode_clip, numbered
+from moviegen.sample import Embed, Embeddings, Prompt, Sampler, batches, decode_clip, load_trained, numbered
 from moviegen.tae.model import Decode
 from moviegen.tae.weights import load_tae
 from moviegen.weights import CheckpointError, replace_npz
@@ -105,7 +105,8 @@ def order(params: Params, options: argparse.Namespace) -> Order:
     dit = Path(options.dit or for_sampling(report.upstream("stage3").folder))
     tae = None if kind == "latents" else Path(options.tae or report.upstream("tae-mixkit").folder / "tae.safetensors")
     marks = [programs.file_mark(str(path.absolute())) for path in (dit, tae) if path]
-    made_from = [settings_of(wanted.sample), [vars(prompt) for prompt in prompts], kind, params.seed, marks]
+    network = [params.dit_config(3).model_dump(mode="json"), params.recipes[3].train.settings.dtype]
+    made_from = [settings_of(wanted.sample), [vars(prompt) for prompt in prompts], kind, params.seed, marks, network]
     own = outputs_folder(params) / "samples" / programs.digest([*made_from, params.text.model_dump(mode="json")])
     folder = Path(options.output or own)
     if folder.exists() and not folder.is_dir():
@@ -171,7 +172,7 @@ def write_share(wanted: Order, params: Params, world: World) -> None:
     settings, frames = wanted.settings, wanted.settings.frames
     try:
         look_up = embed(params, wanted.prompts)  # before the transformer is there: encoders may be large
-        dit = load_dit(wanted.dit, params.dit_config(3))
+        dit = load_trained(wanted.dit, params, 3)
         tae = load_tae(wanted.tae) if wanted.tae else None
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
@@ -205,7 +206,7 @@ def write_index(wanted: Order) -> None:
 def main(params: Params, options: argparse.Namespace) -> None:
     """`sample --prompts FILE`."""
     wanted = order(params, options)
-    device.start(params.seed)
+    device.start(params.seed, params.launch.jit_level, params.launch.max_device_memory)
     world = join_world()
     write_share(wanted, params, world)
     barrier(world)

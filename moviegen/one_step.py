@@ -50,7 +50,7 @@ def train_once(params: Params) -> None:
     dit = timed("build and initialise", lambda: DiT(config))
     if recipe.model.pretrained_model_path:
         file = weights_file("model.pretrained_model_path", recipe.model.pretrained_model_path)
-        timed("load the weights", lambda: dit.load_weights(file))
+        timed("load the weights", lambda: dit.load_weights(file, grow=True))
     zero = Zero(dit, 0, World())
     gradients = Gradients(zero)
     backward = Backward(flow.FlowMatchingLoss(dit), zero, gradients, has_terms=False)
