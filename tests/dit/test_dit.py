@@ -4,6 +4,7 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
+from mindspore import ops
 
 from moviegen.config import DiTConfig
 from moviegen.dit.model import DiT, patchify, unpatchify
@@ -103,6 +104,29 @@ def test_masks_are_left_aside_where_padding_is_attended_to(small, dit):
     assign(dict(attentive.parameters_and_names()), to_arrays(dict(dit.parameters_and_names())), "the other")
     np.testing.assert_array_equal(attentive(*given, KEEP).asnumpy(), dit(*given).asnumpy())
     assert np.abs(dit(*given, KEEP).asnumpy() - dit(*given).asnumpy()).max() > 1e-3
+
+
+def velocity_and_gradients(network, given, weigh):
+    """The velocity, and the gradients by every parameter of its sum weighed."""
+
+    def total(latent, timestep, ul2, metaclip, byt5, masks):
+        velocity = network(latent, timestep, ul2, metaclip, byt5, masks)
+        return (velocity * weigh).sum(), velocity
+
+    backward = ops.value_and_grad(total, None, list(network.get_parameters()), has_aux=True)
+    (_, velocity), gradients = backward(*given, KEEP)
+    return [array.asnumpy() for array in (velocity, *gradients)]
+
+
+def test_float16_gives_the_velocity_and_the_gradients_of_float32_to_its_rounding(small, dit):
+    half = DiT(small, dtype=ms.float16)
+    assign(dict(half.parameters_and_names()), to_arrays(dict(dit.parameters_and_names())), "the other")
+    given, weigh = inputs(small), ms.Tensor(RNG.standard_normal((2, 4, 1, 4, 6)), ms.float32)
+    wide, narrow = (velocity_and_gradients(network, given, weigh) for network in (dit, half))
+    for whole, rounded in zip(wide, narrow, strict=True):
+        assert rounded.dtype == np.float32
+        assert np.linalg.norm(rounded - whole) <= 0.02 * np.linalg.norm(whole)  # float16 holds 11 bits
+    assert not np.array_equal(wide[0], narrow[0])
 
 
 @pytest.mark.parametrize(
