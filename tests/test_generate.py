@@ -89,6 +89,11 @@ def test_options_stand_for_parameters(prompts, weights):
     assert [prompt.seed for prompt in plain.prompts] == [42, 43, 44]
 
 
+@pytest.mark.parametrize("name", schedule.SCHEDULES)
+def test_one_step_is_enough_for_every_schedule(prompts, weights, name):
+    assert ordered(prompts, weights, steps="1", schedule=name).settings.steps == 1
+
+
 @pytest.mark.parametrize(
     ("frames", "asked", "names"),
     [
