@@ -57,13 +57,15 @@ def parser() -> argparse.ArgumentParser:
     added["tae"].add_argument("--phase", choices=("image", "opl-off", "opl-on", "mixkit"), default="opl-off")
     added["tae"].add_argument("--weights", metavar="FILE", help="a trained TAE; default: the report's own")
     added["tae"].add_argument("--input", metavar="FILE", help="encode: a video; decode: what encode wrote")
-    added["tae"].add_argument("--output", metavar="FILE", help="encode: .npz; decode: .mp4; export: .safetensors")
+    written = "encode: .npz; decode: .mp4, .gif, .png or a folder of images; export: .safetensors"
+    added["tae"].add_argument("--output", metavar="FILE", help=written)
     added["text"].add_argument("action", choices=("encode",))
     added["text"].add_argument("--captions", metavar="FILE", help="a .csv or .txt file instead of the data's captions")
     default = "default: a folder below outputs/<scale>/embeddings, whose name is printed"
     added["text"].add_argument("--output", metavar="DIR", help=f"where the embeddings of --captions go; {default}")
     added["train"].add_argument("--stage", type=int, choices=(1, 2, 3), required=True)
-    added["sample"].add_argument("--prompts", metavar="FILE", help="a text file, one prompt a line")
+    alone = "a clip is the same to the last bit whatever else is sampled where sample.batch_size is 1, else to rounding"
+    added["sample"].add_argument("--prompts", metavar="FILE", help=f"a text file, one prompt a line; {alone}")
     for name, (metavar, help_text) in PROMPT_OPTIONS.items():
         added["sample"].add_argument(f"--{name}", metavar=metavar, help=help_text)
     formats = ("mp4", "gif", "png", "latents")

@@ -20,17 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from moviegen import device, programs, runs, schedule, text
 from moviegen.config import ConfigError, Params, Sample, outputs_folder, parse, parse_overrides
+from moviegen.data.formats import clip_writer
 from moviegen.data.prepare import write_rows
-from moviegen.data.videos import write_image, write_video
 from moviegen.device.collectives import World, barrier, join_world
-from moviegen.dit.weights import for_sampling, load_dit
-from moviegen.files import replacing
-from moviegen.sample import Embed, Embeddings, Prompt, Sampler, batches, decode_clip, numbered
+from moviegen.dit.weights import for_sampling
+from moviegen.sample import Embed, Embeddings, Prompt, Sampler, batches, decode_clip, load_trained, numbered
 from moviegen.tae.model import Decode
 from moviegen.tae.weights import load_tae
 from moviegen.weights import CheckpointError, replace_npz
@@ -105,7 +103,8 @@ def order(params: Params, options: argparse.Namespace) -> Order:
     dit = Path(options.dit or for_sampling(report.upstream("stage3").folder))
     tae = None if kind == "latents" else Path(options.tae or report.upstream("tae-mixkit").folder / "tae.safetensors")
     marks = [programs.file_mark(str(path.absolute())) for path in (dit, tae) if path]
-    made_from = [settings_of(wanted.sample), [vars(prompt) for prompt in prompts], kind, params.seed, marks]
+    network = [params.dit_config(3).model_dump(mode="json"), params.recipes[3].train.settings.dtype]
+    made_from = [settings_of(wanted.sample), [vars(prompt) for prompt in prompts], kind, params.seed, marks, network]
     own = outputs_folder(params) / "samples" / programs.digest([*made_from, params.text.model_dump(mode="json")])
     folder = Path(options.output or own)
     if folder.exists() and not folder.is_dir():
@@ -144,24 +143,6 @@ def file_of(prompt: Prompt, wanted: Order) -> str:
     return f"{prompt.index:03d}.{'npz' if wanted.kind == 'latents' else wanted.kind}"
 
 
-def write_clip(path: Path, frames: np.ndarray, fps: float) -> None:
-    """Writes uint8 (T, H, W, 3) in the format that the suffix names; without one, a folder with a PNG a frame."""
-    if path.suffix == ".mp4":
-        write_video(path, frames, fps)
-    elif path.suffix == ".gif":
-        first, *others = map(Image.fromarray, frames)
-        duration = max(1, round(100 / fps)) * 10  # milliseconds; a GIF counts hundredths of a second
-        with replacing(path) as temporary:
-            first.save(temporary, save_all=True, append_images=others, duration=duration, loop=0)
-    elif path.suffix == ".png":
-        write_image(path, frames[0])
-    else:
-        for longer in path.glob("frame-*.png"):  # of a clip that was here before
-            longer.unlink()
-        for number, frame in enumerate(frames):
-            write_image(path / f"frame-{number:04d}.png", frame)
-
-
 def write_share(wanted: Order, params: Params, world: World) -> None:
     """Samples and writes this rank's batches.
 
@@ -171,7 +152,7 @@ def write_share(wanted: Order, params: Params, world: World) -> None:
     settings, frames = wanted.settings, wanted.settings.frames
     try:
         look_up = embed(params, wanted.prompts)  # before the transformer is there: encoders may be large
-        dit = load_dit(wanted.dit, params.dit_config(3))
+        dit = load_trained(wanted.dit, params, 3)
         tae = load_tae(wanted.tae) if wanted.tae else None
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
@@ -189,7 +170,7 @@ def write_share(wanted: Order, params: Params, world: World) -> None:
             for prompt, latent in zip(batch, sampler(batch, times, bar.update), strict=True):
                 path = wanted.folder / file_of(prompt, wanted)
                 if decode:
-                    write_clip(path, decode_clip(decode, tae, latent, frames), settings.fps)
+                    clip_writer(path, frames)(path, decode_clip(decode, tae, latent, frames), settings.fps)
                 else:
                     replace_npz(path, latent_mean=latent, frames=frames, fps=settings.fps)
 
@@ -205,7 +186,7 @@ def write_index(wanted: Order) -> None:
 def main(params: Params, options: argparse.Namespace) -> None:
     """`sample --prompts FILE`."""
     wanted = order(params, options)
-    device.start(params.seed)
+    device.start(params.seed, params.launch.jit_level, params.launch.max_device_memory)
     world = join_world()
     write_share(wanted, params, world)
     barrier(world)

@@ -51,7 +51,7 @@ def train_once(params: Params) -> None:
     dit = timed("build and initialise", lambda: DiT(config))
     if recipe.model.pretrained_model_path:
         file = weights_file("model.pretrained_model_path", recipe.model.pretrained_model_path)
-        timed("load the weights", lambda: dit.load_weights(file))
+        timed("load the weights", lambda: dit.load_weights(file, grow=True))
     zero = Zero(dit, 0, World())
     gradients = Gradients(zero)
     backward = Backward(flow.FlowMatchingLoss(dit), zero, gradients, has_terms=False)
@@ -87,7 +87,8 @@ def forward_once(params: Params) -> None:
 
     timed("build and initialise in float16", initialise)
     latent, texts = inputs(params, np.float16)
-    arguments = [ms.Tensor(array) for array in (latent, np.array([500], np.float32), *texts)]
+    masks = np.ones((1, sum(text.shape[1] for text in texts)), bool)
+    arguments = [ms.Tensor(array) for array in (latent, np.array([500], np.float32), *texts, masks)]
     for moment in ("first forward", "second forward"):
         velocity = timed(moment, lambda: dit(*arguments).asnumpy())
     print(f"velocity {velocity.shape}, root mean square {np.sqrt(np.mean(np.square(velocity, dtype=np.float32))):.4f}")

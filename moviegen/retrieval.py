@@ -29,9 +29,9 @@ from moviegen.data.buckets import Bucket
 from moviegen.data.datasets import Clip
 from moviegen.data.prepare import data_folder, load_split, write_rows
 from moviegen.data.samples import SUBJECTS
-from moviegen.dit.weights import for_sampling, load_dit
+from moviegen.dit.weights import for_sampling
 from moviegen.precompute import latent_file, load_latent, video_groups
-from moviegen.sample import Sampler, batches, numbered
+from moviegen.sample import Sampler, batches, load_trained, numbered
 from moviegen.train.dit_batches import latents_folder
 from moviegen.weights import CheckpointError
 
@@ -108,7 +108,7 @@ def training_clips(run: runs.Run) -> tuple[Bucket, dict[Clip, Path]]:
 def generate(run: runs.Run, captions: Sequence[str], bucket: Bucket) -> np.ndarray:
     """A latent for each caption, (n, C, T', H', W')."""
     params, settings = run.params, run.params.sample.retrieval
-    dit = load_dit(for_sampling(run.upstream(f"stage{STAGE}").folder), params.dit_config(STAGE))
+    dit = load_trained(for_sampling(run.upstream(f"stage{STAGE}").folder), params, STAGE)
     embed = functools.partial(text.load_embeddings, run.upstream("text"))
     sampler, times = Sampler(dit, embed, settings.guidance, bucket), schedule.linear(settings.steps)
     metrics, latents = runs.MetricsWriter(run.metrics_path), []
@@ -136,7 +136,7 @@ def measure(run: runs.Run) -> None:
 def main(params: Params, options: argparse.Namespace) -> None:
     """`retrieval`."""
     del options
-    device.start(params.seed)
+    device.start(params.seed, params.launch.jit_level, params.launch.max_device_memory)
     with runs.record(runs.find(params, "retrieval")) as run:
         try:
             measure(run)

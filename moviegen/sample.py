@@ -15,6 +15,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -22,7 +23,7 @@ from mindspore import nn, ops
 from tqdm import tqdm
 
 from moviegen import device, flow, runs, schedule, text
-from moviegen.config import ConfigError, Params, latent_size
+from moviegen.config import ConfigError, Params, check_tables, latent_size
 from moviegen.data.datasets import Clip
 from moviegen.data.prepare import load_split, write_rows
 from moviegen.data.videos import centre_view, to_uint8, write_video
@@ -99,15 +100,32 @@ def noise_for(seed: int, shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((1, *shape), np.float32)
 
 
+def load_trained(path: Path, params: Params, stage: int) -> DiT:
+    """A stage's transformer with a file's weights, in the arithmetic that the stage is trained in; see `load_dit`.
+
+    Raises:
+        ConfigError: this device has no such arithmetic.
+    """
+    try:
+        dtype = device.compute_dtype(params.recipes[stage].train.settings.dtype)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return load_dit(path, params.dit_config(stage), dtype)
+
+
 class Sampler:
     """Latents of prompts from a transformer.
 
     Args:
         embed: captions to their embeddings.
         size: (T, H, W) of what is sampled, in frames and pixels; T = 1 is an image.
+
+    Raises:
+        ConfigError: the transformer's position tables are too small for it.
     """
 
     def __init__(self, dit: DiT, embed: Embed, guidance: float, size: tuple[int, int, int]) -> None:
+        check_tables("sample", size[0], size[1:], dit.config.max_size, owner="the transformer's file")
         self.network, self.embed = GuidedVelocity(dit, guidance), embed
         self.shape = (dit.config.latent_channels, *latent_size(*size))
 
@@ -143,7 +161,7 @@ def chosen_clips(run: runs.Run) -> list[tuple[str, Clip]]:
 def sample(run: runs.Run) -> None:
     """Samples, decodes and writes each caption's video, and its own clip beside it for comparison."""
     params, settings = run.params, run.params.sample
-    dit = load_dit(for_sampling(run.upstream("stage3").folder), params.dit_config(3))
+    dit = load_trained(for_sampling(run.upstream("stage3").folder), params, 3)
     tae = load_tae(run.upstream("tae-mixkit").folder / "tae.safetensors")
     embed = functools.partial(text.load_embeddings, run.upstream("text"))
     sampler = Sampler(dit, embed, settings.guidance, (settings.frames, *settings.size))
@@ -180,7 +198,7 @@ def sample(run: runs.Run) -> None:
 
 def main(params: Params, options: argparse.Namespace) -> None:
     """`sample`."""
-    device.start(params.seed)
+    device.start(params.seed, params.launch.jit_level, params.launch.max_device_memory)
     with runs.record(runs.find(params, "sample")) as run:
         try:
             sample(run)

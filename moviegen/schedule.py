@@ -26,7 +26,7 @@ def linear_quadratic(steps: int, linear_steps_of: int = 1000) -> np.ndarray:
     slope zero, from the last linear time; an odd `steps` gives the odd time to the linear part.
 
     Args:
-        steps: number of Euler steps, at least 2.
+        steps: number of Euler steps, at least 1.
         linear_steps_of: N of the linear schedule that is followed at first.
 
     Returns:

@@ -20,8 +20,8 @@ from tqdm import tqdm
 from moviegen import device, runs, schedule, text
 from moviegen.config import ConfigError, Params
 from moviegen.data.prepare import load_split, write_rows
-from moviegen.dit.weights import for_sampling, load_dit
-from moviegen.sample import Sampler, Velocity, euler, numbered
+from moviegen.dit.weights import for_sampling
+from moviegen.sample import Sampler, Velocity, euler, load_trained, numbered
 from moviegen.weights import CheckpointError
 
 STAGE = 2
@@ -69,7 +69,7 @@ def compare(x: np.ndarray, velocity: Velocity, steps: tuple[int, ...], reference
 def measure(run: runs.Run) -> None:
     """Compares the schedules on the first captions of the validation set."""
     params, settings, seen = run.params, run.params.sample.schedule_error, run.params.recipes[STAGE].dataset
-    dit = load_dit(for_sampling(run.upstream(f"stage{STAGE}").folder), params.dit_config(STAGE))
+    dit = load_trained(for_sampling(run.upstream(f"stage{STAGE}").folder), params, STAGE)
     embed = functools.partial(text.load_embeddings, run.upstream("text"))
     sampler = Sampler(dit, embed, params.sample.guidance, (seen.longest, *seen.size))
     clips = load_split(run.upstream("data"), "mixkit_val")[: settings.prompts]
@@ -94,7 +94,7 @@ def measure(run: runs.Run) -> None:
 
 def main(params: Params, options: argparse.Namespace) -> None:
     """`schedule-error`."""
-    device.start(params.seed)
+    device.start(params.seed, params.launch.jit_level, params.launch.max_device_memory)
     with runs.record(runs.find(params, "schedule-error")) as run:
         try:
             measure(run)

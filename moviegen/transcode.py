@@ -1,7 +1,7 @@
 """`python -m moviegen tae encode|decode|export`: one file through a trained TAE.
 
     tae encode --input clip.mp4 --output clip.npz      every frame; long clips in tiles
-    tae decode --input clip.npz --output again.mp4
+    tae decode --input clip.npz --output again.mp4     or .gif; of one frame .png; without a suffix a folder of images
     tae export --output vae.safetensors                the image autoencoder inside, under diffusers' names
 
 `--weights` names a TAE that this package wrote; without it the report's own is taken. An encoded clip is an `.npz` with
@@ -18,6 +18,7 @@ import numpy as np
 from moviegen import device, runs
 from moviegen.config import SPATIAL_COMPRESSION, ConfigError, Params
 from moviegen.data import videos
+from moviegen.data.formats import clip_writer
 from moviegen.tae.model import TAE, Decode, Encode
 from moviegen.tae.tiling import TILE, decode_tiles, encode_tiles, spans
 from moviegen.tae.weights import export_diffusers, load_tae
@@ -42,17 +43,19 @@ def encode_file(tae: TAE, source: Path, target: Path) -> None:
 
 
 def decode_file(tae: TAE, source: Path, target: Path) -> None:
-    """Decodes what `encode_file` wrote.
+    """Decodes what `encode_file` wrote, to the format that the target's suffix names.
 
     Raises:
         CheckpointError: the file does not hold an encoded clip.
+        ConfigError: the format is not known, or cannot hold the clip.
     """
     arrays, _ = load_arrays(source)
     if missing := {"latent_mean", "frames", "fps"} - set(arrays):
         raise CheckpointError(f"{source} is not an encoded clip: it lacks {', '.join(sorted(missing))}")
-    latent = tae.denormalize(arrays["latent_mean"][None])
-    pieces = decode_tiles(Decode(tae), latent, int(arrays["frames"]))
-    videos.write_video(target, np.concatenate([videos.to_uint8(piece[0]) for piece in pieces]), float(arrays["fps"]))
+    frames, fps = int(arrays["frames"]), float(arrays["fps"])
+    write = clip_writer(target, frames)
+    pieces = decode_tiles(Decode(tae), tae.denormalize(arrays["latent_mean"][None]), frames)
+    write(target, np.concatenate([videos.to_uint8(piece[0]) for piece in pieces]), fps)
 
 
 def main(params: Params, options: argparse.Namespace) -> None:

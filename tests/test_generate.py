@@ -6,16 +6,16 @@ import dataclasses
 import json
 from pathlib import Path
 
-import av
 import mindspore as ms
 import numpy as np
 import pytest
 from PIL import Image
 
-from moviegen import __main__, config, generate
+from moviegen import __main__, config, device, generate, schedule
 from moviegen.data import videos
 from moviegen.device.collectives import World
 from moviegen.dit.weights import save_dit
+from moviegen.sample import Sampler
 from moviegen.tae import TAE
 from moviegen.tae.weights import save_tae
 from tests import small_runs
@@ -57,12 +57,12 @@ def sample(weights, prompts, tmp_path):
     return call
 
 
-def ordered(prompts, weights, **options):
+def ordered(prompts, weights, params=None, **options):
     """What `generate.order` makes of options, the others not given."""
     names = ("output", "format", *generate.PARAMETERS)
     files = {name: str(weights / f"{name}.safetensors") for name in ("dit", "tae")}
     given = dict.fromkeys(names) | {"config": "smoke", "prompts": str(prompts)} | files | options
-    return generate.order(config.load("smoke"), argparse.Namespace(**given))
+    return generate.order(params or config.load("smoke"), argparse.Namespace(**given))
 
 
 # --- what is read ---
@@ -89,6 +89,11 @@ def test_options_stand_for_parameters(prompts, weights):
     assert [prompt.seed for prompt in plain.prompts] == [42, 43, 44]
 
 
+@pytest.mark.parametrize("name", schedule.SCHEDULES)
+def test_one_step_is_enough_for_every_schedule(prompts, weights, name):
+    assert ordered(prompts, weights, steps="1", schedule=name).settings.steps == 1
+
+
 @pytest.mark.parametrize(
     ("frames", "asked", "names"),
     [
@@ -110,6 +115,10 @@ def test_the_folder_is_named_after_all_that_decides_what_is_in_it(prompts, weigh
     assert folder.parent == tmp_path / "outputs" / "smoke" / "samples"
     assert ordered(prompts, weights).folder == folder
     assert ordered(prompts, weights, schedule="linear-quadratic").folder == folder  # the default, said
+    params = config.load("smoke", {"model.attend_to_padding": True})
+    assert ordered(prompts, weights, params).folder != folder
+    params = config.load("smoke", {"train.settings.dtype": "float16"})
+    assert ordered(prompts, weights, params).folder != folder
     for other in ({"seed": "7"}, {"steps": "3"}, {"format": "gif"}, {"size": "32x48"}, {"dit": str(weights / "no")}):
         assert ordered(prompts, weights, **other).folder != folder
     prompts.write_text("a cat\n")
@@ -148,7 +157,9 @@ def test_embeddings_are_those_of_their_captions():
         (("--guidance", "-1"), "sample.guidance = -1: "),
         (("--schedule", "cosine"), "sample.schedule = 'cosine': Input should be 'linear'"),
         (("--schedule", "linear_quadratic"), "sample.schedule = 'linear_quadratic': "),
-        (("--steps", "1"), "sample.steps = 1: "),
+        (("--steps", "0"), "sample.steps = 0: "),
+        (("--guidance", ".inf"), "sample.guidance = inf: "),
+        (("--guidance", ".nan"), "sample.guidance = nan: "),
         (("--steps", "ten"), "sample.steps = 'ten': "),
         (("--steps", "5000"), "5000 steps cannot follow a linear schedule of only 1000"),
         (("--seed", "-1"), "--seed -1: a seed cannot be negative"),
@@ -191,6 +202,25 @@ def test_a_transformer_of_another_size_is_an_error(sample, tmp_path, capsys):
     save_dit(tmp_path / "wide.safetensors", small_runs.random_dit(wide))
     assert sample("--dit", tmp_path / "wide.safetensors")[0] == 2
     assert "wide.safetensors does not fit the model" in capsys.readouterr().err
+
+
+@pytest.fixture
+def smaller(tmp_path):
+    """A transformer of smaller position tables than stage 3's."""
+    dit = small_runs.random_dit(config.load("smoke").dit_config(3).model_copy(update={"max_size": (2, 4, 6)}))
+    save_dit(tmp_path / "smaller.safetensors", dit)
+    return dit, tmp_path / "smaller.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"), [(("--size", "80x96"), "(2, 5, 6)"), (("--size", "64x96", "--frames", "17"), "(3, 4, 6)")]
+)
+def test_what_is_larger_than_the_tables_of_the_file_is_an_error(sample, smaller, words, needed, capsys):
+    status, folder = sample("--dit", smaller[1], *words)
+    assert status == 2
+    message = f"needs position tables of {needed} patches, the transformer's file has (2, 4, 6)"
+    assert message in capsys.readouterr().err
+    assert not folder.exists()
 
 
 def test_a_transformer_of_other_text_widths_is_an_error(sample, capsys):
@@ -239,49 +269,6 @@ def test_the_reports_networks_are_found_whatever_the_options(prompts):
 # --- what is written ---
 
 
-def clip(frames=5):
-    """Frames that differ, of few colours: a GIF holds them as they are."""
-    blocks = np.random.default_rng(0).integers(0, 2, (frames, 4, 6, 3), dtype=np.uint8) * 255
-    return blocks.repeat(8, 1).repeat(8, 2)
-
-
-def test_mp4_holds_every_frame(tmp_path):
-    generate.write_clip(tmp_path / "000.mp4", clip(), 12)
-    with av.open(str(tmp_path / "000.mp4")) as file:
-        read = np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
-        assert file.streams.video[0].average_rate == 12
-    assert read.shape == (5, 32, 48, 3)
-    assert np.abs(read.astype(int) - clip()).mean() < 30  # 4:2:0
-
-
-@pytest.mark.parametrize(("fps", "milliseconds"), [(10, 100), (12, 80), (25, 40)])
-def test_gif_holds_every_frame_for_its_time_and_repeats(tmp_path, fps, milliseconds):
-    generate.write_clip(tmp_path / "000.gif", clip(), fps)
-    with Image.open(tmp_path / "000.gif") as image:
-        assert image.n_frames == 5
-        assert image.info["loop"] == 0
-        for number, frame in enumerate(clip()):
-            image.seek(number)
-            assert image.info["duration"] == milliseconds
-            assert np.array_equal(np.asarray(image.convert("RGB")), frame)
-    assert [path.name for path in tmp_path.iterdir()] == ["000.gif"]
-
-
-def test_png_is_lossless(tmp_path):
-    generate.write_clip(tmp_path / "000.png", clip(1), 12)
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "000.png")), clip(1)[0])
-
-
-def test_a_folder_holds_the_frames_of_the_last_clip_alone(tmp_path):
-    generate.write_clip(tmp_path / "000", clip(7), 12)
-    (tmp_path / "000" / "notes.png").write_bytes(b"mine")
-    generate.write_clip(tmp_path / "000", clip(5), 12)
-    names = sorted(path.name for path in (tmp_path / "000").iterdir())
-    assert names == [f"frame-{number:04d}.png" for number in range(5)] + ["notes.png"]
-    for name, frame in zip(names, clip(5), strict=False):
-        assert np.array_equal(np.asarray(Image.open(tmp_path / "000" / name)), frame)
-
-
 def test_latents_are_decoded_later_to_the_same_video(sample, weights, tmp_path, capsys):
     status, folder = sample()
     assert status == 0
@@ -307,12 +294,44 @@ def test_latents_are_decoded_later_to_the_same_video(sample, weights, tmp_path, 
     assert settings["dit"] == str(weights / "dit.safetensors")
 
 
-def test_one_frame_is_an_image(sample):
+def test_one_frame_is_an_image_at_once_or_decoded_later(sample, weights, tmp_path):
     status, folder = sample("--frames", "1")
     assert status == 0
     images = [np.asarray(Image.open(folder / f"00{number}.png")) for number in range(3)]
     assert {image.shape for image in images} == {(32, 48, 3)}
     assert not np.array_equal(images[0], images[1])
+    assert sample("--frames", "1", "--format", "latents", output="latents")[0] == 0
+    own = ("--weights", weights / "tae.safetensors")
+    files = ("--input", tmp_path / "latents" / "001.npz", "--output", tmp_path / "later.png")
+    assert __main__.main(["tae", "decode", "--config", "smoke", *map(str, (*own, *files))]) == 0
+    assert (tmp_path / "later.png").read_bytes() == (folder / "001.png").read_bytes()
+
+
+def test_a_file_of_smaller_tables_is_sampled_with_its_own(smaller, prompts, weights, tmp_path):
+    dit, path = smaller
+    params = config.load("smoke")
+    wanted = ordered(prompts, weights, dit=str(path), format="latents", size="32x48", steps="2")
+    generate.write_share(dataclasses.replace(wanted, folder=tmp_path / "own"), params, World())
+    sampler = Sampler(dit, generate.embed(params, wanted.prompts), wanted.settings.guidance, (16, 32, 48))
+    with np.load(tmp_path / "own" / "000.npz") as file:
+        times = schedule.get(wanted.settings.schedule, 2)
+        np.testing.assert_array_equal(file["latent_mean"], sampler(wanted.prompts[:1], times)[0])
+
+
+def test_the_device_is_started_as_the_parameters_say(prompts, weights, monkeypatch):
+    class Started(Exception):
+        pass
+
+    def start(*told):
+        raise Started(told)
+
+    monkeypatch.setattr(device, "start", start)
+    launch = {"launch.jit_level": "O0", "launch.max_device_memory": "30GB"}
+    names = ("dit", "tae", "output", "format", *generate.PARAMETERS)
+    options = argparse.Namespace(**dict.fromkeys(names), config="smoke", prompts=str(prompts))
+    options.dit, options.tae = weights / "dit.safetensors", weights / "tae.safetensors"
+    with pytest.raises(Started, match=r"\(42, 'O0', '30GB'\)"):
+        generate.main(config.load("smoke", launch), options)
 
 
 def latents(folder):

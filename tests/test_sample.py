@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from moviegen import __main__, config, device, runs, sample, schedule
+from moviegen import __main__, config, device, retrieval, runs, sample, schedule, schedule_error
 from moviegen.config import DiTConfig
 from moviegen.data import videos
 from tests import small_runs
@@ -138,6 +138,23 @@ def test_guidance_moves_from_the_empty_caption_to_ours_and_beyond(embeddings, gu
     assert found.dtype == np.float32
 
 
+def test_one_call_of_the_network_answers_for_caption_and_empty_caption(embeddings):
+    asked = []
+
+    class Recorder(Stub):
+        def construct(self, x, t, ul2, metaclip, byt5, keep):
+            asked.append([len(array) for array in (x, t, ul2, metaclip, byt5, keep)])
+            return super().construct(x, t, ul2, metaclip, byt5, keep)
+
+    ms.set_context(mode=ms.PYNATIVE_MODE)  # a compiled network leaves no traces in Python
+    try:
+        three = tuple(np.repeat(array, 3, 0) for array in embeddings)
+        sample.velocity_field(sample.GuidedVelocity(Recorder(), 3.0), three)(np.repeat(X, 3, 0), 0.5)
+    finally:
+        ms.set_context(mode=ms.GRAPH_MODE)
+    assert asked == [[6] * 6]
+
+
 def test_guidance_values_differ_in_this_test(embeddings):
     ends = [expected(X, 0.5, embeddings, guidance) for guidance in (0, 1, 3)]
     assert min(np.abs(ends[0] - ends[1]).min(), np.abs(ends[1] - ends[2]).min()) > 0.1
@@ -235,6 +252,45 @@ def test_a_clip_is_the_same_alone_and_in_any_company(dit):
     other_text = sampler([sample.Prompt(0, "two dogs", 42)], times)[0]
     other_seed = sampler([sample.Prompt(0, "a cat", 43)], times)[0]
     assert min(np.abs(other - alone[one]).max() for other in (other_text, other_seed)) > 0.01
+
+
+# --- arithmetic and device ---
+
+
+def test_arithmetic_is_the_recipes_and_latents_are_float32(tmp_path):
+    params = {dtype: config.load("smoke", {"stages.3.train.settings.dtype": dtype}) for dtype in ("auto", "float16")}
+    small_runs.save_dit(tmp_path / "dit.safetensors", small_runs.random_dit(params["auto"].dit_config(3)))
+    widths = params["auto"].text.widths
+    text = [np.random.default_rng(0).standard_normal((2, 3, width), np.float32) for width in widths]
+    keep, found = np.arange(18).reshape(2, 9) % 3 < 2, {}
+    for dtype, own in params.items():
+        dit = sample.load_trained(tmp_path / "dit.safetensors", own, 3)
+        sampler = sample.Sampler(dit, lambda captions: (*text, keep), 2.0, (1, 32, 48))
+        found[dtype] = sampler(sample.numbered(["a"], 0), schedule.linear(2))
+        assert {parameter.dtype for parameter in dit.get_parameters()} == {ms.float32}
+        assert found[dtype].dtype == np.float32
+    error = np.abs(found["float16"] - found["auto"]).max()
+    assert 1e-5 < error < 0.02 * np.abs(found["auto"]).max()  # float16 holds 11 bits
+
+
+def test_arithmetic_that_the_device_lacks_is_an_error(tmp_path):
+    params = config.load("smoke", {"stages.3.train.settings.dtype": "bfloat16", "launch.device": "Ascend"})
+    with pytest.raises(config.ConfigError, match="bfloat16 does not exist on CPU"):
+        sample.load_trained(tmp_path / "dit.safetensors", params, 3)
+
+
+@pytest.mark.parametrize("program", [sample, retrieval, schedule_error])
+def test_the_device_is_started_as_the_parameters_say(program, monkeypatch):
+    class Started(Exception):
+        pass
+
+    def start(*told):
+        raise Started(told)
+
+    monkeypatch.setattr(device, "start", start)
+    params = config.load("smoke", {"launch.jit_level": "O0", "launch.max_device_memory": "30GB"})
+    with pytest.raises(Started, match=r"\(42, 'O0', '30GB'\)"):
+        program.main(params, None)
 
 
 # --- the report's clips ---

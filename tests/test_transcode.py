@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 
 from moviegen import __main__
 from moviegen.config import TAEConfig
@@ -37,6 +38,34 @@ def test_a_clip_of_any_length_is_encoded_in_tiles_and_decoded_again(weights, tmp
     assert tae("decode", "--weights", weights, "--input", tmp_path / "clip.npz", "--output", tmp_path / "a.mp4") == 0
     info = videos.probe(tmp_path / "a.mp4")
     assert (info.frames, info.height, info.width, info.fps) == (37, 16, 32, 12)
+
+
+@pytest.fixture
+def latent(tmp_path):
+    """An encoded clip of nine frames, as `sample --format latents` writes it."""
+    mean = np.random.default_rng(0).standard_normal((16, 2, 2, 4), np.float32)
+    np.savez(tmp_path / "clip.npz", latent_mean=mean, frames=9, fps=12)
+    return tmp_path / "clip.npz"
+
+
+def test_a_latent_is_decoded_to_a_gif_or_a_folder_of_images(weights, latent, tmp_path):
+    for name in ("clip.gif", "clip"):
+        assert tae("decode", "--weights", weights, "--input", latent, "--output", tmp_path / name) == 0
+    with Image.open(tmp_path / "clip.gif") as image:
+        assert image.size == (32, 16)
+        shown = [frame.info["duration"] for frame in ImageSequence.Iterator(image)]  # equal neighbours become one frame
+        assert sum(shown) == 9 * 80
+    images = sorted((tmp_path / "clip").iterdir())
+    assert [path.name for path in images] == [f"frame-{number:04d}.png" for number in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("clip.avi", ".avi is not one of .mp4, .gif, .png"), ("clip.png", "holds one frame, not 9")]
+)
+def test_formats_that_cannot_hold_a_clip_are_named(weights, latent, tmp_path, name, message, capsys):
+    assert tae("decode", "--weights", weights, "--input", latent, "--output", tmp_path / name) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / name).exists()
 
 
 def test_the_image_autoencoder_inside_is_exported(weights, tmp_path):

@@ -25,6 +25,7 @@ from moviegen.config.networks import (
     DiTConfig,
     Group,
     TAEConfig,
+    check_tables,
     latent_size,
 )
 from moviegen.config.params import Data, Launch, Params, Sample, ScheduleError, TAELoss, TAEStage, Text
@@ -69,6 +70,7 @@ __all__ = [
     "TAEStage",
     "Text",
     "Train",
+    "check_tables",
     "from_root",
     "known_names",
     "latent_size",

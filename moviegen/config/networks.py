@@ -93,12 +93,14 @@ def check_pixels(name: str, size: tuple[int, int], multiple: int) -> None:
         raise ValueError(f"{name} {size[0]}x{size[1]} is not divisible by {multiple}: use {fixed[0]}x{fixed[1]}")
 
 
-def check_tables(name: str, frames: int, size: tuple[int, int], tables: tuple[int, int, int]) -> None:
-    """Refuses a video of more patches than the position tables (T, H, W) have rows."""
+def check_tables(
+    name: str, frames: int, size: tuple[int, int], tables: tuple[int, int, int], owner: str = "model.max_size"
+) -> None:
+    """Refuses a video of more patches than the position tables (T, H, W) have rows; `owner` is what has the tables."""
     latent = latent_size(frames, *size)
     patches = (latent[0], latent[1] // PATCH, latent[2] // PATCH)
     if any(need > have for need, have in zip(patches, tables, strict=True)):
-        raise ValueError(
+        raise ConfigError(
             f"{name}: a {frames}x{size[0]}x{size[1]} video needs position tables of {patches} patches, "
-            f"model.max_size has {tables}"
+            f"{owner} has {tables}"
         )

@@ -152,7 +152,7 @@ class Retrieval(Group):
     prompts: int = Field(64, gt=0, description="training captions, at most")
     batch_size: int = Field(8, gt=0, description="prompts sampled at once")
     steps: int = Field(50, gt=0, description="equal Euler steps")
-    guidance: float = Field(7.5, ge=0)
+    guidance: float = Field(7.5, ge=0, allow_inf_nan=False)
 
 
 class Sample(Group):
@@ -160,12 +160,12 @@ class Sample(Group):
 
     num_prompts: int = Field(4, gt=0, description="captions of the validation set to sample, and as many training ones")
     batch_size: int = Field(1, gt=0, description="prompts sampled at once")
-    steps: int = Field(50, gt=1)
+    steps: int = Field(50, gt=0)
     schedule: Literal["linear", "linear-quadratic", "linear-quadratic-smooth"] = "linear-quadratic"
-    guidance: float = Field(7.5, ge=0)
+    guidance: float = Field(7.5, ge=0, allow_inf_nan=False)
     frames: int = Field(gt=0)
     size: tuple[int, int]
-    fps: float = Field(16, gt=0)
+    fps: float = Field(16, gt=0, allow_inf_nan=False)
     schedule_error: ScheduleError = ScheduleError()
     retrieval: Retrieval = Retrieval()
 

@@ -11,7 +11,7 @@ NEVER = -1e4  # a score whose probability is 0 in float32 and which float16 can 
 
 
 class _ScoreFreeAttention(nn.Cell):
-    """softmax(q k^T * scale) v whose backward pass recomputes the probabilities.
+    """softmax(q k^T) v whose backward pass recomputes the probabilities.
 
     Automatic differentiation would keep every (N, M) score map of every block alive until its turn comes. This keeps
     q, k, v and the output, and waits for the incoming gradient before it recomputes, so one map lives at a time.
@@ -20,26 +20,25 @@ class _ScoreFreeAttention(nn.Cell):
     MindSpore's broadcasting operators on CPU hold 16 bytes for each element they gave, as long as the graph lives.
     """
 
-    def __init__(self, scale: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.scale = scale
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.product = ops.BatchMatMul()
         self.product_ta = ops.BatchMatMul(transpose_a=True)
         self.softmax = ops.Softmax(-1)
 
     def construct(self, q: ms.Tensor, k: ms.Tensor, v: ms.Tensor) -> ms.Tensor:
-        return self.product(self.softmax(self.scores(q * self.scale, k)), v)
+        return self.product(self.softmax(self.scores(q, k)), v)
 
     def bprop(
         self, q: ms.Tensor, k: ms.Tensor, v: ms.Tensor, out: ms.Tensor, dout: ms.Tensor
     ) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor]:
-        q = ops.depend(q, dout) * self.scale
+        q = ops.depend(q, dout)
         p = self.softmax(self.scores(q, k))
         minus_rows = ops.concat((dout, -(out * dout).sum(-1, keepdims=True)), -1)
         one = ops.ones((*v.shape[:3], 1), v.dtype)
         ds = p * self.scores(minus_rows, ops.concat((v, one), -1))
-        return self.product(ds, k) * self.scale, self.product_ta(ds, q), self.product_ta(p, dout)
+        return self.product(ds, k), self.product_ta(ds, q), self.product_ta(p, dout)
 
 
 class Attention(nn.Cell):
@@ -60,14 +59,15 @@ class Attention(nn.Cell):
         if self.is_flash:
             self.flash = ops.operations.nn_ops.FlashAttentionScore(num_heads, scale_value=scale, input_layout="BNSD")
         else:
-            self.core = _ScoreFreeAttention(scale)
+            self.core = _ScoreFreeAttention()
 
     def construct(self, q: ms.Tensor, k: ms.Tensor, v: ms.Tensor, keep: ms.Tensor | None = None) -> ms.Tensor:
         if self.is_flash:
             mask = None if keep is None else self._blocked(q, keep)
             return self.flash(q, k, v, None, None, None, mask, None)[3]
+        q = q * self.scale  # before the mask joins it: NEVER / scale would overflow float16
         if keep is not None:  # q k^T + mask as one product
-            mask = (1 - keep.astype(q.dtype)) * (NEVER / self.scale)
+            mask = (1 - keep.astype(q.dtype)) * NEVER
             mask = ops.tile(mask.reshape(keep.shape[0], 1, keep.shape[1], 1), (1, k.shape[1], 1, 1))
             q, k = ops.concat((q, ops.ones((*q.shape[:3], 1), q.dtype)), -1), ops.concat((k, mask), -1)
         return self.core(q, k, v)

@@ -107,7 +107,7 @@ class Block(nn.Cell):
         token_mask: ms.Tensor | None,
     ) -> ms.Tensor:
         """x (B, N, D), time (B, 6, D), text (B, M, D), masks of text (B, M) and of all tokens -> (B, N, D)."""
-        modulation = time + self.scale_shift_table
+        modulation = time + self.scale_shift_table.astype(x.dtype)
         normed = modulate(self.input_layernorm(x), modulation[:, 0], modulation[:, 1])
         x = x + expand_rows(modulation[:, 2], x.shape[1]) * self.self_attn(normed, normed, token_mask)
         x = x + self.cross_attn(x, text, text_mask)
@@ -126,7 +126,7 @@ class FinalLayer(nn.Cell):
 
     def construct(self, x: ms.Tensor, time: ms.Tensor) -> ms.Tensor:
         """x (B, N, D), time (B, D) -> (B, N, patch width)."""
-        modulation = time.reshape(time.shape[0], 1, -1) + self.scale_shift_table
+        modulation = time.reshape(time.shape[0], 1, -1) + self.scale_shift_table.astype(x.dtype)
         return self.proj(modulate(self.input_layernorm(x), modulation[:, 0], modulation[:, 1]))
 
 

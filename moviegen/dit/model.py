@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import mindspore as ms
@@ -73,9 +72,14 @@ class DiT(nn.Cell):
                 does and as `attend_to_padding` in the config makes it do whatever is passed.
 
         Raises:
-            ValueError: the latent is larger than the position tables, or not divisible into patches.
+            ValueError: the latent is larger than the position tables, or not divisible into patches; embeddings are
+                of other widths, or masks of another length.
         """
-        size = size_in_patches(latent.shape, self.config.latent_channels, self.config.max_size)
+        masks = None if self.config.attend_to_padding else masks
+        texts, kept = (ul2.shape, metaclip.shape, byt5.shape), None if masks is None else masks.shape
+        size = checked_size(
+            latent.shape, texts, kept, self.config.latent_channels, self.config.text_widths, self.config.max_size
+        )
         tokens = patchify(latent, size)
         batch, count = tokens.shape[0], tokens.shape[1]
         x = self.latent_embedder["proj"](self.sequence.shard(tokens).astype(self.dtype))
@@ -83,7 +87,6 @@ class DiT(nn.Cell):
         time = self.timestep_embedder(timestep).astype(x.dtype)
         modulation = self.adaLN_modulation(time).reshape(batch, 6, self.config.width)
         text = self.text_projector(ul2.astype(self.dtype), metaclip.astype(self.dtype), byt5.astype(self.dtype))
-        masks = None if self.config.attend_to_padding else masks
         token_mask = self.sequence.mask(batch, count)
         for layer in self.layers:
             x = layer(x + positions, modulation, text, masks, token_mask)
@@ -103,17 +106,21 @@ class DiT(nn.Cell):
                 block.self_attn.attention.keep()
                 block.cross_attn.attention.keep()
 
-    def load_weights(self, path: Path | str) -> None:
+    def load_weights(self, path: Path | str, grow: bool = False) -> None:
         """Takes the weights of a file: ours or the published ones; `.safetensors`, MindSpore's `.ckpt`, or `.npz`.
 
-        Position tables smaller than this transformer's are grown, so a stage starts from the one before.
+        Args:
+            grow: stretch position tables that are smaller than this transformer's: a stage starts so from the one
+                before. Every row is another place then, which only training makes good.
 
         Raises:
             CheckpointError: the file is damaged or of another kind, its tables are larger, or names are missing,
                 unexpected or of another shape; they are listed.
         """
-        arrays = without_prefix(load_arrays(Path(path))[0])
-        assign(dict(self.parameters_and_names()), grow_positions(arrays, self.config.max_size), str(path))
+        arrays = read_weights(Path(path))
+        if grow:
+            arrays = grow_positions(arrays, self.config.max_size)
+        assign(dict(self.parameters_and_names()), arrays, str(path))
 
     def _positions(self, size: tuple[int, int, int]) -> ms.Tensor:
         """(1, N, D): the sum of the three axes' positions, time outermost."""
@@ -124,22 +131,41 @@ class DiT(nn.Cell):
         return (t + h + w).reshape(1, frames * height * width, -1)
 
 
-def without_prefix(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The published checkpoints name the network inside the training wrapper: `network.model.layers.0...`."""
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """A file's weights by the names here; published ones lie inside a training wrapper: `network.model.layers.0...`.
+
+    Raises:
+        CheckpointError: the file is damaged or of another kind.
+    """
+    arrays, _ = load_arrays(path)
     anchor = "latent_embedder.proj.weight"
     prefix = next((name.removesuffix(anchor) for name in arrays if name.endswith(anchor)), "")
     return {name.removeprefix(prefix): array for name, array in arrays.items()}
 
 
 @ops.constexpr  # runs in Python while the graph is compiled, before any operator sees the wrong shape
-def size_in_patches(shape: tuple[int, ...], latent_channels: int, tables: tuple[int, int, int]) -> tuple[int, int, int]:
-    """(T', H'/2, W'/2) of a latent's shape; see `DiT.construct` for what it raises."""
-    _, channels, frames, height, width = shape
+def checked_size(
+    latent: tuple[int, ...],
+    texts: tuple[tuple[int, ...], ...],
+    masks: tuple[int, ...] | None,
+    latent_channels: int,
+    text_widths: tuple[int, int, int],
+    tables: tuple[int, int, int],
+) -> tuple[int, int, int]:
+    """(T', H'/2, W'/2) of a latent's shape, where all shapes fit; see `DiT.construct` for what it raises."""
+    batch, channels, frames, height, width = latent
     if channels != latent_channels or height % PATCH or width % PATCH:
-        raise ValueError(f"latent of shape {tuple(shape)}: wanted {latent_channels} channels, H' and W' even")
+        raise ValueError(f"latent of shape {tuple(latent)}: wanted {latent_channels} channels, H' and W' even")
     size = (frames, height // PATCH, width // PATCH)
     if any(need > have for need, have in zip(size, tables, strict=True)):
         raise ValueError(f"latent of {size} patches is larger than the position tables {tuple(tables)}")
+    found = [tuple(text) for text in texts]
+    wanted = [(batch, tokens, width) for (_, tokens, _), width in zip(texts, text_widths, strict=True)]
+    if found != wanted:
+        raise ValueError(f"text embeddings of shapes {found}: UL2's, MetaCLIP's and ByT5's are to be {wanted}")
+    tokens = sum(text[1] for text in texts)
+    if masks is not None and tuple(masks) != (batch, tokens):
+        raise ValueError(f"masks of shape {tuple(masks)}: the embeddings' {tokens} tokens need {(batch, tokens)}")
     return size
 
 

@@ -29,12 +29,24 @@ def grow_table(table: np.ndarray, length: int) -> np.ndarray:
     return table[below] * (1 - share) + table[above] * share
 
 
+def position_tables(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The three position tables among a transformer's weights, by name: T, H, W.
+
+    Raises:
+        CheckpointError: one is not there.
+    """
+    names = [f"pos_embedding_table_{axis}.embedding_table" for axis in AXES]
+    if missing := [name for name in names if name not in arrays]:
+        raise CheckpointError(f"no {missing[0]} among the weights: they are not a transformer's")
+    return {name: arrays[name] for name in names}
+
+
+def table_lengths(arrays: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
+    """What `max_size` (T, H, W) a transformer's weights are for."""
+    return tuple(len(table) for table in position_tables(arrays).values())
+
+
 def grow_positions(arrays: Mapping[str, np.ndarray], max_size: tuple[int, int, int]) -> dict[str, np.ndarray]:
     """A transformer's weights with its three position tables grown to `max_size` (T, H, W)."""
-    grown = dict(arrays)
-    for axis, length in zip(AXES, max_size, strict=True):
-        name = f"pos_embedding_table_{axis}.embedding_table"
-        if name not in grown:
-            raise CheckpointError(f"no {name} among the weights: they are not a transformer's")
-        grown[name] = grow_table(grown[name], length)
-    return grown
+    tables = zip(position_tables(arrays).items(), max_size, strict=True)
+    return {**arrays, **{name: grow_table(table, length) for (name, table), length in tables}}

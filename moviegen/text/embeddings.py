@@ -72,4 +72,9 @@ def _read(path: Path, caption: str, name: str, setting: TextEncoder) -> Embeddin
             f"{path} holds {'x'.join(map(str, found))} values (tokens x width), and text.{name} says "
             f"{setting.max_tokens}x{setting.width}: encode the captions again, or change max_tokens and width"
         )
+    if embedding.mask.shape != (setting.max_tokens,):
+        raise ConfigError(
+            f"{path} holds a mask of shape {embedding.mask.shape} for {setting.max_tokens} tokens: remove it and "
+            f"encode its caption again"
+        )
     return embedding

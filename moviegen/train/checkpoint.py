@@ -14,7 +14,6 @@ All arrays are whole: what N ranks saved, M ranks load.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re

@@ -58,7 +58,7 @@ def build(run: runs.Run, stage: int, mesh: Mesh) -> DiT:
     recipe, config = run.params.recipes[stage], run.params.dit_config(stage)
     dit = DiT(config, sequence_of(mesh, config.num_heads), device.compute_dtype(recipe.train.settings.dtype))
     if start := starting_weights(run, stage):
-        dit.load_weights(start)
+        dit.load_weights(start, grow=True)
     return dit
 
 

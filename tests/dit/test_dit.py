@@ -1,16 +1,19 @@
+import re
 from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 import pytest
+from mindspore import ops
 
 from moviegen.config import DiTConfig
 from moviegen.dit.model import DiT, patchify, unpatchify
 from moviegen.dit.positions import grow_table
 from moviegen.dit.weights import load_dit, save_dit
-from moviegen.weights import CheckpointError, assign
+from moviegen.weights import CheckpointError, assign, to_arrays
 
 GOLDEN = Path(__file__).parents[2] / ".." / "shared" / "golden" / "reference_dit.npz"
+RELEASED = DiTConfig(width=64, ffn_width=176, num_heads=4, num_layers=2, max_size=(4, 8, 8))
 RNG = np.random.default_rng(0)
 
 
@@ -21,23 +24,55 @@ def randomize(dit):
     return dit
 
 
+@pytest.fixture(scope="module")
+def dit(small):
+    return randomize(DiT(small))
+
+
 def inputs(config, frames=1, height=4, width=6):
     text = [RNG.standard_normal((2, length, w)) for length, w in zip((3, 2, 2), config.text_widths, strict=True)]
     latent = RNG.standard_normal((2, config.latent_channels, frames, height, width))
     return [ms.Tensor(array, ms.float32) for array in (latent, np.array([10.0, 900.0]), *text)]
 
 
-@pytest.mark.skipif(not GOLDEN.exists(), reason="../shared/golden is not here")
+@pytest.fixture(scope="module")
+def golden():
+    if not GOLDEN.exists():
+        pytest.skip("../shared/golden is not here")
+    return np.load(GOLDEN)
+
+
+def released(golden):
+    """The released weights under the names they have inside the training wrapper."""
+    names = (name for name in golden.files if name.startswith("param/"))
+    return {f"network.model.{name.removeprefix('param/')}": golden[name] for name in names}
+
+
+@pytest.fixture(scope="module")
+def published(golden, tmp_path_factory):
+    """A transformer that took the released weights from MindSpore's `.ckpt`, as they are published."""
+    path = tmp_path_factory.mktemp("published") / "published.ckpt"
+    listed = [{"name": name, "data": ms.Tensor(array)} for name, array in released(golden).items()]
+    ms.save_checkpoint(listed, str(path))
+    dit = DiT(RELEASED)
+    dit.load_weights(path)
+    return dit
+
+
+def test_released_weights_are_the_same_from_npz(golden, published, tmp_path):
+    np.savez(tmp_path / "published.npz", **released(golden))
+    dit = DiT(RELEASED)
+    dit.load_weights(tmp_path / "published.npz")
+    for (name, found), (_, wanted) in zip(dit.parameters_and_names(), published.parameters_and_names(), strict=True):
+        np.testing.assert_array_equal(found.asnumpy(), wanted.asnumpy(), err_msg=name)
+
+
 @pytest.mark.parametrize("case", [0, 1, 2])
-def test_the_same_numbers_as_the_released_implementation(case):
-    golden = np.load(GOLDEN)
-    dit = DiT(DiTConfig(width=64, ffn_width=176, num_heads=4, num_layers=2, max_size=(4, 8, 8)))
-    published = {name.removeprefix("param/"): golden[name] for name in golden.files if name.startswith("param/")}
-    assign(dict(dit.parameters_and_names()), published, "golden")
+def test_the_same_numbers_as_the_released_implementation(golden, published, case):
     given = {key: golden[f"case{case}/{key}"] for key in ("latent", "timestep", "ul2", "metaclip", "byt5", "output")}
     latent = ms.Tensor(given["latent"].swapaxes(1, 2))
     others = (ms.Tensor(given[key].astype(np.float32)) for key in ("timestep", "ul2", "metaclip", "byt5"))
-    out = dit(latent, *others).asnumpy().swapaxes(1, 2)
+    out = published(latent, *others).asnumpy().swapaxes(1, 2)
     assert np.abs(out - given["output"]).max() <= 1e-4 * np.abs(given["output"]).max()
 
 
@@ -45,21 +80,92 @@ def test_untrained_velocity_is_exactly_zero(small):
     assert not DiT(small)(*inputs(small)).asnumpy().any()
 
 
-def test_padding_tokens_change_nothing_when_masked(small):
-    dit, given = randomize(DiT(small)), inputs(small)
-    keep = ms.Tensor(np.array([[1, 1, 0, 1, 1, 1, 0]] * 2, bool))
-    changed = [given[0], given[1], given[2].asnumpy().copy(), given[3], given[4]]
-    changed[2][:, 2] += 5
-    changed[2] = ms.Tensor(changed[2])
-    np.testing.assert_allclose(dit(*given, keep).asnumpy(), dit(*changed, keep).asnumpy(), atol=1e-6)
+KEEP = ms.Tensor(np.array([[1, 1, 0, 1, 0, 1, 0], [1, 0, 0, 1, 0, 1, 0]], bool))  # UL2's 3, MetaCLIP's 2, ByT5's 2
+
+
+def changed_padding(given, encoder):
+    """The inputs with other numbers in the last token of one encoder, which KEEP masks."""
+    text = given[2 + encoder].asnumpy().copy()
+    text[:, -1] += 5
+    return [*given[: 2 + encoder], ms.Tensor(text), *given[3 + encoder :]]
+
+
+@pytest.mark.parametrize("encoder", [0, 1, 2], ids=["ul2", "metaclip", "byt5"])
+def test_padding_tokens_change_nothing_when_masked(small, dit, encoder):
+    given = inputs(small)
+    changed = changed_padding(given, encoder)
+    np.testing.assert_allclose(dit(*given, KEEP).asnumpy(), dit(*changed, KEEP).asnumpy(), atol=1e-6)
     assert np.abs(dit(*given).asnumpy() - dit(*changed).asnumpy()).max() > 1e-3
 
 
-def test_latents_beyond_the_tables_are_refused_by_both_sizes(small):
-    with pytest.raises(ValueError, match=r"\(1, 2, 4\).*\(1, 2, 3\)"):
-        DiT(small)(*inputs(small, width=8))
-    with pytest.raises(ValueError, match="even"):
-        DiT(small)(*inputs(small, width=5))
+def test_masks_are_left_aside_where_padding_is_attended_to(small, dit):
+    given = inputs(small)
+    attentive = DiT(small.model_copy(update={"attend_to_padding": True}))
+    assign(dict(attentive.parameters_and_names()), to_arrays(dict(dit.parameters_and_names())), "the other")
+    np.testing.assert_array_equal(attentive(*given, KEEP).asnumpy(), dit(*given).asnumpy())
+    assert np.abs(dit(*given, KEEP).asnumpy() - dit(*given).asnumpy()).max() > 1e-3
+
+
+def velocity_and_gradients(network, given, weigh):
+    """The velocity, and the gradients by every parameter of its sum weighed."""
+
+    def total(latent, timestep, ul2, metaclip, byt5, masks):
+        velocity = network(latent, timestep, ul2, metaclip, byt5, masks)
+        return (velocity * weigh).sum(), velocity
+
+    backward = ops.value_and_grad(total, None, list(network.get_parameters()), has_aux=True)
+    (_, velocity), gradients = backward(*given, KEEP)
+    return [array.asnumpy() for array in (velocity, *gradients)]
+
+
+def test_float16_gives_the_velocity_and_the_gradients_of_float32_to_its_rounding(small, dit):
+    half = DiT(small, dtype=ms.float16)
+    assign(dict(half.parameters_and_names()), to_arrays(dict(dit.parameters_and_names())), "the other")
+    given, weigh = inputs(small), ms.Tensor(RNG.standard_normal((2, 4, 1, 4, 6)), ms.float32)
+    wide, narrow = (velocity_and_gradients(network, given, weigh) for network in (dit, half))
+    for whole, rounded in zip(wide, narrow, strict=True):
+        assert rounded.dtype == np.float32
+        assert np.linalg.norm(rounded - whole) <= 0.02 * np.linalg.norm(whole)  # float16 holds 11 bits
+    assert not np.array_equal(wide[0], narrow[0])
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ({"frames": 2}, r"\(2, 2, 3\) patches is larger than the position tables \(1, 2, 3\)"),
+        ({"height": 6}, r"\(1, 3, 3\) patches is larger than the position tables \(1, 2, 3\)"),
+        ({"width": 8}, r"\(1, 2, 4\) patches is larger than the position tables \(1, 2, 3\)"),
+        ({"height": 3}, "even"),
+        ({"width": 5}, "even"),
+    ],
+)
+def test_latents_beyond_the_tables_or_of_odd_sides_are_refused(small, dit, size, message):
+    with pytest.raises(ValueError, match=message):
+        dit(*inputs(small, **size))
+
+
+@pytest.mark.parametrize("encoder", [0, 1, 2], ids=["ul2", "metaclip", "byt5"])
+def test_embeddings_of_another_width_are_refused_by_both_shapes(small, dit, encoder):
+    given = inputs(small)
+    given[2 + encoder] = given[2 + encoder][..., :-1]
+    wanted = [(2, length, width) for length, width in zip((3, 2, 2), small.text_widths, strict=True)]
+    found = [tuple(text.shape) for text in given[2:]]
+    with pytest.raises(ValueError, match=re.escape(f"{found}") + ".*" + re.escape(f"{wanted}")):
+        dit(*given)
+
+
+def test_embeddings_of_another_batch_are_refused(small, dit):
+    given = inputs(small)
+    given[3] = given[3][:1]
+    with pytest.raises(ValueError, match=r"\(1, 2, 5\).*\(2, 2, 5\)"):
+        dit(*given)
+
+
+@pytest.mark.parametrize("shape", [(2, 6), (1, 7)])
+def test_masks_of_another_shape_are_refused_by_both_shapes(small, dit, shape):
+    message = f"masks of shape {shape}: the embeddings' 7 tokens need (2, 7)"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        dit(*inputs(small), ms.Tensor(np.ones(shape, bool)))
 
 
 def test_a_patch_holds_its_own_pixels():
@@ -80,11 +186,19 @@ def test_grown_tables_hold_the_old_rows_at_the_knots(times):
         grow_table(table, 4)
 
 
-def test_an_image_sees_nothing_of_a_new_temporal_table(small, tmp_path):
-    dit, given = randomize(DiT(small)), inputs(small)
+def test_an_image_sees_nothing_of_a_new_temporal_table(small, dit, tmp_path):
+    given, grown = inputs(small), DiT(small.model_copy(update={"max_size": (4, 2, 3)}))
     save_dit(tmp_path / "dit.safetensors", dit)
-    grown = load_dit(tmp_path / "dit.safetensors", small.model_copy(update={"max_size": (4, 2, 3)}))
+    grown.load_weights(tmp_path / "dit.safetensors", grow=True)
     np.testing.assert_array_equal(grown(*given).asnumpy(), dit(*given).asnumpy())
+
+
+def test_a_file_brings_its_own_tables_to_a_stage_of_larger_ones(small, dit, tmp_path):
+    given = inputs(small)
+    save_dit(tmp_path / "dit.safetensors", dit)
+    loaded = load_dit(tmp_path / "dit.safetensors", small.model_copy(update={"max_size": (4, 6, 9)}))
+    np.testing.assert_array_equal(loaded(*given).asnumpy(), dit(*given).asnumpy())
+    assert loaded.config == small
 
 
 def test_weights_of_another_size_are_refused_by_name(small, tmp_path):

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from moviegen.dit.model import DiT
-from moviegen.dit.positions import grow_positions, grow_table
+from moviegen.dit.positions import grow_table
 from moviegen.dit.weights import load_dit, save_dit
-from moviegen.weights import CheckpointError, to_arrays
+from moviegen.weights import CheckpointError, save_arrays, to_arrays
 
 TABLES = {f"pos_embedding_table_{axis}.embedding_table" for axis in "thw"}
 
@@ -36,8 +36,9 @@ def test_one_row_is_repeated():
 
 def test_larger_tables_keep_all_other_weights(small, saved):
     path, old = saved
-    sizes = {"max_size": (4, 4, 9)}
-    new = to_arrays(dict(load_dit(path, small.model_copy(update=sizes)).parameters_and_names()))
+    dit = DiT(small.model_copy(update={"max_size": (4, 4, 9)}))
+    dit.load_weights(path, grow=True)
+    new = to_arrays(dict(dit.parameters_and_names()))
     assert new.keys() == old.keys()
     for name in old.keys() - TABLES:
         np.testing.assert_array_equal(new[name], old[name], err_msg=name)
@@ -53,14 +54,26 @@ def test_another_width_is_refused_by_names_and_both_shapes(small, saved):
     assert str(saved[0]) in str(refusal.value)
 
 
-def test_smaller_tables_are_refused(small, saved):
+def test_tables_shrink_nowhere(small, saved):
     with pytest.raises(CheckpointError, match="3 rows cannot shrink to 2"):
-        load_dit(saved[0], small.model_copy(update={"max_size": (1, 2, 2)}))
+        DiT(small.model_copy(update={"max_size": (1, 2, 2)})).load_weights(saved[0], grow=True)
 
 
-def test_weights_without_tables_are_refused():
-    with pytest.raises(CheckpointError, match=r"no pos_embedding_table_t\.embedding_table"):
-        grow_positions({"encoder.conv_in.weight": np.zeros(1)}, (1, 2, 3))
+@pytest.mark.parametrize("max_size", [(1, 2, 2), (1, 2, 6)])
+def test_tables_grow_only_where_that_is_asked_for(small, saved, max_size):
+    with pytest.raises(CheckpointError, match=rf"w\.embedding_table: \(3, 16\) for \({max_size[2]}, 16\)"):
+        DiT(small.model_copy(update={"max_size": max_size})).load_weights(saved[0])
+
+
+@pytest.mark.parametrize("axis", "thw")
+def test_weights_without_a_table_are_refused(small, saved, tmp_path, axis):
+    name = f"pos_embedding_table_{axis}.embedding_table"
+    others = {key: array for key, array in saved[1].items() if key != name}
+    save_arrays(tmp_path / "less.safetensors", others)
+    with pytest.raises(CheckpointError, match=f"no {name} among the weights"):
+        load_dit(tmp_path / "less.safetensors", small)
+    with pytest.raises(CheckpointError, match=f"no {name} among the weights"):
+        DiT(small).load_weights(tmp_path / "less.safetensors", grow=True)
 
 
 def test_a_truncated_file_is_refused(small, saved, tmp_path):

@@ -131,6 +131,15 @@ def test_wrong_shape_names_file_found_and_wanted(elsewhere, shape, found):
         assert part in str(raised.value)
 
 
+def test_mask_of_another_length_names_file_and_both(elsewhere):
+    path = text.caption_file(elsewhere, "metaclip", "a dog")
+    save_embedding(path, Embedding(np.zeros((16, 48), np.float32), np.ones(15, bool), np.zeros(16, np.int64)))
+    with pytest.raises(ConfigError) as raised:
+        text.read_embeddings(elsewhere, ["a dog"], config.load("smoke").text)
+    for part in (str(path), "mask of shape (15,)", "16 tokens"):
+        assert part in str(raised.value)
+
+
 @pytest.mark.parametrize("content", [b"", b"no archive"])
 def test_damaged_file(elsewhere, content):
     path = text.caption_file(elsewhere, "byt5", "")
