@@ -16,6 +16,7 @@ from moviegen.parallel.job import Job
 from moviegen.parallel.worker import SCHEDULER
 
 GRACE_SECONDS = 1.0  # after the first failure: for other workers to report theirs, for stacks to reach the logs
+LOOKS_FOR_STATUS = 10  # a grace apart: the worker first has to end, and msrun looks once a second
 LAST_LINES = 40
 SIGNALS = {one.value for one in signal.Signals}
 STACK_LINES = 20  # of each worker's log where all are shown: a training step's calls
@@ -90,7 +91,7 @@ class Watch:
         self._look()
         if self._error() is None:
             return
-        for _ in range(3):  # msrun looks once a second, and the worker first has to end
+        for _ in range(LOOKS_FOR_STATUS):
             if self.guard.returncode is not None:
                 break
             time.sleep(GRACE_SECONDS)
