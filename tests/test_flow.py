@@ -52,6 +52,21 @@ def test_uniform_times_are_never_0_or_1_in_float32(extreme):
     assert 0 < t < 1
 
 
+def test_shifted_times_are_stable_diffusion_3s():
+    t = np.random.default_rng(0).random(1000).astype(np.float32)
+    noise, shift = 1 - t.astype(np.float64), 3.0
+    np.testing.assert_allclose(flow.shifted(t, shift), 1 - shift * noise / (1 + (shift - 1) * noise), atol=1e-6)
+    np.testing.assert_array_equal(flow.shifted(t, 1.0), t)
+
+
+def test_a_shift_moves_the_mean_logit_of_training_times():
+    t = flow.training_times(np.random.default_rng(0), 20000, "logit-normal", 3.0)
+    assert t.dtype == np.float32
+    logit = np.log(t / (1 - t.astype(np.float64)))
+    assert abs(logit.mean() + np.log(3)) < 0.03
+    assert abs(logit.std() - 1) < 0.03
+
+
 @pytest.mark.parametrize(("name", "draw"), [("logit-normal", flow.logit_normal), ("uniform", flow.uniform)])
 def test_training_times_by_name(name, draw):
     found = flow.training_times(np.random.default_rng(3), 50, name)

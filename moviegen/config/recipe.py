@@ -180,6 +180,9 @@ class Train(Group):
 
     steps: int = Field(gt=0)
     time_sampling: Literal["logit-normal", "uniform"] = Field("logit-normal", description="times of training samples")
+    time_shift: float = Field(
+        1.0, ge=1, allow_inf_nan=False, description="moves them towards noise; 1: not; more for more tokens"
+    )
     lr_scheduler: LRScheduler = LRScheduler()
     optimizer: Optimizer = Optimizer()
     clip_norm: float = Field(1.0, gt=0)

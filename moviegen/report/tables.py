@@ -120,6 +120,7 @@ def recipe(params: Params, stage: int) -> HTML:
         "ZeRO stage": settings.zero_stage,
         "sequence-parallel shards": own.train.sequence_parallel.shards,
         "learning rate": own.train.lr_scheduler.lr,
+        "times": f"{own.train.time_sampling}, shift {own.train.time_shift:g}",
     }
     rows = [{"parameter": name, "value": value} for name, value in facts.items()]
     return markup.table(rows, f"Recipe of stage {stage} at scale {params.scale}")

@@ -118,8 +118,9 @@ class Batches:
         rng = np.random.default_rng([self.seed, number, 1 + rank])
         x_1 = chosen.mean[indices] + chosen.std[indices] * normal(rng, chosen.mean[indices].shape)
         captions = _drop(chosen.text, self.empty, indices, rng.random(size) < self.recipe.dataset.text_drop_prob)
-        times = flow.training_times(rng, size, self.recipe.train.time_sampling)
-        tokens = size * plan.visual_tokens(*bucket) // self.recipe.train.sequence_parallel.shards
+        train = self.recipe.train
+        times = flow.training_times(rng, size, train.time_sampling, train.time_shift)
+        tokens = size * plan.visual_tokens(*bucket) // train.sequence_parallel.shards
         inputs = (x_1, normal(rng, x_1.shape), times, *captions)
         return Batch(inputs, media, tuple(chosen.names[i] for i in indices), tokens)
 

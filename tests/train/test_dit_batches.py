@@ -43,7 +43,7 @@ def sets(counts):
     return {bucket: latents(bucket, count) for bucket, count in counts.items()}
 
 
-def recipe(images=2, videos=1, image_ratio=0.5, accumulate=1, drop=0.2, times=4, sampling="logit-normal"):
+def recipe(images=2, videos=1, image_ratio=0.5, accumulate=1, drop=0.2, times=4, sampling="logit-normal", shift=1.0):
     overrides = {
         "dataloader.batch_size.image_batch_size": images,
         "dataloader.batch_size.video_batch_size": videos,
@@ -51,6 +51,7 @@ def recipe(images=2, videos=1, image_ratio=0.5, accumulate=1, drop=0.2, times=4,
         "dataset.text_drop_prob": drop,
         "train.settings.gradient_accumulation_steps": accumulate,
         "train.time_sampling": sampling,
+        "train.time_shift": shift,
         "valid.sampling_steps": times,
     }
     return config.load("smoke", overrides).recipes[2]
@@ -201,6 +202,13 @@ def test_times_are_sampled_as_the_recipe_says(sampling, variance):
     assert len(np.unique(times)) > 1990
     assert times.mean() == pytest.approx(0.5, abs=3.7 * (variance / len(times)) ** 0.5)
     assert times.var() == pytest.approx(variance, rel=0.1)
+
+
+def test_times_are_shifted_as_the_recipe_says():
+    as_drawn, moved = batches(recipe=recipe(images=8)), batches(recipe=recipe(images=8, shift=3.0))
+    for step in range(1, 20):
+        (*_, drawn), (*_, shifted) = as_drawn(step, 0).inputs[:3], moved(step, 0).inputs[:3]
+        np.testing.assert_allclose(shifted / (1 - shifted), drawn / (1 - drawn) / 3, rtol=1e-5)
 
 
 def test_no_clip_at_all_is_refused():
