@@ -37,7 +37,7 @@ def test_counts_what_a_real_transformer_holds(size):
 def test_zero_divides_the_parameters_that_the_plan_says(size):
     with count.no_init_parameters():
         cells = [cell for _, cell in DiT(config.SIZES[size]).cells_and_names()]
-    divided = (cell.weight.shape for cell in cells if hasattr(cell, "whole") and hasattr(cell, "weight"))
+    divided = (cell.weight.shape for cell in cells if hasattr(cell, "product") and hasattr(cell, "weight"))
     assert sum(rows * columns for rows, columns in divided) == plan.matrix_count(config.SIZES[size])
 
 

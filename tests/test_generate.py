@@ -4,6 +4,7 @@ import argparse
 import csv
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import mindspore as ms
@@ -253,7 +254,7 @@ def test_without_weights_the_report_must_have_trained(prompts, capsys):
     assert __main__.main(["sample", "--config", "smoke", "--prompts", str(prompts)]) == 2
     error = capsys.readouterr().err
     assert "needs stage3-" in error
-    assert "run `python -m moviegen train --stage 3 --config" in error
+    assert re.search(r"run `msrun .*--worker_num=2 .*python -m moviegen train --stage 3 --config", error)
 
 
 def test_the_reports_networks_are_found_whatever_the_options(prompts):

@@ -1,6 +1,7 @@
 """Retrieval: shares of made-up distances and velocities whose result is known, and the program on a small model."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -153,4 +154,5 @@ def test_the_average_of_the_weights_is_used_where_there_is_one(report):
 def test_without_stage_3_the_command_is_named(report, capsys):
     (runs.find(report, "stage3").folder / "manifest.json").unlink()
     assert __main__.main(["retrieval", "--config", str(written(report, "retrieval"))]) == 2
-    assert "run `python -m moviegen train --stage 3 --config" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert re.search(r"run `msrun .*--worker_num=2 .*python -m moviegen train --stage 3 --config", error)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -128,4 +129,5 @@ def test_a_checkpoint_of_another_size_is_an_error(report, capsys):
 def test_without_stage_2_the_command_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
     assert __main__.main(["schedule-error", "--config", "smoke"]) == 2
-    assert "run `python -m moviegen train --stage 2 --config" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert re.search(r"run `msrun .*--worker_num=2 .*python -m moviegen train --stage 2 --config", error)
