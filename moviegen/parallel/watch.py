@@ -142,11 +142,14 @@ class Watch:
         return None
 
     def _status(self, rank: str) -> int | None:
-        """Return how a worker ended; None while it has not."""
+        """Return how a worker that reported an error ended; None while it has not.
+
+        A worker that ended before it was looked at has no name among the deaths: it is the one that reported first.
+        """
         if not self.job.uses_msrun:
             code = self.guard.poll()
             return None if code is None else exit_status(code)
-        return next((death.status for death in self._deaths if death.name == rank), None)
+        return next((death.status for death in self._deaths if death.name in (rank, "msrun")), None)
 
     def _error(self) -> WorkerError | None:
         """Return the best account there is: a worker's own, msrun's, or a mere exit code."""
