@@ -2,13 +2,14 @@
 
 A transformer that has learnt its few training clips gives each caption its own clip back. Latents are sampled for
 training captions with the weights, the view and the text of stage 3, in a few equal Euler steps, and are not decoded.
-Each is compared with the latent mean of every training clip in that view by Euclidean distance. Nothing is taken off or
-scaled first: a channel's mean over the training set is in both sides of a difference, and cancels.
+Each is compared with the latent mean of every training clip in its bucket by Euclidean distance: latents of different
+shapes have none. Nothing is taken off or scaled first: a channel's mean over the training set is in both sides of a
+difference, and cancels.
 
 It is a hit where a clip of that caption is nearer than every clip of another caption; a tie is none. Clips of the
 sample set show few photographs, several clips each: whether the nearest clip shows the caption's photograph is the
 easier question, and is answered beside it. Of other data nobody knows what a caption's photograph is. `chance` is the
-share of hits of a clip drawn at random.
+share of hits of a clip drawn at random from the bucket.
 
 The run leaves `retrieval.csv`, a row a caption, and `summary.json`.
 """
@@ -17,7 +18,8 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,7 @@ from moviegen.data.prepare import data_folder, load_split, write_rows
 from moviegen.data.samples import SUBJECTS
 from moviegen.dit.weights import for_sampling
 from moviegen.precompute import latent_file, load_latent, video_groups
-from moviegen.sample import Sampler, batches, load_trained, numbered
+from moviegen.sample import Prompt, Sampler, batches, load_trained, numbered
 from moviegen.train.dit_batches import latents_folder
 from moviegen.weights import CheckpointError
 
@@ -62,22 +64,28 @@ def alike(captions: Sequence[str], clips: Sequence[str], of: Callable[[str], fro
     return np.array([[bool(of(caption) & other) for other in there] for caption in captions])
 
 
+def chance(hits: np.ndarray, comparable: np.ndarray) -> float:
+    """The share of hits of clips drawn at random from those that each caption is compared with."""
+    return float((hits.sum(1) / comparable.sum(1)).mean())
+
+
 def summarise(found: np.ndarray, captions: Sequence[str], clips: Sequence[str]) -> tuple[dict, list[tuple]]:
     """Shares, and of each caption the nearest clip's place, rank, same caption, same photograph (None: unknown).
 
     Args:
-        found: distances (captions, clips).
+        found: distances (captions, clips); infinite where there is none.
         clips: their captions.
     """
-    own = alike(captions, clips, lambda caption: frozenset([caption]))
+    comparable = np.isfinite(found)
+    own = alike(captions, clips, lambda caption: frozenset([caption])) & comparable
     rank, nearest, row = ranks(found, own), found.argmin(1), np.arange(len(captions))
-    hit, shares = rank == 1, {"share_nearest": None, "chance": float(own.mean())}
+    hit, shares = rank == 1, {"share_nearest": None, "chance": chance(own, comparable)}
     shares["share_nearest"] = float(hit.mean())
     known = all(map(photographs, [*captions, *clips]))
-    photograph = own | alike(captions, clips, photographs) if known else None
+    photograph = (own | alike(captions, clips, photographs)) & comparable if known else None
     same = photograph[row, nearest] if known else [None] * len(row)
     shares["share_photograph"] = float(same.mean()) if known else None
-    shares["chance_photograph"] = float(photograph.mean()) if known else None
+    shares["chance_photograph"] = chance(photograph, comparable) if known else None
     rows = [
         (int(place), int(at), bool(is_hit), None if is_same is None else bool(is_same))
         for place, at, is_hit, is_same in zip(nearest, rank, hit, same, strict=True)
@@ -85,10 +93,8 @@ def summarise(found: np.ndarray, captions: Sequence[str], clips: Sequence[str]) 
     return {"prompts": len(captions), "clips": len(clips), **shares, "mean_rank": float(rank.mean())}, rows
 
 
-def training_clips(run: runs.Run) -> tuple[Bucket, dict[Clip, Path]]:
-    """The bucket of stage 3 that holds most training clips, and its clips with their latents.
-
-    Latents of different shapes have no distance: the other buckets' clips are left out.
+def training_clips(run: runs.Run) -> dict[Bucket, dict[Clip, Path]]:
+    """The training clips of stage 3's videos with their latents, by bucket, the largest bucket first.
 
     Raises:
         ConfigError: there are no latents.
@@ -99,38 +105,51 @@ def training_clips(run: runs.Run) -> tuple[Bucket, dict[Clip, Path]]:
         bucket: {clip: path for clip in clips if (path := latent_file(folder, bucket, clip, root)).is_file()}
         for bucket, clips in sorted(groups.items())
     }
-    bucket = max(files, key=lambda bucket: len(files[bucket]), default=None)
-    if bucket is None or not files[bucket]:
+    if not any(files.values()):
         raise ConfigError(f"{folder} has no latent of a training clip at a size of stage {STAGE}'s videos")
-    return bucket, files[bucket]
+    return {bucket: files[bucket] for bucket in sorted(files, key=lambda bucket: -len(files[bucket])) if files[bucket]}
 
 
-def generate(run: runs.Run, captions: Sequence[str], bucket: Bucket) -> np.ndarray:
-    """A latent for each caption, (n, C, T', H', W')."""
+def prompts_of(groups: Mapping[Bucket, Iterable[Clip]], params: Params) -> dict[Bucket, list[Prompt]]:
+    """Each bucket's captions, numbered bucket after bucket, no more in all than `sample.retrieval.prompts`."""
+    captions = {bucket: list(dict.fromkeys(clip.caption for clip in clips)) for bucket, clips in groups.items()}
+    numbers = numbered(list(itertools.chain(*captions.values())), params.seed)[: params.sample.retrieval.prompts]
+    left = iter(numbers)
+    return {bucket: list(itertools.islice(left, len(own))) for bucket, own in captions.items()}
+
+
+def compare(run: runs.Run, groups: Mapping[Bucket, Mapping[Clip, Path]]) -> tuple[list[str], np.ndarray]:
+    """Captions, and the distance of what is generated for each from each clip; infinite between buckets."""
     params, settings = run.params, run.params.sample.retrieval
     dit = load_trained(for_sampling(run.upstream(f"stage{STAGE}").folder), params, STAGE)
-    embed = functools.partial(text.load_embeddings, run.upstream("text"))
-    sampler, times = Sampler(dit, embed, settings.guidance, bucket), schedule.linear(settings.steps)
-    metrics, latents = runs.MetricsWriter(run.metrics_path), []
+    embed, times = functools.partial(text.load_embeddings, run.upstream("text")), schedule.linear(settings.steps)
+    prompts, last = prompts_of(groups, params), 0
+    captions = [prompt.caption for own in prompts.values() for prompt in own]
+    found = np.full((len(captions), sum(map(len, groups.values()))), np.inf)
+    metrics = runs.MetricsWriter(run.metrics_path)
     metrics.drop_after(0)
-    for batch in tqdm(batches(numbered(captions, params.seed), settings.batch_size), "sampling", disable=None):
-        latents.extend(sampler(batch, times))
-        metrics.write(kind="prompts", step=len(latents), steps=len(captions))
-    return np.stack(latents)
+    with tqdm(total=len(captions), desc="sampling", disable=None) as bar:
+        for bucket, clips in groups.items():
+            first, last = last, last + len(clips)
+            sampler = Sampler(dit, embed, settings.guidance, bucket)
+            for batch in batches(prompts[bucket], settings.batch_size):
+                rows = [prompt.index for prompt in batch]
+                found[rows, first:last] = distances(sampler(batch, times), (load_latent(p)[0] for p in clips.values()))
+                bar.update(len(batch))
+                metrics.write(kind="prompts", step=rows[-1] + 1, steps=len(captions))
+    return captions, found
 
 
 def measure(run: runs.Run) -> None:
     """Samples, compares, and writes what came out."""
-    bucket, files = training_clips(run)
-    clips, settings = list(files), run.params.sample.retrieval
-    captions = list(dict.fromkeys(clip.caption for clip in clips))[: settings.prompts]
-    latents = generate(run, captions, bucket)
-    found = distances(latents, (load_latent(path)[0] for path in files.values()))
+    groups, settings = training_clips(run), run.params.sample.retrieval
+    clips = [clip for files in groups.values() for clip in files]
+    captions, found = compare(run, groups)
     summary, rows = summarise(found, captions, [clip.caption for clip in clips])
     rows = [(index, captions[index], clips[row[0]].path.name, *row[1:]) for index, row in enumerate(rows)]
     write_rows(run.folder / "retrieval.csv", HEADER, rows)
-    sampled = {"frames": bucket.frames, "size": [bucket.height, bucket.width], "steps": settings.steps}
-    runs.write_json(run.folder / "summary.json", summary | sampled | {"guidance": settings.guidance})
+    sampled = {"buckets": list(map(str, groups)), "steps": settings.steps, "guidance": settings.guidance}
+    runs.write_json(run.folder / "summary.json", summary | sampled)
 
 
 def main(params: Params, options: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,8 @@ import pytest
 
 from moviegen import __main__, config, retrieval, runs, schedule
 from moviegen.config import ConfigError
+from moviegen.data.buckets import Bucket
+from moviegen.data.datasets import Clip
 from moviegen.dit.weights import save_dit
 from moviegen.sample import euler
 from tests import small_runs
@@ -73,6 +76,13 @@ def test_any_clip_of_the_caption_counts():
     assert summary["chance"] == pytest.approx((2 / 3 + 1 / 3) / 2)
 
 
+def test_clips_of_another_bucket_are_not_compared_with():
+    found = np.array([[1.0, 2.0, np.inf], [2.0, 1.0, np.inf], [np.inf, np.inf, 9.0]])
+    summary, rows = retrieval.summarise(found, ["a", "b", "c"], ["a", "b", "c"])
+    assert [row[:2] for row in rows] == [(0, 1), (1, 1), (2, 1)]
+    assert summary["chance"] == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
+
+
 def test_clips_of_one_photograph_are_counted_beside():
     captions = [
         "The camera pans to the left across a wall of narrow grey bricks.",
@@ -133,8 +143,35 @@ def test_program_compares_training_captions_with_training_clips(report):
     summary = json.loads((run.folder / "summary.json").read_text())
     assert (summary["prompts"], summary["clips"], summary["chance"]) == (3, 4, 0.25)
     assert summary["share_nearest"] == rows["same_caption"].mean()
-    assert (summary["frames"], summary["size"], summary["steps"]) == (16, [32, 48], 2)
+    assert (summary["buckets"], summary["steps"]) == (["16x32x48"], 2)
     assert run.metrics() == [{"kind": "prompts", "step": 3, "steps": 3}]
+
+
+def test_each_caption_is_compared_within_its_bucket(report, monkeypatch):
+    """With latents that are their own clips' means every caption is found, and no sampler meets another's shape."""
+    groups = {Bucket(16, 32, 48): CAPTIONS[4:6], Bucket(16, 48, 32): CAPTIONS[6:8]}
+    clips = {
+        bucket: {Clip(Path(f"{caption}.mp4"), caption, label="", group=0): Path(caption) for caption in captions}
+        for bucket, captions in groups.items()
+    }
+
+    class Knows:
+        def __init__(self, dit, embed, guidance, size):
+            self.captions = groups[size]
+
+        def __call__(self, prompts, times):
+            assert {prompt.caption for prompt in prompts} <= set(self.captions)
+            return np.stack([mean(prompt.caption) for prompt in prompts])
+
+    def mean(caption):
+        return np.float32([CAPTIONS.index(caption), 1.0])
+
+    monkeypatch.setattr(retrieval, "Sampler", Knows)
+    monkeypatch.setattr(retrieval, "load_latent", lambda path: (mean(path.name), None))
+    captions, found = retrieval.compare(runs.find(report, "retrieval"), clips)
+    assert captions == CAPTIONS[4:7]  # no more than sample.retrieval.prompts
+    inf = np.inf
+    np.testing.assert_allclose(found, [[0, 1, inf, inf], [1, 0, inf, inf], [inf, inf, 0, 1]])
 
 
 def test_the_average_of_the_weights_is_used_where_there_is_one(report):

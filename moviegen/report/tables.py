@@ -224,8 +224,8 @@ def retrieval(run: Run | None) -> HTML:
             "goal": "-",
         },
     ]
-    clip = f"{summary['size'][0]}x{summary['size'][1]}x{summary['frames']}"
-    title = f"{summary['prompts']} training captions among {summary['clips']} training clips of {clip}; "
+    shapes = ", ".join(summary["buckets"])
+    title = f"{summary['prompts']} training captions among {summary['clips']} training clips in buckets {shapes}; "
     title += (
         f"{summary['steps']} equal steps, guidance {summary['guidance']:g}; mean rank {shown(summary['mean_rank'])}"
     )

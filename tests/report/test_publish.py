@@ -276,12 +276,13 @@ def test_sizes_are_counted_on_the_class_and_by_formula(params):
 def test_retrieval_shows_the_shares_beside_chance(params):
     run = finished(params, "retrieval")
     summary = {"prompts": 24, "clips": 30, "share_nearest": 0.4583, "chance": 1 / 30, "share_photograph": None,
-               "chance_photograph": None, "mean_rank": 2.25, "frames": 16, "size": [48, 80], "steps": 8,
-               "guidance": 3.0}  # fmt: skip
+               "chance_photograph": None, "mean_rank": 2.25, "buckets": ["16x48x80", "16x80x48"],
+               "steps": 8, "guidance": 3.0}  # fmt: skip
     runs.write_json(run.folder / "summary.json", summary)
     shown = tables.retrieval(run)
     assert (
-        "24 training captions among 30 training clips of 48x80x16; 8 equal steps, guidance 3; mean rank" in shown.data
+        "24 training captions among 30 training clips in buckets 16x48x80, 16x80x48; 8 equal steps, guidance 3; mean"
+        in shown.data
     )
     assert [list(row) for row in cells(shown).itertuples(index=False)] == [
         ["has the same caption", "45.8 %", "3.3 %", "at least 90.0 %"],
