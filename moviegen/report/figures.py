@@ -54,6 +54,7 @@ def losses(run: Run | None, title: str) -> HTML:
         _draw_losses(upper, train)
         if not validation.empty:
             upper.plot(validation["step"], validation["loss"], "o-", color=SECOND, ms=4, lw=1, label="validation")
+            upper.set_ylim(top=max(upper.get_ylim()[1], 1.05 * validation["loss"].max()))
         upper.set(ylabel="loss")
         upper.legend()
         lower.step(train["step"], train["lr"], where="post", color=INK, lw=1.2)
