@@ -291,6 +291,8 @@ def test_retrieval_shows_the_shares_beside_chance(params):
 
 
 def test_state_and_speed_stand_beside_the_plan(params):
+    divided = {"stages.3.train.settings.zero_stage": 3, "stages.3.train.sequence_parallel.shards": 2}
+    params = config.load("tiny", divided)
     run = finished(params, "stage3")
     writer, state = runs.MetricsWriter(run.metrics_path), plan.stage_cost(params, 3).state
     writer.write(kind="state", step=0, **vars(state))
