@@ -24,6 +24,7 @@ SMALL_TAE = TAEConfig(
 
 def random_dit(config: DiTConfig, seed: int = 0) -> DiT:
     """A transformer that moves: a new one's last layer is zero, and so is its velocity."""
+    ms.set_seed(seed)  # its own initial values must not follow from the tests before
     dit, rng = DiT(config), np.random.default_rng(seed)
     for parameter in dit.get_parameters():
         size = 0.3 / max(1, parameter.shape[-1]) ** 0.5
