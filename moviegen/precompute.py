@@ -34,7 +34,7 @@ from moviegen.files import checksum
 from moviegen.tae.model import TAE, Encode
 from moviegen.tae.tiling import TILE, encode_tiles, spans
 from moviegen.tae.weights import load_tae
-from moviegen.weights import replace_npz
+from moviegen.weights import CheckpointError, read_npz, replace_npz
 
 
 def by_bucket(clips: Iterable[Clip], buckets: Sequence[Bucket]) -> dict[Bucket, list[Clip]]:
@@ -80,9 +80,16 @@ def latent_file(folder: Path, bucket: Bucket, clip: Clip, root: Path) -> Path:
 
 
 def load_latent(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation, (C, T', H', W') each."""
-    with np.load(path, allow_pickle=False) as file:
-        return file["latent_mean"], file["latent_std"]
+    """Mean and standard deviation, (C, T', H', W') each.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    try:
+        mean, std = read_npz(path, "latent_mean", "latent_std")
+    except CheckpointError as error:
+        raise ConfigError(f"{error}: remove it and run `python -m moviegen precompute` again") from None
+    return mean, std
 
 
 def check_origin(folder: Path, weights: Path) -> None:

@@ -34,6 +34,19 @@ def replace_npz(path: Path, **arrays: np.ndarray) -> None:
         np.savez(file, **arrays)
 
 
+def read_npz(path: Path, *names: str) -> tuple[np.ndarray, ...]:
+    """Some arrays of an `.npz`.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged, or it lacks one of them.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return tuple(file[name] for name in names)
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path} is damaged ({error})") from None
+
+
 def load_arrays(path: Path, under: str = "") -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The tensors and the metadata of a file of weights: `.safetensors`, MindSpore's `.ckpt`, or `.npz`.
 

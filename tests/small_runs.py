@@ -1,5 +1,7 @@
 """Finished runs with small untrained networks, in the place of those that a report would train for minutes."""
 
+from dataclasses import fields
+
 import mindspore as ms
 import numpy as np
 
@@ -14,6 +16,7 @@ from moviegen.files import checksum
 from moviegen.precompute import latent_file, work
 from moviegen.tae import TAE
 from moviegen.tae.weights import save_tae
+from moviegen.train.dit_batches import LatentSet, Samples
 from moviegen.weights import replace_npz
 
 SMALL_TAE = TAEConfig(
@@ -30,6 +33,11 @@ def random_dit(config: DiTConfig, seed: int = 0) -> DiT:
         size = 0.3 / max(1, parameter.shape[-1]) ** 0.5
         parameter.set_data(ms.Tensor(parameter.asnumpy() + size * rng.standard_normal(parameter.shape, np.float32)))
     return dit
+
+
+def latent_set(names: tuple[str, ...], samples: Samples) -> LatentSet:
+    """Clips of one bucket that are in memory."""
+    return LatentSet(names, lambda indices: Samples(*(getattr(samples, f.name)[indices] for f in fields(samples))))
 
 
 def write_data(params: Params, captions: list[str]) -> None:

@@ -1,7 +1,15 @@
 """The three text encoders (paper 3.1.4), what they make of captions, and `python -m moviegen text encode`."""
 
-from moviegen.text.embeddings import ENCODERS, Embedding, caption_file, load_embeddings, read_embeddings
-from moviegen.text.encode import check_origin, encode_captions, encode_run, main, origins, stage_embeddings
+from moviegen.text.embeddings import ENCODERS, Embedding, caption_file, check_captions, load_embeddings, read_embeddings
+from moviegen.text.encode import (
+    check_origin,
+    encode_captions,
+    encode_run,
+    main,
+    origins,
+    stage_embeddings,
+    stage_folder,
+)
 from moviegen.text.pretrained import Pretrained, encoders
 from moviegen.text.stand_ins import StandIn
 
@@ -11,6 +19,7 @@ __all__ = [
     "Pretrained",
     "StandIn",
     "caption_file",
+    "check_captions",
     "check_origin",
     "encode_captions",
     "encode_run",
@@ -20,4 +29,5 @@ __all__ = [
     "origins",
     "read_embeddings",
     "stage_embeddings",
+    "stage_folder",
 ]

@@ -6,7 +6,6 @@ Each holds `text_emb` (L, width) float32, zero where `mask` (L,) is False, and `
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 from moviegen import runs
 from moviegen.config import ConfigError, Text
 from moviegen.config.params import TextEncoder
-from moviegen.weights import replace_npz
+from moviegen.weights import CheckpointError, read_npz, replace_npz
 
 ENCODERS = ("ul2", "metaclip", "byt5")
 
@@ -53,19 +52,33 @@ def read_embeddings(folder: Path, captions: list[str], settings: Text) -> tuple[
     return *(np.stack([one.text_emb for one in encoder]) for encoder in loaded), keep
 
 
+def check_captions(folder: Path, captions: list[str]) -> None:
+    """Looks whether every caption has its embeddings in a folder, without reading them.
+
+    Raises:
+        ConfigError: one has none; names it and the file.
+    """
+    for name in ENCODERS:
+        for caption in captions:
+            _check_there(caption_file(folder, name, caption), caption, name)
+
+
 def load_embeddings(run: runs.Run, captions: list[str]) -> tuple[np.ndarray, ...]:
     """Captions' embeddings from a finished text run; see `read_embeddings`."""
     return read_embeddings(run.folder, captions, run.params.text)
 
 
-def _read(path: Path, caption: str, name: str, setting: TextEncoder) -> Embedding:
+def _check_there(path: Path, caption: str, name: str) -> None:
     if not path.is_file():
         raise ConfigError(f"{path} is missing, the {name} embedding of {caption!r}: `python -m moviegen text encode`")
+
+
+def _read(path: Path, caption: str, name: str, setting: TextEncoder) -> Embedding:
+    _check_there(path, caption, name)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            embedding = Embedding(file["text_emb"], file["mask"], file["tokens"])
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path} is damaged ({error}): remove it and encode its caption again") from None
+        embedding = Embedding(*read_npz(path, "text_emb", "mask", "tokens"))
+    except CheckpointError as error:
+        raise ConfigError(f"{error}: remove it and encode its caption again") from None
     found, wanted = embedding.text_emb.shape, (setting.max_tokens, setting.width)
     if found != wanted:
         raise ConfigError(

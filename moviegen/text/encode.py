@@ -68,16 +68,21 @@ def check_origin(folder: Path, params: Params) -> None:
             )
 
 
-def stage_embeddings(run: runs.Run, captions: list[str]) -> tuple[np.ndarray, ...]:
-    """Captions' embeddings for a training stage: the text run's, or those of the folder that its recipe names.
+def stage_folder(run: runs.Run) -> Path:
+    """Where a training stage's embeddings lie: the text run's folder, or the one that its recipe names.
 
     Raises:
-        ConfigError: other encoders made them, or a caption has none; see `check_origin` and `read_embeddings`.
+        ConfigError: other encoders made them; see `check_origin`.
     """
     named = run.params.recipes[run.program.stage].dataset.text_emb_folder
     folder = from_root(named) if named else run.upstream("text").folder
     check_origin(folder, run.params)
-    return read_embeddings(folder, captions, run.params.text)
+    return folder
+
+
+def stage_embeddings(run: runs.Run, captions: list[str]) -> tuple[np.ndarray, ...]:
+    """Captions' embeddings for a training stage; see `stage_folder` and `read_embeddings`."""
+    return read_embeddings(stage_folder(run), captions, run.params.text)
 
 
 def claim(folder: Path, made_by: dict[str, Origin]) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from moviegen import flow, plan, runs, text
-from moviegen.config import ConfigError, Recipe, from_root
+from moviegen.config import ConfigError, Recipe, Text, from_root
 from moviegen.data.buckets import Bucket
 from moviegen.data.datasets import Clip
 from moviegen.data.prepare import data_folder, load_split
@@ -22,7 +23,7 @@ VALIDATION_BATCH = 16  # samples at once, at most
 
 
 @dataclass(frozen=True)
-class LatentSet:
+class Samples:
     """Latents of some clips of one bucket, and their captions' embeddings.
 
     Args:
@@ -30,7 +31,6 @@ class LatentSet:
         ul2, metaclip, byt5: (n, L, width); keep (n, sum of L).
     """
 
-    names: tuple[str, ...]
     mean: np.ndarray
     std: np.ndarray
     ul2: np.ndarray
@@ -42,6 +42,21 @@ class LatentSet:
     def text(self) -> tuple[np.ndarray, ...]:
         """What the network takes besides latent and time."""
         return self.ul2, self.metaclip, self.byt5, self.keep
+
+
+@dataclass(frozen=True)
+class LatentSet:
+    """The clips of one bucket. Latents and embeddings stay on the disk until a batch asks for them.
+
+    At `5B` a clip and its caption are some 30 MB, and each of a host's ranks would hold all of them.
+
+    Args:
+        names: of the clips.
+        read: their samples, by their places in `names`.
+    """
+
+    names: tuple[str, ...]
+    read: Callable[[np.ndarray], Samples]
 
 
 def latents_folder(run: runs.Run, stage: int) -> Path:
@@ -57,22 +72,38 @@ def latents_folder(run: runs.Run, stage: int) -> Path:
 
 
 def load_sets(run: runs.Run, folder: Path, groups: Mapping[Bucket, list[Clip]]) -> dict[Bucket, LatentSet]:
-    """Reads the caches of clips by bucket; a clip that was set aside when they were made is left out.
+    """The caches of clips by bucket; a clip that was set aside when they were made is left out.
 
     Raises:
-        ConfigError: `folder` has no latent of any of them.
+        ConfigError: `folder` has no latent of any of them, or a caption has no embedding.
     """
-    root, sets = data_folder(run.params), {}
+    root, embeddings, sets = data_folder(run.params), text.stage_folder(run), {}
     for bucket, clips in sorted(groups.items()):
         files = {clip: path for clip in clips if (path := latent_file(folder, bucket, clip, root)).is_file()}
         if files:
-            mean, std = (np.stack(arrays) for arrays in zip(*map(load_latent, files.values()), strict=True))
-            embeddings = text.stage_embeddings(run, [clip.caption for clip in files])
-            sets[bucket] = LatentSet(tuple(clip.path.name for clip in files), mean, std, *embeddings)
+            captions = [clip.caption for clip in files]
+            text.check_captions(embeddings, captions)
+            read = partial(read_samples, list(files.values()), captions, embeddings, run.params.text)
+            read(np.array([0]))  # of the wrong shape? better said now than in the middle of training
+            sets[bucket] = LatentSet(tuple(clip.path.name for clip in files), read)
     if groups and not sets:
         count, shapes = sum(map(len, groups.values())), ", ".join(map(str, sorted(groups)))
         raise ConfigError(f"{folder} has no latents of {shapes} for any of {count} clips")
     return sets
+
+
+def read_samples(
+    files: list[Path], captions: list[str], embeddings: Path, settings: Text, indices: np.ndarray
+) -> Samples:
+    """Samples of the clips at `indices` of `files` and `captions`; one that is asked for twice is read once.
+
+    Raises:
+        ConfigError: an embedding is missing, damaged or of the wrong shape; a latent is damaged.
+    """
+    once, places = np.unique(indices, return_inverse=True)
+    mean, std = (np.stack(arrays) for arrays in zip(*(load_latent(files[i]) for i in once), strict=True))
+    found = (mean, std, *text.read_embeddings(embeddings, [captions[i] for i in once], settings))
+    return Samples(*(array[places] for array in found))
 
 
 def epoch_batches(counts: Mapping[Bucket, int], size: int, rng: np.random.Generator) -> list[tuple[Bucket, np.ndarray]]:
@@ -114,15 +145,15 @@ class Batches:
         media, turn = self._turn(number)
         sets, size = self._source(media)
         bucket, together = self._batch(media, turn, size * ranks)
-        chosen, indices = sets[bucket], together[rank * size : (rank + 1) * size]
-        rng = np.random.default_rng([self.seed, number, 1 + rank])
-        x_1 = chosen.mean[indices] + chosen.std[indices] * normal(rng, chosen.mean[indices].shape)
-        captions = _drop(chosen.text, self.empty, indices, rng.random(size) < self.recipe.dataset.text_drop_prob)
+        indices = together[rank * size : (rank + 1) * size]
+        samples, rng = sets[bucket].read(indices), np.random.default_rng([self.seed, number, 1 + rank])
+        x_1 = samples.mean + samples.std * normal(rng, samples.mean.shape)
+        captions = _drop(samples.text, self.empty, rng.random(size) < self.recipe.dataset.text_drop_prob)
         train = self.recipe.train
         times = flow.training_times(rng, size, train.time_sampling, train.time_shift)
         tokens = size * plan.visual_tokens(*bucket) // train.sequence_parallel.shards
         inputs = (x_1, normal(rng, x_1.shape), times, *captions)
-        return Batch(inputs, media, tuple(chosen.names[i] for i in indices), tokens)
+        return Batch(inputs, media, tuple(sets[bucket].names[i] for i in indices), tokens)
 
     def _turn(self, number: int) -> tuple[str, int]:
         """The medium of batch `number`, and how many of its medium came before."""
@@ -182,12 +213,16 @@ class ValidationBatches:
         rank, ranks = self.world.rank, self.world.size
         times = flow.validation_times(self.recipe.valid.sampling_steps)
         for bucket, held in self.sets.items():
-            noise = normal(np.random.default_rng([self.seed, 0]), held.mean.shape)
             pairs = len(held.names) * len(times)
             own = np.resize(np.arange(pairs), -(-pairs // ranks) * ranks)[rank::ranks]
             for part in own.reshape(-1, self._size(bucket, len(own))):
                 clips, at = np.divmod(part, len(times))
-                yield held.mean[clips], noise[clips], times[at], *(array[clips] for array in held.text)
+                samples = held.read(clips)
+                yield samples.mean, self._noise(clips, samples.mean.shape[1:]), times[at], *samples.text
+
+    def _noise(self, clips: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The noise of each clip, the same at all its times: (B, *shape)."""
+        return np.stack([normal(np.random.default_rng([self.seed, 0, clip]), shape) for clip in clips])
 
     def _size(self, bucket: Bucket, count: int) -> int:
         """Samples in a batch: they divide `count`, and no batch is larger than in training, where it fits."""
@@ -209,10 +244,10 @@ def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _drop(
-    embeddings: tuple[np.ndarray, ...], empty: tuple[np.ndarray, ...], indices: np.ndarray, dropped: np.ndarray
+    embeddings: tuple[np.ndarray, ...], empty: tuple[np.ndarray, ...], dropped: np.ndarray
 ) -> tuple[np.ndarray, ...]:
     """The captions' embeddings, the empty caption's where `dropped` (B,) says so."""
-    taken = [array[indices].copy() for array in embeddings]
-    for array, nothing in zip(taken, empty, strict=True):
-        array[dropped] = nothing[0]
-    return tuple(taken)
+    return tuple(
+        np.where(dropped.reshape(-1, *[1] * (array.ndim - 1)), nothing, array)
+        for array, nothing in zip(embeddings, empty, strict=True)
+    )

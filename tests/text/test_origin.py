@@ -66,7 +66,7 @@ def test_training_refuses_them_as_it_reads_them(elsewhere, tmp_path):
     clip = Clip(root / "0.mp4", caption="a dog")
     latent = np.ones((16, 1, 6, 10), np.float32)
     replace_npz(latent_file(tmp_path, bucket, clip, root), latent_mean=latent, latent_std=latent)
-    found = load_sets(stage, tmp_path, {bucket: [clip]})[bucket]
+    found = load_sets(stage, tmp_path, {bucket: [clip]})[bucket].read(np.array([0]))
     assert np.array_equal(found.ul2, text.read_embeddings(elsewhere, ["a dog"], stage.params.text)[0])
     with pytest.raises(ConfigError, match=r"ul2 embeddings in .* were made by a stand-in encoder"):
         load_sets(stage_of(elsewhere, {"seed": 7}), tmp_path, {bucket: [clip]})

@@ -11,7 +11,7 @@ from moviegen.device.collectives import World
 from moviegen.dit.weights import save_dit
 from moviegen.parallel.mesh import Mesh
 from moviegen.train.dit import build, validation
-from moviegen.train.dit_batches import LatentSet, ValidationBatches
+from moviegen.train.dit_batches import Samples, ValidationBatches
 from moviegen.weights import load_arrays, to_arrays
 from tests import small_runs
 
@@ -31,17 +31,16 @@ def held_out(bucket, count):
     texts = [rng.standard_normal((count, *shape), np.float32) for shape in zip(LENGTHS, WIDTHS, strict=True)]
     keep = rng.random((count, sum(LENGTHS))) < 0.7
     keep[:, 0] = True
-    names = tuple(f"{bucket}/{index}" for index in range(count))
-    return LatentSet(names, mean, np.ones_like(mean), *texts, keep)
+    return Samples(mean, np.ones_like(mean), *texts, keep)
 
 
-def losses_one_by_one(dit, sets):
+def losses_one_by_one(dit, groups):
     """Each pair's own loss: the network with one clip at one time, everything else in NumPy's float64."""
     losses = []
-    for held in sets.values():
-        noises = np.random.default_rng([SEED, 0]).standard_normal(held.mean.shape, np.float32)
-        for index in range(len(held.names)):
-            x_1, x_0 = held.mean[index : index + 1].astype(float), noises[index : index + 1].astype(float)
+    for held in groups.values():
+        for index in range(len(held.mean)):
+            x_1 = held.mean[index : index + 1].astype(float)
+            x_0 = np.random.default_rng([SEED, 0, index]).standard_normal(x_1.shape, np.float32).astype(float)
             text = [ms.Tensor(array[index : index + 1]) for array in held.text]
             for t in (0.125, 0.375, 0.625, 0.875):
                 x_t = t * x_1 + (1 - (1 - 1e-5) * t) * x_0
@@ -54,14 +53,15 @@ def losses_one_by_one(dit, sets):
 def test_validation_loss_repeats_and_is_the_mean_over_clips_and_times():
     overrides = {"valid.sampling_steps": TIMES, "dataloader.batch_size.video_batch_size": 8}
     recipe = config.load("smoke", overrides).recipes[2]
-    sets = {bucket: held_out(bucket, count) for bucket, count in BUCKETS.items()}
+    groups = {bucket: held_out(bucket, count) for bucket, count in BUCKETS.items()}
+    sets = {bucket: small_runs.latent_set(tuple("abc"[: BUCKETS[bucket]]), held) for bucket, held in groups.items()}
     batches = ValidationBatches(sets, recipe, SEED, World())
     assert [len(inputs[0]) for inputs in batches] == [6, 6, 4]
     dit = small_runs.random_dit(CONFIG)
     validate = validation(flow.FlowMatchingLoss(dit), batches)
     first, second = validate(), validate()
     assert first == second
-    losses = losses_one_by_one(dit, sets)
+    losses = losses_one_by_one(dit, groups)
     assert len(losses) == 16
     assert first["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 

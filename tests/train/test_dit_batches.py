@@ -7,15 +7,16 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from moviegen import config, runs
+from moviegen import config, runs, text
 from moviegen.config import ConfigError
 from moviegen.data.buckets import Bucket
 from moviegen.data.datasets import Clip, save_index
 from moviegen.device.collectives import World
 from moviegen.precompute import latent_file, work
 from moviegen.train import dit_batches
-from moviegen.train.dit_batches import Batches, LatentSet, ValidationBatches, epoch_batches, training_batches
+from moviegen.train.dit_batches import Batches, Samples, ValidationBatches, epoch_batches, training_batches
 from moviegen.weights import replace_npz
+from tests import small_runs
 
 WIDE, SQUARE, TALL = Bucket(1, 32, 64), Bucket(1, 48, 48), Bucket(1, 64, 32)
 SHORT, LONG = Bucket(8, 32, 64), Bucket(16, 32, 64)
@@ -26,21 +27,24 @@ EMPTY = (*EMPTY, np.zeros((1, sum(LENGTHS)), bool))
 ALONE = World()
 
 
-def latents(bucket, count):
+def samples(bucket, count):
     """Clip i of a bucket has the mean i, almost no deviation, and i in all its text."""
     shape = (count, 16, -(-bucket.frames // 8), bucket.height // 8, bucket.width // 8)
     values = np.arange(count, dtype=np.float32).reshape(-1, 1, 1, 1, 1)
-    text = [
+    texts = [
         np.broadcast_to(values.reshape(-1, 1, 1), (count, length, width)).copy()
         for length, width in zip(LENGTHS, WIDTHS, strict=True)
     ]
     keep = np.ones((count, sum(LENGTHS)), bool)
     mean, std = np.broadcast_to(values, shape).copy(), np.full(shape, 1e-3, np.float32)
-    return LatentSet(tuple(f"{bucket}/{i}" for i in range(count)), mean, std, *text, keep)
+    return Samples(mean, std, *texts, keep)
 
 
 def sets(counts):
-    return {bucket: latents(bucket, count) for bucket, count in counts.items()}
+    return {
+        bucket: small_runs.latent_set(tuple(f"{bucket}/{i}" for i in range(count)), samples(bucket, count))
+        for bucket, count in counts.items()
+    }
 
 
 def recipe(images=2, videos=1, image_ratio=0.5, accumulate=1, drop=0.2, times=4, sampling="logit-normal", shift=1.0):
@@ -153,14 +157,14 @@ def test_a_batch_holds_the_latents_and_captions_of_its_clips():
     made = batches(recipe=recipe(drop=0.0))
     for step in range(1, 30):
         batch = made(step, 0)
-        x_1, x_0, t, *text, keep = batch.inputs
+        x_1, x_0, t, *texts, keep = batch.inputs
         clips = [int(name.split("/")[1]) for name in batch.names]
         np.testing.assert_allclose(x_1.mean((1, 2, 3, 4)), clips, atol=1e-3)
         assert x_0.shape == x_1.shape
         assert t.shape == (len(clips),)
-        assert all((array[row] == clip).all() for array in text for row, clip in enumerate(clips))
+        assert all((array[row] == clip).all() for array in texts for row, clip in enumerate(clips))
         assert keep.all()
-        assert all(array.dtype == np.float32 for array in (x_1, x_0, t, *text))
+        assert all(array.dtype == np.float32 for array in (x_1, x_0, t, *texts))
         frames, height, width = map(int, batch.names[0].split("/")[0].split("x"))
         assert x_1.shape == (len(clips), 16, -(-frames // 8), height // 8, width // 8)
         assert batch.tokens == len(clips) * -(-frames // 8) * (height // 16) * (width // 16)
@@ -177,9 +181,9 @@ def test_captions_are_dropped_sample_by_sample_from_all_encoders_at_once():
     made = batches(recipe=recipe(drop=0.2, images=8), videos={})
     mixed, dropped = 0, []
     for step in range(1, 251):
-        *text, keep = made(step, 0).inputs[3:]
+        *texts, keep = made(step, 0).inputs[3:]
         empty = ~keep.any(1)
-        for array in text:
+        for array in texts:
             np.testing.assert_array_equal((array == -1).all((1, 2)), empty)
             np.testing.assert_array_equal((array == -1).any((1, 2)), empty)
         assert keep[~empty].all()
@@ -266,7 +270,6 @@ def run(tmp_path, monkeypatch):
     """A stage-2 run with clips of 40, 12 and 4 frames, landscape and portrait, and their latents and embeddings."""
     monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
     monkeypatch.setattr(dit_batches, "check_origin", lambda folder, weights: None)
-    monkeypatch.setattr(dit_batches.text, "stage_embeddings", lambda run, captions: latents(LONG, len(captions)).text)
     params = config.load(
         "smoke", {"stages.2.dataset.frames": [8, 32], "stages.2.dataset.aspect_ratios": ["2:1", "1:2"]}
     )
@@ -278,8 +281,10 @@ def run(tmp_path, monkeypatch):
         save_index(data.folder / "mixkit_val.csv", clips[:3], root)
     with runs.record(runs.find(params, "latents")) as made:
         for bucket, clip in work(params, clips):
-            held, path = latents(bucket, 1), latent_file(made.folder, bucket, clip, root)
-            replace_npz(path, latent_mean=held.mean[0], latent_std=held.std[0])
+            place, path = int(clip.path.stem), latent_file(made.folder, bucket, clip, root)
+            held = samples(bucket, place + 1)
+            replace_npz(path, latent_mean=held.mean[place], latent_std=held.std[place])
+    small_runs.write_text(params, [clip.caption for clip in clips])
     with runs.record(runs.find(params, "tae-mixkit")):
         pass
     return runs.find(params, "stage2")
@@ -298,6 +303,36 @@ def test_a_stage_trains_on_each_clip_in_its_bucket_and_on_short_ones_as_images(r
 def test_a_stage_validates_on_each_held_out_clip_in_its_bucket(run):
     made = dit_batches.validation_batches(run, 2, ALONE)
     assert names(made.sets) == {"1x48x80": ["2"], "8x80x48": ["1"], "32x48x80": ["0"]}
+
+
+def test_samples_are_those_of_their_clips_and_captions(run):
+    made = training_batches(run, 2, ALONE)
+    for held in (*made.images.values(), *made.videos.values()):
+        places = np.array([len(held.names) - 1, 0, len(held.names) - 1])
+        clips = [held.names[place].removesuffix(".mp4") for place in places]
+        found = held.read(places)
+        assert [float(mean.min()) for mean in found.mean] == [float(mean.max()) for mean in found.mean]
+        assert [int(mean.min()) for mean in found.mean] == [int(clip) for clip in clips]
+        wanted = text.load_embeddings(run.upstream("text"), [f"clip {clip}" for clip in clips])
+        for one, other in zip(found.text, wanted, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_caption_without_embeddings_stops_a_stage_before_it_starts(run):
+    text.caption_file(run.upstream("text").folder, "metaclip", "clip 4").unlink()
+    with pytest.raises(ConfigError, match=r"metaclip/\w{16}.npz is missing, the metaclip embedding of 'clip 4'"):
+        training_batches(run, 2, ALONE)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive"])
+def test_a_damaged_latent_is_named(run, content):
+    held = training_batches(run, 2, ALONE).videos[Bucket(32, 48, 80)]
+    (path,) = (run.upstream("latents").folder / "32x48x80").glob("4-*.npz")
+    path.write_bytes(content)
+    assert held.names[1] == "4.mp4"
+    held.read(np.array([0]))
+    with pytest.raises(ConfigError, match=rf"{path} is damaged .*: remove it and run `python -m moviegen precompute`"):
+        held.read(np.array([0, 1]))
 
 
 def test_a_clip_set_aside_by_precompute_is_left_out_and_so_is_a_bucket_left_empty(run):
