@@ -71,6 +71,14 @@ def test_the_target_is_the_recipes_where_the_machine_has_it(monkeypatch, cards, 
     assert device.target() == target
 
 
+@pytest.mark.parametrize(("recipe", "noted"), [("Ascend", True), ("CPU", False)])
+def test_a_recipe_for_cards_that_a_cpu_computes_is_noted(monkeypatch, capsys, recipe, noted):
+    monkeypatch.setattr(device, "accelerators", lambda: 0)
+    monkeypatch.setenv(device.CHOICE, recipe)
+    device.start(seed=1)
+    assert ("this machine has no card: its CPU computes" in capsys.readouterr().err) == noted
+
+
 def test_mindspore_imported_first_is_refused(tmp_path):
     result = run_python(tmp_path, "import mindspore\nimport moviegen")
     assert result.returncode == 1

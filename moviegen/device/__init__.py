@@ -82,6 +82,8 @@ def start(seed: int, jit_level: str = "O1", max_device_memory: str = "59GB") -> 
     """Chooses the device and graph mode for this process, and seeds weight initialisation."""
     import mindspore as ms
 
+    if os.environ.get(CHOICE) == "Ascend" and target() == "CPU":
+        print("note: launch.device is Ascend, and this machine has no card: its CPU computes", file=sys.stderr)
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_device(target())
     if target() == "Ascend":
