@@ -44,6 +44,6 @@ def count(config: DiTConfig) -> dict[str, int]:
 def main(params: Params, options: argparse.Namespace) -> None:
     """`count`."""
     del options
-    device.start(params.seed)
+    device.start(params.seed, params.launch)
     with runs.record(runs.find(params, "count")) as run:
         runs.write_json(run.folder / "summary.json", {name: count(config) for name, config in sizes(params).items()})

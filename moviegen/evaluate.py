@@ -147,6 +147,6 @@ def evaluate(run: runs.Run) -> None:
 
 def main(params: Params, options: argparse.Namespace) -> None:
     """`tae evaluate`."""
-    device.start(params.seed)
+    device.start(params.seed, params.launch)
     with runs.record(runs.find(params, "tae-evaluation")) as run:
         evaluate(run)

@@ -31,7 +31,7 @@ from moviegen.dit.weights import for_sampling
 from moviegen.sample import Embed, Embeddings, Prompt, Sampler, batches, decode_clip, load_trained, numbered
 from moviegen.tae.model import Decode
 from moviegen.tae.weights import load_tae
-from moviegen.weights import CheckpointError, replace_npz
+from moviegen.weights import replace_npz
 
 # short option -> the parameter it stands for
 PARAMETERS = {name: f"sample.{name}" for name in ("size", "frames", "steps", "guidance", "schedule")} | {"seed": "seed"}
@@ -150,12 +150,9 @@ def write_share(wanted: Order, params: Params, world: World) -> None:
         ConfigError: a checkpoint is damaged, of another size, or decodes other latents than are sampled.
     """
     settings, frames = wanted.settings, wanted.settings.frames
-    try:
-        look_up = embed(params, wanted.prompts)  # before the transformer is there: encoders may be large
-        dit = load_trained(wanted.dit, params, 3)
-        tae = load_tae(wanted.tae) if wanted.tae else None
-    except CheckpointError as error:
-        raise ConfigError(str(error)) from error
+    look_up = embed(params, wanted.prompts)  # before the transformer is there: encoders may be large
+    dit = load_trained(wanted.dit, params, 3)
+    tae = load_tae(wanted.tae) if wanted.tae else None
     if tae and tae.config.latent_channels != dit.config.latent_channels:
         raise ConfigError(
             f"{wanted.tae} decodes latents of {tae.config.latent_channels} channels, and {wanted.dit} makes "
@@ -186,7 +183,7 @@ def write_index(wanted: Order) -> None:
 def main(params: Params, options: argparse.Namespace) -> None:
     """`sample --prompts FILE`."""
     wanted = order(params, options)
-    device.start(params.seed, params.launch.jit_level, params.launch.max_device_memory)
+    device.start(params.seed, params.launch)
     world = join_world()
     write_share(wanted, params, world)
     barrier(world)

@@ -96,7 +96,7 @@ def forward_once(params: Params) -> None:
 
 def main(params: Params, options: argparse.Namespace) -> None:
     """`step`."""
-    device.start(params.seed)
+    device.start(params.seed, params.launch)
     count = params.dit_config(1)
     print(f"{params.scale}: {count.num_layers} layers, width {count.width}", flush=True)
     (forward_once if options.forward else train_once)(params)

@@ -16,7 +16,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ from moviegen.files import checksum
 from moviegen.tae.model import TAE, Encode
 from moviegen.tae.tiling import TILE, encode_tiles, spans
 from moviegen.tae.weights import load_tae
-from moviegen.weights import CheckpointError, read_npz, replace_npz
+from moviegen.weights import CheckpointError, npz_shapes, read_npz, replace_npz
 
 
 def by_bucket(clips: Iterable[Clip], buckets: Sequence[Bucket]) -> dict[Bucket, list[Clip]]:
@@ -85,11 +85,34 @@ def load_latent(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ConfigError: the file is damaged.
     """
-    try:
+    with _damage_advised():
         mean, std = read_npz(path, "latent_mean", "latent_std")
+    return mean, std
+
+
+def check_latents(files: Sequence[Path]) -> None:
+    """Looks at the latents of one bucket without reading them.
+
+    Raises:
+        ConfigError: one is damaged, or of another shape than the first.
+    """
+    with _damage_advised():
+        shapes = {path: npz_shapes(path, "latent_mean", "latent_std") for path in files}
+    first = shapes[files[0]]
+    for path, found in shapes.items():
+        if found != first:
+            raise ConfigError(
+                f"{path} holds latents of shapes {found}, and {files[0]} of {first}: remove the wrong one and run "
+                f"`python -m moviegen precompute` again"
+            )
+
+
+@contextmanager
+def _damage_advised() -> Iterator[None]:
+    try:
+        yield
     except CheckpointError as error:
         raise ConfigError(f"{error}: remove it and run `python -m moviegen precompute` again") from None
-    return mean, std
 
 
 def check_origin(folder: Path, weights: Path) -> None:
@@ -191,8 +214,9 @@ def precompute(run: runs.Run, world: World) -> None:
 
 def main(params: Params, options: argparse.Namespace) -> None:
     """`precompute`."""
-    device.start(params.seed)
+    device.start(params.seed, params.launch)
     world, run = join_world(), runs.find(params, "latents")
     with runs.record(run) if world.is_main else nullcontext():
         precompute(run, world)
         barrier(world)
+    barrier(world)  # the run is complete before a rank leaves: the notebook on its host looks for it

@@ -35,7 +35,6 @@ from moviegen.dit.weights import for_sampling
 from moviegen.precompute import latent_file, load_latent, video_groups
 from moviegen.sample import Prompt, Sampler, batches, load_trained, numbered
 from moviegen.train.dit_batches import latents_folder
-from moviegen.weights import CheckpointError
 
 STAGE = 3
 HEADER = ("index", "caption", "nearest", "rank", "same_caption", "same_photograph")
@@ -155,9 +154,6 @@ def measure(run: runs.Run) -> None:
 def main(params: Params, options: argparse.Namespace) -> None:
     """`retrieval`."""
     del options
-    device.start(params.seed, params.launch.jit_level, params.launch.max_device_memory)
+    device.start(params.seed, params.launch)
     with runs.record(runs.find(params, "retrieval")) as run:
-        try:
-            measure(run)
-        except CheckpointError as error:
-            raise ConfigError(str(error)) from error
+        measure(run)

@@ -32,7 +32,6 @@ from moviegen.dit.weights import for_sampling, load_dit
 from moviegen.tae.model import TAE, Decode
 from moviegen.tae.tiling import decode_tiles
 from moviegen.tae.weights import load_tae
-from moviegen.weights import CheckpointError
 
 Velocity = Callable[[np.ndarray, float], np.ndarray]
 # UL2, MetaCLIP and ByT5 (B, L, width) each, and the tokens that are not padding (B, sum of L)
@@ -198,9 +197,6 @@ def sample(run: runs.Run) -> None:
 
 def main(params: Params, options: argparse.Namespace) -> None:
     """`sample`."""
-    device.start(params.seed, params.launch.jit_level, params.launch.max_device_memory)
+    device.start(params.seed, params.launch)
     with runs.record(runs.find(params, "sample")) as run:
-        try:
-            sample(run)
-        except CheckpointError as error:
-            raise ConfigError(str(error)) from error
+        sample(run)

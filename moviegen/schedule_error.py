@@ -18,11 +18,10 @@ import numpy as np
 from tqdm import tqdm
 
 from moviegen import device, runs, schedule, text
-from moviegen.config import ConfigError, Params
+from moviegen.config import Params
 from moviegen.data.prepare import load_split, write_rows
 from moviegen.dit.weights import for_sampling
 from moviegen.sample import Sampler, Velocity, euler, load_trained, numbered
-from moviegen.weights import CheckpointError
 
 STAGE = 2
 LINE_EVERY = 20  # evaluations between two lines of metrics
@@ -94,9 +93,6 @@ def measure(run: runs.Run) -> None:
 
 def main(params: Params, options: argparse.Namespace) -> None:
     """`schedule-error`."""
-    device.start(params.seed, params.launch.jit_level, params.launch.max_device_memory)
+    device.start(params.seed, params.launch)
     with runs.record(runs.find(params, "schedule-error")) as run:
-        try:
-            measure(run)
-        except CheckpointError as error:
-            raise ConfigError(str(error)) from error
+        measure(run)

@@ -63,7 +63,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
     wanted = ("output",) if options.action == "export" else ("input", "output")
     if missing := [f"--{name}" for name in wanted if not getattr(options, name)]:
         raise ConfigError(f"tae {options.action} needs {' and '.join(missing)}")
-    device.start(params.seed)
+    device.start(params.seed, params.launch)
     weights = options.weights or runs.find(params, "tae-mixkit").folder / "tae.safetensors"
     try:
         tae = load_tae(Path(weights))
@@ -72,6 +72,6 @@ def main(params: Params, options: argparse.Namespace) -> None:
         else:
             work = {"encode": encode_file, "decode": decode_file}[options.action]
             work(tae, Path(options.input), Path(options.output))
-    except (CheckpointError, videos.BrokenVideo) as error:
+    except videos.BrokenVideo as error:
         raise ConfigError(str(error)) from error
     print(options.output)

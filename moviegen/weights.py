@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import mindspore as ms
@@ -12,12 +13,13 @@ from mindspore import Parameter
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from moviegen.config import ConfigError
 from moviegen.files import replacing
 
 Arrays = Mapping[str, np.ndarray]
 
 
-class CheckpointError(ValueError):
+class CheckpointError(ConfigError):
     """A file of weights that cannot be used: damaged, or of another model."""
 
 
@@ -40,10 +42,31 @@ def read_npz(path: Path, *names: str) -> tuple[np.ndarray, ...]:
     Raises:
         CheckpointError: there is no such file, it is damaged, or it lacks one of them.
     """
+    with _damage_named(path), np.load(path, allow_pickle=False) as file:
+        return tuple(file[name] for name in names)
+
+
+def npz_shapes(path: Path, *names: str) -> tuple[tuple[int, ...], ...]:
+    """Shapes of some arrays of an `.npz`, which are not read.
+
+    Raises:
+        CheckpointError: as `read_npz`.
+    """
+    with _damage_named(path), zipfile.ZipFile(path) as archive:
+        return tuple(_shape_of(archive, f"{name}.npy") for name in names)
+
+
+def _shape_of(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    with archive.open(member) as file:
+        return readers[np.lib.format.read_magic(file)](file)[0]
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return tuple(file[name] for name in names)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        yield
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} is damaged ({error})") from None
 
 
@@ -66,7 +89,7 @@ def load_arrays(path: Path, under: str = "") -> tuple[dict[str, np.ndarray], dic
         )
     try:
         return readers[path.suffix](path, under)
-    except (OSError, SafetensorError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, SafetensorError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from None
 
 

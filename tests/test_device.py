@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mindspore as ms
 import pytest
 
-from moviegen import device
+from moviegen import config, device
+from moviegen.__main__ import main
 
 CONVOLUTION = """
 import {first}
@@ -69,6 +71,51 @@ def test_the_target_is_the_recipes_where_the_machine_has_it(monkeypatch, cards, 
     monkeypatch.setenv(device.CHOICE, "")  # so that it is put back
     device.choose(recipe)
     assert device.target() == target
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train --stage 2",
+        "tae train --phase image",
+        "tae evaluate",
+        "tae export --output tae.safetensors",
+        "text encode",
+        "text encode --captions prompts.txt",
+        "precompute",
+        "sample",
+        "sample --prompts prompts.txt --dit dit.safetensors --tae tae.safetensors",
+        "schedule-error",
+        "retrieval",
+        "count",
+        "step",
+    ],
+)
+def test_every_program_starts_the_device_as_its_parameters_say(monkeypatch, tmp_path, words):
+    class Started(Exception):
+        pass
+
+    def start(seed, launch=None):
+        raise Started(seed, launch.jit_level, launch.max_device_memory)
+
+    monkeypatch.setattr(device, "start", start)
+    monkeypatch.setenv(device.CHOICE, "")  # so that it is put back
+    (tmp_path / "prompts.txt").write_text("a dog")
+    words = [str(tmp_path / word) if "." in word else word for word in words.split()]
+    with pytest.raises(Started, match=r"\(42, 'O0', '30GB'\)"):
+        main([*words, "--config", "smoke", "--launch.jit_level", "O0", "--launch.max_device_memory", "30GB"])
+
+
+def test_a_card_is_started_with_them(monkeypatch):
+    told = []
+    monkeypatch.setattr(device, "target", lambda: "Ascend")
+    monkeypatch.setattr(ms, "set_device", told.append)
+    monkeypatch.setattr(ms, "set_context", lambda **settings: told.append(settings))
+    monkeypatch.setattr(ms.runtime, "set_memory", lambda **settings: told.append(settings))
+    params = config.load("smoke", {"launch.jit_level": "O0", "launch.max_device_memory": "30GB"})
+    device.start(1, params.launch)
+    wanted = [{"mode": ms.GRAPH_MODE}, "Ascend", {"jit_config": {"jit_level": "O0"}}, {"max_size": "30GB"}]
+    assert told == wanted
 
 
 @pytest.mark.parametrize(("recipe", "noted"), [("Ascend", True), ("CPU", False)])

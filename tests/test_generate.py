@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moviegen import __main__, config, device, generate, schedule
+from moviegen import __main__, config, generate, schedule
 from moviegen.data import videos
 from moviegen.device.collectives import World
 from moviegen.dit.weights import save_dit
+from moviegen.parallel import launch
 from moviegen.sample import Sampler
 from moviegen.tae import TAE
 from moviegen.tae.weights import save_tae
 from tests import small_runs
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -45,15 +48,24 @@ def prompts(tmp_path):
 
 
 @pytest.fixture
-def sample(weights, prompts, tmp_path):
-    """Runs `sample --prompts` at a small size into a folder; words given twice: the last ones count."""
+def command(weights, prompts, tmp_path):
+    """The words of `sample --prompts` at a small size into a folder; words given twice: the last ones count."""
 
-    def call(*words, output="mine"):
+    def words(*more, output="mine"):
         small = ("--size", "32x48", "--frames", "9", "--steps", "2")
         files = ("--dit", weights / "dit.safetensors", "--tae", weights / "tae.safetensors")
         own = ("--prompts", prompts, *small, *files, "--output", tmp_path / output)
-        status = __main__.main(["sample", "--config", "smoke", *map(str, (*own, *words))])
-        return status, tmp_path / output
+        return ["sample", "--config", "smoke", *map(str, (*own, *more))]
+
+    return words
+
+
+@pytest.fixture
+def sample(command, tmp_path):
+    """Runs it: its status, and the folder."""
+
+    def call(*words, output="mine"):
+        return __main__.main(command(*words, output=output)), tmp_path / output
 
     return call
 
@@ -180,6 +192,15 @@ def test_what_cannot_be_is_an_error(sample, words, message, capsys):
     assert message in error
     assert status == 2
     assert not folder.exists()
+
+
+def test_a_file_that_only_says_it_holds_weights_is_an_error(sample, tmp_path, capsys):
+    (tmp_path / "empty.npz").touch()
+    with (tmp_path / "array.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    for name in ("empty.npz", "array.npz"):
+        assert sample("--dit", tmp_path / name)[0] == 2
+        assert capsys.readouterr().err.startswith(f"error: cannot read {tmp_path / name}: ")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n  \n\t\n", b"\xff\xfe\x00 no text \x80"])
@@ -319,22 +340,6 @@ def test_a_file_of_smaller_tables_is_sampled_with_its_own(smaller, prompts, weig
         np.testing.assert_array_equal(file["latent_mean"], sampler(wanted.prompts[:1], times)[0])
 
 
-def test_the_device_is_started_as_the_parameters_say(prompts, weights, monkeypatch):
-    class Started(Exception):
-        pass
-
-    def start(*told):
-        raise Started(told)
-
-    monkeypatch.setattr(device, "start", start)
-    launch = {"launch.jit_level": "O0", "launch.max_device_memory": "30GB"}
-    names = ("dit", "tae", "output", "format", *generate.PARAMETERS)
-    options = argparse.Namespace(**dict.fromkeys(names), config="smoke", prompts=str(prompts))
-    options.dit, options.tae = weights / "dit.safetensors", weights / "tae.safetensors"
-    with pytest.raises(Started, match=r"\(42, 'O0', '30GB'\)"):
-        generate.main(config.load("smoke", launch), options)
-
-
 def latents(folder):
     return {path.name: path.read_bytes() for path in folder.glob("*.npz")}
 
@@ -355,6 +360,21 @@ def test_clips_are_the_same_whatever_the_number_of_workers(prompts, weights, tmp
     assert shares == [["000.npz", "001.npz"], ["002.npz"]]
     assert found[1] == found[2]
     assert len(set(found[1].values())) == 3
+
+
+def test_two_workers_sample_what_one_does_to_the_last_bit(command, sample, tmp_path):
+    """As the test above, in processes of their own, each with its share of the cores."""
+    words = ("--format", "latents", "--sample.batch_size", "2")
+    alone = sample(*words, output="alone")[1]
+    job = launch.Job(
+        command=("python", "-m", "moviegen", *command(*words, output="shared")), log_dir=tmp_path / "logs",
+        worker_num=2, local_worker_num=2, environment={"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    launch.run(job)
+    assert len(latents(alone)) == 3
+    assert latents(tmp_path / "shared") == latents(alone)
+    for name in ("prompts.csv", "settings.json"):
+        assert (tmp_path / "shared" / name).read_bytes() == (alone / name).read_bytes()
 
 
 def test_a_worker_without_a_share_writes_nothing(prompts, weights, tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from moviegen import config
+from moviegen.__main__ import main
 from moviegen.dit.weights import save_dit
 from tests.small_runs import random_dit
 
@@ -71,6 +72,14 @@ def test_a_training_step_starts_from_the_weights_it_is_given(tmp_path):
     predicted = dit(x_t, ms.Tensor([500.0], ms.float32), *(ms.Tensor(text, ms.float32) for text in texts)).asnumpy()
     (first, _) = numbers(printed, r"loss (\S+),")
     assert first == pytest.approx(np.mean((predicted - (latent - noise)) ** 2), rel=1e-3)
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path, capsys):
+    wider = PARAMS.dit_config(1).model_copy(update={"ffn_width": 100})
+    save_dit(tmp_path / "wide.safetensors", random_dit(wider))
+    words = ("step", "--config", "smoke", "--model.pretrained_model_path", str(tmp_path / "wide.safetensors"))
+    assert main(words) == 2
+    assert re.match(r"error: .*wide.safetensors does not fit the model: \d+ of another shape", capsys.readouterr().err)
 
 
 def test_a_forward_pass_alone():

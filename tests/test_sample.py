@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from moviegen import __main__, config, device, retrieval, runs, sample, schedule, schedule_error
+from moviegen import __main__, config, device, runs, sample, schedule
 from moviegen.config import DiTConfig
 from moviegen.data import videos
 from tests import small_runs
@@ -277,20 +277,6 @@ def test_arithmetic_that_the_device_lacks_is_an_error(tmp_path):
     params = config.load("smoke", {"stages.3.train.settings.dtype": "bfloat16", "launch.device": "Ascend"})
     with pytest.raises(config.ConfigError, match="bfloat16 does not exist on CPU"):
         sample.load_trained(tmp_path / "dit.safetensors", params, 3)
-
-
-@pytest.mark.parametrize("program", [sample, retrieval, schedule_error])
-def test_the_device_is_started_as_the_parameters_say(program, monkeypatch):
-    class Started(Exception):
-        pass
-
-    def start(*told):
-        raise Started(told)
-
-    monkeypatch.setattr(device, "start", start)
-    params = config.load("smoke", {"launch.jit_level": "O0", "launch.max_device_memory": "30GB"})
-    with pytest.raises(Started, match=r"\(42, 'O0', '30GB'\)"):
-        program.main(params, None)
 
 
 # --- the report's clips ---

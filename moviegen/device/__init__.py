@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import mindspore as ms
 
+    from moviegen.config import Launch
+
 # oneDNN 3.10, which MindSpore 2.9 and 2.10 bundle, has no AVX-512 kernel for 3x3 and 1-D convolutions and falls to its
 # reference loop, about 100 times slower. Its AVX2 kernels are the fast ones, also on AVX-512 machines. Matrix products
 # lose a little by it (ARCHITECTURE.md has the ratios).
@@ -78,18 +80,29 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def start(seed: int, jit_level: str = "O1", max_device_memory: str = "59GB") -> None:
-    """Chooses the device and graph mode for this process, and seeds weight initialisation."""
+def start(seed: int, launch: Launch | None = None) -> None:
+    """Chooses the device and graph mode for this process, and seeds weight initialisation.
+
+    Args:
+        launch: how far a card's graphs are compiled, and how much of its memory is taken; MindSpore's own without it.
+    """
     import mindspore as ms
 
     if os.environ.get(CHOICE) == "Ascend" and target() == "CPU":
         print("note: launch.device is Ascend, and this machine has no card: its CPU computes", file=sys.stderr)
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_device(target())
-    if target() == "Ascend":
-        ms.set_context(jit_config={"jit_level": jit_level})
-        ms.runtime.set_memory(max_size=max_device_memory)
+    if target() == "Ascend" and launch:
+        ms.set_context(jit_config={"jit_level": launch.jit_level})
+        ms.runtime.set_memory(max_size=launch.max_device_memory)
     ms.set_seed(seed)
+
+
+def card_memory() -> int:
+    """Highest memory this process took on its card so far, in bytes; 0 on CPU."""
+    import mindspore as ms
+
+    return ms.runtime.max_memory_allocated() if target() == "Ascend" else 0
 
 
 prepare_environment()

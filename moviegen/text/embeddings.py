@@ -6,6 +6,8 @@ Each holds `text_emb` (L, width) float32, zero where `mask` (L,) is False, and `
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import numpy as np
 from moviegen import runs
 from moviegen.config import ConfigError, Text
 from moviegen.config.params import TextEncoder
-from moviegen.weights import CheckpointError, read_npz, replace_npz
+from moviegen.weights import CheckpointError, npz_shapes, read_npz, replace_npz
 
 ENCODERS = ("ul2", "metaclip", "byt5")
 
@@ -52,15 +54,18 @@ def read_embeddings(folder: Path, captions: list[str], settings: Text) -> tuple[
     return *(np.stack([one.text_emb for one in encoder]) for encoder in loaded), keep
 
 
-def check_captions(folder: Path, captions: list[str]) -> None:
-    """Looks whether every caption has its embeddings in a folder, without reading them.
+def check_captions(folder: Path, captions: list[str], settings: Text) -> None:
+    """Looks at every caption's embeddings in a folder without reading them.
 
     Raises:
-        ConfigError: one has none; names it and the file.
+        ConfigError: as `read_embeddings`.
     """
     for name in ENCODERS:
-        for caption in captions:
-            _check_there(caption_file(folder, name, caption), caption, name)
+        for caption in sorted(set(captions)):
+            path = caption_file(folder, name, caption)
+            with _damage_advised(path, caption, name):
+                shapes = npz_shapes(path, "text_emb", "mask")
+            _check_shapes(path, name, getattr(settings, name), *shapes)
 
 
 def load_embeddings(run: runs.Run, captions: list[str]) -> tuple[np.ndarray, ...]:
@@ -68,26 +73,31 @@ def load_embeddings(run: runs.Run, captions: list[str]) -> tuple[np.ndarray, ...
     return read_embeddings(run.folder, captions, run.params.text)
 
 
-def _check_there(path: Path, caption: str, name: str) -> None:
+def _read(path: Path, caption: str, name: str, setting: TextEncoder) -> Embedding:
+    with _damage_advised(path, caption, name):
+        embedding = Embedding(*read_npz(path, "text_emb", "mask", "tokens"))
+    _check_shapes(path, name, setting, embedding.text_emb.shape, embedding.mask.shape)
+    return embedding
+
+
+@contextmanager
+def _damage_advised(path: Path, caption: str, name: str) -> Iterator[None]:
     if not path.is_file():
         raise ConfigError(f"{path} is missing, the {name} embedding of {caption!r}: `python -m moviegen text encode`")
-
-
-def _read(path: Path, caption: str, name: str, setting: TextEncoder) -> Embedding:
-    _check_there(path, caption, name)
     try:
-        embedding = Embedding(*read_npz(path, "text_emb", "mask", "tokens"))
+        yield
     except CheckpointError as error:
         raise ConfigError(f"{error}: remove it and encode its caption again") from None
-    found, wanted = embedding.text_emb.shape, (setting.max_tokens, setting.width)
-    if found != wanted:
+
+
+def _check_shapes(path: Path, name: str, setting: TextEncoder, found: tuple[int, ...], mask: tuple[int, ...]) -> None:
+    if found != (setting.max_tokens, setting.width):
         raise ConfigError(
             f"{path} holds {'x'.join(map(str, found))} values (tokens x width), and text.{name} says "
             f"{setting.max_tokens}x{setting.width}: encode the captions again, or change max_tokens and width"
         )
-    if embedding.mask.shape != (setting.max_tokens,):
+    if mask != (setting.max_tokens,):
         raise ConfigError(
-            f"{path} holds a mask of shape {embedding.mask.shape} for {setting.max_tokens} tokens: remove it and "
-            f"encode its caption again"
+            f"{path} holds a mask of shape {mask} for {setting.max_tokens} tokens: remove it and encode its caption "
+            f"again"
         )
-    return embedding

@@ -29,7 +29,6 @@ from moviegen.data.prepare import load_split, write_rows
 from moviegen.device.collectives import World, barrier, join_world
 from moviegen.text.embeddings import caption_file, read_embeddings, save_embedding
 from moviegen.text.pretrained import Encoder, encoders
-from moviegen.weights import CheckpointError
 
 Origin = dict[str, Any]
 COMMAND = "`python -m moviegen text encode --captions FILE`"
@@ -176,7 +175,7 @@ def encode_file(params: Params, options: argparse.Namespace) -> None:
     """
     captions = read_captions(Path(options.captions))
     folder = Path(options.output) if options.output else own_folder(params, captions)
-    device.start(params.seed)
+    device.start(params.seed, params.launch)
     world = join_world()
     encode_captions(folder, captions, params, world)
     if world.is_main:
@@ -195,17 +194,15 @@ def main(params: Params, options: argparse.Namespace) -> None:
     """`text encode`."""
     if options.output and not options.captions:
         raise ConfigError(f"--output {options.output} goes with --captions FILE; the data's captions go into a run")
-    try:
-        if options.captions:
-            encode_file(params, options)
-            return
-        device.start(params.seed)
-        world, run = join_world(), runs.find(params, "text")
-        with runs.record(run, encoders=origins(encoders(params))) if world.is_main else nullcontext():
-            encode_run(run, world)
-            barrier(world)
-    except CheckpointError as error:
-        raise ConfigError(str(error)) from error
+    if options.captions:
+        encode_file(params, options)
+        return
+    device.start(params.seed, params.launch)
+    world, run = join_world(), runs.find(params, "text")
+    with runs.record(run, encoders=origins(encoders(params))) if world.is_main else nullcontext():
+        encode_run(run, world)
+        barrier(world)
+    barrier(world)  # the run is complete before a rank leaves: the notebook on its host looks for it
 
 
 def _shown(made_by: Origin) -> str:

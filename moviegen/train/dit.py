@@ -134,10 +134,11 @@ def check_job(run: runs.Run, world: World) -> None:
 
 def main(params: Params, options: argparse.Namespace) -> None:
     """`train --stage 1|2|3`."""
-    device.start(params.seed, params.launch.jit_level, params.launch.max_device_memory)
+    device.start(params.seed, params.launch)
     world = join_world()
     run = runs.find(params, f"stage{options.stage}")
     check_job(run, world)
     with runs.record(run) if world.is_main else nullcontext():
         train(run, options.stage, world)
         barrier(world)
+    barrier(world)  # the run is complete before a rank leaves: the notebook on its host looks for it

@@ -15,10 +15,18 @@ from moviegen.data.buckets import Bucket
 from moviegen.data.datasets import Clip
 from moviegen.data.prepare import data_folder, load_split
 from moviegen.device.collectives import World
-from moviegen.precompute import by_bucket, check_origin, image_groups, latent_file, load_latent, video_groups
+from moviegen.precompute import (
+    by_bucket,
+    check_latents,
+    check_origin,
+    image_groups,
+    latent_file,
+    load_latent,
+    video_groups,
+)
 from moviegen.train.loop import Batch
 
-MEDIA, ORDER = 1, 2  # random streams of their own, beside those of (seed, batch number, rank)
+MEDIA, ORDER, NOISE = 1, 2, 3  # random streams of their own, beside those of (seed, batch number, rank)
 VALIDATION_BATCH = 16  # samples at once, at most
 
 
@@ -75,16 +83,17 @@ def load_sets(run: runs.Run, folder: Path, groups: Mapping[Bucket, list[Clip]]) 
     """The caches of clips by bucket; a clip that was set aside when they were made is left out.
 
     Raises:
-        ConfigError: `folder` has no latent of any of them, or a caption has no embedding.
+        ConfigError: `folder` has no latent of any of them; a latent or an embedding is damaged or of another shape than
+            the others; a caption has no embedding.
     """
     root, embeddings, sets = data_folder(run.params), text.stage_folder(run), {}
     for bucket, clips in sorted(groups.items()):
         files = {clip: path for clip in clips if (path := latent_file(folder, bucket, clip, root)).is_file()}
         if files:
-            captions = [clip.caption for clip in files]
-            text.check_captions(embeddings, captions)
-            read = partial(read_samples, list(files.values()), captions, embeddings, run.params.text)
-            read(np.array([0]))  # of the wrong shape? better said now than in the middle of training
+            latents, captions = list(files.values()), [clip.caption for clip in files]
+            check_latents(latents)  # better now than in the middle of training
+            text.check_captions(embeddings, captions, run.params.text)
+            read = partial(read_samples, latents, captions, embeddings, run.params.text)
             sets[bucket] = LatentSet(tuple(clip.path.name for clip in files), read)
     if groups and not sets:
         count, shapes = sum(map(len, groups.values())), ", ".join(map(str, sorted(groups)))
@@ -222,7 +231,7 @@ class ValidationBatches:
 
     def _noise(self, clips: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The noise of each clip, the same at all its times: (B, *shape)."""
-        return np.stack([normal(np.random.default_rng([self.seed, 0, clip]), shape) for clip in clips])
+        return np.stack([normal(np.random.default_rng([self.seed, 0, clip, NOISE]), shape) for clip in clips])
 
     def _size(self, bucket: Bucket, count: int) -> int:
         """Samples in a batch: they divide `count`, and no batch is larger than in training, where it fits."""

@@ -17,6 +17,7 @@ from mindspore import nn
 from tqdm import tqdm
 
 from moviegen.config import LRScheduler, Optimizer, Profile, Save
+from moviegen.device import card_memory
 from moviegen.device.collectives import Average
 from moviegen.device.profiler import StepTrace
 from moviegen.machine import peak_memory
@@ -204,6 +205,7 @@ class Trainer:
             grad_norm=norm if math.isfinite(norm) else None, seconds=round(seconds, 4), data_wait=round(waited, 4),
             media=media.pop() if len(media) == 1 else "mixed", samples=sum(len(b.inputs[0]) for b in batches),
             tokens_per_second=round(tokens / seconds, 1), memory_bytes=peak_memory(),
+            **({"card_memory_bytes": card} if (card := card_memory()) else {}),
             **({"loss_scale": self.scale.value} if self.loss_scale != 1 else {}),
         )  # fmt: skip
 

@@ -193,7 +193,7 @@ def train(run: runs.Run, phase: Phase, world: World) -> None:
 
 def main(params: Params, options: argparse.Namespace) -> None:
     """`tae train --phase image|opl-off|opl-on|mixkit`."""
-    device.start(params.seed)
+    device.start(params.seed, params.launch)
     world = join_world()
     phase, run = PHASES[options.phase], runs.find(params, f"tae-{options.phase}")
     checkpoint = pretrained(params, phase)
@@ -203,3 +203,4 @@ def main(params: Params, options: argparse.Namespace) -> None:
         elif world.is_main:
             adopt(run, phase, checkpoint)
         barrier(world)
+    barrier(world)  # the run is complete before a rank leaves: the notebook on its host looks for it

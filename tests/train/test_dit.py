@@ -1,17 +1,20 @@
 """A stage of the transformer: what it starts from, and its validation loss, a mean that repeats to the last bit."""
 
+import re
+
 import mindspore as ms
 import numpy as np
 import pytest
 
 from moviegen import config, flow, runs
+from moviegen.__main__ import main
 from moviegen.config import DiTConfig
 from moviegen.data.buckets import Bucket
 from moviegen.device.collectives import World
 from moviegen.dit.weights import save_dit
 from moviegen.parallel.mesh import Mesh
 from moviegen.train.dit import build, validation
-from moviegen.train.dit_batches import Samples, ValidationBatches
+from moviegen.train.dit_batches import NOISE, Samples, ValidationBatches
 from moviegen.weights import load_arrays, to_arrays
 from tests import small_runs
 
@@ -40,7 +43,7 @@ def losses_one_by_one(dit, groups):
     for held in groups.values():
         for index in range(len(held.mean)):
             x_1 = held.mean[index : index + 1].astype(float)
-            x_0 = np.random.default_rng([SEED, 0, index]).standard_normal(x_1.shape, np.float32).astype(float)
+            x_0 = np.random.default_rng([SEED, 0, index, NOISE]).standard_normal(x_1.shape, np.float32).astype(float)
             text = [ms.Tensor(array[index : index + 1]) for array in held.text]
             for t in (0.125, 0.375, 0.625, 0.875):
                 x_t = t * x_1 + (1 - (1 - 1e-5) * t) * x_0
@@ -95,3 +98,13 @@ def test_a_stage_starts_from_a_named_file_with_its_tables_grown(tmp_path):
     params = config.load("smoke", {"stages.3.model.pretrained_model_path": str(tmp_path / "named.safetensors")})
     after, name = built(params, 3), "pos_embedding_table_h.embedding_table"
     np.testing.assert_array_equal(after[name][::6], own.pos_embedding_table_h.embedding_table.asnumpy())
+
+
+def test_weights_that_do_not_fit_stop_a_stage_with_a_message(tmp_path, capsys):
+    wider = config.load("smoke").dit_config(1).model_copy(update={"ffn_width": 100})
+    save_dit(tmp_path / "wide.safetensors", small_runs.random_dit(wider))
+    one = ("--launch.worker_num", "1", "--launch.local_worker_num", "1", "--train.sequence_parallel.shards", "1")
+    words = ("train", "--config", "smoke", "--stage", "1", *one, "--model.pretrained_model_path")
+    assert main([*words, str(tmp_path / "wide.safetensors")]) == 2
+    error = capsys.readouterr().err
+    assert re.search(r"^error: .*wide.safetensors does not fit the model: \d+ of another shape", error, re.M)

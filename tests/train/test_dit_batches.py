@@ -47,7 +47,9 @@ def sets(counts):
     }
 
 
-def recipe(images=2, videos=1, image_ratio=0.5, accumulate=1, drop=0.2, times=4, sampling="logit-normal", shift=1.0):
+def recipe(
+    images=2, videos=1, image_ratio=0.5, accumulate=1, drop=0.2, times=4, sampling="logit-normal", shift=1.0, shards=1
+):
     overrides = {
         "dataloader.batch_size.image_batch_size": images,
         "dataloader.batch_size.video_batch_size": videos,
@@ -56,6 +58,7 @@ def recipe(images=2, videos=1, image_ratio=0.5, accumulate=1, drop=0.2, times=4,
         "train.settings.gradient_accumulation_steps": accumulate,
         "train.time_sampling": sampling,
         "train.time_shift": shift,
+        "train.sequence_parallel.shards": shards,
         "valid.sampling_steps": times,
     }
     return config.load("smoke", overrides).recipes[2]
@@ -168,6 +171,13 @@ def test_a_batch_holds_the_latents_and_captions_of_its_clips():
         frames, height, width = map(int, batch.names[0].split("/")[0].split("x"))
         assert x_1.shape == (len(clips), 16, -(-frames // 8), height // 8, width // 8)
         assert batch.tokens == len(clips) * -(-frames // 8) * (height // 16) * (width // 16)
+
+
+def test_ranks_that_share_tokens_count_their_part():
+    """Tokens a second are the batch's, not so many times the shards."""
+    whole, parted = batches(), batches(recipe=recipe(shards=2))
+    for step in range(1, 20):
+        assert parted(step, 0).tokens == whole(step, 0).tokens // 2
 
 
 def test_dropped_captions_become_the_empty_one():
@@ -329,10 +339,33 @@ def test_a_damaged_latent_is_named(run, content):
     held = training_batches(run, 2, ALONE).videos[Bucket(32, 48, 80)]
     (path,) = (run.upstream("latents").folder / "32x48x80").glob("4-*.npz")
     path.write_bytes(content)
+    message = rf"{path} is damaged .*: remove it and run `python -m moviegen precompute`"
+    with pytest.raises(ConfigError, match=message):  # a stage does not start with it
+        training_batches(run, 2, ALONE)
     assert held.names[1] == "4.mp4"
     held.read(np.array([0]))
-    with pytest.raises(ConfigError, match=rf"{path} is damaged .*: remove it and run `python -m moviegen precompute`"):
+    with pytest.raises(ConfigError, match=message):  # damaged later
         held.read(np.array([0, 1]))
+
+
+def test_a_latent_of_another_shape_stops_a_stage_before_it_starts(run):
+    (path,) = (run.upstream("latents").folder / "32x48x80").glob("4-*.npz")
+    other = np.zeros((16, 3, 6, 10), np.float32)
+    replace_npz(path, latent_mean=other, latent_std=other)
+    with pytest.raises(
+        ConfigError, match=rf"{path} holds latents of shapes \(\(16, 3, 6, 10\), .*0-\w+.npz of \(\(16, 4,"
+    ):
+        training_batches(run, 2, ALONE)
+
+
+@pytest.mark.parametrize(("array", "message"), [("text_emb", "31x32 values"), ("mask", r"a mask of shape \(31,\)")])
+def test_an_embedding_of_another_shape_stops_a_stage_before_it_starts(run, array, message):
+    path = text.caption_file(run.upstream("text").folder, "byt5", "clip 4")
+    with np.load(path) as file:
+        arrays = dict(file)
+    replace_npz(path, **arrays | {array: arrays[array][:-1]})
+    with pytest.raises(ConfigError, match=f"{path} holds {message}"):
+        training_batches(run, 2, ALONE)
 
 
 def test_a_clip_set_aside_by_precompute_is_left_out_and_so_is_a_bucket_left_empty(run):
