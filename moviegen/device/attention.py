@@ -1,4 +1,4 @@
-"""Attention kernels: FlashAttention on Ascend, matrix products that keep no score map on CPU."""
+"""Attention kernels: FlashAttention on Ascend, matrix products that keep no score map on CPU and for float32."""
 
 from __future__ import annotations
 
@@ -56,13 +56,12 @@ class Attention(nn.Cell):
         super().__init__()
         self.scale = scale = head_width**-0.5
         self.is_flash = target() == "Ascend"
+        self.core = _ScoreFreeAttention()
         if self.is_flash:
             self.flash = ops.operations.nn_ops.FlashAttentionScore(num_heads, scale_value=scale, input_layout="BNSD")
-        else:
-            self.core = _ScoreFreeAttention()
 
     def construct(self, q: ms.Tensor, k: ms.Tensor, v: ms.Tensor, keep: ms.Tensor | None = None) -> ms.Tensor:
-        if self.is_flash:
+        if self.is_flash and q.dtype != ms.float32:  # FlashAttention takes half precision
             mask = None if keep is None else self._blocked(q, keep)
             return self.flash(q, k, v, None, None, None, mask, None)[3]
         q = q * self.scale  # before the mask joins it: NEVER / scale would overflow float16
