@@ -68,10 +68,16 @@ class RMSNorm(nn.Cell):
         return out.astype(x.dtype).reshape(x.shape)
 
 
-def expand_rows(vectors: ms.Tensor, count: int) -> ms.Tensor:
+class ExpandRows(nn.Cell):
     """(B, D) -> (B, count, D), each vector repeated."""
-    batch, width = vectors.shape
-    vectors = vectors.reshape(batch, 1, width)
-    if target() == "Ascend":
-        return ops.broadcast_to(vectors, (batch, count, width))
-    return ops.bmm(ops.ones((batch, count, 1), vectors.dtype), vectors)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_native = target() == "Ascend"
+
+    def construct(self, vectors: ms.Tensor, count: int) -> ms.Tensor:
+        batch, width = vectors.shape
+        vectors = vectors.reshape(batch, 1, width)
+        if self.is_native:
+            return ops.broadcast_to(vectors, (batch, count, width))
+        return ops.bmm(ops.ones((batch, count, 1), vectors.dtype), vectors)

@@ -14,7 +14,7 @@ from mindspore.common.initializer import Normal, initializer
 
 from moviegen.config import DiTConfig
 from moviegen.device.attention import Attention as AttentionKernel
-from moviegen.device.kernels import RMSNorm, expand_rows
+from moviegen.device.kernels import ExpandRows, RMSNorm
 
 
 class Product(nn.Cell):
@@ -85,6 +85,17 @@ class SwiGLU(nn.Cell):
         return self.down_proj(ops.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
+class Modulate(nn.Cell):
+    """x (B, N, D) * (1 + scale (B, D)) + shift (B, D)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expand_rows = ExpandRows()
+
+    def construct(self, x: ms.Tensor, shift: ms.Tensor, scale: ms.Tensor) -> ms.Tensor:
+        return x * self.expand_rows(1 + scale, x.shape[1]) + self.expand_rows(shift, x.shape[1])
+
+
 class Block(nn.Cell):
     """Self-attention and feed-forward network, each modulated and gated by the time-step, with text between them."""
 
@@ -97,6 +108,7 @@ class Block(nn.Cell):
         self.cross_attn = Attention(width, heads, AttentionKernel(heads, width // heads))
         self.post_attention_layernorm = RMSNorm(width, config.norm_eps)
         self.mlp = SwiGLU(width, config.ffn_width)
+        self.modulate, self.expand_rows = Modulate(), ExpandRows()
 
     def construct(
         self,
@@ -108,11 +120,11 @@ class Block(nn.Cell):
     ) -> ms.Tensor:
         """x (B, N, D), time (B, 6, D), text (B, M, D), masks of text (B, M) and of all tokens -> (B, N, D)."""
         modulation = time + self.scale_shift_table.astype(x.dtype)
-        normed = modulate(self.input_layernorm(x), modulation[:, 0], modulation[:, 1])
-        x = x + expand_rows(modulation[:, 2], x.shape[1]) * self.self_attn(normed, normed, token_mask)
+        normed = self.modulate(self.input_layernorm(x), modulation[:, 0], modulation[:, 1])
+        x = x + self.expand_rows(modulation[:, 2], x.shape[1]) * self.self_attn(normed, normed, token_mask)
         x = x + self.cross_attn(x, text, text_mask)
-        normed = modulate(self.post_attention_layernorm(x), modulation[:, 3], modulation[:, 4])
-        return x + expand_rows(modulation[:, 5], x.shape[1]) * self.mlp(normed)
+        normed = self.modulate(self.post_attention_layernorm(x), modulation[:, 3], modulation[:, 4])
+        return x + self.expand_rows(modulation[:, 5], x.shape[1]) * self.mlp(normed)
 
 
 class FinalLayer(nn.Cell):
@@ -123,11 +135,12 @@ class FinalLayer(nn.Cell):
         self.scale_shift_table = modulation_table(2, config.width)
         self.input_layernorm = RMSNorm(config.width, config.norm_eps)
         self.proj = Linear(config.width, patch_width, zero=True)
+        self.modulate = Modulate()
 
     def construct(self, x: ms.Tensor, time: ms.Tensor) -> ms.Tensor:
         """x (B, N, D), time (B, D) -> (B, N, patch width)."""
         modulation = time.reshape(time.shape[0], 1, -1) + self.scale_shift_table.astype(x.dtype)
-        return self.proj(modulate(self.input_layernorm(x), modulation[:, 0], modulation[:, 1]))
+        return self.proj(self.modulate(self.input_layernorm(x), modulation[:, 0], modulation[:, 1]))
 
 
 class TimestepEmbedder(nn.Cell):
@@ -171,11 +184,6 @@ class PositionTable(nn.Cell):
     def __init__(self, length: int, width: int) -> None:
         super().__init__()
         self.embedding_table = Parameter(initializer(Normal(0.02), (length, width), ms.float32))
-
-
-def modulate(x: ms.Tensor, shift: ms.Tensor, scale: ms.Tensor) -> ms.Tensor:
-    """x (B, N, D) * (1 + scale (B, D)) + shift (B, D)."""
-    return x * expand_rows(1 + scale, x.shape[1]) + expand_rows(shift, x.shape[1])
 
 
 def modulation_table(rows: int, width: int) -> Parameter:

@@ -4,7 +4,7 @@ import pytest
 from mindspore import ops
 
 from moviegen.device.attention import Attention
-from moviegen.device.kernels import GroupNorm, RMSNorm, expand_rows
+from moviegen.device.kernels import ExpandRows, GroupNorm, RMSNorm
 from moviegen.tae.layers import TemporalConv
 
 RNG = np.random.default_rng(0)
@@ -64,7 +64,7 @@ def test_rms_norm_and_expand_rows_against_numpy():
     norm.weight.set_data(ms.Tensor(weight, ms.float32))
     wanted = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * weight
     np.testing.assert_allclose(norm(ms.Tensor(x, ms.float32)).asnumpy(), wanted, atol=1e-5)
-    rows = expand_rows(ms.Tensor(x[:, 0], ms.float32), 4).asnumpy()
+    rows = ExpandRows()(ms.Tensor(x[:, 0], ms.float32), 4).asnumpy()
     np.testing.assert_allclose(rows, np.repeat(x[:, :1], 4, 1), atol=1e-7)
 
 
