@@ -12,7 +12,7 @@ AXES = ("t", "h", "w")
 
 
 def grow_table(table: np.ndarray, length: int) -> np.ndarray:
-    """A position table (L, D) interpolated linearly to (length, D).
+    """A position table (L, D) interpolated linearly to (length, D) float32.
 
     Old position i becomes i * length / L: a table grown 2x holds the old one at its even rows, and rows past the last
     old position repeat it. A table of one row is repeated, so a one-frame input sees what it saw before.
@@ -22,10 +22,11 @@ def grow_table(table: np.ndarray, length: int) -> np.ndarray:
     """
     if length < len(table):
         raise CheckpointError(f"a position table of {len(table)} rows cannot shrink to {length}")
+    table = np.asarray(table, np.float32)  # a file of half precision would be interpolated in it
     places = np.arange(length) * len(table) / length
     below = np.minimum(places.astype(int), len(table) - 1)
     above = np.minimum(below + 1, len(table) - 1)
-    share = (places - below)[:, None].astype(table.dtype)
+    share = (places - below)[:, None].astype(np.float32)
     return table[below] * (1 - share) + table[above] * share
 
 

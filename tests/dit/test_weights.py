@@ -17,11 +17,13 @@ def saved(small, tmp_path_factory):
     return path, to_arrays(dict(dit.parameters_and_names()))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("length", [5, 7, 10, 15])
-def test_growth_is_linear_interpolation(length):
-    table = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
+def test_growth_is_linear_interpolation(length, dtype):
+    """In float32, also where a file's weights are not."""
+    table = np.random.default_rng(0).standard_normal((5, 4)).astype(dtype)
     places = np.arange(length) * 5 / length  # np.interp repeats the last row past the end
-    wanted = np.stack([np.interp(places, np.arange(5), column) for column in table.T], 1)
+    wanted = np.stack([np.interp(places, np.arange(5), column) for column in table.T.astype(float)], 1)
     grown = grow_table(table, length)
     assert grown.dtype == np.float32
     np.testing.assert_allclose(grown, wanted, atol=1e-6)
