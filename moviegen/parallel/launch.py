@@ -24,6 +24,7 @@ from moviegen.parallel.watch import JobError, StalledJobError, Tail, Watch, Work
 from moviegen.parallel.worker import LOG_DIR_VARIABLE
 
 __all__ = [
+    "AddressError",
     "Job",
     "JobBusyError",
     "JobError",
@@ -49,6 +50,10 @@ class PortTakenError(JobError):
     """The port asked for the scheduler is in use."""
 
 
+class AddressError(JobError):
+    """The scheduler's address is one that only its own host understands."""
+
+
 def run(job: Job, on_progress: OnProgress | None = None, stall_timeout: float | None = None) -> None:
     """Run this host's part of the job to its end; whatever ends this call, no process of the job is left.
 
@@ -59,6 +64,7 @@ def run(job: Job, on_progress: OnProgress | None = None, stall_timeout: float | 
 
     Raises:
         JobBusyError: Another call runs a job with this `log_dir`; it is not disturbed.
+        AddressError: The job runs on several hosts, and each would look for the scheduler on itself.
         PortTakenError: `job.master_port` is in use.
         WorkerError: A worker failed.
         StalledJobError: No progress for `stall_timeout` seconds.
@@ -66,6 +72,7 @@ def run(job: Job, on_progress: OnProgress | None = None, stall_timeout: float | 
     stall_timeout = job.stall_timeout if stall_timeout is None else stall_timeout
     if stall_timeout is not None and job.metrics is None:
         raise ValueError("stall_timeout needs job.metrics: progress is a new line there")
+    _check_address(job)
     with _alone(job):
         _follow(with_port(job), on_progress, stall_timeout)
 
@@ -86,6 +93,15 @@ def _follow(job: Job, on_progress: OnProgress | None, stall_timeout: float | Non
             if stall_timeout is not None and time.monotonic() - last_progress > stall_timeout:
                 raise watch.stalled(stall_timeout)
             time.sleep(POLL_SECONDS if running else 0)
+
+
+def _check_address(job: Job) -> None:
+    """Refuse what would otherwise show after `cluster_time_out`: every host would start a scheduler of its own."""
+    if job.host_num > 1 and (job.master_addr == "localhost" or job.master_addr.startswith("127.")):
+        raise AddressError(
+            f"{job.master_addr} is each of the {job.host_num} hosts itself: name the first one in launch.master_addr, "
+            f"as the others reach it"
+        )
 
 
 def with_port(job: Job) -> Job:

@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 LOG_DIR_VARIABLE = "MOVIEGEN_LOG_DIR"  # set by `launch.run` for every process of its job
@@ -51,8 +51,9 @@ def report_errors(log_dir: Path, rank: str) -> Iterator[None]:
         yield
     except Exception:
         part = log_dir / f"error_{rank}.part"
-        part.write_text(traceback.format_exc(), encoding="utf-8")
-        part.replace(log_dir / f"error_{rank}.txt")  # atomic: the launcher never reads half a traceback
+        with suppress(OSError):  # a full disk: what is raised says so better
+            part.write_text(traceback.format_exc(), encoding="utf-8")
+            part.replace(log_dir / f"error_{rank}.txt")  # atomic: the launcher never reads half a traceback
         raise
 
 

@@ -1,5 +1,6 @@
 """Jobs of tiny workers: what they report arrives, what they do wrong is named, and nothing of them stays behind."""
 
+import dataclasses
 import json
 import os
 import re
@@ -145,6 +146,15 @@ def test_a_taken_port_is_refused_by_its_number(make_job):
         port = server.getsockname()[1]
         with pytest.raises(launch.PortTakenError, match=f"master_port {port} is in use"):
             launch.run(make_job("", workers=2, master_port=port))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("node_rank", [0, 1])
+def test_several_hosts_that_each_look_for_the_scheduler_on_themselves_are_refused(make_job, address, node_rank):
+    hosts = {"worker_num": 4, "local_worker_num": 2, "master_port": 8200, "node_rank": node_rank}
+    job = dataclasses.replace(make_job(""), master_addr=address, **hosts)
+    with pytest.raises(launch.AddressError, match=f"{address} is each of the 2 hosts itself: .* launch.master_addr"):
+        launch.run(job)
 
 
 # --- the pieces ----------------------------------------------------------------------------------------------------
