@@ -47,6 +47,8 @@ def state(params: Params, stages: StageRuns) -> HTML:
 def speed(params: Params, stages: StageRuns) -> HTML:
     """Tokens a second of all ranks, seconds spent waiting for data, and memory, of each medium a stage sees.
 
+    Memory is that of rank 0's card where it has one, else of its process.
+
     Steps that compile are left out, but of the memory.
     """
     rows = []
@@ -56,7 +58,7 @@ def speed(params: Params, stages: StageRuns) -> HTML:
             rows.append(_place(params, stage) | dict.fromkeys(SPEEDS, markup.NOT_RUN))
             continue
         first = set(compiled["step"]) if len(compiled) else set()
-        peak = train["memory_bytes"].max()
+        peak = train["card_memory_bytes" if "card_memory_bytes" in train else "memory_bytes"].max()
         for medium, steps in train[~train["step"].isin(first)].groupby("media", sort=False):
             waited, busy = steps["data_wait"], steps["seconds"]
             values = (
