@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from mindspore import ops
 
+from moviegen.device import attention as kernels
 from moviegen.device.attention import Attention
 
 RNG = np.random.default_rng(0)
@@ -43,3 +44,22 @@ def test_masked_attention_and_its_gradients_in_every_precision(width, dtype, rou
     for mine, truth in zip(found, wanted, strict=True):
         assert mine.dtype == dtype
         np.testing.assert_allclose(mine.asnumpy(), truth, atol=rounding * np.abs(truth).max())
+
+
+@pytest.mark.parametrize(("dtype", "is_taken"), [(ms.float32, False), (ms.float16, True)])
+def test_on_a_card_flash_attention_gets_half_precision_only(monkeypatch, dtype, is_taken):
+    """It takes nothing else; the autoencoder is float32."""
+    monkeypatch.setattr(kernels, "target", lambda: "Ascend")
+    attention, asked = Attention(2, 8), []
+
+    def flash(q, k, v, *others):
+        asked.append([array.shape for array in (q, k, v) if array.dtype == dtype])
+        return None, None, None, q
+
+    attention.flash = flash
+    q, k = (ms.Tensor(RNG.standard_normal((1, 2, tokens, 8)), dtype) for tokens in (3, 5))
+    found = attention.construct(q, k, k)
+    assert asked == ([[(1, 2, 3, 8), (1, 2, 5, 8), (1, 2, 5, 8)]] if is_taken else [])
+    if not is_taken:
+        wanted, _ = numpy_attention(*(array.asnumpy().astype(float) for array in (q, k, k)), np.full((1, 5), True))
+        np.testing.assert_allclose(found.asnumpy(), wanted, atol=1e-5)

@@ -116,6 +116,11 @@ def check_float16(world):
     np.testing.assert_allclose(gradients.sums[0].asnumpy(), zero.part(wanted), atol=4e-3 * np.abs(wanted).max())
 
 
+def digest(arrays):
+    """Of their bits."""
+    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
+
+
 def run(case, world, folder):
     """Gradients of both media at the start, then STEPS updates; everything whole."""
     mesh = Mesh(world.rank, world.size, case["shards"])
@@ -132,6 +137,7 @@ def run(case, world, folder):
     share = 1 / world.size
     for medium in case["media"]:
         (loss,) = backward(*batch(medium, 0, samples))
+        facts["sums"] = digest([one.asnumpy() for one in gradients.sums])
         facts[f"loss {medium}"], facts[f"norm {medium}"] = float(loss), float(apply.reduce())
         for name, gradient in zip(zero.masters, gradients.reduced, strict=True):
             arrays[f"{medium} gradient {name}"] = zero.whole(name, gradient) * np.float32(share)
@@ -145,8 +151,7 @@ def run(case, world, folder):
     check_average(dit, zero)
     check_loading(dit, zero)
     arrays |= {f"weight {name}": array for name, array in weights.items()}
-    digest = hashlib.sha256(b"".join(np.ascontiguousarray(arrays[name]).tobytes() for name in sorted(arrays)))
-    facts["digest"] = digest.hexdigest()
+    facts["digest"] = digest([arrays[name] for name in sorted(arrays)])
     (folder / f"{case['name']}-{world.rank}.json").write_text(json.dumps(facts))
     if world.is_main:
         save_arrays(folder / f"{case['name']}.safetensors", arrays)

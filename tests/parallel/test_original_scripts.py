@@ -226,6 +226,32 @@ def test_recipes_are_those_of_the_original_table(scale, stage):
     assert model.size == scale
 
 
+# The columns of the table, and what follows from one: no images in a batch is none among the batches.
+COLUMNS = {
+    "model.size", "model.recompute_every_nth_block", "model.not_recompute_fa", "dataset.size", "dataset.frames",
+    "dataloader.batch_size.image_batch_size", "dataloader.batch_size.video_batch_size", "dataloader.image_ratio",
+    "train.settings.zero_stage", "train.settings.gradient_accumulation_steps", "train.sequence_parallel.shards",
+}  # fmt: skip
+
+
+def leaves(group, prefix=""):
+    """Every parameter of a group by its dotted name."""
+    found = {}
+    for name, value in group.items():
+        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
+@pytest.mark.parametrize("scale", ["1B", "30B"])
+def test_scales_without_scripts_are_the_5b_scripts_but_for_the_table(scale):
+    ours, scripted = config.load(scale), config.load("5B")
+    for stage in STAGES:
+        one, other = (leaves(params.recipes[stage].model_dump()) for params in (ours, scripted))
+        assert one.keys() == other.keys()
+        assert {name for name in one if one[name] != other[name]} <= COLUMNS
+    assert ours.launch == scripted.launch
+
+
 # --- around it ---
 
 

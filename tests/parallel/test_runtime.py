@@ -26,6 +26,7 @@ CASES = {
     4: [
         ("ulysses 4", 4, 0, 0, ("image", "video")),
         ("mesh 2x2", 2, 0, 0, ("image", "video")),
+        ("mesh 2x2 zero 2", 2, 2, 0, ("video",)),
         ("mesh 2x2 zero 3, recomputed", 2, 3, 1, ("image", "video")),
     ],
 }
@@ -73,7 +74,11 @@ def test_every_gradient_equals_that_of_one_worker(name, medium, results):
 
 @pytest.mark.parametrize(
     ("name", "like"),
-    [("zero 1", "data 2"), ("zero 2", "data 2"), ("zero 3", "data 2"), ("mesh 2x2 zero 3, recomputed", "mesh 2x2")],
+    [
+        *((f"zero {stage}", "data 2") for stage in (1, 2, 3)),
+        ("mesh 2x2 zero 2", "mesh 2x2"),
+        ("mesh 2x2 zero 3, recomputed", "mesh 2x2"),
+    ],
 )
 def test_weights_after_twenty_clipped_updates_equal_those_without_zero(name, like, results):
     for key, array in results[like][0].items():
@@ -101,6 +106,13 @@ def test_each_rank_holds_its_computed_share(name, results):
     for rank in results[name][1]:
         assert rank["bytes"] == vars(computed)
         assert rank["bytes of all parameters"] == computed.total + 8  # the loss scale, the count of updates
+
+
+@pytest.mark.parametrize("name", ["data 2", "zero 1", "ulysses 4", "mesh 2x2"])
+def test_ranks_speak_of_gradients_once_an_update(name, results):
+    """Not in each micro-batch: until then each has sums of its own. ZeRO 2 has no room for them."""
+    ranks = [rank["sums"] for rank in results[name][1]]
+    assert len(set(ranks)) == len(ranks)
 
 
 def test_dividing_saves_what_it_should(results):

@@ -311,6 +311,9 @@ def test_state_and_speed_stand_beside_the_plan(params):
     assert list(rows["tokens/s"])[1:] == ["2,000", "400"]  # without the step that compiled
     assert list(rows["waited, of all time"])[1:] == ["25.0 %", "25.0 %"]
     assert set(rows["peak memory"][1:]) == {"4.00 GB"}
+    writer.write(kind="train", step=5, steps=5, loss=1.0, seconds=1.5, data_wait=0.5, media="video",
+                 tokens_per_second=1, memory_bytes=9 * 10**9, card_memory_bytes=7 * 10**9)  # fmt: skip
+    assert set(cells(tables.speed(params, {3: run}))["peak memory"]) == {"7.00 GB"}  # the card's where there is one
 
 
 def test_the_schedule_figure_shows_all_of_them(params):
