@@ -5,7 +5,9 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -16,11 +18,38 @@ from safetensors.numpy import save_file
 from moviegen.config import ConfigError
 from moviegen.files import replacing
 
-Arrays = Mapping[str, np.ndarray]
-
 
 class CheckpointError(ConfigError):
     """A file of weights that cannot be used: damaged, or of another model."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor on disk, read when NumPy asks for its values: a whole model may be larger than the memory."""
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+
+    def __array__(self, dtype: Any = None) -> np.ndarray:
+        with safe_open(self.file, framework="numpy") as file:
+            return file.get_tensor(self.name).astype(dtype or np.float32)
+
+
+Arrays = Mapping[str, np.ndarray | StoredTensor]
+
+
+def stored_tensors(path: Path) -> dict[str, StoredTensor]:
+    """Every tensor of a safetensors file by its name; none is read.
+
+    Raises:
+        CheckpointError: there is no such file, or it is damaged.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: StoredTensor(path, name, tuple(file.get_slice(name).get_shape())) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from None
 
 
 def save_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, str] | None = None) -> None:

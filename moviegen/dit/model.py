@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import mindspore as ms
-import numpy as np
 from mindspore import nn, ops
 
 from moviegen.config import PATCH, DiTConfig
@@ -19,7 +18,7 @@ from moviegen.dit.layers import (
 )
 from moviegen.dit.positions import grow_positions
 from moviegen.parallel.ulysses import UlyssesSequence, WholeSequence
-from moviegen.weights import assign, load_arrays
+from moviegen.weights import Arrays, assign, load_arrays, stored_tensors
 
 
 class DiT(nn.Cell):
@@ -131,13 +130,15 @@ class DiT(nn.Cell):
         return (t + h + w).reshape(1, frames * height * width, -1)
 
 
-def read_weights(path: Path) -> dict[str, np.ndarray]:
+def read_weights(path: Path) -> Arrays:
     """A file's weights by the names here; published ones lie inside a training wrapper: `network.model.layers.0...`.
+
+    Those of a safetensors file are read one by one when they are asked for: 30B's take 117 GB, on each rank.
 
     Raises:
         CheckpointError: the file is damaged or of another kind.
     """
-    arrays, _ = load_arrays(path)
+    arrays = stored_tensors(path) if path.suffix == ".safetensors" else load_arrays(path)[0]
     anchor = "latent_embedder.proj.weight"
     prefix = next((name.removesuffix(anchor) for name in arrays if name.endswith(anchor)), "")
     return {name.removeprefix(prefix): array for name, array in arrays.items()}

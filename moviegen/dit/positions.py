@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from moviegen.weights import CheckpointError
+from moviegen.weights import Arrays, CheckpointError, StoredTensor
 
 AXES = ("t", "h", "w")
 
 
-def grow_table(table: np.ndarray, length: int) -> np.ndarray:
+def grow_table(table: np.ndarray | StoredTensor, length: int) -> np.ndarray:
     """A position table (L, D) interpolated linearly to (length, D) float32.
 
     Old position i becomes i * length / L: a table grown 2x holds the old one at its even rows, and rows past the last
@@ -20,9 +18,9 @@ def grow_table(table: np.ndarray, length: int) -> np.ndarray:
     Raises:
         CheckpointError: the table would shrink.
     """
+    table = np.asarray(table, np.float32)  # a file of half precision would be interpolated in it
     if length < len(table):
         raise CheckpointError(f"a position table of {len(table)} rows cannot shrink to {length}")
-    table = np.asarray(table, np.float32)  # a file of half precision would be interpolated in it
     places = np.arange(length) * len(table) / length
     below = np.minimum(places.astype(int), len(table) - 1)
     above = np.minimum(below + 1, len(table) - 1)
@@ -30,7 +28,7 @@ def grow_table(table: np.ndarray, length: int) -> np.ndarray:
     return table[below] * (1 - share) + table[above] * share
 
 
-def position_tables(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def position_tables(arrays: Arrays) -> dict[str, np.ndarray | StoredTensor]:
     """The three position tables among a transformer's weights, by name: T, H, W.
 
     Raises:
@@ -42,12 +40,12 @@ def position_tables(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: arrays[name] for name in names}
 
 
-def table_lengths(arrays: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
+def table_lengths(arrays: Arrays) -> tuple[int, int, int]:
     """What `max_size` (T, H, W) a transformer's weights are for."""
-    return tuple(len(table) for table in position_tables(arrays).values())
+    return tuple(table.shape[0] for table in position_tables(arrays).values())
 
 
-def grow_positions(arrays: Mapping[str, np.ndarray], max_size: tuple[int, int, int]) -> dict[str, np.ndarray]:
+def grow_positions(arrays: Arrays, max_size: tuple[int, int, int]) -> Arrays:
     """A transformer's weights with its three position tables grown to `max_size` (T, H, W)."""
     tables = zip(position_tables(arrays).items(), max_size, strict=True)
     return {**arrays, **{name: grow_table(table, length) for (name, table), length in tables}}

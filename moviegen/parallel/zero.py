@@ -152,12 +152,13 @@ class Zero:
         return {name: self.whole(name, master) for name, master in self.masters.items()}
 
     def set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Takes whole weights, saved by any number of ranks."""
+        """Takes whole weights, saved by any number of ranks; one on disk is in memory only in its turn."""
         for name, weight in self.weights.items():
+            whole = np.asarray(arrays[name])
             if self.masters[name] is not weight or self.stage == 0:
-                weight.set_data(ms.Tensor(arrays[name]))
+                weight.set_data(ms.Tensor(whole))
             if self.stage:
-                self.masters[name].set_data(ms.Tensor(self.part(arrays[name])))
+                self.masters[name].set_data(ms.Tensor(self.part(whole)))
 
     def set_masters(self, masters: Mapping[str, np.ndarray]) -> None:
         """Takes what this rank holds of other weights, and gives the network the whole; all ranks together."""

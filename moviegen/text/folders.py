@@ -6,17 +6,14 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from pydantic import BaseModel, ValidationError
-from safetensors import SafetensorError, safe_open
 
 from moviegen.config import ConfigError, from_root
 from moviegen.files import checksum
-from moviegen.weights import CheckpointError
+from moviegen.weights import StoredTensor, stored_tensors
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -76,34 +73,13 @@ def weight_files(folder: Path) -> list[Path]:
     return shards
 
 
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor on disk, read when NumPy asks for its values: a whole T5 may be larger than the memory."""
-
-    file: Path
-    name: str
-    shape: tuple[int, ...]
-
-    def __array__(self, dtype: Any = None) -> np.ndarray:
-        with safe_open(self.file, framework="numpy") as file:
-            return file.get_tensor(self.name).astype(dtype or np.float32)
-
-
-def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a folder by its name there.
+def weights_of(folder: Path) -> dict[str, StoredTensor]:
+    """Every tensor of a folder by its name there; none is read.
 
     Raises:
         CheckpointError: a file is damaged.
     """
-    found = {}
-    for path in weight_files(folder):
-        try:
-            with safe_open(path, framework="numpy") as file:
-                names = list(file.keys())
-                found |= {name: StoredTensor(path, name, tuple(file.get_slice(name).get_shape())) for name in names}
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"cannot read {path}: {error}") from None
-    return found
+    return {name: tensor for path in weight_files(folder) for name, tensor in stored_tensors(path).items()}
 
 
 def folder_hash(folder: Path, others: Iterable[str]) -> str:

@@ -98,7 +98,7 @@ class Pretrained:
     def load(self) -> nn.Cell:
         """The network with the folder's weights, for texts of `max_tokens` tokens."""
         network = self.family.network(self.config, self.max_tokens)
-        stored = folders.stored_tensors(self.folder)
+        stored = folders.weights_of(self.folder)
         tensors = self.family.weights(stored, self.config, self.max_tokens)
         assign(dict(network.parameters_and_names()), tensors, str(self.folder))
         return network.set_train(False)

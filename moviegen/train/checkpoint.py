@@ -29,14 +29,17 @@ from safetensors import SafetensorError
 from moviegen.config import Save
 from moviegen.files import FULL, NoSpaceError, checksum, flush_folder, write_json
 from moviegen.programs import digest
-from moviegen.weights import Arrays, CheckpointError, load_arrays, save_arrays
+from moviegen.weights import Arrays, CheckpointError, save_arrays, stored_tensors
 
 NAME = re.compile(r"step-(\d{6,})")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one checkpoint holds: the step, arrays by file (`weights`, `optimizer`, `ema`), and the rest."""
+    """What one checkpoint holds: the step, arrays by file (`weights`, `optimizer`, `ema`), and the rest.
+
+    Of one that was saved, each array is read when it is asked for: 30B's state takes 352 GB, on each rank.
+    """
 
     step: int
     files: Mapping[str, Arrays]
@@ -81,10 +84,27 @@ class Checkpoints:
         """The newest checkpoint that is whole; a damaged one is named in a warning and passed over."""
         for folder in reversed(self._folders()):
             try:
-                return _load(folder)
+                checkpoint = _open(folder)
+                _check(folder, checkpoint)
+                return checkpoint
             except (OSError, ValueError, KeyError) as error:
                 warnings.warn(f"{folder} is damaged ({error}): going back to the checkpoint before", stacklevel=2)
         return None
+
+    def at(self, step: int) -> Checkpoint:
+        """The checkpoint of a step, whose bytes another rank has checked.
+
+        Raises:
+            CheckpointError: this rank cannot read it.
+        """
+        folder = self.folder / f"step-{step:06d}"
+        try:
+            return _open(folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"rank 0 goes on from {folder}, and another rank cannot read it ({error}): all hosts must share the "
+                f"folder"
+            ) from None
 
     def _write(self, checkpoint: Checkpoint, temporary: Path) -> None:
         temporary.mkdir(parents=True)
@@ -113,15 +133,18 @@ class Checkpoints:
             shutil.rmtree(hidden)
 
 
-def _load(folder: Path) -> Checkpoint:
+def _open(folder: Path) -> Checkpoint:
     state = json.loads((folder / "state.json").read_text())
     if state.pop("checksum") != digest(state):
         raise CheckpointError("state.json does not match its checksum")
-    for name, wanted in state["files"].items():
+    files = {name: stored_tensors(folder / f"{name}.safetensors") for name in state["files"]}
+    return Checkpoint(state["step"], files, state)
+
+
+def _check(folder: Path, checkpoint: Checkpoint) -> None:
+    for name, wanted in checkpoint.state["files"].items():
         if checksum(folder / f"{name}.safetensors") != wanted:
             raise CheckpointError(f"{name}.safetensors does not match its checksum")
-    files = {name: load_arrays(folder / f"{name}.safetensors")[0] for name in state["files"]}
-    return Checkpoint(state["step"], files, state)
 
 
 def _step(folder: Path) -> int:

@@ -96,7 +96,7 @@ def train(run: runs.Run, stage: int, world: World) -> None:
         validate=validation(loss, held_out),
         ema=EMA(zero, recipe.train.ema.decay) if recipe.train.ema else None,
         loss_scale=FLOAT16_LOSS_SCALE if dit.dtype == ms.float16 else 1.0,
-        start=(lambda: start(run, stage)) if recipe.train.resume else None,
+        start=(lambda: start(run, stage, world)) if recipe.train.resume else None,
     )
     trainer.fit(training)
     save(run, dit, zero, trainer.ema)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import mindspore as ms
 import numpy as np
 
 from moviegen.parallel.zero import Zero
+from moviegen.weights import Arrays
 
 
 class EMA:
@@ -35,10 +36,10 @@ class EMA:
         """The whole averages; all ranks must ask together."""
         return {name: self.zero.whole(name, part) for name, (_, part) in self.parts().items()}
 
-    def set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def set_arrays(self, arrays: Arrays) -> None:
         """Takes whole averages, saved by any number of ranks."""
         for name in self.averages:
-            whole = arrays[name]
+            whole = np.asarray(arrays[name])
             self.averages[name] = whole.copy() if self.zero.stage == 0 else self.zero.part(whole)
 
     @contextmanager

@@ -26,7 +26,7 @@ from moviegen.runs import MetricsWriter, Run
 from moviegen.train.checkpoint import Checkpoint, Checkpoints
 from moviegen.train.ema import EMA
 from moviegen.train.optim import AdamW, LearningRate, LossScale
-from moviegen.train.state import TrainingState, check_agreed
+from moviegen.train.state import TrainingState, newest
 from moviegen.train.step import Apply, Backward, Gradients
 
 
@@ -72,7 +72,7 @@ class Trainer:
         validate: this rank's share of the validation metrics; `loss` among them steers the learning rate.
         ema: updated once an update.
         loss_scale: of the first step; float16 needs one, other arithmetic works with 1, which never changes.
-        start: the checkpoint of another run that a run without its own starts from.
+        start: the checkpoint of another run that a run without its own starts from; all ranks ask together.
     """
 
     run: Run
@@ -232,9 +232,8 @@ class Trainer:
             self.checkpoints.save(Checkpoint(step, files, self.state.numbers() | facts))
 
     def _resume(self) -> int:
-        checkpoint = self.checkpoints.latest() or (self.start() if self.start else None)
+        checkpoint = newest(self.checkpoints, self.world) or (self.start() if self.start else None)
         step = checkpoint.step if checkpoint else 0
-        check_agreed(self.world, step, self.checkpoints.folder)
         if self.metrics:
             self.metrics.drop_after(step if checkpoint else -1)
         self._write(kind="state", step=0, **self.apply.bytes_held())

@@ -6,11 +6,13 @@ import json
 
 from moviegen import runs
 from moviegen.config import ConfigError, from_root
+from moviegen.device.collectives import World
 from moviegen.train.checkpoint import Checkpoint, Checkpoints
+from moviegen.train.state import newest
 
 
-def start(run: runs.Run, stage: int) -> Checkpoint:
-    """The newest whole checkpoint of the run that `train.resume` names.
+def start(run: runs.Run, stage: int, world: World) -> Checkpoint:
+    """The newest whole checkpoint of the run that `train.resume` names; all ranks must ask together.
 
     Raises:
         ConfigError: there is no such run, it is of another program, has no checkpoint, has nothing left to do, or was
@@ -30,7 +32,7 @@ def start(run: runs.Run, stage: int) -> Checkpoint:
             f"{where}: {folder} was run with other parameters. Set stages.{stage}.train.resume.force to true to go on "
             "with those of now all the same. They differ in\n" + "\n".join(different)
         )
-    checkpoint = Checkpoints(folder / "checkpoints", train.save).latest()
+    checkpoint = newest(Checkpoints(folder / "checkpoints", train.save), world)
     if checkpoint is None:
         raise ConfigError(f"{where}: {folder} has no whole checkpoint")
     if checkpoint.step >= train.steps:

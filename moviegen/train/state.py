@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import mindspore as ms
@@ -12,10 +11,10 @@ import numpy as np
 
 from moviegen.device.collectives import World
 from moviegen.parallel.zero import GatherOnHost, Zero
-from moviegen.train.checkpoint import Checkpoint
+from moviegen.train.checkpoint import Checkpoint, Checkpoints
 from moviegen.train.ema import EMA
 from moviegen.train.optim import AdamW, LearningRate, LossScale
-from moviegen.weights import Arrays, CheckpointError, check_fits
+from moviegen.weights import Arrays, check_fits
 
 
 def gathered(zero: Zero, parts: Mapping[str, tuple[str, ms.Tensor]]) -> dict[str, np.ndarray]:
@@ -59,25 +58,23 @@ class TrainingState:
         check_fits(self.zero.shapes, weights, source)
         self.zero.set_arrays(weights)
         for name, (_, moment) in self.optimizer.moments().items():
-            moment.set_data(ms.Tensor(self.zero.part(optimizer[name]) if self.zero.stage else optimizer[name]))
-        self.optimizer.updates.set_data(ms.Tensor(optimizer["updates"], ms.float32))
+            whole = np.asarray(optimizer[name])
+            moment.set_data(ms.Tensor(self.zero.part(whole) if self.zero.stage else whole))
+        self.optimizer.updates.set_data(ms.Tensor(np.asarray(optimizer["updates"]), ms.float32))
         if self.ema:
             self.ema.set_arrays(checkpoint.files.get("ema", weights))
         self.rate.restore(checkpoint.state["rate"])
         self.scale.restore(checkpoint.state["scale"])
 
 
-def check_agreed(world: World, step: int, folder: Path) -> None:
-    """Refuses to go on from different checkpoints: the ranks' weights would drift apart unseen.
+def newest(checkpoints: Checkpoints, world: World) -> Checkpoint | None:
+    """The newest whole checkpoint, the same on all ranks, which must ask together: rank 0 checks its bytes for all.
 
     Raises:
-        CheckpointError: another rank has another step; all ranks must ask together.
+        CheckpointError: a rank cannot read what rank 0 goes on from.
     """
+    own = checkpoints.latest() if world.is_main else None
     if world.size == 1:
-        return
-    steps = GatherOnHost()(ms.Tensor([step], ms.float32)).asnumpy().astype(int).tolist()
-    if len(set(steps)) > 1:
-        raise CheckpointError(
-            f"the ranks would go on from steps {steps}: not all could read the newest checkpoint in {folder}; start "
-            f"again, or take that checkpoint away"
-        )
+        return own
+    chosen = GatherOnHost()(ms.Tensor([own.step if own else -1], ms.float32)).asnumpy()[0]
+    return None if chosen < 0 else own or checkpoints.at(int(chosen))

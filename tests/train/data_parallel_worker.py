@@ -1,5 +1,6 @@
-"""A worker of test_data_parallel: three steps of a linear model on its share of each batch, and ranks that disagree."""
+"""A worker of test_data_parallel: steps of a linear model on its share of each batch, and what ranks go on from."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from moviegen import device
 from moviegen.config import LRScheduler, Optimizer, Save
 from moviegen.device.collectives import barrier, join_world
 from moviegen.parallel.zero import Zero
+from moviegen.train.checkpoint import Checkpoints
 from moviegen.train.loop import Batch, Schedule, Trainer
-from moviegen.train.state import check_agreed
+from moviegen.train.state import newest
 from moviegen.weights import CheckpointError, save_arrays, to_arrays
 from tests.train.conftest import Regression, regression_batch
 
@@ -40,15 +42,26 @@ def trained(folder, world, steps, start=None):
     return to_arrays(parameters)
 
 
+def find(folder, world, case, name):
+    """Leaves what a rank goes on from in a folder of checkpoints, or why it cannot."""
+    try:
+        checkpoint = newest(Checkpoints(folder / name, Save()), world)
+        found = f"step {checkpoint.step}" if checkpoint else "nothing"
+    except CheckpointError as error:
+        found = str(error)
+    (folder / f"{case}-{world.rank}.txt").write_text(found)
+
+
 def main(folder):
     device.start(0)
     world = join_world()
     save_arrays(folder / f"{world.size}-{world.rank}.safetensors", trained(folder, world, 3))
-    check_agreed(world, 3, folder)
-    try:
-        check_agreed(world, 4 + 2 * world.rank, folder)
-    except CheckpointError as error:
-        (folder / f"disagreed-{world.rank}.txt").write_text(str(error))
+    find(folder, world, "shared", "checkpoints")
+    if world.is_main:
+        shutil.copytree(folder / "checkpoints", folder / "0" / "checkpoints")
+    barrier(world)
+    find(folder, world, "apart", f"{world.rank}/checkpoints")  # as on two hosts that do not share their disk
+    find(folder, world, "none", "absent")
     barrier(world)
 
 

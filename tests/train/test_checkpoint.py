@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -47,8 +48,21 @@ def test_latest_is_the_newest_and_whole(three):
         loaded = latest.files[kind]
         assert loaded.keys() == saved.keys()
         for name, array in saved.items():
-            assert loaded[name].dtype == array.dtype
+            assert np.asarray(loaded[name]).dtype == array.dtype
             np.testing.assert_array_equal(loaded[name], array)
+
+
+def test_a_checkpoint_is_not_held_in_memory(tmp_path):
+    """Each array is read in its turn: the state of a large model is many times a rank's memory."""
+    checkpoints, arrays = Checkpoints(tmp_path, Save()), {str(i): np.ones(2**18, np.float32) for i in range(20)}
+    checkpoints.save(Checkpoint(1, {"weights": arrays}, {}))
+    tracemalloc.start()
+    held = checkpoints.latest().files["weights"]
+    for name in arrays:
+        assert np.asarray(held[name]).sum() == 2**18
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 2**20 <= peak < 4 * 2**20  # one array of a MiB, or two; not twenty
 
 
 def test_nothing_saved_is_none(tmp_path):

@@ -53,7 +53,12 @@ def test_one_worker_goes_on_from_what_two_saved(finished, tmp_path):
         assert np.abs(array - before[name]).max() > 0.01
 
 
-def test_ranks_that_read_different_checkpoints_stop_all(finished):
-    for rank in (0, 1):
-        assert "would go on from steps [4, 6]" in (finished / "2" / f"disagreed-{rank}.txt").read_text()
-    assert not list((finished / "1").glob("disagreed-*"))
+def test_all_ranks_go_on_from_what_rank_0_found(finished):
+    def told(case):
+        return [(finished / "2" / f"{case}-{rank}.txt").read_text() for rank in (0, 1)]
+
+    assert told("shared") == ["step 3"] * 2
+    assert told("none") == ["nothing"] * 2
+    assert told("apart")[0] == "step 3"
+    refused = f"rank 0 goes on from {finished / '2' / '1' / 'checkpoints'}/step-000003, and another rank cannot read it"
+    assert told("apart")[1].startswith(refused)

@@ -39,7 +39,7 @@ def short(outputs):
 def going_on(run, stage=1, **changes):
     """What a run with `changes` starts from."""
     params = config.load("smoke", STEPS | {"train.resume.run": str(run.folder)} | changes)
-    return start(runs.find(params, f"stage{stage}"), stage)
+    return start(runs.find(params, f"stage{stage}"), stage, World())
 
 
 def test_other_parameters_are_listed_and_refused_unless_forced(short):
