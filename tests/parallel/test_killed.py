@@ -127,9 +127,8 @@ def test_a_job_killed_as_a_whole_goes_back_past_a_damaged_checkpoint(undisturbed
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     launch.run(job(tmp_path))
     assert_equal(tmp_path, undisturbed)
-    for rank in (0, 1):
-        log = (tmp_path / "logs" / f"worker_{rank}.log").read_text()
-        assert re.search(rf"{whole[-1]} is damaged .*going back to the checkpoint before", log)
+    log = (tmp_path / "logs" / "worker_0.log").read_text()  # rank 0 looks for all
+    assert re.search(rf"{whole[-1]} is damaged .*going back to the checkpoint before", log)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
