@@ -10,3 +10,44 @@ import pytest
 def graph_mode():
     """Every test that computes does so as the programs do; MindSpore takes its device once."""
     moviegen.device.start(0)
+
+
+class Bar:
+    """A progress bar that only counts; tqdm's own counts nothing where there is no terminal."""
+
+    def __init__(self, iterable=(), desc=None, total=None, **options):
+        self.iterable, self.desc, self.total, self.n = iterable, desc, total, 0
+
+    def __iter__(self):
+        for item in self.iterable:
+            yield item
+            self.update()
+
+    def update(self, count=1):
+        self.n += count
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def close(self):
+        """As tqdm's."""
+
+
+@pytest.fixture
+def bars_of(monkeypatch):
+    """The progress bars that a module shows from now on."""
+
+    def watched(module):
+        bars = []
+
+        def show(*given, **options):
+            bars.append(Bar(*given, **options))
+            return bars[-1]
+
+        monkeypatch.setattr(module, "tqdm", show)
+        return bars
+
+    return watched

@@ -362,6 +362,12 @@ def test_clips_are_the_same_whatever_the_number_of_workers(prompts, weights, tmp
     assert len(set(found[1].values())) == 3
 
 
+def test_progress_is_told_step_by_step(sample, bars_of):
+    bars = bars_of(generate)
+    sample("--format", "latents", "--sample.batch_size", "2")
+    assert [(bar.total, bar.n) for bar in bars] == [(4, 4)]  # two batches of two steps
+
+
 def test_two_workers_sample_what_one_does_to_the_last_bit(command, sample, tmp_path):
     """As the test above, in processes of their own, each with its share of the cores."""
     words = ("--format", "latents", "--sample.batch_size", "2")

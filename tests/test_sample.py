@@ -304,8 +304,10 @@ def command(params):
     return __main__.main(["sample", "--config", str(runs.find(params, "sample").params_path)])
 
 
-def test_every_chosen_caption_gets_its_clip_beside_its_own(report):
+def test_every_chosen_caption_gets_its_clip_beside_its_own(report, bars_of):
+    bars = bars_of(sample)
     assert command(report) == 0
+    assert [(bar.total, bar.n) for bar in bars] == [(4, 4)]  # two batches of two steps
     run = runs.find(report, "sample")
     assert run.complete
     with (run.folder / "samples.csv").open() as file:

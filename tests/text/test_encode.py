@@ -131,6 +131,13 @@ def test_an_encoder_with_nothing_to_do_is_not_loaded(tmp_path, monkeypatch):
     encode.encode_share(tmp_path, left, [pretrained], World())
 
 
+def test_progress_is_told_caption_by_caption(tmp_path, bars_of):
+    bars = bars_of(encode)
+    text.encode_captions(tmp_path, CAPTIONS, config.load("smoke"), World())
+    told = [(bar.desc.removeprefix("encoding captions: "), bar.total, bar.n) for bar in bars]
+    assert told == [(name, 4, 4) for name in text.ENCODERS]  # and the empty one
+
+
 def test_two_workers_write_what_one_writes_to_the_last_bit(tmp_path):
     """The two go on where a run was cut: a caption is already there, and stays as it is."""
     captions = ["a dog", "a red car turns left", "Ein Bär läuft", "x" * 20, "犬が走る"]
