@@ -16,7 +16,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,9 @@ from moviegen.files import checksum
 from moviegen.tae.model import TAE, Encode
 from moviegen.tae.tiling import TILE, encode_tiles, spans
 from moviegen.tae.weights import load_tae
-from moviegen.weights import CheckpointError, npz_shapes, read_npz, replace_npz
+from moviegen.weights import npz_shapes, read_npz, replace_npz
+
+MEND = "remove it and run `python -m moviegen precompute` again"
 
 
 def by_bucket(clips: Iterable[Clip], buckets: Sequence[Bucket]) -> dict[Bucket, list[Clip]]:
@@ -85,8 +87,7 @@ def load_latent(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ConfigError: the file is damaged.
     """
-    with _damage_advised():
-        mean, std = read_npz(path, "latent_mean", "latent_std")
+    mean, std = read_npz(path, "latent_mean", "latent_std", mend=MEND)
     return mean, std
 
 
@@ -96,8 +97,7 @@ def check_latents(files: Sequence[Path]) -> None:
     Raises:
         ConfigError: one is damaged, or of another shape than the first.
     """
-    with _damage_advised():
-        shapes = {path: npz_shapes(path, "latent_mean", "latent_std") for path in files}
+    shapes = {path: npz_shapes(path, "latent_mean", "latent_std", mend=MEND) for path in files}
     first = shapes[files[0]]
     for path, found in shapes.items():
         if found != first:
@@ -105,14 +105,6 @@ def check_latents(files: Sequence[Path]) -> None:
                 f"{path} holds latents of shapes {found}, and {files[0]} of {first}: remove the wrong one and run "
                 f"`python -m moviegen precompute` again"
             )
-
-
-@contextmanager
-def _damage_advised() -> Iterator[None]:
-    try:
-        yield
-    except CheckpointError as error:
-        raise ConfigError(f"{error}: remove it and run `python -m moviegen precompute` again") from None
 
 
 def check_origin(folder: Path, weights: Path) -> None:

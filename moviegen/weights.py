@@ -18,6 +18,9 @@ from safetensors.numpy import save_file
 from moviegen.config import ConfigError
 from moviegen.files import replacing
 
+# what the readers of safetensors, `.ckpt` and `.npz` raise where a file is damaged, missing or of another kind
+UNREADABLE = (OSError, EOFError, KeyError, SafetensorError, TypeError, ValueError, zipfile.BadZipFile)
+
 
 class CheckpointError(ConfigError):
     """A file of weights that cannot be used: damaged, or of another model."""
@@ -48,7 +51,7 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: StoredTensor(path, name, tuple(file.get_slice(name).get_shape())) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(f"cannot read {path}: {error}") from None
 
 
@@ -65,23 +68,26 @@ def replace_npz(path: Path, **arrays: np.ndarray) -> None:
         np.savez(file, **arrays)
 
 
-def read_npz(path: Path, *names: str) -> tuple[np.ndarray, ...]:
+def read_npz(path: Path, *names: str, mend: str) -> tuple[np.ndarray, ...]:
     """Some arrays of an `.npz`.
+
+    Args:
+        mend: what to do with a damaged file, for the message.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, or it lacks one of them.
     """
-    with _damage_named(path), np.load(path, allow_pickle=False) as file:
+    with _damage_named(path, mend), np.load(path, allow_pickle=False) as file:
         return tuple(file[name] for name in names)
 
 
-def npz_shapes(path: Path, *names: str) -> tuple[tuple[int, ...], ...]:
-    """Shapes of some arrays of an `.npz`, which are not read.
+def npz_shapes(path: Path, *names: str, mend: str) -> tuple[tuple[int, ...], ...]:
+    """Shapes of some arrays of an `.npz`, which are not read; see `read_npz`.
 
     Raises:
         CheckpointError: as `read_npz`.
     """
-    with _damage_named(path), zipfile.ZipFile(path) as archive:
+    with _damage_named(path, mend), zipfile.ZipFile(path) as archive:
         return tuple(_shape_of(archive, f"{name}.npy") for name in names)
 
 
@@ -92,11 +98,11 @@ def _shape_of(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def _damage_named(path: Path, mend: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} is damaged ({error})") from None
+    except UNREADABLE as error:
+        raise CheckpointError(f"{path} is damaged ({error}): {mend}") from None
 
 
 def load_arrays(path: Path, under: str = "") -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -118,7 +124,7 @@ def load_arrays(path: Path, under: str = "") -> tuple[dict[str, np.ndarray], dic
         )
     try:
         return readers[path.suffix](path, under)
-    except (OSError, EOFError, SafetensorError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise CheckpointError(f"cannot read {path}: {error}") from None
 
 

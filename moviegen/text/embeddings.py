@@ -6,8 +6,6 @@ Each holds `text_emb` (L, width) float32, zero where `mask` (L,) is False, and `
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +14,9 @@ import numpy as np
 from moviegen import runs
 from moviegen.config import ConfigError, Text
 from moviegen.config.params import TextEncoder
-from moviegen.weights import CheckpointError, npz_shapes, read_npz, replace_npz
+from moviegen.weights import npz_shapes, read_npz, replace_npz
 
+MEND = "remove it and encode its caption again"
 ENCODERS = ("ul2", "metaclip", "byt5")
 
 
@@ -46,10 +45,7 @@ def read_embeddings(folder: Path, captions: list[str], settings: Text) -> tuple[
     Raises:
         ConfigError: a caption has none there, or one is of another shape than the parameters say; names the file.
     """
-    loaded = [
-        [_read(caption_file(folder, name, caption), caption, name, getattr(settings, name)) for caption in captions]
-        for name in ENCODERS
-    ]
+    loaded = [[_read(folder, name, caption, getattr(settings, name)) for caption in captions] for name in ENCODERS]
     keep = np.concatenate([np.stack([one.mask for one in encoder]) for encoder in loaded], 1)
     return *(np.stack([one.text_emb for one in encoder]) for encoder in loaded), keep
 
@@ -62,10 +58,8 @@ def check_captions(folder: Path, captions: list[str], settings: Text) -> None:
     """
     for name in ENCODERS:
         for caption in sorted(set(captions)):
-            path = caption_file(folder, name, caption)
-            with _damage_advised(path, caption, name):
-                shapes = npz_shapes(path, "text_emb", "mask")
-            _check_shapes(path, name, getattr(settings, name), *shapes)
+            path = _existing(folder, name, caption)
+            _check_shapes(path, name, getattr(settings, name), *npz_shapes(path, "text_emb", "mask", mend=MEND))
 
 
 def load_embeddings(run: runs.Run, captions: list[str]) -> tuple[np.ndarray, ...]:
@@ -73,21 +67,18 @@ def load_embeddings(run: runs.Run, captions: list[str]) -> tuple[np.ndarray, ...
     return read_embeddings(run.folder, captions, run.params.text)
 
 
-def _read(path: Path, caption: str, name: str, setting: TextEncoder) -> Embedding:
-    with _damage_advised(path, caption, name):
-        embedding = Embedding(*read_npz(path, "text_emb", "mask", "tokens"))
+def _read(folder: Path, name: str, caption: str, setting: TextEncoder) -> Embedding:
+    path = _existing(folder, name, caption)
+    embedding = Embedding(*read_npz(path, "text_emb", "mask", "tokens", mend=MEND))
     _check_shapes(path, name, setting, embedding.text_emb.shape, embedding.mask.shape)
     return embedding
 
 
-@contextmanager
-def _damage_advised(path: Path, caption: str, name: str) -> Iterator[None]:
+def _existing(folder: Path, name: str, caption: str) -> Path:
+    path = caption_file(folder, name, caption)
     if not path.is_file():
         raise ConfigError(f"{path} is missing, the {name} embedding of {caption!r}: `python -m moviegen text encode`")
-    try:
-        yield
-    except CheckpointError as error:
-        raise ConfigError(f"{error}: remove it and encode its caption again") from None
+    return path
 
 
 def _check_shapes(path: Path, name: str, setting: TextEncoder, found: tuple[int, ...], mask: tuple[int, ...]) -> None:

@@ -56,7 +56,7 @@ class Samples:
 class LatentSet:
     """The clips of one bucket. Latents and embeddings stay on the disk until a batch asks for them.
 
-    At `5B` a clip and its caption are some 30 MB, and each of a host's ranks would hold all of them.
+    In stage 3 of `5B` a clip and its caption take 48 MB, and each of a host's ranks would hold all of them.
 
     Args:
         names: of the clips.
