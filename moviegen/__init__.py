@@ -1,24 +1,36 @@
-"""Movie Gen in MindSpore, laid out as the paper's table of contents.
+"""Movie Gen in MindSpore: where each section of the paper stands, and where the rest is. A room uses those below it.
 
-============================  ==========================================================
-paper section                 where
-============================  ==========================================================
-3.1.1 Temporal Autoencoder    `tae/` (layers, model, losses, tiling, weights)
-3.1.2 Flow matching           `flow.py`
-3.1.3 Backbone                `dit/` (layers, model, positions, weights)
-3.1.4 Text embeddings         `text/` (t5, clip, tokenise, encode, stand_ins)
-3.1.5 Spatial upsampling      not part of this report
-3.1.6 Scaling and efficiency  `parallel/` (launch, mesh, ulysses, zero), `plan.py`
-3.2   Training                `train/` (loop, step, optim, checkpoint; tae, dit), `precompute.py`
-3.2.1 Data                    `data/` (videos, buckets, datasets, samples)
-3.4.2 Inference               `schedule.py`, `sample.py`, `generate.py`
-3.5   Evaluation              `evaluate.py`, `retrieval.py`, `schedule_error.py`
-                              `config/` every parameter, `device/` CPU or Ascend,
-                              `programs.py` and `runs.py` what runs and what it leaves,
-                              `report/` notebooks to HTML
-============================  ==========================================================
+report/      the sections' notebooks, executed and published as one HTML site
+               run, sections, notebook, progress: what is executed when, and what a notebook calls
+               pages/: overview, data, tae_training, tae_evaluation, transformer, training, sampling, parallelism, cost,
+               provenance: what each page shows
+               published: others' numbers; results: what runs left; provenance: where numbers come from
+               plots, curves, diagrams, tables, media, markup, encoders, wording: what pages share; publish: the site
+programs/    a verb of the command line each
+  3.1.1        train_tae, transcode: the Temporal Autoencoder's training runs; a file through it
+  3.1.3        count, one_step: the transformer's parameters; one step of a published size
+  3.1.4        encode_text: captions to embeddings
+  3.2          encode_latents, train_dit: clips to latents; the three stages
+  3.2.1        index_data: which clips there are
+  3.4.2        sample, schedule_error: prompts to clips; how far each schedule ends from a many-step solution
+  3.5          evaluate_tae, retrieval: PSNR and SSIM; whether clips are nearest to their captions' own
+               plan: what a recipe costs
+train/       3.2   loop, step, batches, optim, ema (3.3), state, checkpoint, resume
+data/        3.2.1 videos, datasets, ucf101, splits, samples, quarantine, formats, crops; latents, embeddings: caches
+tae/         3.1.1 model, coder, layers, losses, lpips, tiling, weights, naming
+dit/         3.1.3 model, layers, patches, positions, weights
+text/        3.1.4 encoders, t5, clip, layers, tokenise, folders, stand_ins, embedding
+flow/        3.1.2 path: X_t, V_t, times, loss; 3.4.2 schedule, sampler: Euler steps with guidance
+runs/        registry: which program makes what from what; fingerprint, hashes: what its result follows from; run,
+             ranks, metrics, machine: what it leaves; files, arrays, weights: how that is written and read
+launch/      run, job, watch, guard, worker: processes, and how they end
+parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes
+plan/        3.1.6 flops, memory, traffic, cost: computed, never measured
+config/      params, recipe, networks, shapes: every one; loading: files, overrides; decisive: which decide a result
+device/      attention, kernels, collectives, world, profiler: CPU or Ascend
 
-Importing the package imports nothing heavy: MindSpore is loaded by `moviegen.device` alone.
+3.1.5, spatial upsampling, is not part of this report. Importing the package imports nothing heavy: `moviegen.device`
+alone loads MindSpore.
 """
 
 from moviegen import device  # noqa: F401 - prepares the environment before any module below imports MindSpore

@@ -8,28 +8,25 @@ import sys
 from collections.abc import Sequence
 
 from moviegen import config, device, runs
-from moviegen.files import NoSpaceError, full_disk_named
-from moviegen.parallel import launch, worker
+from moviegen.launch import worker
+from moviegen.launch.watch import JobError
+from moviegen.runs.files import NoSpaceError, full_disk_named
 
-# verb -> (module that does it, what it does); modules are imported when their verb is asked for
+# verb -> (what does it, what it says); modules are imported when their verb is asked for
 VERBS = {
-    "data": ("moviegen.data.prepare", "`data sample` renders the sample set; `data index` checks and splits the clips"),
-    "tae": (
-        "moviegen.train.tae",
-        "`tae train --phase PHASE`, `tae evaluate`, `tae encode|decode|export` of one file",
-    ),
-    "text": ("moviegen.text", "`text encode`: embeddings of every caption"),
-    "precompute": ("moviegen.precompute", "latents of every clip, at every size the stages need"),
-    "train": ("moviegen.train.dit", "`train --stage 1|2|3`: one stage of the transformer"),
-    "sample": ("moviegen.sample", "videos from the report's captions; `--prompts FILE`: from your own"),
-    "schedule-error": ("moviegen.schedule_error", "how far each schedule ends from a many-step solution"),
-    "retrieval": ("moviegen.retrieval", "whether clips of training captions are nearest to the clips they belong to"),
-    "count": ("moviegen.count", "the transformer's parameters, counted on the class without allocating them"),
-    "step": ("moviegen.one_step", "one step of a published size on this machine: memory and time"),
-    "plan": ("moviegen.plan", "parameters, arithmetic and memory of each stage"),
-    "report": ("moviegen.report.run", "every section's notebook, then the HTML"),
+    "data": ("programs.index_data", "`data sample` renders the sample set; `data index` checks and splits the clips"),
+    "tae": ("programs.train_tae", "`tae train --phase PHASE`, `tae evaluate`, `tae encode|decode|export` of one file"),
+    "text": ("programs.encode_text", "`text encode`: embeddings of every caption"),
+    "precompute": ("programs.encode_latents", "latents of every clip, at every size the stages need"),
+    "train": ("programs.train_dit", "`train --stage 1|2|3`: one stage of the transformer"),
+    "sample": ("programs.sample", "videos from the report's captions; `--prompts FILE`: from your own"),
+    "schedule-error": ("programs.schedule_error", "how far each schedule ends from a many-step solution"),
+    "retrieval": ("programs.retrieval", "whether clips of training captions are nearest to the clips they belong to"),
+    "count": ("programs.count", "the transformer's parameters, counted on the class without allocating them"),
+    "step": ("programs.one_step", "one step of a published size on this machine: memory and time"),
+    "plan": ("programs.plan", "parameters, arithmetic and memory of each stage"),
+    "report": ("report.run", "every section's notebook, then the HTML"),
 }
-TAE_ACTIONS = {"train": "moviegen.train.tae", "evaluate": "moviegen.evaluate"}
 # of `sample --prompts FILE`: option -> (metavar, what it says)
 PROMPT_OPTIONS = {
     "size": ("HxW", "pixels, multiples of 16; default, as of what follows: the params file's sample.size"),
@@ -75,20 +72,11 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def sample_module(options: argparse.Namespace) -> str:
-    """What does `sample`: the report's run, or prompts of one's own.
-
-    Raises:
-        ConfigError: an option for one's own prompts, and no prompts.
-    """
-    if options.prompts is not None:
-        return "moviegen.generate"
-    if given := [name for name in (*PROMPT_OPTIONS, "format") if getattr(options, name) is not None]:
-        raise config.ConfigError(
-            f"--{given[0]} goes with --prompts FILE; the report's own clips take their parameters from the params file "
-            f"and from --sample.steps and the like"
-        )
-    return VERBS["sample"][0]
+def module_of(options: argparse.Namespace) -> str:
+    """The module that does what was asked for."""
+    if options.verb == "tae" and options.action != "train":
+        return f"moviegen.programs.{'evaluate_tae' if options.action == 'evaluate' else 'transcode'}"
+    return f"moviegen.{VERBS[options.verb][0]}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,16 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = parser().parse_known_args(arguments)
     try:
         with worker.supervised():
-            params = config.load(options.config, config.parse_overrides(rest))
+            overrides = config.parse_overrides(rest, getattr(options, "stage", None))
+            params = config.load(options.config, overrides)
             device.choose(params.launch.device)
-            module, _ = VERBS[options.verb]
-            if options.verb == "tae":
-                module = TAE_ACTIONS.get(options.action, "moviegen.transcode")
-            elif options.verb == "sample":
-                module = sample_module(options)
             with full_disk_named(config.outputs_folder(params)):
-                importlib.import_module(module).main(params, options)
-    except (config.ConfigError, runs.RunBusy, launch.JobError, NoSpaceError) as error:
+                importlib.import_module(module_of(options)).main(params, options)
+    except (config.ConfigError, runs.RunBusy, JobError, NoSpaceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,23 +1,23 @@
 """Finished runs with small untrained networks, in the place of those that a report would train for minutes."""
 
-from dataclasses import fields
-
 import mindspore as ms
 import numpy as np
 
-from moviegen import runs, text
-from moviegen.config import Params, TAEConfig, latent_size
+from moviegen import runs
+from moviegen.config import DiTConfig, Params, TAEConfig, latent_size
 from moviegen.data import videos
 from moviegen.data.datasets import Clip, save_index
-from moviegen.data.prepare import data_folder, load_split
-from moviegen.dit import DiT, DiTConfig
+from moviegen.data.embeddings import caption_file, save_embedding
+from moviegen.data.latents import clip_buckets, latent_file
+from moviegen.data.splits import data_folder, load_split
+from moviegen.dit.model import DiT
 from moviegen.dit.weights import save_dit
-from moviegen.files import checksum
-from moviegen.precompute import latent_file, work
-from moviegen.tae import TAE
+from moviegen.runs.arrays import save_npz
+from moviegen.runs.files import checksum, write_json
+from moviegen.tae.model import TAE
 from moviegen.tae.weights import save_tae
-from moviegen.train.dit_batches import LatentSet, Samples
-from moviegen.weights import replace_npz
+from moviegen.text.encoders import encoders, origins
+from moviegen.train.batches import ClipSet, Samples
 
 SMALL_TAE = TAEConfig(
     base_channels=4, channel_multipliers=(1, 1, 1, 2), num_res_blocks=1, num_groups=2, scaling_factor=2.0,
@@ -35,9 +35,14 @@ def random_dit(config: DiTConfig, seed: int = 0) -> DiT:
     return dit
 
 
-def latent_set(names: tuple[str, ...], samples: Samples) -> LatentSet:
+def latent_set(names: tuple[str, ...], samples: Samples) -> ClipSet:
     """Clips of one bucket that are in memory."""
-    return LatentSet(names, lambda indices: Samples(*(getattr(samples, f.name)[indices] for f in fields(samples))))
+
+    def read(indices: np.ndarray) -> Samples:
+        text = tuple(array[indices] for array in samples.text)
+        return Samples(samples.mean[indices], samples.std[indices], text)
+
+    return ClipSet(names, read)
 
 
 def write_data(params: Params, captions: list[str]) -> None:
@@ -56,18 +61,15 @@ def write_data(params: Params, captions: list[str]) -> None:
 def write_text(params: Params, captions: list[str]) -> None:
     """A finished text run: embeddings of the captions and of the empty one."""
     with runs.record(runs.find(params, "text")) as run:
-        runs.write_json(run.folder / "summary.json", {"origin": text.origins(text.encoders(params))})
-        for place, name in enumerate(text.ENCODERS):
-            setting = getattr(params.text, name)
+        write_json(run.folder / "summary.json", {"origin": origins(encoders(params))})
+        for place, (name, encoder) in enumerate(params.text.encoders.items()):
             for index, caption in enumerate(["", *captions]):
                 rng = np.random.default_rng([place, index])
-                path = text.caption_file(run.folder, name, caption)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                np.savez(
-                    path,
-                    text_emb=rng.standard_normal((setting.max_tokens, setting.width), np.float32),
-                    mask=np.arange(setting.max_tokens) <= index,
-                    tokens=np.zeros(setting.max_tokens, np.int64),
+                save_embedding(
+                    caption_file(run.folder, name, caption),
+                    text_emb=rng.standard_normal((encoder.max_tokens, encoder.width), np.float32),
+                    mask=np.arange(encoder.max_tokens) <= index,
+                    tokens=np.zeros(encoder.max_tokens, np.int64),
                 )
 
 
@@ -89,7 +91,7 @@ def write_latents(params: Params) -> None:
     clips = [*load_split(data, "mixkit_train"), *load_split(data, "mixkit_val")]
     rng = np.random.default_rng(0)
     with runs.record(runs.find(params, "latents")) as run:
-        for bucket, clip in work(params, clips):
+        for bucket, clip in clip_buckets(params, clips):
             mean = rng.standard_normal((16, *latent_size(*bucket)), np.float32)
-            replace_npz(latent_file(run.folder, bucket, clip, root), latent_mean=mean, latent_std=np.exp(-2 - mean**2))
-        runs.write_json(run.folder / "summary.json", {"tae_sha256": checksum(tae.folder / "tae.safetensors")})
+            save_npz(latent_file(run.folder, bucket, clip, root), latent_mean=mean, latent_std=np.exp(-2 - mean**2))
+        write_json(run.folder / "summary.json", {"tae_sha256": checksum(tae.folder / "tae.safetensors")})

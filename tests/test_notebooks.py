@@ -1,4 +1,6 @@
 import ast
+import importlib
+import inspect
 import json
 
 import nbformat
@@ -10,7 +12,6 @@ from moviegen.report.notebook import GROUPS
 from moviegen.report.sections import SECTIONS
 
 NOTEBOOKS = sorted((project_root() / "notebooks").glob("*.ipynb"))
-ALLOWED = {"moviegen.report.notebook", "pandas", "IPython.display"}
 
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -25,8 +26,8 @@ def trees(path):
 
 def calls(path, name):
     """First arguments of the calls of `section.<name>`, where they are plain text."""
-    found = (node for tree in trees(path) for node in ast.walk(tree) if isinstance(node, ast.Call))
-    methods = (node for node in found if isinstance(node.func, ast.Attribute) and node.func.attr == name)
+    every = (node for tree in trees(path) for node in ast.walk(tree) if isinstance(node, ast.Call))
+    methods = (node for node in every if isinstance(node.func, ast.Attribute) and node.func.attr == name)
     return {node.args[0].value for node in methods if node.args and isinstance(node.args[0], ast.Constant)}
 
 
@@ -49,13 +50,21 @@ def test_declares_every_parameter(path):
     assert all(declared[group]["default"] == "None" for group in GROUPS)
 
 
-def test_imports_only_what_reads_files(path):
-    for tree in trees(path):
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                assert {name.name for name in node.names} <= ALLOWED
-            elif isinstance(node, ast.ImportFrom):
-                assert node.module in ALLOWED
+def test_imports_only_its_page(path):
+    imports = [node for tree in trees(path) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    page = path.stem.partition("_")[2]
+    assert [ast.unparse(node) for node in imports] == [
+        "from moviegen.report.notebook import open_section",
+        f"from moviegen.report.pages import {page} as page",  # its own name may be a parameter's: `data`
+    ]
+
+
+def test_shows_all_that_its_page_holds(path):
+    page = importlib.import_module(f"moviegen.report.pages.{path.stem.partition('_')[2]}")
+    functions = {name for name, value in vars(page).items() if inspect.isfunction(value) and not name.startswith("_")}
+    shown = getattr(page, "__all__", [name for name in functions if vars(page)[name].__module__ == page.__name__])
+    used = (node for tree in trees(path) for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+    assert {node.attr for node in used if isinstance(node.value, ast.Name) and node.value.id == "page"} == set(shown)
 
 
 def test_holds_no_logic_of_its_own(path):

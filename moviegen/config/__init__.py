@@ -5,30 +5,32 @@ A parameter has one spelling everywhere: `train.steps` is the key in the YAML fi
 the full name, the value and the nearest known name.
 """
 
+from moviegen.config.decisive import local_paths, result_parameters
 from moviegen.config.loading import (
     from_root,
     known_names,
     load,
     nearest,
     outputs_folder,
+    outputs_root,
     parse,
     parse_overrides,
     project_root,
     weights_file,
 )
-from moviegen.config.networks import (
-    PATCH,
-    SIZES,
-    SPATIAL_COMPRESSION,
-    TEMPORAL_COMPRESSION,
-    ConfigError,
-    DiTConfig,
-    Group,
-    TAEConfig,
-    check_tables,
-    latent_size,
+from moviegen.config.networks import SIZES, ConfigError, DiTConfig, Group, TAEConfig
+from moviegen.config.params import (
+    TEXT_ENCODERS,
+    Data,
+    Launch,
+    Params,
+    Sample,
+    ScheduleError,
+    TAELoss,
+    TAEStage,
+    Text,
+    TextEncoder,
 )
-from moviegen.config.params import Data, Launch, Params, Sample, ScheduleError, TAELoss, TAEStage, Text
 from moviegen.config.recipe import (
     STAGE_GROUPS,
     Dataset,
@@ -42,6 +44,16 @@ from moviegen.config.recipe import (
     Train,
     merge,
 )
+from moviegen.config.shapes import (
+    PATCH,
+    SPATIAL_COMPRESSION,
+    TEMPORAL_COMPRESSION,
+    Bucket,
+    check_tables,
+    latent_size,
+    nearest_bucket,
+    visual_tokens,
+)
 
 __all__ = [
     "PATCH",
@@ -49,6 +61,8 @@ __all__ = [
     "SPATIAL_COMPRESSION",
     "STAGE_GROUPS",
     "TEMPORAL_COMPRESSION",
+    "TEXT_ENCODERS",
+    "Bucket",
     "ConfigError",
     "Data",
     "Dataset",
@@ -69,17 +83,23 @@ __all__ = [
     "TAELoss",
     "TAEStage",
     "Text",
+    "TextEncoder",
     "Train",
     "check_tables",
     "from_root",
     "known_names",
     "latent_size",
     "load",
+    "local_paths",
     "merge",
     "nearest",
+    "nearest_bucket",
     "outputs_folder",
+    "outputs_root",
     "parse",
     "parse_overrides",
     "project_root",
+    "result_parameters",
+    "visual_tokens",
     "weights_file",
 ]

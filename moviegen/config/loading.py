@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from moviegen.config.networks import ConfigError, Group, check_tables
+from moviegen.config.networks import ConfigError, Group
 from moviegen.config.params import Params
 from moviegen.config.recipe import STAGE_GROUPS, Recipe, merge
+from moviegen.config.shapes import check_tables
 
 STAGE_FIELDS: dict[str, type[Group]] = {name: Recipe.model_fields[name].annotation for name in STAGE_GROUPS}
 
@@ -32,9 +34,14 @@ def project_root(start: Path | None = None) -> Path:
     raise ConfigError(f"{start} is not inside a checkout of the report (no folder above it has params/ and notebooks/)")
 
 
+def outputs_root() -> Path:
+    """`outputs/`, or `MOVIEGEN_OUTPUTS` where that is set (tests use it)."""
+    return Path(os.environ.get("MOVIEGEN_OUTPUTS") or project_root() / "outputs")
+
+
 def outputs_folder(params: Params) -> Path:
-    """`outputs/<scale>`, or below `MOVIEGEN_OUTPUTS` where that is set (tests use it)."""
-    return Path(os.environ.get("MOVIEGEN_OUTPUTS") or project_root() / "outputs") / params.scale
+    """`outputs/<scale>`."""
+    return outputs_root() / params.scale
 
 
 def from_root(path: str) -> Path:
@@ -73,13 +80,37 @@ def load(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Para
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise ConfigError(f"no params file {path}; there are: {known or 'none in that folder'}")
+    return parse(read_file(path), overrides, origin=str(path))
+
+
+def read_file(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The content of a params file, laid over that of the file which it `extends`, if it does.
+
+    Args:
+        extending: the files that extend this one, the first one first.
+
+    Raises:
+        ConfigError: there is no such file, it is not YAML, or it extends itself.
+    """
+    path = path.resolve()
+    if path in extending:
+        raise ConfigError(f"{' extends '.join(map(str, (*extending, path)))}: a file cannot extend itself")
+    if not path.is_file():
+        raise ConfigError(f"{extending[-1]}: extends: there is no file {path}")
     try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no parameters")
-    return parse(content, overrides, origin=str(path))
+    return extended(content, path, extending)
+
+
+def extended(content: Mapping[str, Any], path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The content of the params file `path`, without its `extends`, over that of the file which that names."""
+    content = dict(content)
+    base = content.pop("extends", None)
+    return merge(read_file(path.parent / str(base), (*extending, path)), content) if base else content
 
 
 def parse(content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, origin: str = "parameters") -> Params:
@@ -110,8 +141,13 @@ def check_job(recipe: Recipe, params: Params, where: str) -> None:
         raise ConfigError(f"{where}: train.settings.dtype bfloat16 does not exist on CPU: use auto, float32 or float16")
 
 
-def parse_overrides(words: str | Iterable[str]) -> dict[str, Any]:
-    """`"--train.steps 7 sample.steps=10"` to `{"train.steps": 7, "sample.steps": 10}`; values are read as YAML.
+def parse_overrides(words: str | Iterable[str], stage: int | None = None) -> dict[str, Any]:
+    """`"--train.steps 7 sample.steps=10"` to `{"train.steps": 7, "sample.steps": 10}`.
+
+    A parameter that holds text takes its text as it is; other values are read as YAML.
+
+    Args:
+        stage: where only this stage is computed: what is said of a stage's groups is said of it alone.
 
     Raises:
         ConfigError: a name without a value, or a value without a name.
@@ -121,22 +157,41 @@ def parse_overrides(words: str | Iterable[str]) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f"cannot read {words!r}: {error}") from None
     overrides: dict[str, Any] = {}
-    position = 0
-    while position < len(words):
-        name, equals, value = words[position].partition("=")
+    remaining = iter(words)
+    for word in remaining:
+        name, equals, value = word.partition("=")
         if not equals:
             if not name.startswith("--"):
                 raise ConfigError(f"{name!r} is not a parameter: write --name value, or name=value")
-            if position + 1 >= len(words):
+            value = next(remaining, None)
+            if value is None:
                 raise ConfigError(f"{name} has no value")
-            position += 1
-            value = words[position]
-        try:
-            overrides[name.removeprefix("--")] = yaml.safe_load(value) if value else value
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{name}: {value!r} is not YAML: {error}") from None
-        position += 1
+        name = name.removeprefix("--")
+        own_stage = f"stages.{stage}." if stage and name.partition(".")[0] in STAGE_GROUPS else ""
+        overrides[own_stage + name] = _read_value(name, value)
     return overrides
+
+
+def _read_value(name: str, text: str) -> Any:
+    """The value of an override; an unknown name's is refused later."""
+    if not text or _is_text(known_fields().get(".".join(_without_stage(name.split("."))))):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: {text!r} is not YAML: {error}") from None
+
+
+def _is_text(annotation: Any) -> bool:
+    """Whether a parameter's type is text, freely or of a few words."""
+    return annotation is str or (
+        get_origin(annotation) is Literal and all(isinstance(word, str) for word in get_args(annotation))
+    )
+
+
+def _without_stage(keys: list[Any]) -> list[Any]:
+    """`stages.2.train.steps` is `train.steps`, said of one stage."""
+    return keys[2:] if keys[0] == "stages" else keys
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -145,14 +200,24 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {match[0]!r}?" if match else ""
 
 
-def known_names(group: type[BaseModel] = Params, prefix: str = "") -> list[str]:
+def known_names() -> list[str]:
     """Every dotted parameter name."""
-    names = []
+    return list(known_fields())
+
+
+@functools.cache
+def known_fields() -> dict[str, Any]:
+    """The type of every parameter, by its dotted name."""
+    return _fields_of(Params)
+
+
+def _fields_of(group: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+    fields: dict[str, Any] = {}
     for name, field in group.model_fields.items():
         inner = STAGE_FIELDS.get(name) if group is Params else None
         inner = inner or next((t for t in (field.annotation, *get_args(field.annotation)) if _is_group(t)), None)
-        names += known_names(inner, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
-    return names
+        fields |= _fields_of(inner, f"{prefix}{name}.") if inner else {f"{prefix}{name}": field.annotation}
+    return fields
 
 
 def _is_group(annotation: Any) -> bool:
@@ -168,14 +233,14 @@ def _override(content: Mapping[str, Any], name: str, value: Any) -> dict[str, An
         return merge(content, _nest(keys, value))
     content = merge(content, _nest(keys, value))
     if keys[0] in STAGE_GROUPS:
-        for stage, own in content.get("stages", {}).items():
-            if _has(own, keys):
+        for stage, values in content.get("stages", {}).items():
+            if _has(values, keys):
                 content = merge(content, _nest(["stages", stage, *keys], value))
     return content
 
 
 def _check_name(name: str, keys: list[str]) -> None:
-    plain = keys[2:] if keys[0] == "stages" else keys
+    plain = _without_stage(keys)
     if keys[0] == "stages" and (len(keys) < 3 or keys[1] not in ("1", "2", "3")):
         raise ConfigError(f"{name!r}: write stages.1.train.steps, with stage 1, 2 or 3")
     known = known_names()

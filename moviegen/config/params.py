@@ -7,14 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from moviegen.config.networks import PATCH, SIZES, SPATIAL_COMPRESSION, DiTConfig, Group, TAEConfig, check_pixels
+from moviegen.config.decisive import UNCOUNTED, LocalPath
+from moviegen.config.networks import SIZES, DiTConfig, Group, TAEConfig
 from moviegen.config.recipe import STAGE_GROUPS, LRScheduler, Optimizer, Recipe, Save, merge
+from moviegen.config.shapes import PATCH, SPATIAL_COMPRESSION, check_pixels
 
 
 class Data(Group):
     """Where the clips come from."""
 
-    root: str = Field(
+    root: LocalPath = Field(
         "", description="folder with UCF-101/ and mixkit/, from the checkout's top; empty: the rendered sample set"
     )
     split: Literal["group", "random"] = Field("group", description="8:2 by UCF-101 group, or plain random")
@@ -33,7 +35,7 @@ class TAEStage(Group):
     lr_scheduler: LRScheduler
     clip_norm: float = Field(1.0, gt=0)
     validation_interval: int = Field(gt=0)
-    save: Save = Save()
+    save: Annotated[Save, UNCOUNTED] = Save()
 
     @model_validator(mode="after")
     def _divisible(self) -> TAEStage:
@@ -47,7 +49,9 @@ class TAELoss(Group):
 
     reconstruction: float = Field(1.0, ge=0)
     perceptual: float = Field(1.0, ge=0)
-    lpips_checkpoint: str = Field("", description="VGG16 and heads for the perceptual term; empty: it is left out")
+    lpips_checkpoint: LocalPath = Field(
+        "", description="VGG16 and heads for the perceptual term; empty: it is left out"
+    )
     kl: float = Field(1e-6, ge=0)
     outlier: float = Field(1.0, ge=0, description="outlier penalty, in the run that has it; the paper's is 1e5")
     outlier_radius: float = Field(3.0, gt=0, description="standard deviations from which a position is an outlier")
@@ -75,8 +79,8 @@ class TAE(Group):
     video: TAEStage
     mixkit: TAEStage
     evaluation: TAEEvaluation = TAEEvaluation()
-    vae_checkpoint: str = Field("", description="an image VAE to inflate; empty: the one trained by the image run")
-    tae_checkpoint: str = Field("", description="a trained TAE to use; empty: the one trained by the mixkit run")
+    vae_checkpoint: LocalPath = Field("", description="an image VAE to inflate; empty: the one of the image run")
+    tae_checkpoint: LocalPath = Field("", description="a trained TAE to use; empty: the one of the mixkit run")
 
 
 class TextEncoder(Group):
@@ -84,7 +88,7 @@ class TextEncoder(Group):
 
     width: int = Field(gt=0)
     max_tokens: int = Field(gt=0)
-    folder: str = Field("", description="a local Hugging Face folder; empty: a seeded stand-in")
+    folder: LocalPath = Field("", description="a local Hugging Face folder; empty: a seeded stand-in")
 
 
 class Text(Group):
@@ -95,9 +99,22 @@ class Text(Group):
     byt5: TextEncoder = TextEncoder(width=1472, max_tokens=128)
 
     @property
-    def widths(self) -> tuple[int, int, int]:
-        """Embedding widths in the order the transformer takes them."""
-        return (self.ul2.width, self.metaclip.width, self.byt5.width)
+    def encoders(self) -> dict[str, TextEncoder]:
+        """By name, in the order the transformer takes their embeddings."""
+        return dict(self)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of the embeddings, in that order."""
+        return tuple(encoder.width for encoder in self.encoders.values())
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of each encoder's embeddings, in that order."""
+        return tuple(encoder.max_tokens for encoder in self.encoders.values())
+
+
+TEXT_ENCODERS = tuple(Text.model_fields)  # in the order the transformer takes their embeddings
 
 
 class Launch(Group):
@@ -220,5 +237,5 @@ class Params(Group):
     def dit_config(self, stage: int) -> DiTConfig:
         """The transformer of a stage: its size, its position tables, this file's text widths."""
         model = self.recipes[stage].model
-        own = {"max_size": model.max_size, "attend_to_padding": model.attend_to_padding}
-        return SIZES[model.size].model_copy(update=own | {"text_widths": self.text.widths})
+        recipe = {"max_size": model.max_size, "attend_to_padding": model.attend_to_padding}
+        return SIZES[model.size].model_copy(update=recipe | {"text_widths": self.text.widths})

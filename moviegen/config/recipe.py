@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from moviegen.config.networks import PATCH, SIZES, SPATIAL_COMPRESSION, Group, check_pixels, check_tables
-from moviegen.data.buckets import ASPECT_RATIOS, Bucket, make_buckets
+from moviegen.config.decisive import UNCOUNTED, LocalPath
+from moviegen.config.networks import SIZES, Group
+from moviegen.config.shapes import (
+    ASPECT_RATIOS,
+    PATCH,
+    SPATIAL_COMPRESSION,
+    Bucket,
+    check_pixels,
+    check_tables,
+    make_buckets,
+)
 
 STAGE_GROUPS = ("model", "dataset", "dataloader", "train", "valid")
 
@@ -58,7 +67,7 @@ class Model(Group):
     recompute_every_nth_block: int = Field(0, ge=0, description="0: off; 1: every block")
     not_recompute_fa: bool = Field(False, description="leave attention out of recomputation")
     attend_to_padding: bool = Field(False, description="no text masks, as the published weights were trained")
-    pretrained_model_path: str = Field("", description="empty: the previous stage's checkpoint")
+    pretrained_model_path: LocalPath = Field("", description="empty: the previous stage's checkpoint")
 
     @model_validator(mode="after")
     def _known(self) -> Model:
@@ -73,8 +82,8 @@ class Dataset(Group):
     size: tuple[int, int] = Field(description="H, W in pixels; with aspect ratios, the area of each")
     aspect_ratios: tuple[str, ...] = Field((), description='such as ["16:9", "1:1"], or "all"; none: `size` alone')
     frames: tuple[int, ...] = Field(description="length of a video, or a list of lengths; 1: images only")
-    tae_latent_folder: str = Field("", description="latents made elsewhere by this TAE; empty: this report's own")
-    text_emb_folder: str = Field("", description="embeddings made elsewhere by these encoders; empty: our own")
+    tae_latent_folder: LocalPath = Field("", description="latents made elsewhere by this TAE; empty: this report's own")
+    text_emb_folder: LocalPath = Field("", description="embeddings made elsewhere by these encoders; empty: our own")
     text_drop_prob: float = Field(0.2, ge=0, le=1, description="captions dropped for classifier-free guidance")
 
     @field_validator("aspect_ratios", mode="before")
@@ -189,9 +198,9 @@ class Train(Group):
     settings: Settings = Settings()
     sequence_parallel: SequenceParallel = SequenceParallel()
     ema: EMA | None = Field(None, description="null: no average of the weights is kept")
-    profile: Profile | None = Field(None, description="null: no step is traced")
+    profile: Annotated[Profile | None, UNCOUNTED] = Field(None, description="null: no step is traced")
     resume: Resume | None = Field(None, description="null: a run goes on from its own checkpoints only")
-    save: Save = Save()
+    save: Annotated[Save, UNCOUNTED] = Save()
 
 
 class Valid(Group):

@@ -66,8 +66,8 @@ def _videos(folder: Path) -> list[Path]:
 
 def _one_class(videos: Sequence[Path], label: str) -> list[Clip]:
     named = [int(match["group"]) if (match := UCF_NAME.fullmatch(path.stem)) else None for path in videos]
-    own = count(max((group for group in named if group is not None), default=0) + 1)
-    groups = [next(own) if group is None else group for group in named]
+    unnamed = count(max((group for group in named if group is not None), default=0) + 1)
+    groups = [next(unnamed) if group is None else group for group in named]
     return [Clip(path, label=label, group=group) for path, group in zip(videos, groups, strict=True)]
 
 
@@ -201,9 +201,9 @@ def check_clips(
     Broken files and clips of fewer than `min_frames` frames are set aside, never raised.
     """
     paths = dict.fromkeys(clip.path for clip in clips)  # each file once, however many captions it has
-    found = {path: _measure(path, min_frames) for path in tqdm(paths, "checking", unit="clip", disable=not progress)}
-    good = [replace(clip, **asdict(info)) for clip in clips if isinstance(info := found[clip.path], VideoInfo)]
-    return good, [(path, reason) for path, reason in found.items() if isinstance(reason, str)]
+    measured = {path: _measure(path, min_frames) for path in tqdm(paths, "checking", unit="clip", disable=not progress)}
+    good = [replace(clip, **asdict(info)) for clip in clips if isinstance(info := measured[clip.path], VideoInfo)]
+    return good, [(path, reason) for path, reason in measured.items() if isinstance(reason, str)]
 
 
 def _measure(path: Path, min_frames: int) -> VideoInfo | str:

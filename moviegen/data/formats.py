@@ -10,7 +10,7 @@ from PIL import Image
 
 from moviegen.config import ConfigError
 from moviegen.data.videos import write_image, write_video
-from moviegen.files import replacing
+from moviegen.runs.files import replacing
 
 Writer = Callable[[Path, np.ndarray, float], None]
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from moviegen.data.datasets import Clip
 from moviegen.data.videos import BrokenVideo
-from moviegen.files import replacing
+from moviegen.runs.files import replacing
 
 Read = TypeVar("Read")
 

@@ -14,6 +14,7 @@ from moviegen.data.datasets import Clip
 
 CLIPS = 13_320
 GROUPS = 25  # of every class, numbered from 1
+ALL_GROUPS = set(range(1, GROUPS + 1))
 SPLIT_FILE = "params/ucf101_split.csv"
 NAMES_SHOWN = 10  # a sentence names so many classes; summary.json names all
 
@@ -61,8 +62,10 @@ def compare(clips: Sequence[Clip], root: Path) -> dict[str, Any] | None:
         groups[clip.label].add(clip.group)
     lacking = {
         "missing_classes": [label for label in groups if not (folder / label).is_dir()],
-        "empty_classes": [label for label, found in groups.items() if not found and (folder / label).is_dir()],
-        "partial_classes": [label for label, found in groups.items() if found and set(range(1, GROUPS + 1)) - found],
+        "empty_classes": [label for label, numbers in groups.items() if not numbers and (folder / label).is_dir()],
+        "partial_classes": [
+            label for label, numbers in groups.items() if numbers and set(range(1, GROUPS + 1)) - numbers
+        ],
     }
     return {"clips": len(clips), "of": CLIPS, **lacking, "complete": len(clips) == CLIPS and not any(lacking.values())}
 

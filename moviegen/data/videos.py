@@ -16,7 +16,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from moviegen.files import replacing
+from moviegen.runs.files import replacing
 
 HAS_DECORD = importlib.util.find_spec("decord") is not None  # no aarch64 wheel
 

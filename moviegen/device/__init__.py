@@ -70,13 +70,13 @@ def prepare_environment() -> None:
     Raises:
         ImportError: MindSpore was imported first, without these settings.
     """
-    wanted = COMMON_ENVIRONMENT | (CPU_ENVIRONMENT if target() == "CPU" else {})
+    variables = COMMON_ENVIRONMENT | (CPU_ENVIRONMENT if target() == "CPU" else {})
     if target() == "CPU" and "mindspore" in sys.modules and "ONEDNN_MAX_CPU_ISA" not in os.environ:
         raise ImportError(
             "mindspore was imported before moviegen: convolutions would run about 100 times slower on this CPU. "
             "Import moviegen first, or set ONEDNN_MAX_CPU_ISA=AVX2"
         )
-    for name, value in wanted.items():
+    for name, value in variables.items():
         os.environ.setdefault(name, value)
 
 

@@ -7,26 +7,13 @@ there the others are built from these two: the same numbers, more traffic.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 import mindspore as ms
 from mindspore import nn, ops
 from mindspore.communication import create_group, get_group_size, get_rank, init
 
 from moviegen.device import target
-
-
-@dataclass(frozen=True)
-class World:
-    """This process among the job's."""
-
-    rank: int = 0
-    size: int = 1
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this rank writes the run's files."""
-        return self.rank == 0
+from moviegen.device.world import World
 
 
 def join_world() -> World:
@@ -114,8 +101,8 @@ class AllToAll(nn.Cell):
     def _received(self, parts: ms.Tensor) -> ms.Tensor:
         """Parts for each rank of the group (P, ...) -> parts of each rank for this one (P, ...)."""
         gathered = self.gather(parts)
-        own = ops.slice(gathered, (0, self.place, 0, 0, 0), (self.size, 1, *parts.shape[1:]))
-        return own.reshape(parts.shape)
+        received = ops.slice(gathered, (0, self.place, 0, 0, 0), (self.size, 1, *parts.shape[1:]))
+        return received.reshape(parts.shape)
 
 
 def named(group: tuple[int, ...]) -> str:

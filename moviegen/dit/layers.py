@@ -46,6 +46,7 @@ class Linear(nn.Cell):
         return self.product(x.reshape(-1, self.in_width), self.weight).reshape(*x.shape[:-1], self.out_width)
 
 
+# 3.1.3: attention over all tokens, without a causal mask
 class Attention(nn.Cell):
     """Multi-head attention of tokens x (B, N, D) to a context (B, M, D).
 
@@ -72,6 +73,7 @@ class Attention(nn.Cell):
         return x.reshape(x.shape[0], x.shape[1], self.num_heads, self.head_width).swapaxes(1, 2)
 
 
+# 3.1.3: LLaMa-3's feed-forward network
 class SwiGLU(nn.Cell):
     """down(silu(gate(x)) * up(x))."""
 
@@ -85,6 +87,7 @@ class SwiGLU(nn.Cell):
         return self.down_proj(ops.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
+# 3.1.3: adaptive layer norm, its scale and shift
 class Modulate(nn.Cell):
     """x (B, N, D) * (1 + scale (B, D)) + shift (B, D)."""
 
@@ -96,6 +99,7 @@ class Modulate(nn.Cell):
         return x * self.expand_rows(1 + scale, x.shape[1]) + self.expand_rows(shift, x.shape[1])
 
 
+# 3.1.3: one block of the backbone, with cross-attention to the text
 class Block(nn.Cell):
     """Self-attention and feed-forward network, each modulated and gated by the time-step, with text between them."""
 
@@ -127,6 +131,7 @@ class Block(nn.Cell):
         return x + self.expand_rows(modulation[:, 5], x.shape[1]) * self.mlp(normed)
 
 
+# 3.1.3: tokens back to patches
 class FinalLayer(nn.Cell):
     """Tokens to patches; zero at the start, so the untrained velocity is exactly 0."""
 
@@ -143,6 +148,7 @@ class FinalLayer(nn.Cell):
         return self.proj(self.modulate(self.input_layernorm(x), modulation[:, 0], modulation[:, 1]))
 
 
+# 3.1.3: the time-step, which modulates every block
 class TimestepEmbedder(nn.Cell):
     """Sinusoids of the time-step through two layers: (B,) in [0, 1000] -> (B, D)."""
 
@@ -159,6 +165,7 @@ class TimestepEmbedder(nn.Cell):
         return self.mlp(ops.concat((ops.cos(angles), ops.sin(angles)), 1))
 
 
+# 3.1.4: the encoders' embeddings are projected, normalised and joined
 class TextProjector(nn.Cell):
     """The three encoders' embeddings, each projected to the model width and normalised, joined along the tokens."""
 
@@ -178,6 +185,7 @@ class TextProjector(nn.Cell):
         return ops.concat((ul2, metaclip, byt5), 1)
 
 
+# 3.1.3: factorised learned positions, one axis
 class PositionTable(nn.Cell):
     """Learned positions of one axis."""
 

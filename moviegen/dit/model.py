@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import mindspore as ms
 from mindspore import nn, ops
 
 from moviegen.config import PATCH, DiTConfig
-from moviegen.dit.layers import (
-    Block,
-    FinalLayer,
-    Linear,
-    PositionTable,
-    TextProjector,
-    TimestepEmbedder,
-)
-from moviegen.dit.positions import grow_positions
+from moviegen.dit.layers import Block, FinalLayer, Linear, PositionTable, TextProjector, TimestepEmbedder
+from moviegen.dit.patches import checked_size, patchify, unpatchify
 from moviegen.parallel.ulysses import UlyssesSequence, WholeSequence
-from moviegen.weights import Arrays, assign, load_arrays, stored_tensors
 
 
+# 3.1.3: the backbone
 class DiT(nn.Cell):
     """Predicts the velocity that moves a noisy latent towards the data.
 
@@ -52,45 +43,38 @@ class DiT(nn.Cell):
         )
         self.final_layer = FinalLayer(config, patch_width)
 
-    def construct(
-        self,
-        latent: ms.Tensor,
-        timestep: ms.Tensor,
-        ul2: ms.Tensor,
-        metaclip: ms.Tensor,
-        byt5: ms.Tensor,
-        masks: ms.Tensor | None = None,
-    ) -> ms.Tensor:
+    def construct(self, latent: ms.Tensor, timestep: ms.Tensor, *text: ms.Tensor) -> ms.Tensor:
         """Velocity of the latent's shape.
 
         Args:
             latent: (B, C, T', H', W'), normalised; H' and W' even, no larger than the position tables.
             timestep: (B,) in [0, 1000], 1000 is noise.
-            ul2, metaclip, byt5: (B, L, width) text embeddings.
-            masks: (B, sum of L), False at padding tokens. None attends to all tokens, as the released implementation
-                does and as `attend_to_padding` in the config makes it do whatever is passed.
+            text: embeddings of UL2, MetaCLIP and ByT5, (B, L, width) each, then a mask (B, sum of L), False at padding
+                tokens. Without a mask all tokens are attended to, as the released implementation does and as
+                `attend_to_padding` in the config makes it do whatever mask is passed.
 
         Raises:
             ValueError: the latent is larger than the position tables, or not divisible into patches; embeddings are
-                of other widths, or masks of another length.
+                of other widths, or the mask of another length.
         """
-        masks = None if self.config.attend_to_padding else masks
-        texts, kept = (ul2.shape, metaclip.shape, byt5.shape), None if masks is None else masks.shape
-        size = checked_size(
-            latent.shape, texts, kept, self.config.latent_channels, self.config.text_widths, self.config.max_size
-        )
-        tokens = patchify(latent, size)
-        batch, count = tokens.shape[0], tokens.shape[1]
-        x = self.latent_embedder["proj"](self.sequence.shard(tokens).astype(self.dtype))
-        positions = self.sequence.shard(ops.tile(self._positions(size), (batch, 1, 1))).astype(x.dtype)
-        time = self.timestep_embedder(timestep).astype(x.dtype)
-        modulation = self.adaLN_modulation(time).reshape(batch, 6, self.config.width)
-        text = self.text_projector(ul2.astype(self.dtype), metaclip.astype(self.dtype), byt5.astype(self.dtype))
-        token_mask = self.sequence.mask(batch, count)
+        embeddings, mask = self._split(text)
+        size = self._checked_size(latent, embeddings, mask)
+
+        # fmt: off
+        tokens = patchify(latent, size)                                                    # (B, N, C*2*2)
+        x = self.latent_embedder["proj"](self.sequence.shard(tokens).astype(self.dtype))   # (B, N, D)
+        positions = self._positions(size, latent.shape[0])                                 # (B, N, D)
+        time = self.timestep_embedder(timestep).astype(x.dtype)                            # (B, D)
+        modulation = self.adaLN_modulation(time).reshape(-1, 6, self.config.width)         # (B, 6, D)
+        context = self.text_projector(*embeddings)                                         # (B, M, D)
+        token_mask = self.sequence.mask(latent.shape[0], tokens.shape[1])                  # (B, N) or None
+
         for layer in self.layers:
-            x = layer(x + positions, modulation, text, masks, token_mask)
-        patches = self.sequence.join(self.final_layer(x, time).astype(latent.dtype), count)
-        return unpatchify(patches, size, self.config.latent_channels)
+            x = layer(x + positions, modulation, context, mask, token_mask)                # (B, N, D)
+
+        patches = self.sequence.join(self.final_layer(x, time).astype(latent.dtype), tokens.shape[1])
+        return unpatchify(patches, size, self.config.latent_channels)                      # (B, C, T', H', W')
+        # fmt: on
 
     def recompute_blocks(self, every_nth: int, keep_attention: bool = False) -> None:
         """Forgets activations inside every n-th block after the forward pass, and computes them again on the way back.
@@ -105,84 +89,29 @@ class DiT(nn.Cell):
                 block.self_attn.attention.keep()
                 block.cross_attn.attention.keep()
 
-    def load_weights(self, path: Path | str, grow: bool = False) -> None:
-        """Takes the weights of a file: ours or the published ones; `.safetensors`, MindSpore's `.ckpt`, or `.npz`.
+    def _split(self, text: tuple[ms.Tensor, ...]) -> tuple[tuple[ms.Tensor, ...], ms.Tensor | None]:
+        """The embeddings, in the type of the arithmetic, and the mask; see `construct`."""
+        count = len(self.config.text_widths)
+        embeddings = [embedding.astype(self.dtype) for embedding in text[:count]]
+        has_mask = len(text) > count and not self.config.attend_to_padding
+        return embeddings, text[count] if has_mask else None
 
-        Args:
-            grow: stretch position tables that are smaller than this transformer's: a stage starts so from the one
-                before. Every row is another place then, which only training makes good.
+    def _checked_size(
+        self, latent: ms.Tensor, embeddings: tuple[ms.Tensor, ...], mask: ms.Tensor | None
+    ) -> tuple[int, int, int]:
+        """See `patches.checked_size`."""
+        config, shapes = self.config, [embedding.shape for embedding in embeddings]
+        mask_shape = None if mask is None else mask.shape
+        return checked_size(
+            latent.shape, shapes, mask_shape, config.latent_channels, config.text_widths, config.max_size
+        )
 
-        Raises:
-            CheckpointError: the file is damaged or of another kind, its tables are larger, or names are missing,
-                unexpected or of another shape; they are listed.
-        """
-        arrays = read_weights(Path(path))
-        if grow:
-            arrays = grow_positions(arrays, self.config.max_size)
-        assign(dict(self.parameters_and_names()), arrays, str(path))
-
-    def _positions(self, size: tuple[int, int, int]) -> ms.Tensor:
-        """(1, N, D): the sum of the three axes' positions, time outermost."""
+    # 3.1.3: learned positions, factorised over T, H and W, added to the input of every block
+    def _positions(self, size: tuple[int, int, int], batch: int) -> ms.Tensor:
+        """This rank's part of (B, N, D): the sum of the three axes' positions, time outermost."""
         frames, height, width = size
         t = self.pos_embedding_table_t.embedding_table[:frames].reshape(frames, 1, 1, -1)
         h = self.pos_embedding_table_h.embedding_table[:height].reshape(1, height, 1, -1)
         w = self.pos_embedding_table_w.embedding_table[:width].reshape(1, 1, width, -1)
-        return (t + h + w).reshape(1, frames * height * width, -1)
-
-
-def read_weights(path: Path) -> Arrays:
-    """A file's weights by the names here; published ones lie inside a training wrapper: `network.model.layers.0...`.
-
-    Those of a safetensors file are read one by one when they are asked for: 30B's take 117 GB, on each rank.
-
-    Raises:
-        CheckpointError: the file is damaged or of another kind.
-    """
-    arrays = stored_tensors(path) if path.suffix == ".safetensors" else load_arrays(path)[0]
-    anchor = "latent_embedder.proj.weight"
-    prefix = next((name.removesuffix(anchor) for name in arrays if name.endswith(anchor)), "")
-    return {name.removeprefix(prefix): array for name, array in arrays.items()}
-
-
-@ops.constexpr  # runs in Python while the graph is compiled, before any operator sees the wrong shape
-def checked_size(
-    latent: tuple[int, ...],
-    texts: tuple[tuple[int, ...], ...],
-    masks: tuple[int, ...] | None,
-    latent_channels: int,
-    text_widths: tuple[int, int, int],
-    tables: tuple[int, int, int],
-) -> tuple[int, int, int]:
-    """(T', H'/2, W'/2) of a latent's shape, where all shapes fit; see `DiT.construct` for what it raises."""
-    batch, channels, frames, height, width = latent
-    if channels != latent_channels or height % PATCH or width % PATCH:
-        raise ValueError(f"latent of shape {tuple(latent)}: wanted {latent_channels} channels, H' and W' even")
-    size = (frames, height // PATCH, width // PATCH)
-    if any(need > have for need, have in zip(size, tables, strict=True)):
-        raise ValueError(f"latent of {size} patches is larger than the position tables {tuple(tables)}")
-    found = [tuple(text) for text in texts]
-    wanted = [(batch, tokens, width) for (_, tokens, _), width in zip(texts, text_widths, strict=True)]
-    if found != wanted:
-        raise ValueError(f"text embeddings of shapes {found}: UL2's, MetaCLIP's and ByT5's are to be {wanted}")
-    tokens = sum(text[1] for text in texts)
-    if masks is not None and tuple(masks) != (batch, tokens):
-        raise ValueError(f"masks of shape {tuple(masks)}: the embeddings' {tokens} tokens need {(batch, tokens)}")
-    return size
-
-
-def patchify(latent: ms.Tensor, size: tuple[int, int, int]) -> ms.Tensor:
-    """(B, C, T', H', W') -> (B, N, C * 2 * 2), time outermost; `size` is (T', H'/2, W'/2)."""
-    batch, channels = latent.shape[:2]
-    frames, height, width = size
-    x = latent.reshape(batch, channels, frames, height, PATCH, width, PATCH)
-    return x.transpose(0, 2, 3, 5, 1, 4, 6).reshape(batch, -1, channels * PATCH * PATCH)
-
-
-def unpatchify(tokens: ms.Tensor, size: tuple[int, int, int], channels: int) -> ms.Tensor:
-    """(B, N, 2 * 2 * C) -> (B, C, T', H', W'); `size` is (T', H'/2, W'/2).
-
-    Unlike the input's patches, the output's hold their channels innermost: the published weights do.
-    """
-    frames, height, width = size
-    x = tokens.reshape(-1, frames, height, width, PATCH, PATCH, channels)
-    return x.transpose(0, 6, 1, 2, 4, 3, 5).reshape(-1, channels, frames, height * PATCH, width * PATCH)
+        positions = (t + h + w).reshape(1, frames * height * width, -1)
+        return self.sequence.shard(ops.tile(positions, (batch, 1, 1))).astype(self.dtype)

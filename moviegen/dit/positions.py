@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from moviegen.weights import Arrays, CheckpointError, StoredTensor
+from moviegen.runs.arrays import Arrays, CheckpointError, StoredTensor
 
 AXES = ("t", "h", "w")
 
 
+# original report, Training Stages: tables grown from stage to stage
 def grow_table(table: np.ndarray | StoredTensor, length: int) -> np.ndarray:
     """A position table (L, D) interpolated linearly to (length, D) float32.
 

@@ -62,8 +62,8 @@ class UlyssesSequence(nn.Cell):
         length = padded(count, self.shards)
         if length > count:
             tokens = ops.concat((tokens, ops.zeros((batch, length - count, width), tokens.dtype)), 1)
-        own = length // self.shards
-        return tokens[:, self.place * own : (self.place + 1) * own]
+        part = length // self.shards
+        return tokens[:, self.place * part : (self.place + 1) * part]
 
     def join(self, tokens: ms.Tensor, count: int) -> ms.Tensor:
         return self.gather(tokens)[:, :count]
@@ -78,6 +78,7 @@ class UlyssesSequence(nn.Cell):
         return UlyssesAttention(self.mesh, num_heads, head_width)
 
 
+# 3.1.6, original report: sequence parallelism by all-to-all
 class UlyssesAttention(nn.Cell):
     """Attention over all tokens with this rank's heads; takes and gives all heads of its own tokens."""
 

@@ -17,7 +17,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, nn, ops
 
-from moviegen.device.collectives import World, sum_shard
+from moviegen.device.collectives import sum_shard
+from moviegen.device.world import World
 
 
 def flat(x: ms.Tensor, ranks: int) -> ms.Tensor:

@@ -1,12 +1,10 @@
-"""The few pieces of HTML every section is made of: cards around figures and tables, notes, lines about runs."""
+"""The few pieces of HTML every page is made of: cards around figures and tables, notes, links to runs, images."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable
 
-import pandas as pd
 from IPython.display import HTML
 
 from moviegen.runs import Run
@@ -40,23 +38,6 @@ def note(text: str) -> HTML:
 def missing(what: str) -> HTML:
     """What stands in the place of a figure whose run is not there."""
     return note(f"<b>{html.escape(what)}:</b> {NOT_RUN}.")
-
-
-def table(
-    rows: Sequence[Mapping[str, Any]], caption: str, runs: Iterable[Run | None] = (), raw: Iterable[str] = ()
-) -> HTML:
-    """A table in a card; numbers are shown as they are, so format them first. Columns in `raw` hold HTML."""
-    return card(bare_table(rows, raw), caption, runs)
-
-
-def bare_table(rows: Sequence[Mapping[str, Any]], raw: Iterable[str] = ()) -> str:
-    """A table without a caption; it scrolls where the page is narrower."""
-    frame = pd.DataFrame(list(rows))
-    for column in frame.columns.difference(list(raw)):
-        frame[column] = frame[column].map(lambda value: html.escape(str(value)))
-    with pd.option_context("display.max_colwidth", None):
-        content = frame.to_html(index=False, escape=False, border=0, classes="table", justify="left")
-    return f'<div class="scroll">{content}</div>'
 
 
 def image(data: str, alt: str, kind: str) -> str:

@@ -1,29 +1,25 @@
-"""What a notebook calls: `section = open_section("data", globals())`, then `section.launch(...)`, `section.run(...)`.
+"""What all notebooks call: `section = open_section("data", globals())`, then `section.launch(...)`, `section.run(...)`.
 
-Everything a notebook shows comes from this module and from the ones it hands on: `figures`, `media`, `tables` ...
+What a notebook shows of these runs is its page's, a module of `moviegen.report.pages`.
 """
 
 from __future__ import annotations
 
 import html
 import os
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from IPython.display import HTML, clear_output, display
-from tqdm import tqdm
 
 from moviegen import runs
-from moviegen.config import ConfigError, Params, Recipe, load, merge, nearest, parse, parse_overrides
-from moviegen.parallel import launch
-from moviegen.report import diagrams, figures, findings, markup, media, provenance, sections, tables, tae_tables
-from moviegen.runs import Run
-
-__all__ = ["OpenSection", "diagrams", "figures", "findings", "media", "open_section", "provenance", "tables"]
-__all__ += ["tae_tables"]
+from moviegen.config import ConfigError, Params, load, merge, nearest, parse, parse_overrides
+from moviegen.launch.job import Job, ascend_environment
+from moviegen.launch.run import run_job
+from moviegen.report import markup, provenance, sections
+from moviegen.report.progress import Progress
+from moviegen.runs import Run, fingerprint
 
 GROUPS = tuple(name for name in Params.model_fields if name != "scale")
 PARAMETERS = ("scale", "overrides", "stage", *GROUPS)
@@ -46,11 +42,6 @@ class OpenSection:
             raise ValueError(f"section {self.section.name} is not a training stage")
         return self.section.stage
 
-    @property
-    def recipe(self) -> Recipe:
-        """The parameters of the training stage."""
-        return self.params.recipes[self.stage]
-
     def launch(self, program: str) -> Run | None:
         """Runs a program unless its run is complete, and says so; None where it cannot or need not run.
 
@@ -59,10 +50,10 @@ class OpenSection:
         """
         if program not in self.section.launches:
             raise KeyError(f"{program!r} is not launched by {self.section.name}: add it to moviegen/report/sections.py")
-        run = runs.find(self.params, program)
-        if file := run.program.replaced_by(self.params):
-            display(markup.note(f"{program} is not run: the trained autoencoder {html.escape(file)} is used instead."))
+        if path := self.section.replacement(self.params, program):
+            display(markup.note(f"{program} is not run: {html.escape(path)} is used instead."))
             return None
+        run = runs.find(self.params, program)
         if not run.complete:
             if not sections.can_run_here(self.params, program):
                 run.write_params()  # the command that is shown names this file
@@ -74,9 +65,11 @@ class OpenSection:
         return run
 
     def run(self, program: str) -> Run | None:
-        """The finished run of a program, or None."""
+        """The finished run of a program, or None; also where something else is used in its place."""
         if program not in self.section.launches + self.section.reads:
             raise KeyError(f"{program!r} is not read by {self.section.name}: add it to moviegen/report/sections.py")
+        if program not in self.section.programs(self.params):
+            return None
         run = runs.find(self.params, program)
         return run if run.complete else None
 
@@ -90,12 +83,13 @@ class OpenSection:
 
     def provenance(self) -> HTML:
         """Where this page's numbers come from."""
-        names = self.section.launches + self.section.reads
-        return provenance.table_of_runs([runs.find(self.params, name) for name in names])
+        return provenance.table_of_runs([runs.find(self.params, name) for name in self.section.programs(self.params)])
 
 
 def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
     """Collects a notebook's parameters: `params/<scale>.yaml`, the groups given over it, then `overrides`.
+
+    What was remembered of files and code is forgotten: a kernel of JupyterLab outlives what is edited meanwhile.
 
     Args:
         notebook: its file name without number and suffix.
@@ -104,6 +98,7 @@ def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
     Raises:
         ConfigError: an unknown name (papermill itself only warns), or a value that cannot be.
     """
+    fingerprint.forget()
     if not any(isinstance(value, OpenSection) for value in variables.values()):  # else they may be the reader's own
         _refuse_unknown(variables)
     section = sections.find(notebook, variables.get("stage"))
@@ -116,7 +111,7 @@ def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
     return OpenSection(section, parse(merge(base, groups), overrides, origin=f"params/{scale}.yaml and the notebook"))
 
 
-def job(run: Run) -> launch.Job:
+def job(run: Run) -> Job:
     """How a run is started from here: with the device's variables, and ended where it writes nothing for too long."""
     settings, asked = run.params.launch, run.job()
     return replace(
@@ -130,39 +125,9 @@ def job(run: Run) -> launch.Job:
 
 def _environment(run: Run) -> dict[str, str]:
     """An Ascend job's variables, with the values of those that the caller has exported."""
-    cards = run.params.launch.local_worker_num if run.program.distributed else 1
-    has_videos = bool(run.program.stage) and run.params.recipes[run.program.stage].dataset.longest > 1
-    wanted = launch.ascend_environment(cards, has_videos)
-    return {name: os.environ.get(name, value) for name, value in wanted.items()}
-
-
-class Progress:
-    """A bar on standard output, moved by the lines of `metrics.jsonl`.
-
-    It is text, not a widget: a widget would be dead in the published page.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._bar = tqdm(desc=f"{name}: starting", file=sys.stdout, leave=False, ncols=100, bar_format="{desc}")
-        self._name = name
-
-    def __call__(self, line: Mapping[str, Any]) -> None:
-        """Moves the bar to a line's step; the first one sets where it began, so that a resumed run counts its own."""
-        if "step" not in line:
-            return
-        if self._bar.total is None:
-            self._bar.bar_format = None
-            self._bar.reset(line.get("steps"))
-            self._bar.initial, self._bar.start_t = line["step"] - 1, time.time()
-            self._bar.set_description_str(self._name, refresh=False)
-        self._bar.n = max(self._bar.n, line["step"])
-        if "loss" in line:
-            self._bar.set_postfix(loss=f"{line['loss']:.4f}", refresh=False)
-        self._bar.refresh()
-
-    def close(self) -> None:
-        """Removes the bar."""
-        self._bar.close()
+    cards = run.params.launch.local_worker_num if run.program.workers == "recipe" else 1
+    has_videos = run.program.is_training and run.params.recipes[run.program.stage].dataset.longest > 1
+    return {name: os.environ.get(name, value) for name, value in ascend_environment(cards, has_videos).items()}
 
 
 def _run(run: Run) -> None:
@@ -172,7 +137,7 @@ def _run(run: Run) -> None:
         display(provenance.other_hosts(started))
     progress = Progress(run.name)
     try:
-        launch.run(started, on_progress=progress)
+        run_job(started, on_progress=progress)
     finally:
         progress.close()
     if not run.complete:
@@ -181,7 +146,7 @@ def _run(run: Run) -> None:
 
 def _refuse_unknown(variables: Mapping[str, Any]) -> None:
     for name, value in variables.items():
-        own = name.startswith("_") or name in NOT_PARAMETERS or not isinstance(value, PLAIN_DATA)
-        if not own and name not in PARAMETERS:
+        is_given = not name.startswith("_") and name not in NOT_PARAMETERS and isinstance(value, PLAIN_DATA)
+        if is_given and name not in PARAMETERS:
             hint = nearest(name, PARAMETERS) or f"; there are: {', '.join(PARAMETERS)}"
             raise ConfigError(f"unknown notebook parameter {name!r}{hint}")

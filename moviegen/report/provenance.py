@@ -1,30 +1,30 @@
-"""Where every number comes from: which run made it, on what machine, and which figure shows it."""
+"""Where a page's numbers come from: which run made them, at what cost, or why none did."""
 
 from __future__ import annotations
 
 import html
-import json
-import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 from IPython.display import HTML
 
-from moviegen.config import Params, project_root
-from moviegen.parallel.launch import Job, host_commands
-from moviegen.report import markup, sections
-from moviegen.report.results import duration
+from moviegen.config import project_root
+from moviegen.launch.job import Job, host_commands
+from moviegen.report import markup
+from moviegen.report.tables import bare_table
+from moviegen.report.wording import duration
 from moviegen.runs import Run
-
-_CARD = re.compile(r'<figure class="card" data-runs="([^"]*)">.*?<span class="title">(.*?)</span>', re.DOTALL)
 
 
 def line(run: Run) -> HTML:
     """One line about a finished run."""
-    manifest = run.manifest
-    return HTML(f'<p class="run-line">{markup.run_link(run.name)} complete: {_cost(manifest)}.</p>')
+    return HTML(f'<p class="run-line">{markup.run_link(run.name)} complete: {cost(run.manifest)}.</p>')
+
+
+def table_of_runs(runs: Sequence[Run]) -> HTML:
+    """Every run with its state, cost and code."""
+    return HTML(bare_table([_row(run) for run in runs], raw=("run",)))
 
 
 def would_run(run: Run, job: Job) -> HTML:
@@ -47,11 +47,18 @@ def other_hosts(job: Job) -> HTML:
     )
 
 
+def cost(manifest: Mapping[str, Any]) -> str:
+    """The time and memory a run took."""
+    memory = manifest.get("peak_memory_bytes")
+    peak = f", {memory / 2**30:.1f} GiB at most" if memory else ""
+    return duration(manifest.get("seconds")) + peak
+
+
 def _where(job: Job) -> str:
     if job.host_num == 1:
         return "On one that has, this runs it"
-    own = " (with its address in launch.master_addr)" if job.master_addr == Job.master_addr else ""
-    return f"On {job.host_num} hosts that have and that share this folder, these run it, the first on host 0{own}"
+    address = " (with its address in launch.master_addr)" if job.master_addr == Job.master_addr else ""
+    return f"On {job.host_num} hosts that have and that share this folder, these run it, the first on host 0{address}"
 
 
 def _commands(job: Job, ranks: Sequence[int]) -> str:
@@ -62,37 +69,6 @@ def _commands(job: Job, ranks: Sequence[int]) -> str:
     return f"<pre>{html.escape(typed)}</pre>"
 
 
-def table_of_runs(found: Sequence[Run]) -> HTML:
-    """Every run with its state, cost and code."""
-    return HTML(markup.bare_table([_row(run) for run in found], raw=("run",)))
-
-
-def details(found: Sequence[Run | None]) -> HTML:
-    """Each finished run: the command that repeats it, its parameters, machine and versions; captions link here."""
-    return HTML("".join(_details(run) for run in found if run) or str(markup.missing("Runs").data))
-
-
-def figures_and_runs(params: Params) -> HTML:
-    """Which run fed which figure or table, read off the executed notebooks."""
-    rows = []
-    for section in sections.SECTIONS:
-        for names, caption in _cards(section.executed(params)):
-            links = ", ".join(markup.run_link(name) for name in names) or "computed, or published elsewhere"
-            page = f'<a href="{section.page}">{html.escape(section.title)}</a>'
-            rows.append({"page": page, "figure or table": html.unescape(caption), "runs": links})
-    return markup.table(rows, "Figures and tables, and the runs that fed them", raw=("page", "runs"))
-
-
-def _cards(notebook: Path) -> Iterable[tuple[list[str], str]]:
-    if not notebook.is_file():
-        return
-    for cell in json.loads(notebook.read_text())["cells"]:
-        for output in cell.get("outputs", ()):
-            content = "".join(output.get("data", {}).get("text/html", ""))
-            for names, caption in _CARD.findall(content):
-                yield names.split(), caption
-
-
 def _row(run: Run) -> dict[str, Any]:
     manifest = run.manifest
     return {
@@ -100,42 +76,9 @@ def _row(run: Run) -> dict[str, Any]:
         "run": markup.run_link(run.name) if run.complete else "-",
         "state": manifest.get("status", markup.NOT_RUN),
         "finished (UTC)": _minute(manifest.get("finished", "-")),
-        "cost": _cost(manifest) if manifest else "-",
+        "cost": cost(manifest) if manifest else "-",
         "commit": _short(manifest.get("commit", "-")),
     }
-
-
-def _details(run: Run) -> str:
-    manifest = run.manifest
-    versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
-    upstream = ", ".join(map(markup.run_link, manifest.get("upstream", {}).values())) or "nothing"
-    facts = {
-        "command": f"<code>{html.escape(manifest.get('command', '').replace(f'{project_root()}/', ''))}</code>",
-        "built on": upstream,
-        "finished": f"{manifest.get('finished', '-')}, after {_cost(manifest)}",
-        "commit": html.escape(manifest.get("commit", "-")),
-        "machine": html.escape(_machine(manifest.get("machine"))),
-        "versions": html.escape(versions),
-        "fingerprint": run.fingerprint,
-    }
-    items = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
-    parameters = html.escape(yaml.safe_dump(manifest.get("parameters", {}), sort_keys=False))
-    return (
-        f'<details class="run" id="{run.name}"><summary><code>{run.name}</code></summary><dl>{items}</dl>'
-        f"<pre>{parameters}</pre></details>"
-    )
-
-
-def _cost(manifest: dict[str, Any]) -> str:
-    memory = manifest.get("peak_memory_bytes")
-    peak = f", {memory / 2**30:.1f} GiB at most" if memory else ""
-    return duration(manifest.get("seconds")) + peak
-
-
-def _machine(machine: dict[str, Any] | None) -> str:
-    if not machine:
-        return "-"
-    return f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}"
 
 
 def _minute(moment: str) -> str:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from moviegen import programs
 from moviegen.config import Params, outputs_folder, project_root
 from moviegen.report.sections import SECTIONS, Section
-from moviegen.runs import write_text
+from moviegen.runs import fingerprint
+from moviegen.runs.files import write_text
+from moviegen.runs.hashes import file_hash, folder_hash
 
 TEMPLATE = Path(__file__).parent / "template"
 _LOCAL_MEDIA = re.compile(r'(?<=\s)(src|poster)="(?!data:|media/|https?:)([^"]+)"')
@@ -22,15 +23,15 @@ _MARK = re.compile(r'data-mark="(\w+)"')
 
 def publish(params: Params) -> Path:
     """Writes every page whose notebook, or the template, changed; returns the first page."""
-    folder = outputs_folder(params) / "html"
-    style = stylesheet()
-    write_text(folder / "style.css", style)
-    for section in SECTIONS:
-        mark = _mark(params, section, style)
-        page = folder / section.page
-        if not (page.is_file() and _mark_of(page) == mark):
-            write_text(page, _with_media(render(params, section, mark), folder))
-    _remove_unused_media(folder)
+    folder, site = outputs_folder(params) / "html", _site_mark()
+    marks = {section: _mark(section.executed(params), site) for section in SECTIONS}
+    stale = {section: mark for section, mark in marks.items() if _mark_of(folder / section.page) != mark}
+    if stale or not (folder / "style.css").is_file():
+        write_text(folder / "style.css", stylesheet())
+    for section, mark in stale.items():
+        write_text(folder / section.page, _with_media(render(params, section, mark), folder))
+    if stale:
+        _remove_unused_media(folder)
     return folder / SECTIONS[0].page
 
 
@@ -64,8 +65,8 @@ def stylesheet() -> str:
 
     light = HtmlFormatter(style="friendly").get_style_defs(".highlight")
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
-    own = (TEMPLATE / "style.css").read_text()
-    return f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n{own}"
+    pages = (TEMPLATE / "style.css").read_text()
+    return f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n{pages}"
 
 
 @functools.cache
@@ -89,7 +90,7 @@ def _with_media(body: str, folder: Path) -> str:
         source = (project_root() / "notebooks" / unquote(address)).resolve()
         if not source.is_file():
             return match.group()
-        name = f"{source.stem}-{programs.file_hash(source)}{source.suffix}"
+        name = f"{source.stem}-{file_hash(source)[:16]}{source.suffix}"
         target = folder / "media" / name
         if not target.exists():
             target.parent.mkdir(exist_ok=True)
@@ -108,18 +109,24 @@ def _remove_unused_media(folder: Path) -> None:
             path.unlink()
 
 
-def _mark(params: Params, section: Section, style: str) -> str:
-    executed = section.executed(params)
-    parts = {
-        "notebook": programs.file_hash(executed) if executed.is_file() else None,
-        "template": programs.file_hash(TEMPLATE / "index.html.j2"),
-        "style": style,
-        "code": programs.code_hash(__name__),
-        "contents": [(other.name, other.title, other.page) for other in SECTIONS],
+def _site_mark() -> dict[str, Any]:
+    """What all pages are made from."""
+    return {
+        "template": folder_hash(TEMPLATE, (".css", ".j2", ".json")),
+        "environment": file_hash(project_root() / "requirements.lock"),  # nbconvert and Pygments
+        "code": fingerprint.code_hash(__name__, without=()),
+        "contents": [(section.name, section.title, section.page) for section in SECTIONS],
     }
-    return programs.digest(parts)
+
+
+def _mark(executed: Path, site: dict[str, Any]) -> str:
+    """What a page is made from; written into its head. Its notebook also says when the runs of its media ended."""
+    return fingerprint.digest(site | {"notebook": file_hash(executed) if executed.is_file() else None})
 
 
 def _mark_of(page: Path) -> str | None:
-    found = _MARK.search(page.read_text()[:2000])
-    return found.group(1) if found else None
+    if not page.is_file():
+        return None
+    with page.open() as file:
+        match = _MARK.search(file.read(2000))
+    return match.group(1) if match else None

@@ -1,11 +1,12 @@
-"""Numbers published by others, each with its source; this is the only place they are written down."""
+"""Numbers published by others, each with its source; this is the only place they are written down.
+
+All are from the original report, mindone's examples/moviegen/docs/report.md (MindSpore 2.3.1, Ascend 910*, bf16). Only
+the times with MindSpore 2.7.0 are from the released implementation's later table (Atlas 800T A2, jit level O1, bf16).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-ORIGINAL_REPORT = "the original report (mindone's examples/moviegen/docs/report.md), MindSpore 2.3.1, Ascend 910*, bf16"
-LATER_TABLE = "the released implementation's later table, MindSpore 2.7.0, Ascend Atlas 800T A2, jit level O1, bf16"
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import pandas as pd
 
 from moviegen.runs import Run
 
+StageRuns = dict[int, Run | None]  # the finished run of each training stage, or None
 WARM_UP_STEPS = 2  # the first steps compile; they are not the speed of the rest
-RETRIEVAL_GOAL = 0.9  # of the training captions whose clip should be found again
 # what a step saw -> how it is called; micro-batches of one update may be of both
 MEDIA = {"image": "images", "video": "videos", "mixed": "images and videos"}
 
@@ -54,24 +54,3 @@ def last(run: Run | None, kind: str, column: str) -> float | None:
     """The last value a run reported."""
     frame = metrics(run, kind)
     return float(frame[column].dropna().iloc[-1]) if column in frame and frame[column].notna().any() else None
-
-
-def shown(value: float | None, digits: int = 3) -> str:
-    """A number with so many significant digits, or a dash."""
-    return "-" if value is None else f"{value:#.{digits}g}".rstrip(".")
-
-
-def percent(share: float | None) -> str:
-    """A share with one decimal, or a dash where there is none."""
-    return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def duration(seconds: float | None) -> str:
-    """`75` is `1 min 15 s`."""
-    if seconds is None:
-        return "-"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"

@@ -15,10 +15,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from moviegen import runs
 from moviegen.config import Params, project_root
 from moviegen.report import publish, sections
-from moviegen.report.results import duration
+from moviegen.report.wording import duration
+from moviegen.runs import files
 
 
 class SectionFailed(RuntimeError):
@@ -98,7 +98,7 @@ def parameters(params: Params, section: sections.Section) -> dict[str, Any]:
 def _stamp(notebook: Path, mark: dict[str, Any]) -> None:
     content = json.loads(notebook.read_text())
     content["metadata"]["moviegen"] = mark
-    runs.write_json(notebook, content)
+    files.write_json(notebook, content)
 
 
 @contextmanager

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moviegen import device, programs, runs
+from moviegen import device, runs
 from moviegen.config import ConfigError, Params, nearest, outputs_folder, project_root
+from moviegen.runs import fingerprint as fingerprints
+from moviegen.runs import hashes, registry
 
-# Whatever a notebook calls is imported by this module.
-NOTEBOOK_CODE = "moviegen.report.notebook"
+NOTEBOOK_CODE = "moviegen.report.notebook"  # what every notebook calls
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,16 @@ class Section:
     lists_figures: bool = False
 
     @property
+    def topic(self) -> str:
+        """The notebook's name without its number."""
+        return self.notebook.removesuffix(".ipynb").partition("_")[2]
+
+    @property
+    def code(self) -> str:
+        """The module that holds what the notebook shows."""
+        return f"moviegen.report.pages.{self.topic}"
+
+    @property
     def source(self) -> Path:
         """The notebook as committed."""
         return project_root() / "notebooks" / self.notebook
@@ -39,6 +50,14 @@ class Section:
     def executed(self, params: Params) -> Path:
         """The notebook with its outputs."""
         return outputs_folder(params) / "notebooks" / f"{self.name}.ipynb"
+
+    def replacement(self, params: Params, program: str) -> str:
+        """The file or folder that is used here in the place of a program's run; empty: none."""
+        return registry.replacement(params, program, self.stage)
+
+    def programs(self, params: Params) -> tuple[str, ...]:
+        """Those whose runs it starts or shows: all it names but the replaced ones."""
+        return tuple(name for name in self.launches + self.reads if not self.replacement(params, name))
 
 
 def _training(stage: int, title: str) -> Section:
@@ -67,7 +86,7 @@ SECTIONS = (
     Section("sampling", "Sampling", "07_sampling.ipynb", launches=("sample", "retrieval", "schedule-error")),
     Section("parallelism", "Parallelism", "08_parallelism.ipynb", reads=STAGES),
     Section("cost", "Cost and performance", "09_cost.ipynb", reads=STAGES),
-    Section("provenance", "Appendix: provenance", "10_provenance.ipynb", reads=tuple(programs.PROGRAMS),
+    Section("provenance", "Appendix: provenance", "10_provenance.ipynb", reads=tuple(registry.PROGRAMS),
             lists_figures=True),
 )  # fmt: skip
 
@@ -79,9 +98,9 @@ def find(notebook: str, stage: int | None) -> Section:
         ConfigError: the training notebook with another stage than 1, 2 or 3.
         KeyError: no such notebook.
     """
-    same = [section for section in SECTIONS if section.notebook.removesuffix(".ipynb").partition("_")[2] == notebook]
+    same = [section for section in SECTIONS if section.topic == notebook]
     if not same:
-        raise KeyError(f"no notebook {notebook!r}{nearest(notebook, [section.notebook for section in SECTIONS])}")
+        raise KeyError(f"no notebook {notebook!r}{nearest(notebook, [section.topic for section in SECTIONS])}")
     for section in same:
         if section.stage == stage:
             return section
@@ -95,7 +114,7 @@ def execution_order() -> list[Section]:
 
 def can_run_here(params: Params, program: str) -> bool:
     """Whether this machine has the cards that a program needs."""
-    if not programs.find(program).cards:
+    if not registry.find(program).cards:
         return True
     return params.launch.device == "CPU" or device.accelerators() >= params.launch.local_worker_num
 
@@ -103,22 +122,23 @@ def can_run_here(params: Params, program: str) -> bool:
 def fingerprint(params: Params, section: Section) -> str:
     """16 hexadecimal digits over all that decides what a section's page shows, but for the runs' state."""
     parts: dict[str, Any] = {
-        "notebook": programs.file_hash(section.source),
+        "notebook": hashes.file_hash(section.source),
         "parameters": params.model_dump(mode="json") if _shows_parameters(section) else None,
-        "programs": {name: programs.fingerprint(params, name) for name in section.launches + section.reads},
-        "code": programs.code_hash(NOTEBOOK_CODE),
-        "environment": programs.file_hash(project_root() / "requirements.lock"),
+        "programs": {name: fingerprints.fingerprint(params, name) for name in section.programs(params)},
+        "replacements": {name: section.replacement(params, name) for name in section.launches},
+        "code": [fingerprints.code_hash(module, without=()) for module in (NOTEBOOK_CODE, section.code)],
+        "environment": hashes.file_hash(project_root() / "requirements.lock"),
         "can run": [can_run_here(params, name) for name in section.launches],
     }
     if section.lists_figures:
         parts["sections"] = [fingerprint(params, other) for other in SECTIONS if other is not section]
-    return programs.digest(parts)
+    return fingerprints.digest(parts)
 
 
 def state(params: Params, section: Section) -> dict[str, str | None]:
     """When each run the section shows was finished; None where it was not."""
-    found = {name: runs.find(params, name) for name in section.launches + section.reads}
-    return {run.name: run.manifest.get("finished") if run.complete else None for run in found.values()}
+    shown = [runs.find(params, name) for name in section.programs(params)]
+    return {run.name: run.manifest.get("finished") if run.complete else None for run in shown}
 
 
 def mark(params: Params, section: Section) -> dict[str, Any]:

@@ -33,6 +33,7 @@ def conv2d(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Conv2d:
     )
 
 
+# 3.1.1: the 1-D temporal convolution that inflates a spatial one
 class TemporalConv(nn.Cell):
     """1-D convolution over time with `centric` initialisation: it starts as the identity (original report, Conv2.5d).
 
@@ -90,6 +91,7 @@ class TemporalConv(nn.Cell):
         return self.bias_add(self.conv(x, weight), self.bias.astype(x.dtype))
 
 
+# 3.1.1: 2-D, then 1-D (original report, Conv2.5d)
 class Conv2_5D(nn.Cell):
     """A spatial convolution followed by a temporal one; the spatial one alone in an image autoencoder."""
 
@@ -118,6 +120,7 @@ class SpatialDownsample(nn.Cell):
         return self.conv(x)
 
 
+# 3.1.1: temporal downsampling
 class TemporalDownsample(nn.Cell):
     """T -> ceil(T / 2) by a strided convolution (paper: "strided convolution with a stride of 2")."""
 
@@ -141,6 +144,7 @@ class SpatialUpsample(nn.Cell):
         return self.conv(doubled)
 
 
+# 3.1.1: temporal upsampling
 class TemporalUpsample(nn.Cell):
     """T -> 2T: every frame twice, then a convolution (paper: "nearest-neighbor interpolation ... convolution")."""
 
@@ -174,6 +178,7 @@ class ResnetBlock(nn.Cell):
         return x + hidden
 
 
+# 3.1.1: attention within a frame
 class SpatialAttention(nn.Cell):
     """Single-head attention over the positions of each frame."""
 
@@ -196,6 +201,7 @@ class SpatialAttention(nn.Cell):
         return x.reshape(x.shape[0], 1, x.shape[1], -1).swapaxes(2, 3)
 
 
+# 3.1.1: attention over the frames of a position
 class TemporalAttention(nn.Cell):
     """Single-head attention over the frames at each position; starts as the identity (zero output projection)."""
 

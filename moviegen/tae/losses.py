@@ -13,16 +13,19 @@ from moviegen.tae.model import TAE
 TINY = 1e-12  # under roots, whose slope at zero is infinite
 
 
+# 3.1.1: L1
 def reconstruction_loss(reconstruction: ms.Tensor, video: ms.Tensor) -> ms.Tensor:
     """Mean absolute difference of two (B, 3, T, H, W)."""
     return (reconstruction - video).abs().mean()
 
 
+# 3.1.1: perceptual
 def perceptual_loss(lpips: LPIPS, reconstruction: ms.Tensor, video: ms.Tensor) -> ms.Tensor:
     """Mean LPIPS distance of the frames of two (B, 3, T, H, W) in [-1, 1]."""
     return lpips(fold_time(reconstruction.swapaxes(1, 2)), fold_time(video.swapaxes(1, 2))).mean()
 
 
+# 3.1.1: the autoencoder's prior
 def kl_loss(mean: ms.Tensor, logvar: ms.Tensor, num_pixel_frames: int) -> ms.Tensor:
     """KL divergence of N(mean, exp(logvar)) from N(0, 1), summed over the latent, a pixel frame.
 
@@ -33,6 +36,7 @@ def kl_loss(mean: ms.Tensor, logvar: ms.Tensor, num_pixel_frames: int) -> ms.Ten
     return 0.5 * (mean * mean + ops.exp(logvar) - 1 - logvar).sum() / num_pixel_frames
 
 
+# 3.1.1, equation 1: OPL
 def outlier_penalty_loss(latent: ms.Tensor, radius: float) -> ms.Tensor:
     """How far positions stand out of their own latent frame (paper 3.1.1, eq. 1; "OPL").
 

@@ -8,7 +8,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, nn, ops
 
-from moviegen.weights import assign, load_arrays
+from moviegen.runs.weights import assign, load_arrays
 
 # VGG16's convolutions, by their place in torchvision's `features`, in five slices; pooling is between slices.
 SLICES = (
@@ -26,16 +26,10 @@ TINY = 1e-20  # under the root of a length, whose slope at zero is infinite
 class LPIPS(nn.Cell):
     """Distance of two images as people see it: 0 for equal ones. Frozen; differentiable in both images.
 
-    Args:
-        path: safetensors whose names are those of the state of `lpips.LPIPS(net="vgg")`.
-
     Inputs: two (N, 3, H, W) in [-1, 1], H and W at least 16. Output: (N,).
-
-    Raises:
-        CheckpointError: the file is damaged, or does not hold VGG16 and the five heads.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self) -> None:
         super().__init__()
         slices, heads, channels = [], [], 3
         for number, places in enumerate(SLICES):
@@ -49,7 +43,6 @@ class LPIPS(nn.Cell):
         self.heads = ms.ParameterTuple(heads)
         self.shift = ms.Tensor(np.reshape(SHIFT, (1, 3, 1, 1)), ms.float32)
         self.scale = ms.Tensor(np.reshape(SCALE, (1, 3, 1, 1)), ms.float32)
-        self._load(Path(path))
         for parameter in self.get_parameters():
             parameter.requires_grad = False
 
@@ -66,13 +59,8 @@ class LPIPS(nn.Cell):
         """Every position's features as a vector of length 1."""
         return features / (ops.sqrt((features * features).sum(1, keepdims=True) + TINY) + 1e-10)
 
-    def _load(self, path: Path) -> None:
-        arrays, _ = load_arrays(path)
-        # the package keeps its heads twice, and constants beside its weights
-        arrays = {name: array for name, array in arrays.items() if not name.startswith(("lins.", "scaling_layer."))}
-        assign(dict(self._published_names()), arrays, str(path))
-
-    def _published_names(self) -> list[tuple[str, Parameter]]:
+    def published_names(self) -> list[tuple[str, Parameter]]:
+        """The parameters by their names in the state of `lpips.LPIPS(net="vgg")`."""
         named = []
         for number, (places, layers, head) in enumerate(zip(SLICES, self.slices, self.heads, strict=True)):
             convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
@@ -81,3 +69,17 @@ class LPIPS(nn.Cell):
                 named += [(f"{prefix}.weight", layer.weight), (f"{prefix}.bias", layer.bias)]
             named.append((f"lin{number}.model.1.weight", head))
         return named
+
+
+def load_lpips(path: Path) -> LPIPS:
+    """The distance with the weights of a file whose names are those of the state of `lpips.LPIPS(net="vgg")`.
+
+    Raises:
+        CheckpointError: the file is damaged, or does not hold VGG16 and the five heads.
+    """
+    network = LPIPS()
+    arrays, _ = load_arrays(path)
+    # the package keeps its heads twice, and constants beside its weights
+    arrays = {name: array for name, array in arrays.items() if not name.startswith(("lins.", "scaling_layer."))}
+    assign(dict(network.published_names()), arrays, str(path))
+    return network

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import mindspore as ms
 from mindspore import nn, ops
 
 from moviegen.config import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, TAEConfig
-from moviegen.tae import naming
 from moviegen.tae.coder import Decoder, Encoder
 from moviegen.tae.layers import fold_time, unfold_time
-from moviegen.weights import assign
 
 
 class TAE(nn.Cell):
@@ -78,22 +74,6 @@ class TAE(nn.Cell):
         mean, logvar = self.encode(video)
         latent = mean + ops.exp(0.5 * logvar) * noise
         return self.decode(latent, video.shape[2]), mean, logvar, latent
-
-    def load_weights(self, path: Path | str) -> None:
-        """Takes the weights of a file: `.safetensors`, MindSpore's `.ckpt`, or `.npz`.
-
-        Read are this package's files, the published TAE, and the SD3.5 VAE in diffusers' naming or in a single file,
-        alone or with the whole model. An image autoencoder inflates a TAE: the temporal layers keep what they hold,
-        which in a new TAE is the identity.
-
-        Raises:
-            CheckpointError: the file is damaged, of another kind or of another model; names that are missing,
-                unexpected or of another shape are listed.
-        """
-        parameters = dict(self.parameters_and_names())
-        arrays = naming.load(Path(path), parameters)
-        spared = () if any(map(naming.is_temporal, arrays)) else naming.TEMPORAL_PARTS
-        assign(parameters, arrays, str(path), may_lack=spared)
 
     def normalize(self, latent: ms.Tensor) -> ms.Tensor:
         """A latent as the transformer takes it: (z - shift) * scaling."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moviegen.weights import load_arrays
+from moviegen.runs.weights import load_arrays
 
 # Present in a TAE and not in the image autoencoder it is inflated from; they start as the identity.
 TEMPORAL_PARTS = ("conv_temp", "downsample_temp", "upsample_temp", "attn_1.1.")
@@ -22,7 +22,7 @@ SINGLE_FILE_PREFIX = "first_stage_model."  # before the autoencoder's names in a
 NUM_LEVELS = 4
 Naming = Callable[[str], str]
 
-# In the order they apply; each our own spelling and theirs.
+# In the order they apply; each our spelling and theirs.
 _SINGLE_FILE = (
     (r"(norm\w*)\.gamma$", r"\1.weight"),
     (r"(norm\w*)\.beta$", r"\1.bias"),
@@ -79,25 +79,25 @@ def is_temporal(name: str) -> bool:
     return any(part in name for part in TEMPORAL_PARTS)
 
 
-def load(path: Path, wanted: Iterable[str]) -> dict[str, np.ndarray]:
+def load(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     """A file's tensors under our names; what we have no name for keeps its own, so that a message can list it.
 
     Args:
-        wanted: our names.
+        names: ours, of the parameters to be filled.
 
     Raises:
         CheckpointError: the file is damaged or of another kind.
     """
     arrays, _ = load_arrays(path, under=SINGLE_FILE_PREFIX)
     arrays = {name.removeprefix(SINGLE_FILE_PREFIX): array for name, array in arrays.items() if NEVER_USED not in name}
-    theirs, found = recognise(arrays), {}
-    for name in wanted:
-        other = theirs(name)
-        if other in arrays:
-            array = arrays.pop(other)
-            is_matrix = theirs is diffusers and other.endswith(MATRICES)
-            found[name] = array.reshape(*array.shape, 1, 1) if is_matrix else array
-    return found | arrays
+    naming, named = recognise(arrays), {}
+    for name in names:
+        stored_name = naming(name)
+        if stored_name in arrays:
+            array = arrays.pop(stored_name)
+            is_matrix = naming is diffusers and stored_name.endswith(MATRICES)
+            named[name] = array.reshape(*array.shape, 1, 1) if is_matrix else array
+    return named | arrays
 
 
 def to_diffusers(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

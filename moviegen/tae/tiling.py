@@ -39,6 +39,7 @@ def spans(length: int, tile: int, overlap: int = 0) -> list[tuple[int, int]]:
     return [(start, start + tile) for start in starts]
 
 
+# 3.1.1: temporal tiling of the encoder
 def encode_tiles(encode: Encode, tiles: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Mean and log-variance of a video that comes in tiles.
 
@@ -54,6 +55,7 @@ def encode_tiles(encode: Encode, tiles: Iterable[np.ndarray]) -> tuple[np.ndarra
     return mean, logvar
 
 
+# 3.1.1: temporal tiling of the decoder
 def decode_tiles(
     decode: Decode, latent: np.ndarray, num_frames: int, tile: int = TILE, overlap: int = OVERLAP
 ) -> Iterator[np.ndarray]:
@@ -78,15 +80,16 @@ def decode_tiles(
     needed = -(-num_frames // TEMPORAL_COMPRESSION)
     covered = spans(needed, tile // TEMPORAL_COMPRESSION, overlap // TEMPORAL_COMPRESSION)
     following = [start * TEMPORAL_COMPRESSION for start, _ in covered[1:]] + [num_frames]
-    held, position = None, 0  # frames not yet final, and where they start
+    pending, position = None, 0  # frames not yet final, and where they start
     for (start, stop), next_start in zip(covered, following, strict=True):
         frames = decode(ms.Tensor(np.ascontiguousarray(latent[:, :, start:stop]))).asnumpy()
-        held = frames if held is None else blend(held, frames)
+        pending = frames if pending is None else blend(pending, frames)
         done = next_start - position
-        yield held[:, :, :done]
-        held, position = held[:, :, done:], next_start
+        yield pending[:, :, :done]
+        pending, position = pending[:, :, done:], next_start
 
 
+# 3.1.1: the linear blend of tiles that overlap
 def blend(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """`after` (B, C, t, H, W), its first frames faded in over `before`, all of which overlap it."""
     overlap = before.shape[2]

@@ -7,9 +7,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from moviegen.config import TAEConfig
+from moviegen.runs.arrays import CheckpointError, save_arrays
+from moviegen.runs.weights import assign, load_arrays, to_arrays
 from moviegen.tae import naming
 from moviegen.tae.model import TAE
-from moviegen.weights import CheckpointError, load_arrays, save_arrays, to_arrays
 
 
 def save_tae(path: Path, tae: TAE, config: TAEConfig | None = None) -> None:
@@ -27,6 +28,23 @@ def export_diffusers(path: Path, tae: TAE) -> None:
     save_arrays(path, naming.to_diffusers(arrays), {"format": "pt"})
 
 
+def load_weights(tae: TAE, path: Path) -> None:
+    """Fills an autoencoder with the weights of a file: `.safetensors`, MindSpore's `.ckpt`, or `.npz`.
+
+    Read are this package's files, the published TAE, and the SD3.5 VAE in diffusers' naming or in a single file, alone
+    or with the whole model. An image autoencoder inflates a TAE: the temporal layers keep what they hold, which in a
+    new TAE is the identity.
+
+    Raises:
+        CheckpointError: the file is damaged, of another kind or of another model; names that are missing, unexpected or
+            of another shape are listed.
+    """
+    parameters = dict(tae.parameters_and_names())
+    arrays = naming.load(path, parameters)
+    may_lack = () if any(map(naming.is_temporal, arrays)) else naming.TEMPORAL_PARTS
+    assign(parameters, arrays, str(path), may_lack=may_lack)
+
+
 def load_tae(path: Path) -> TAE:
     """The autoencoder of a file that `save_tae` wrote.
 
@@ -40,7 +58,7 @@ def load_tae(path: Path) -> TAE:
         tae = TAE(TAEConfig.model_validate_json(metadata["tae_config"]))
     except ValidationError as error:
         raise CheckpointError(f"{path} holds a TAE of another version: {error}") from None
-    tae.load_weights(path)
+    load_weights(tae, path)
     return tae
 
 
@@ -51,5 +69,5 @@ def inflate(image_autoencoder: Path, config: TAEConfig) -> TAE:
         CheckpointError: the image autoencoder is of another shape than `config`.
     """
     tae = TAE(config)
-    tae.load_weights(image_autoencoder)
+    load_weights(tae, image_autoencoder)
     return tae

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,8 +10,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from moviegen.config import ConfigError, from_root
-from moviegen.files import checksum
-from moviegen.weights import StoredTensor, stored_tensors
+from moviegen.runs.arrays import StoredTensor, stored_tensors
+from moviegen.runs.hashes import file_hash, named_hash
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -85,17 +83,7 @@ def weights_of(folder: Path) -> dict[str, StoredTensor]:
 def folder_hash(folder: Path, others: Iterable[str]) -> str:
     """SHA-256 over the names and contents of the safetensors files and of `others`."""
     files = sorted([*weight_files(folder), *(folder / name for name in others)])
-    return hashlib.sha256("".join(f"{path.name} {_checksum(path)}\n" for path in files).encode()).hexdigest()
-
-
-def _checksum(path: Path) -> str:
-    stat = path.stat()
-    return _checksum_of_version(path, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.cache
-def _checksum_of_version(path: Path, size: int, time: int) -> str:
-    return checksum(path)
+    return named_hash((path.name, file_hash(path)) for path in files)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

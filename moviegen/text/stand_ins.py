@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from moviegen.text.embeddings import ENCODERS, Embedding
+from moviegen.config import TEXT_ENCODERS
+from moviegen.text.embedding import Embedding
 
 END_OF_TEXT = "</s>"
 
@@ -57,7 +58,7 @@ class StandIn:
         return Embedding(vectors, mask, tokens)
 
     def _vector(self, key: int) -> np.ndarray:
-        rng = np.random.default_rng([self.seed, ENCODERS.index(self.name), int(key)])
+        rng = np.random.default_rng([self.seed, TEXT_ENCODERS.index(self.name), int(key)])
         return rng.standard_normal(self.width, np.float32)
 
 

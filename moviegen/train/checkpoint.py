@@ -27,9 +27,9 @@ from typing import Any
 from safetensors import SafetensorError
 
 from moviegen.config import Save
-from moviegen.files import FULL, NoSpaceError, checksum, flush_folder, write_json
-from moviegen.programs import digest
-from moviegen.weights import Arrays, CheckpointError, save_arrays, stored_tensors
+from moviegen.runs.arrays import Arrays, CheckpointError, save_arrays, stored_tensors
+from moviegen.runs.files import FULL, NoSpaceError, checksum, flush_folder, write_json
+from moviegen.runs.fingerprint import digest
 
 NAME = re.compile(r"step-(\d{6,})")
 
@@ -118,11 +118,11 @@ class Checkpoints:
         """What need not be kept now that `step` is saved."""
         folders = self._folders()
         past = [folder for folder in folders if _step(folder) > step]  # damaged: training went back past them
-        own = folders[: len(folders) - len(past)]
+        valid = folders[: len(folders) - len(past)]
         if self.policy == "latest_k":
-            return past + own[: -self.keep]
-        best = sorted(own, key=_validation_loss)[: self.keep]
-        return past + [folder for folder in own[:-1] if folder not in best]
+            return past + valid[: -self.keep]
+        best = sorted(valid, key=_validation_loss)[: self.keep]
+        return past + [folder for folder in valid[:-1] if folder not in best]
 
     def _folders(self) -> list[Path]:
         return sorted((folder for folder in self.folder.glob("step-*") if NAME.fullmatch(folder.name)), key=_step)
@@ -142,8 +142,8 @@ def _open(folder: Path) -> Checkpoint:
 
 
 def _check(folder: Path, checkpoint: Checkpoint) -> None:
-    for name, wanted in checkpoint.state["files"].items():
-        if checksum(folder / f"{name}.safetensors") != wanted:
+    for name, recorded in checkpoint.state["files"].items():
+        if checksum(folder / f"{name}.safetensors") != recorded:
             raise CheckpointError(f"{name}.safetensors does not match its checksum")
 
 
@@ -168,5 +168,5 @@ def _errno(error: OSError | SafetensorError) -> int | None:
     """The system's error number; safetensors writes it into its message only."""
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else None
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return int(number[1]) if number else None

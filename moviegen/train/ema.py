@@ -9,7 +9,7 @@ import mindspore as ms
 import numpy as np
 
 from moviegen.parallel.zero import Zero
-from moviegen.weights import Arrays
+from moviegen.runs.arrays import Arrays
 
 
 class EMA:

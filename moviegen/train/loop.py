@@ -20,9 +20,9 @@ from moviegen.config import LRScheduler, Optimizer, Profile, Save
 from moviegen.device import card_memory
 from moviegen.device.collectives import Average
 from moviegen.device.profiler import StepTrace
-from moviegen.machine import peak_memory
 from moviegen.parallel.zero import Zero
 from moviegen.runs import MetricsWriter, Run
+from moviegen.runs.machine import peak_memory
 from moviegen.train.checkpoint import Checkpoint, Checkpoints
 from moviegen.train.ema import EMA
 from moviegen.train.optim import AdamW, LearningRate, LossScale
@@ -214,8 +214,8 @@ class Trainer:
         self._write(kind="validating", step=step)
         started = time.perf_counter()
         with self.ema.swapped() if self.ema else nullcontext():
-            own = dict(sorted(self.validate().items()))
-        values = dict(zip(own, map(float, self._over_ranks(np.array(list(own.values())))), strict=True))
+            share = dict(sorted(self.validate().items()))
+        values = dict(zip(share, map(float, self._over_ranks(np.array(list(share.values())))), strict=True))
         if not math.isfinite(values["loss"]):
             raise DivergedError(f"validation loss {values['loss']} at step {step} of {self.run.name}")
         if step:

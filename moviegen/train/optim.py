@@ -86,6 +86,7 @@ def sum_of_squares(gradients: tuple[ms.Tensor, ...]) -> ms.Tensor:
     return ops.addn(ops.HyperMap()(_sum_of_squares, gradients))
 
 
+# original report, Learning Rate Scheduling
 class LearningRate:
     """Linear warm-up, then `factor` times less whenever the validation loss has plateaued.
 

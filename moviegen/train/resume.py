@@ -6,7 +6,7 @@ import json
 
 from moviegen import runs
 from moviegen.config import ConfigError, from_root
-from moviegen.device.collectives import World
+from moviegen.device.world import World
 from moviegen.train.checkpoint import Checkpoint, Checkpoints
 from moviegen.train.state import newest
 

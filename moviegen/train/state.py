@@ -9,12 +9,12 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 
-from moviegen.device.collectives import World
+from moviegen.device.world import World
 from moviegen.parallel.zero import GatherOnHost, Zero
+from moviegen.runs.arrays import Arrays, check_fits
 from moviegen.train.checkpoint import Checkpoint, Checkpoints
 from moviegen.train.ema import EMA
 from moviegen.train.optim import AdamW, LearningRate, LossScale
-from moviegen.weights import Arrays, check_fits
 
 
 def gathered(zero: Zero, parts: Mapping[str, tuple[str, ms.Tensor]]) -> dict[str, np.ndarray]:
@@ -73,8 +73,8 @@ def newest(checkpoints: Checkpoints, world: World) -> Checkpoint | None:
     Raises:
         CheckpointError: a rank cannot read what rank 0 goes on from.
     """
-    own = checkpoints.latest() if world.is_main else None
+    latest = checkpoints.latest() if world.is_main else None
     if world.size == 1:
-        return own
-    chosen = GatherOnHost()(ms.Tensor([own.step if own else -1], ms.float32)).asnumpy()[0]
-    return None if chosen < 0 else own or checkpoints.at(int(chosen))
+        return latest
+    step = GatherOnHost()(ms.Tensor([latest.step if latest else -1], ms.float32)).asnumpy()[0]
+    return None if step < 0 else latest or checkpoints.at(int(step))

@@ -15,7 +15,8 @@ from typing import Any
 
 import psutil
 
-from moviegen import config, machine, runs
+from moviegen import config
+from moviegen.runs import files, machine
 from tests.bench import dit, layouts, memory, recompute, tae
 
 MEASUREMENTS = {
@@ -52,7 +53,7 @@ def main() -> None:
         print(f"\n{TITLES[name]}\n{table(report[name])}\n", flush=True)
     report["finished"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     path = config.project_root() / "outputs" / "bench" / "bench.json"
-    runs.write_json(path, report)
+    files.write_json(path, report)
     print(f"written: {path.relative_to(config.project_root())}")
 
 

@@ -8,14 +8,16 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 
-from moviegen import device, flow, sample, schedule
+from moviegen import device
 from moviegen.config import DiTConfig, Optimizer
-from moviegen.device.collectives import World
+from moviegen.device.world import World
 from moviegen.dit.model import DiT
+from moviegen.flow import path as flow
+from moviegen.flow import sampler, schedule
 from moviegen.parallel.zero import Zero
+from moviegen.runs.weights import assign
 from moviegen.train.optim import AdamW
 from moviegen.train.step import Apply, Backward, Gradients
-from moviegen.weights import assign
 from tests.bench import workers
 from tests.bench.ours import finish
 from tests.parity.comparing import random_weights
@@ -55,9 +57,9 @@ def build(task: str, config: dict[str, Any], latent: list[int], lengths: list[in
     if task == "bare":
         t = np.full(2 * batch, 500.0, np.float32)
         return bare_calls(dit, [ms.Tensor(array) for array in (np.concatenate((x, x)), t, *both)])
-    field = sample.velocity_field(sample.GuidedVelocity(dit, 7.5), both)
+    field = sampler.velocity_field(sampler.GuidedVelocity(dit, 7.5), both)
     times = schedule.get("linear", EULER_STEPS)
-    return lambda: sample.euler(x, field, times)
+    return lambda: sampler.euler(x, field, times)
 
 
 def bare_calls(dit: DiT, tensors: list[ms.Tensor]) -> workers.Work:

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from moviegen import config, device
-from moviegen.machine import peak_memory
+from moviegen.runs.machine import peak_memory
 
 LENGTHS = (64, 128, 256)
 SIDE = 64

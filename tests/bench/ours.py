@@ -10,13 +10,13 @@ import numpy as np
 
 from moviegen import device
 from moviegen.config import Optimizer, TAEConfig, TAELoss, latent_size
-from moviegen.device.collectives import World
+from moviegen.device.world import World
 from moviegen.parallel.zero import Zero
+from moviegen.runs.weights import assign
 from moviegen.tae.losses import TAETrainingLoss
 from moviegen.tae.model import TAE, Decode, Encode
 from moviegen.train.optim import AdamW
 from moviegen.train.step import Apply, Backward, Gradients
-from moviegen.weights import assign
 from tests.bench import workers
 from tests.parity.comparing import random_weights
 

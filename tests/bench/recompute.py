@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from moviegen import config, device, machine
+from moviegen import config, device
 from moviegen.config import latent_size
+from moviegen.runs import machine
 
 BATCH = 8
 WAYS = {"kept": 0, "every 2nd recomputed": 2, "all recomputed": 1}

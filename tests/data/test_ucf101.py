@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moviegen import config, programs, runs
-from moviegen.data import prepare, ucf101
+from moviegen import config, runs
+from moviegen.data import ucf101
 from moviegen.data.datasets import Clip, find_layout, index_ucf101, load_index, split_ucf101
 from moviegen.data.videos import write_video
-from moviegen.report import tables
+from moviegen.programs import index_data
+from moviegen.report.pages.data import clips as clips_table
+from moviegen.runs import registry
 
 SHIPPED = Path(__file__).parents[2] / "params" / "ucf101_split.csv"
 NUMBERS = range(1, 26)
@@ -239,10 +241,10 @@ def index(tmp_path):
 
     def run(root, name, **overrides):
         params = config.load("smoke", {"data.root": str(root), **overrides})
-        made = runs.Run(programs.find("data"), params, name, tmp_path / name)
+        made = runs.Run(registry.find("data"), params, name, tmp_path / name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            prepare.index(made)
+            index_data.index(made)
         return made
 
     return run
@@ -292,7 +294,7 @@ def test_data_run_says_what_the_folder_lacks(index, videos, capsys):
     assert official["partial_classes"] == ["Archery", "HandstandPushups"] and official["shipped_split"] is False
     said = "20 of 13,320 clips; classes missing: 98 (ApplyEyeMakeup, ApplyLipstick, BabyCrawling, "
     assert f"UCF-101 as published: {said}" in capsys.readouterr().out
-    assert said in tables.data(run).data
+    assert said in clips_table(run).data
     assert "v_Archery_g03_c02.avi" in (run.folder / "quarantine.csv").read_text()
 
 
@@ -303,4 +305,4 @@ def test_data_run_compares_no_other_folder(index, videos, tmp_path, capsys):
         (loose / path.name).write_bytes(path.read_bytes())
     run = index(loose, "loose")
     assert read(run, "summary.json")["official"] is None
-    assert "published" not in capsys.readouterr().out + tables.data(run).data
+    assert "published" not in capsys.readouterr().out + clips_table(run).data

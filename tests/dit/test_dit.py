@@ -7,10 +7,12 @@ import pytest
 from mindspore import ops
 
 from moviegen.config import DiTConfig
-from moviegen.dit.model import DiT, patchify, unpatchify
+from moviegen.dit.model import DiT
+from moviegen.dit.patches import patchify, unpatchify
 from moviegen.dit.positions import grow_table
 from moviegen.dit.weights import load_dit, save_dit
-from moviegen.weights import CheckpointError, assign, to_arrays
+from moviegen.runs.arrays import CheckpointError
+from moviegen.runs.weights import assign, to_arrays
 
 GOLDEN = Path(__file__).parents[2] / ".." / "shared" / "golden" / "reference_dit.npz"
 RELEASED = DiTConfig(width=64, ffn_width=176, num_heads=4, num_layers=2, max_size=(4, 8, 8))

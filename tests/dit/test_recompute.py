@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from mindspore import ops
 
-from moviegen import flow
-from moviegen.device.collectives import World
+from moviegen.device.world import World
 from moviegen.dit.model import DiT
+from moviegen.flow.path import FlowMatchingLoss
 from moviegen.parallel.zero import Zero
+from moviegen.runs.weights import assign
 from moviegen.train.step import Backward, Gradients
-from moviegen.weights import assign
 from tests.small_runs import random_dit
 
 
@@ -35,7 +35,7 @@ def loss_and_gradients(config, weights, recompute):
     batch = (*latents, np.array([0.2, 0.7], np.float32), *texts, keep)
     zero = Zero(dit, 0, World())
     gradients = Gradients(zero)
-    (loss,) = Backward(flow.FlowMatchingLoss(dit), zero, gradients, has_terms=False)(*map(ms.Tensor, batch))
+    (loss,) = Backward(FlowMatchingLoss(dit), zero, gradients, has_terms=False)(*map(ms.Tensor, batch))
     return float(loss), dict(zip(zero.weights, (one.asnumpy() for one in gradients.sums), strict=True))
 
 

@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
 
+from moviegen import config
+from moviegen.config import ConfigError
 from moviegen.dit.model import DiT
 from moviegen.dit.positions import grow_table
-from moviegen.dit.weights import load_dit, save_dit
-from moviegen.weights import CheckpointError, save_arrays, to_arrays
+from moviegen.dit.weights import load_dit, load_stage, load_weights, save_dit
+from moviegen.runs.arrays import CheckpointError, save_arrays
+from moviegen.runs.weights import to_arrays
 
 TABLES = {f"pos_embedding_table_{axis}.embedding_table" for axis in "thw"}
 
@@ -39,7 +42,7 @@ def test_one_row_is_repeated():
 def test_larger_tables_keep_all_other_weights(small, saved):
     path, old = saved
     dit = DiT(small.model_copy(update={"max_size": (4, 4, 9)}))
-    dit.load_weights(path, grow=True)
+    load_weights(dit, path, grow=True)
     new = to_arrays(dict(dit.parameters_and_names()))
     assert new.keys() == old.keys()
     for name in old.keys() - TABLES:
@@ -58,13 +61,13 @@ def test_another_width_is_refused_by_names_and_both_shapes(small, saved):
 
 def test_tables_shrink_nowhere(small, saved):
     with pytest.raises(CheckpointError, match="3 rows cannot shrink to 2"):
-        DiT(small.model_copy(update={"max_size": (1, 2, 2)})).load_weights(saved[0], grow=True)
+        load_weights(DiT(small.model_copy(update={"max_size": (1, 2, 2)})), saved[0], grow=True)
 
 
 @pytest.mark.parametrize("max_size", [(1, 2, 2), (1, 2, 6)])
 def test_tables_grow_only_where_that_is_asked_for(small, saved, max_size):
     with pytest.raises(CheckpointError, match=rf"w\.embedding_table: \(3, 16\) for \({max_size[2]}, 16\)"):
-        DiT(small.model_copy(update={"max_size": max_size})).load_weights(saved[0])
+        load_weights(DiT(small.model_copy(update={"max_size": max_size})), saved[0])
 
 
 @pytest.mark.parametrize("axis", "thw")
@@ -75,7 +78,7 @@ def test_weights_without_a_table_are_refused(small, saved, tmp_path, axis):
     with pytest.raises(CheckpointError, match=f"no {name} among the weights"):
         load_dit(tmp_path / "less.safetensors", small)
     with pytest.raises(CheckpointError, match=f"no {name} among the weights"):
-        DiT(small).load_weights(tmp_path / "less.safetensors", grow=True)
+        load_weights(DiT(small), tmp_path / "less.safetensors", grow=True)
 
 
 def test_a_truncated_file_is_refused(small, saved, tmp_path):
@@ -83,3 +86,9 @@ def test_a_truncated_file_is_refused(small, saved, tmp_path):
     path.write_bytes(saved[0].read_bytes()[:-10])
     with pytest.raises(CheckpointError, match=r"cannot read .*cut\.safetensors"):
         load_dit(path, small)
+
+
+def test_arithmetic_that_the_device_lacks_is_an_error(tmp_path):
+    params = config.load("smoke", {"stages.3.train.settings.dtype": "bfloat16", "launch.device": "Ascend"})
+    with pytest.raises(ConfigError, match="bfloat16 does not exist on CPU"):
+        load_stage(tmp_path / "dit.safetensors", params, 3)

@@ -20,11 +20,11 @@ from mindspore import nn, ops
 from moviegen import device
 from moviegen.config import LRScheduler, Optimizer, Save
 from moviegen.device.collectives import barrier, join_world
-from moviegen.parallel.worker import supervised
+from moviegen.launch.worker import supervised
 from moviegen.parallel.zero import Zero
+from moviegen.runs.arrays import save_arrays
 from moviegen.train.ema import EMA
 from moviegen.train.loop import Batch, Schedule, Trainer
-from moviegen.weights import save_arrays
 
 SAMPLES = 12  # of a batch, of all ranks: 1, 2 and 3 ranks share them
 

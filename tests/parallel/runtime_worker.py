@@ -9,18 +9,20 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from moviegen import device, flow
+from moviegen import device
 from moviegen.config import DiTConfig, Optimizer
-from moviegen.device.collectives import World, barrier, join_world
+from moviegen.device.collectives import barrier, join_world
+from moviegen.device.world import World
 from moviegen.dit.layers import Linear
 from moviegen.dit.model import DiT
+from moviegen.flow import path as flow
 from moviegen.parallel.mesh import Mesh
 from moviegen.parallel.ulysses import sequence_of
 from moviegen.parallel.zero import Zero
+from moviegen.runs.arrays import save_arrays
 from moviegen.train.ema import EMA
 from moviegen.train.optim import AdamW
 from moviegen.train.step import Apply, Backward, Gradients
-from moviegen.weights import save_arrays
 
 CONFIG = DiTConfig(
     width=16, ffn_width=24, num_heads=4, num_layers=2, max_size=(2, 2, 3), latent_channels=4, text_widths=(6, 5, 4),

@@ -9,8 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from moviegen.parallel import launch
-from moviegen.weights import load_arrays
+from moviegen.launch.job import Job
+from moviegen.launch.run import run_job
+from moviegen.launch.watch import WorkerError
+from moviegen.runs.weights import load_arrays
 
 ROOT = Path(__file__).parents[2]
 STEPS = 16
@@ -24,7 +26,7 @@ TIMES = {"seconds", "data_wait", "tokens_per_second", "memory_bytes"}
 
 def job(folder, workers=2, kills=None, pause=0.0):
     described = json.dumps({"kills": kills or {}, "pause": pause, "steps": STEPS})
-    return launch.Job(
+    return Job(
         command=("python", "-m", "tests.parallel.killed_worker", str(folder), described),
         log_dir=folder / "logs",
         worker_num=workers,
@@ -36,7 +38,7 @@ def job(folder, workers=2, kills=None, pause=0.0):
 
 def kill_everything():
     """SIGKILL for guard, msrun, scheduler and workers at once."""
-    guards = [child for child in psutil.Process().children() if "moviegen.parallel.guard" in child.cmdline()]
+    guards = [child for child in psutil.Process().children() if "moviegen.launch.guard" in child.cmdline()]
     for process in [*guards, *(below for guard in guards for below in guard.children(recursive=True))]:
         process.kill()
 
@@ -84,7 +86,7 @@ def assert_equal(folder, wanted):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
-    launch.run(job(folder))
+    run_job(job(folder))
     return folder
 
 
@@ -104,11 +106,11 @@ def test_the_undisturbed_run_puts_everything_to_the_test(undisturbed):
 
 def test_a_worker_killed_at_three_steps_leaves_no_trace(undisturbed, tmp_path):
     for step in KILLS:
-        with pytest.raises(launch.WorkerError):
-            launch.run(job(tmp_path, kills=KILLS))
+        with pytest.raises(WorkerError):
+            run_job(job(tmp_path, kills=KILLS))
         assert (tmp_path / f"killed-at-{step}").exists()
         assert not (tmp_path / "end.safetensors").exists()
-    launch.run(job(tmp_path, kills=KILLS))
+    run_job(job(tmp_path, kills=KILLS))
     assert_equal(tmp_path, undisturbed)
     assert len(lines(tmp_path, "state")) > 1  # it was resumed; starting over would drop the line
 
@@ -118,14 +120,14 @@ def test_a_job_killed_as_a_whole_goes_back_past_a_damaged_checkpoint(undisturbed
         if line["kind"] == "train" and line["step"] == KILLED_FROM_OUTSIDE_AT:
             kill_everything()
 
-    with pytest.raises(launch.WorkerError):
-        launch.run(job(tmp_path, pause=0.05), at_that_step)
+    with pytest.raises(WorkerError):
+        run_job(job(tmp_path, pause=0.05), at_that_step)
     assert KILLED_FROM_OUTSIDE_AT <= lines(tmp_path, "train")[-1]["step"] < STEPS
     whole = [name for name in checkpoints(tmp_path) if name.startswith("step-")]
     assert len(whole) >= 2
     newest = tmp_path / "checkpoints" / whole[-1] / "optimizer.safetensors"
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
-    launch.run(job(tmp_path))
+    run_job(job(tmp_path))
     assert_equal(tmp_path, undisturbed)
     log = (tmp_path / "logs" / "worker_0.log").read_text()  # rank 0 looks for all
     assert re.search(rf"{whole[-1]} is damaged .*going back to the checkpoint before", log)
@@ -137,7 +139,7 @@ def test_what_two_ranks_saved_others_load(undisturbed, tmp_path, workers):
     shutil.copytree(undisturbed, folder)
     for file in [folder / "end.safetensors", *folder.glob("state-*.json")]:
         file.unlink()
-    launch.run(job(folder, workers))  # all steps are done: it resumes, and says what it holds
+    run_job(job(folder, workers))  # all steps are done: it resumes, and says what it holds
     assert_same_bits(end(folder), end(undisturbed))
     assert_same_bits(
         {name.removeprefix("weights."): array for name, array in end(folder).items() if name.startswith("weights.")},

@@ -12,7 +12,9 @@ import pytest
 
 from moviegen import config, runs
 from moviegen.config import ConfigError
-from moviegen.parallel import launch
+from moviegen.launch.job import Job, host_commands, msrun_command
+from moviegen.launch.run import run_job
+from moviegen.launch.watch import StalledJobError
 from moviegen.report import notebook, provenance
 
 SCALES, STAGES = ("1B", "5B", "30B"), (1, 2, 3)
@@ -124,18 +126,18 @@ def found(scale, stage, overrides=None):
 
 
 def msrun_flags(job):
-    command = launch.msrun_command(job)
+    command = msrun_command(job)
     flags = command[1 : command.index("python")]
     return dict(flag.removeprefix("--").split("=", 1) for flag in flags)
 
 
 def exports(job):
-    return dict(re.findall("^export ([^=]+)=(.*)$", launch.host_commands(job)[0], re.MULTILINE))
+    return dict(re.findall("^export ([^=]+)=(.*)$", host_commands(job)[0], re.MULTILINE))
 
 
 def resolved(run, job, name):
     """A parameter as the program will read it: from the file that the command names."""
-    command = launch.msrun_command(job)
+    command = msrun_command(job)
     assert command[-2] == "--config"
     params = config.load(command[-1])
     assert params == run.params
@@ -200,7 +202,7 @@ def test_what_differs_from_the_original_is_as_its_reason_says(stage):
     assert (f"stage{stage - 1}" in run.program.needs(run.params)) is (stage > 1)
     assert resolved(run, job, "valid.frequency") > 0
     assert resolved(run, job, "train.save.ckpt_save_policy") == "latest_k"  # named for stage 1 only
-    words = launch.msrun_command(job)
+    words = msrun_command(job)
     assert words[words.index("python") :] == [
         "python", "-m", "moviegen", "train", "--stage", str(stage), "--config", str(run.folder / "params.yaml"),
     ]  # fmt: skip
@@ -324,5 +326,5 @@ def test_a_job_ends_when_it_has_written_nothing_for_an_hour():
 
 def test_the_jobs_own_timeout_ends_it(tmp_path):
     command = ("python", "-c", "import time; time.sleep(600)")
-    with pytest.raises(launch.StalledJobError, match="for 2 s; the job was ended"):
-        launch.run(launch.Job(command, tmp_path / "logs", metrics=tmp_path / "metrics.jsonl", stall_timeout=2))
+    with pytest.raises(StalledJobError, match="for 2 s; the job was ended"):
+        run_job(Job(command, tmp_path / "logs", metrics=tmp_path / "metrics.jsonl", stall_timeout=2))

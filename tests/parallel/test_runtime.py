@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from moviegen import plan
-from moviegen.parallel import launch
-from moviegen.weights import load_arrays
+from moviegen.launch.job import Job
+from moviegen.launch.run import run_job
+from moviegen.runs.weights import load_arrays
 from tests.parallel.runtime_worker import CONFIG
 
 ROOT = Path(__file__).parents[2]
@@ -45,14 +46,14 @@ def results(tmp_path_factory):
             [dict(zip(("name", "shards", "zero", "recompute", "media"), case, strict=True)) for case in cases]
         )
         command = ("python", "-m", "tests.parallel.runtime_worker", str(folder), described)
-        job = launch.Job(
+        job = Job(
             command=command,
             log_dir=folder / "logs",
             worker_num=workers,
             local_worker_num=workers,
             environment={"PYTHONPATH": str(ROOT)},
         )
-        launch.run(job)
+        run_job(job)
         for name, *_ in cases:
             facts = [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in range(workers)]
             found[name] = load_arrays(folder / f"{name}.safetensors")[0], facts

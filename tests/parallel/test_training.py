@@ -7,11 +7,12 @@ import psutil
 import pytest
 
 from moviegen import config, plan, runs
-from moviegen.parallel import launch
+from moviegen.launch.run import run_job
+from moviegen.launch.watch import WorkerError
 from moviegen.parallel.mesh import Mesh
+from moviegen.programs import train_dit as dit
 from moviegen.report.notebook import job
-from moviegen.train import dit
-from moviegen.weights import load_arrays
+from moviegen.runs.weights import load_arrays
 from tests import small_runs
 
 CAPTIONS = [f"caption {index}" for index in range(12)]
@@ -40,7 +41,7 @@ TIMES = {"seconds", "data_wait", "tokens_per_second", "memory_bytes"}
 def train(params, stage, on_progress=None):
     run = runs.find(params, f"stage{stage}")
     run.write_params()
-    launch.run(job(run), on_progress)
+    run_job(job(run), on_progress)
     return run
 
 
@@ -141,7 +142,7 @@ def test_a_stage_killed_after_a_checkpoint_goes_on_to_the_same_bits(stages, outp
         if line["kind"] == "train" and line["step"] == KILLED_AT:
             kill_everything()
 
-    with pytest.raises(launch.WorkerError):
+    with pytest.raises(WorkerError):
         train(params, 3, kill)
     assert lines(run, "train")[-1]["step"] == KILLED_AT
     assert not run.complete
@@ -153,7 +154,7 @@ def test_a_stage_killed_after_a_checkpoint_goes_on_to_the_same_bits(stages, outp
 
 def kill_everything():
     """SIGKILL for guard, msrun, scheduler and workers at once."""
-    guards = [child for child in psutil.Process().children() if "moviegen.parallel.guard" in child.cmdline()]
+    guards = [child for child in psutil.Process().children() if "moviegen.launch.guard" in child.cmdline()]
     for process in [*guards, *(below for guard in guards for below in guard.children(recursive=True))]:
         process.kill()
 

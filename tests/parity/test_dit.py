@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from moviegen import flow
 from moviegen.config import DiTConfig
-from moviegen.device.collectives import World
+from moviegen.device.world import World
 from moviegen.dit.model import DiT
+from moviegen.flow import path as flow
 from moviegen.parallel.zero import Zero
+from moviegen.runs.weights import assign
 from moviegen.train.step import Backward, Gradients
-from moviegen.weights import assign
 from tests.parity.comparing import random_weights
 from tests.parity.torch_dit import TorchDiT
 

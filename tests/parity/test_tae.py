@@ -9,10 +9,10 @@ from mindspore import nn, ops
 from safetensors.torch import load_file, save_file
 
 from moviegen.config import TAEConfig
+from moviegen.runs.weights import assign, to_arrays
 from moviegen.tae.losses import reconstruction_loss
 from moviegen.tae.model import TAE, Decode, Encode
 from moviegen.tae.weights import export_diffusers
-from moviegen.weights import assign, to_arrays
 from tests.parity.comparing import assert_equal, random_weights
 from tests.parity.torch_tae import TorchTAE, torch_name
 

@@ -20,12 +20,12 @@ from transformers import (
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from moviegen import device
-from moviegen.config.params import TextEncoder
-from moviegen.text import Pretrained
+from moviegen.config import TextEncoder
+from moviegen.runs.weights import assign
 from moviegen.text.clip import stretch
+from moviegen.text.encoders import Pretrained
 from moviegen.text.t5 import T5Config, T5Encoder, relative_buckets
 from moviegen.text.tokenise import bytes_of, cut, read_tokeniser
-from moviegen.weights import assign
 from tests.parity.comparing import assert_equal, random_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* tokens; cut")  # the last caption is made to be

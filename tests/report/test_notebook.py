@@ -6,20 +6,7 @@ from moviegen import config, runs
 from moviegen.config import ConfigError
 from moviegen.report import notebook, sections
 from moviegen.report.notebook import open_section
-
-
-@pytest.fixture(autouse=True)
-def outputs(tmp_path, monkeypatch):
-    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
-    monkeypatch.setattr("moviegen.programs.code_hash", lambda module: module)
-    return tmp_path
-
-
-def complete(params, program):
-    run = runs.find(params, program)
-    run.write_params()
-    runs.write_json(run.folder / "manifest.json", {"status": "complete", "finished": "2026-01-01T00:00:00Z"})
-    return run
+from tests.report.making import finished, words
 
 
 def test_defaults_are_the_scales():
@@ -66,7 +53,7 @@ def test_what_is_no_parameter_is_let_be():
 def test_run_is_none_until_it_is_complete():
     section = open_section("data", {})
     assert section.run("data") is None
-    made = complete(section.params, "data")
+    made = finished(section.params, "data")
     assert section.run("data") == made
     with pytest.raises(KeyError, match="not read by data"):
         section.run("sample")
@@ -80,9 +67,9 @@ def test_launch_runs_only_what_is_not_complete(monkeypatch, capsys):
         started.append(job)
         for step in (1, 2):
             on_progress({"kind": "train", "step": step, "steps": 2, "loss": 0.5})
-        complete(section.params, "tae-image")
+        finished(section.params, "tae-image")
 
-    monkeypatch.setattr(notebook.launch, "run", run)
+    monkeypatch.setattr(notebook, "run_job", run)
     first, second = section.launch("tae-image"), section.launch("tae-image")
     assert first == second
     assert len(started) == 1
@@ -92,14 +79,14 @@ def test_launch_runs_only_what_is_not_complete(monkeypatch, capsys):
 
 
 def test_a_program_that_ends_unfinished_is_an_error(monkeypatch):
-    monkeypatch.setattr(notebook.launch, "run", lambda job, on_progress: None)
+    monkeypatch.setattr(notebook, "run_job", lambda job, on_progress: None)
     with pytest.raises(RuntimeError, match="did not finish"):
         open_section("data", {}).launch("data")
 
 
 def test_without_its_device_a_recipe_is_shown_and_not_run(monkeypatch, capsys):
     monkeypatch.setattr("moviegen.device.accelerators", lambda: 0)
-    monkeypatch.setattr(notebook.launch, "run", lambda *_, **__: pytest.fail("it was started"))
+    monkeypatch.setattr(notebook, "run_job", lambda *_, **__: pytest.fail("it was started"))
     shown = []
     monkeypatch.setattr(notebook, "display", shown.append)
     section = open_section(
@@ -130,9 +117,9 @@ def test_a_host_that_starts_shows_what_to_type_on_the_other(host, monkeypatch):
         assert f"This is host {host} of 2; it waits {job.cluster_time_out} s" in page
         assert re.findall(r"^# host (\d)$", page.replace("<pre>", "\n"), re.MULTILINE) == [str(1 - host)]
         assert re.findall(r"^msrun .*--node_rank=(\d) ", page, re.MULTILINE) == [str(1 - host)]
-        complete(section.params, "stage2")
+        finished(section.params, "stage2")
 
-    monkeypatch.setattr(notebook.launch, "run", run)
+    monkeypatch.setattr(notebook, "run_job", run)
     assert section.launch("stage2").complete
     assert len(shown) == 2
 
@@ -141,7 +128,7 @@ def test_a_job_of_one_host_shows_no_other(monkeypatch):
     section = open_section("training", {"stage": 2})
     shown = []
     monkeypatch.setattr(notebook, "display", shown.append)
-    monkeypatch.setattr(notebook.launch, "run", lambda job, on_progress: complete(section.params, "stage2"))
+    monkeypatch.setattr(notebook, "run_job", lambda job, on_progress: finished(section.params, "stage2"))
     section.launch("stage2")
     assert len(shown) == 1
 
@@ -152,3 +139,70 @@ def test_a_recipe_can_run_where_there_are_as_many_cards_as_local_workers(monkeyp
         monkeypatch.setattr("moviegen.device.accelerators", lambda cards=cards: cards)
         assert sections.can_run_here(params, "stage1") is enough
         assert sections.can_run_here(params, "count")
+
+
+# --- what is used in the place of a program ---
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What is displayed; starting a program is an error."""
+    pages = []
+    monkeypatch.setattr(notebook, "display", pages.append)
+    monkeypatch.setattr(notebook, "run_job", lambda job, on_progress: pytest.fail(f"{job.command} was started"))
+    return pages
+
+
+@pytest.mark.parametrize(
+    ("program", "parameter"),
+    [("latents", "dataset.tae_latent_folder"), ("text", "dataset.text_emb_folder")],
+)
+def test_a_stage_that_names_latents_or_embeddings_needs_none_made(tmp_path, shown, program, parameter):
+    folder = tmp_path / "made <elsewhere>"
+    section = open_section("training", {"stage": 2, "overrides": f"--stages.2.{parameter} '{folder}'"})
+    assert section.launch(program) is None
+    assert words(shown[0]).startswith(f"{program} is not run: ")
+    assert "made &lt;elsewhere&gt;" in shown[0].data
+    finished(section.params, program)  # by a stage that names none
+    assert section.run(program) is None
+    assert program not in {row.split("</td>")[0] for row in section.provenance().data.split("<td>")}
+    assert "stage2" in section.provenance().data
+
+
+def test_the_stages_that_name_none_have_them_made(tmp_path, monkeypatch):
+    section = open_section("training", {"stage": 1, "overrides": f"--stages.2.dataset.tae_latent_folder {tmp_path}"})
+    monkeypatch.setattr(notebook, "run_job", lambda job, on_progress: finished(section.params, "latents"))
+    assert section.launch("latents").complete
+
+
+def test_a_replaced_program_is_not_looked_for(tmp_path, shown, monkeypatch):
+    section = open_section("training", {"stage": 2, "overrides": f"--stages.2.dataset.tae_latent_folder {tmp_path}"})
+    monkeypatch.setattr(runs, "find", lambda params, name: pytest.fail(f"{name} was looked for"))
+    assert section.launch("latents") is None
+    assert section.run("latents") is None
+
+
+def test_a_trained_autoencoder_takes_the_place_of_those_before_it(tmp_path, shown):
+    checkpoint = tmp_path / "tae.safetensors"
+    checkpoint.write_bytes(b"weights")
+    given = {"overrides": f"--tae.tae_checkpoint {checkpoint}"}
+    training, evaluation = open_section("tae_training", given), open_section("tae_evaluation", given)
+    for name in ("tae-image", "tae-opl-off", "tae-opl-on"):
+        assert training.launch(name) is None
+        finished(evaluation.params, name)
+    made = finished(evaluation.params, "tae-mixkit")
+    assert len(shown) == 3
+    assert training.launch("tae-mixkit") == made
+    assert evaluation.tae_runs() == {"tae-image": None, "tae-opl-off": None, "tae-opl-on": None, "tae-mixkit": made}
+
+
+def test_what_was_edited_since_is_looked_at_when_a_notebook_is_opened(tmp_path):
+    folder = tmp_path / "latents"
+    folder.mkdir()
+    given = {"stage": 2, "overrides": f"--stages.2.dataset.tae_latent_folder {folder}"}
+    names = []
+    for content in (b"one", b"another", b"one"):
+        (folder / "clip.npz").write_bytes(content)
+        names.append(runs.find(open_section("training", given).params, "stage2").name)
+    assert names[0] != names[1]
+    assert names[0] == names[2]

@@ -17,8 +17,6 @@ from moviegen.report import publish, run, sections
 @pytest.fixture
 def section(tmp_path, monkeypatch):
     """The data section with a small notebook in its place; returns (params, section, path of the notebook)."""
-    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path / "outputs"))
-    monkeypatch.setattr("moviegen.programs.code_hash", lambda module: module)
     source = tmp_path / "02_data.ipynb"
     monkeypatch.setattr(sections.Section, "source", source)
     return config.load("tiny"), sections.SECTIONS[1], source
@@ -72,10 +70,11 @@ sys.exit(main(["report", "--config", "tiny"]))
 """
 SLEEPING_JOB = """
 from pathlib import Path
-from moviegen.parallel import launch
+from moviegen.launch.job import Job
+from moviegen.launch.run import run_job
 folder = Path({folder!r})
 sleep = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
-launch.run(launch.Job(("python", "-c", sleep, str(folder / "ready")), folder / "logs"))
+run_job(Job(("python", "-c", sleep, str(folder / "ready")), folder / "logs"))
 """
 
 
@@ -104,3 +103,42 @@ def test_a_report_that_is_terminated_leaves_neither_kernel_nor_job(tmp_path):
     assert alive == []
     assert report.returncode == 130, errors
     assert "interrupted: nothing is left running" in errors
+
+
+# --- a report with nothing to do ---
+
+UP_TO_DATE = """
+import json
+from moviegen import config
+from moviegen.report import publish, sections
+params = config.load("tiny")
+for section in sections.SECTIONS:
+    metadata = {"moviegen": sections.mark(params, section)}
+    content = {"cells": [], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    section.executed(params).parent.mkdir(parents=True, exist_ok=True)
+    section.executed(params).write_text(json.dumps(content))
+publish.publish(params)
+"""
+NOTHING_TO_DO = """
+import sys
+from moviegen.__main__ import main
+assert main(["report", "--config", "tiny"]) == 0
+slow = {"IPython", "PIL", "matplotlib", "mindspore", "nbconvert", "nbformat", "pandas", "papermill", "pygments"}
+print("slow modules:", *sorted(slow & set(sys.modules)))
+"""
+
+
+def test_nothing_slow_is_imported_where_there_is_nothing_to_do(tmp_path):
+    outputs = []
+    for program in (UP_TO_DATE, NOTHING_TO_DO):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"MOVIEGEN_OUTPUTS": str(tmp_path / "outputs")},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout)
+    assert outputs[1].count(": unchanged\n") == len(sections.SECTIONS)
+    assert outputs[1].endswith("slow modules:\n")

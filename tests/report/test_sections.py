@@ -1,13 +1,12 @@
+import functools
+import importlib
+
+import grimp
 import pytest
 
-from moviegen import config, programs, runs
+from moviegen import config, runs
 from moviegen.report import sections
-
-
-@pytest.fixture(autouse=True)
-def outputs(tmp_path, monkeypatch):
-    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
-    monkeypatch.setattr("moviegen.programs.code_hash", lambda module: module)
+from moviegen.runs import files, fingerprint, registry
 
 
 def changed(overrides):
@@ -32,9 +31,48 @@ def test_a_stages_parameters_change_that_stage_and_the_ones_after_it():
     assert not names & {"data", "tae-training", "tae-evaluation", "training-1"}
 
 
+def test_what_is_used_in_the_place_of_a_program_counts_and_the_program_does_not(tmp_path):
+    for name in ("one", "another"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "clip.npz").write_bytes(b"the same latents")
+    one, another = (
+        config.load("tiny", {"stages.2.dataset.tae_latent_folder": str(tmp_path / name)}) for name in ("one", "another")
+    )
+    same = config.load("tiny", {"stages.2.dataset.tae_latent_folder": str(tmp_path / "one"), "tae.mixkit.steps": 9})
+    first, second, third = (section for section in sections.SECTIONS if section.topic == "training")
+    assert "latents" in first.programs(one)
+    assert second.programs(one) == ("text", "stage2")
+    assert runs.find(one, "stage2").name == runs.find(another, "stage2").name
+    assert sections.fingerprint(one, second) != sections.fingerprint(another, second)  # its page names the folder
+    assert sections.fingerprint(one, third) == sections.fingerprint(another, third)
+    assert runs.find(one, "latents").name != runs.find(same, "latents").name
+    assert set(sections.state(one, second)) == {runs.find(one, name).name for name in ("text", "stage2")}
+
+
+@pytest.mark.parametrize("topic", sorted({section.topic for section in sections.SECTIONS} - {"provenance"}))
+def test_code_of_a_page_changes_that_page_and_the_appendix(monkeypatch, params, topic):
+    before = {section.name: sections.fingerprint(params, section) for section in sections.SECTIONS}
+    edited = f"moviegen.report.pages.{topic}"
+    code_hash = functools.cache(lambda module, without=(): f"{module}, edited" if module == edited else module)
+    monkeypatch.setattr(fingerprint, "code_hash", code_hash)
+    changed = {
+        section for section in sections.SECTIONS if sections.fingerprint(params, section) != before[section.name]
+    }
+    assert {section.topic for section in changed} == {topic, "provenance"}  # which lists what all others show
+
+
+def test_code_of_a_page_is_its_own_module_and_what_is_shared():
+    graph, pages = grimp.build_graph("moviegen", cache_dir=None), {section.code for section in sections.SECTIONS}
+    assert graph.find_children("moviegen.report.pages") == pages
+    assert not graph.find_upstream_modules(sections.NOTEBOOK_CODE) & pages
+    for page in pages:
+        importlib.import_module(page)
+        assert not graph.find_upstream_modules(page) & pages
+
+
 def test_every_program_is_launched_by_the_report_and_each_section_names_only_programs():
     launched = {name for section in sections.SECTIONS for name in section.launches}
-    assert launched == set(programs.PROGRAMS)
+    assert launched == set(registry.PROGRAMS)
     assert {name for section in sections.SECTIONS for name in section.reads} <= launched
 
 
@@ -42,7 +80,7 @@ def test_programs_are_launched_after_those_they_build_on():
     launched = []
     for section in sections.execution_order():
         for name in section.launches:
-            assert set(programs.find(name).upstream) <= {*launched, *section.launches}
+            assert set(registry.find(name).upstream) <= {*launched, *section.launches}
             launched.append(name)
         assert set(section.reads) <= set(launched)
 
@@ -50,9 +88,9 @@ def test_programs_are_launched_after_those_they_build_on():
 def test_a_section_is_current_until_a_run_it_shows_changes():
     params, section = config.load("tiny"), sections.SECTIONS[1]
     assert not sections.is_current(params, section)
-    runs.write_json(section.executed(params), {"metadata": {"moviegen": sections.mark(params, section)}})
+    files.write_json(section.executed(params), {"metadata": {"moviegen": sections.mark(params, section)}})
     assert sections.is_current(params, section)
-    runs.write_json(runs.find(params, "data").folder / "manifest.json", {"status": "complete", "finished": "now"})
+    files.write_json(runs.find(params, "data").folder / "manifest.json", {"status": "complete", "finished": "now"})
     assert not sections.is_current(params, section)
 
 

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from mindspore import ops
 
-from moviegen.tae.lpips import LPIPS
-from moviegen.weights import CheckpointError, save_arrays
+from moviegen.runs.arrays import CheckpointError, save_arrays
+from moviegen.tae.lpips import load_lpips
 
 RNG = np.random.default_rng(0)
 # torchvision's numbering of VGG16's convolutions, slice by slice, as the lpips package cuts it
@@ -37,7 +37,7 @@ def file(arrays, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lpips(file):
-    return LPIPS(file)
+    return load_lpips(file)
 
 
 def numpy_conv(x, weight, bias):
@@ -99,4 +99,4 @@ def test_it_is_frozen_and_has_no_dropout(lpips):
 def test_a_file_without_some_weight_is_refused(lost, arrays, tmp_path):
     save_arrays(tmp_path / "half.safetensors", {name: array for name, array in arrays.items() if name != lost})
     with pytest.raises(CheckpointError, match=f"1 missing: {lost}"):
-        LPIPS(tmp_path / "half.safetensors")
+        load_lpips(tmp_path / "half.safetensors")

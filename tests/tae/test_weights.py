@@ -8,9 +8,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from moviegen.tae import TAE, naming
-from moviegen.tae.weights import export_diffusers, inflate, load_tae, save_tae
-from moviegen.weights import CheckpointError, load_arrays, save_arrays, to_arrays
+from moviegen.runs.arrays import CheckpointError, save_arrays
+from moviegen.runs.weights import load_arrays, to_arrays
+from moviegen.tae import naming
+from moviegen.tae.model import TAE
+from moviegen.tae.weights import export_diffusers, inflate, load_tae, load_weights, save_tae
 
 RNG = np.random.default_rng(0)
 
@@ -92,7 +94,7 @@ def test_names_of_the_published_vae(ours, single_file, diffusers):
 
 def loads_to(config, path):
     loaded = TAE(config)
-    loaded.load_weights(path)
+    load_weights(loaded, path)
     return to_arrays(dict(loaded.parameters_and_names()))
 
 

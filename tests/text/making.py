@@ -6,7 +6,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from moviegen.config.params import TextEncoder
+from moviegen.config import TextEncoder
 
 T5 = {
     "model_type": "t5", "vocab_size": 24, "d_model": 16, "d_kv": 6, "d_ff": 40, "num_layers": 2, "num_heads": 3,

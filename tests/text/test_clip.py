@@ -4,9 +4,9 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from moviegen.runs.weights import assign
 from moviegen.text import clip
 from moviegen.text.clip import ClipConfig, ClipTextTower, stretch
-from moviegen.weights import assign
 from tests.text import numpy_models
 from tests.text.making import CLIP, clip_arrays
 

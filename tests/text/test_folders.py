@@ -9,11 +9,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from moviegen import config
-from moviegen.config import ConfigError
-from moviegen.config.params import TextEncoder
-from moviegen.text import Pretrained, encoders
+from moviegen.config import ConfigError, TextEncoder
+from moviegen.runs.arrays import CheckpointError
+from moviegen.text.encoders import Pretrained, encoders
 from moviegen.text.folders import folder_hash
-from moviegen.weights import CheckpointError
 from tests.text import numpy_models
 from tests.text.making import BYT5, CLIP, T5, clip_arrays, t5_arrays, write_byt5, write_metaclip, write_ul2
 

@@ -4,8 +4,8 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from moviegen.runs.weights import assign
 from moviegen.text.t5 import T5Config, T5Encoder, relative_buckets
-from moviegen.weights import assign
 from tests.text import numpy_models
 from tests.text.making import T5, t5_arrays
 

@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from moviegen.config import ConfigError
-from moviegen.text.pretrained import Pretrained
+from moviegen.text.encoders import Pretrained
 from moviegen.text.tokenise import bytes_of, cut, read_tokeniser
 from tests.text.making import write_byt5, write_metaclip, write_tokeniser, write_ul2
 

@@ -10,10 +10,11 @@ from moviegen import device
 from moviegen.config import LRScheduler, Optimizer, Save
 from moviegen.device.collectives import barrier, join_world
 from moviegen.parallel.zero import Zero
+from moviegen.runs.arrays import CheckpointError, save_arrays
+from moviegen.runs.weights import to_arrays
 from moviegen.train.checkpoint import Checkpoints
 from moviegen.train.loop import Batch, Schedule, Trainer
 from moviegen.train.state import newest
-from moviegen.weights import CheckpointError, save_arrays, to_arrays
 from tests.train.conftest import Regression, regression_batch
 
 

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from moviegen.config import Save
-from moviegen.device.collectives import World
-from moviegen.parallel import launch
+from moviegen.device.world import World
+from moviegen.launch.job import Job
+from moviegen.launch.run import run_job
+from moviegen.runs.weights import load_arrays
 from moviegen.train.checkpoint import Checkpoints
-from moviegen.weights import load_arrays
 from tests.train.data_parallel_worker import trained
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 def job(folder, workers):
     folder.mkdir()
-    return launch.Job(
+    return Job(
         command=("python", "-m", "tests.train.data_parallel_worker", str(folder)), log_dir=folder / "logs",
         worker_num=workers, local_worker_num=workers, environment={"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
@@ -27,7 +28,7 @@ def finished(tmp_path_factory):
     """Folders of one worker and of two."""
     folder = tmp_path_factory.mktemp("jobs")
     for workers in (1, 2):
-        launch.run(job(folder / str(workers), workers))
+        run_job(job(folder / str(workers), workers))
     return folder
 
 

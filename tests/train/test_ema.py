@@ -4,7 +4,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from moviegen.device.collectives import World
+from moviegen.device.world import World
 from moviegen.parallel.zero import Zero
 from moviegen.train.ema import EMA
 from tests.train.conftest import Regression

@@ -10,12 +10,12 @@ import pytest
 from mindspore import ops
 
 from moviegen.config import LRScheduler, Optimizer, Profile, Save
-from moviegen.device.collectives import World
 from moviegen.device.profiler import StepTrace
+from moviegen.device.world import World
 from moviegen.parallel.zero import Zero
+from moviegen.runs.weights import load_arrays, to_arrays
 from moviegen.train.ema import EMA
 from moviegen.train.loop import Batch, DivergedError, Schedule, Trainer
-from moviegen.weights import load_arrays, to_arrays
 from tests.train.conftest import Regression, regression_batch
 
 STEPS, SAVED_EVERY, VALIDATED_EVERY, KILLED_AT = 7, 2, 2, 6  # the last checkpoint before the kill is of step 4

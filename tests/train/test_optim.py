@@ -6,7 +6,7 @@ import pytest
 from mindspore import nn, ops
 
 from moviegen.config import LRScheduler, Optimizer
-from moviegen.device.collectives import World
+from moviegen.device.world import World
 from moviegen.parallel.zero import Zero
 from moviegen.train.optim import AdamW, LearningRate, LossScale, decays
 from moviegen.train.step import Apply, Backward, Gradients

@@ -4,7 +4,7 @@ import pytest
 from mindspore import nn, ops
 
 from moviegen.config import Optimizer
-from moviegen.device.collectives import World
+from moviegen.device.world import World
 from moviegen.parallel.zero import Zero
 from moviegen.train.optim import AdamW
 from moviegen.train.step import Apply, Backward, Gradients

@@ -1,0 +1,62 @@
+"""Views of clips for the autoencoder: random crops to train on, fixed ones to validate on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from moviegen.config import TAEStage
+from moviegen.data import datasets, videos
+from moviegen.data.datasets import Clip
+from moviegen.data.quarantine import Quarantine
+
+VALIDATION_CLIPS = 16
+
+
+@dataclass(frozen=True)
+class RandomCrops:
+    """Random crops of random frames.
+
+    All follows from (seed, step, micro-batch, rank) and from which files are damaged. All ranks see the same medium in
+    the same step.
+    """
+
+    clips: list[Clip]
+    stage: TAEStage
+    seed: int
+    rank: int
+    ranks: int
+    quarantine: Quarantine
+
+    def __call__(self, step: int, micro: int, rng: np.random.Generator) -> tuple[np.ndarray, tuple[str, ...]]:
+        """One micro-batch of this rank: float32 (B, 3, T, H, W) in [-1, 1], T = 1 for images; and the clips' names."""
+        frames = 1 if self.sees_images(step, micro) else self.stage.frames
+        indices = datasets.batch_indices(
+            len(self.clips), self.stage.batch_size, step - 1, self.seed, self.rank, self.ranks
+        )
+        read = [self.quarantine.read(self.clips, i, lambda clip: self._crop(clip, frames, rng)) for i in indices]
+        return np.stack([view for _, view in read]), tuple(clip.path.name for clip, _ in read)
+
+    def sees_images(self, step: int, micro: int) -> bool:
+        """Whether a micro-batch is of single frames."""
+        draw = np.random.default_rng([self.seed, step, micro]).random
+        return self.stage.frames == 1 or draw() < self.stage.image_ratio
+
+    def _crop(self, clip: Clip, frames: int, rng: np.random.Generator) -> np.ndarray:
+        indices = videos.clip_indices(clip.frames, frames, rng=rng)
+        return videos.random_resized_crop(videos.read_frames(clip.path, indices), *self.stage.size, rng)
+
+
+def centre_views(clips: list[Clip], frames: int, size: tuple[int, int], quarantine: Quarantine) -> np.ndarray:
+    """The fixed views of clips: float32 (B, 3, T, H, W) in [-1, 1]."""
+
+    def view(clip: Clip) -> np.ndarray:
+        return videos.centre_view(clip.path, clip.frames, frames, *size)
+
+    return np.stack([quarantine.read(clips, index, view)[1] for index in range(len(clips))])
+
+
+def spread(clips: list[Clip]) -> list[Clip]:
+    """At most about VALIDATION_CLIPS of them, evenly spread, always the same."""
+    return clips[:: max(1, len(clips) // VALIDATION_CLIPS)][:VALIDATION_CLIPS]

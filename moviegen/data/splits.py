@@ -1,0 +1,35 @@
+"""Where the clips lie, and which of them train and which are held out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from moviegen.config import ConfigError, Params, outputs_folder, project_root
+from moviegen.data.datasets import Clip, load_index
+from moviegen.runs import Run
+
+SPLITS = ("ucf101_train", "ucf101_test", "mixkit_train", "mixkit_val")
+
+
+def sample_folder(params: Params) -> Path:
+    """Where the sample set is rendered."""
+    return outputs_folder(params) / "data"
+
+
+def data_folder(params: Params) -> Path:
+    """The user's data folder, or the sample set's.
+
+    Raises:
+        ConfigError: `data.root` names a folder that is not there.
+    """
+    if not params.data.root:
+        return sample_folder(params)
+    folder = project_root() / Path(params.data.root).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"data.root {folder} is not a folder: give one with UCF-101/ and mixkit/, or leave it empty")
+    return folder
+
+
+def load_split(run: Run, name: str) -> list[Clip]:
+    """The clips of one split of a finished index run."""
+    return load_index(run.folder / f"{name}.csv", data_folder(run.params))

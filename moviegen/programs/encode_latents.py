@@ -1,0 +1,113 @@
+"""`python -m moviegen precompute`: the TAE's latents of every clip, in its bucket of every stage.
+
+The view of a clip is its centre frames, resized and centre-cropped; long ones are encoded in tiles. Beside the latents
+(see `data.latents`) `index.csv` lists them, and `buckets.csv` counts each stage's clips by bucket. Under `msrun` each
+rank encodes its share of the clips.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from moviegen import runs
+from moviegen.config import Bucket, Params
+from moviegen.data import videos
+from moviegen.data.datasets import Clip
+from moviegen.data.latents import by_bucket, clip_buckets, image_buckets, latent_file, load_latent, video_buckets
+from moviegen.data.quarantine import Quarantine
+from moviegen.data.splits import data_folder, load_split
+from moviegen.device.collectives import barrier
+from moviegen.device.world import World
+from moviegen.runs.arrays import save_npz
+from moviegen.runs.files import write_csv, write_json
+from moviegen.runs.hashes import file_hash
+from moviegen.runs.ranks import recorded
+from moviegen.tae.model import TAE, Encode
+from moviegen.tae.tiling import TILE, encode_tiles, spans
+from moviegen.tae.weights import load_tae
+
+
+def tiles(clip: Clip, bucket: Bucket) -> Iterator[np.ndarray]:
+    """A clip as its bucket has it, tile by tile: (1, 3, t, H, W) in [-1, 1]."""
+    frames, height, width = bucket
+    indices = videos.clip_indices(clip.frames, frames)
+    for start, stop in spans(frames, TILE):
+        images = videos.read_frames(clip.path, indices[start:stop])
+        yield videos.resize_and_crop(images, height, width)[None]
+
+
+def encode(network: Encode, tae: TAE, clip: Clip, bucket: Bucket) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of a clip's normalised latent, (C, T', H', W') each."""
+    mean, logvar = encode_tiles(network, tiles(clip, bucket))
+    return tae.normalize(mean)[0], np.exp(0.5 * logvar[0]) * np.float32(tae.config.scaling_factor)
+
+
+def encode_share(run: runs.Run, clips: list[Clip], weights: Path, world: World) -> None:
+    """Encodes this rank's share of what is not there yet; a run that was cut goes on where it was."""
+    tae, root = load_tae(weights), data_folder(run.params)
+    network, share = Encode(tae), clip_buckets(run.params, clips[world.rank :: world.size])
+    quarantine = Quarantine(run.folder / f"quarantine-{world.rank}.csv")
+    metrics = runs.MetricsWriter(run.metrics_path) if world.is_main else None
+    for step, (bucket, clip) in enumerate(tqdm(share, "encoding clips", disable=None if world.is_main else True), 1):
+        path = latent_file(run.folder, bucket, clip, root)
+        if path.exists() or clip in quarantine:
+            continue
+        try:
+            mean, std = encode(network, tae, clip, bucket)
+        except videos.BrokenVideo as error:
+            quarantine.add(clip, error.reason)
+            continue
+        save_npz(path, latent_mean=mean, latent_std=std)
+        if metrics:
+            metrics.write(kind="clip", step=step, steps=len(share), clip=clip.path.name)
+
+
+def write_index(run: runs.Run, clips: list[Clip], held_out: list[Clip], weights: Path) -> None:
+    """Lists what there is; `summary.json` comes last."""
+    root, rows, shapes = data_folder(run.params), [], {}
+    for bucket, clip in clip_buckets(run.params, clips + held_out):
+        path = latent_file(run.folder, bucket, clip, root)
+        if path.exists():
+            rows.append((clip.path.name, *bucket, path.relative_to(run.folder)))
+            shapes.setdefault(str(bucket), list(load_latent(path)[0].shape))
+    write_csv(run.folder / "index.csv", ("clip", "frames", "height", "width", "file"), rows)
+    write_occupancy(run, clips, held_out)
+    set_aside = sum(len(Quarantine(path)) for path in run.folder.glob("quarantine-*.csv"))
+    counts = {"clips": len(clips) + len(held_out), "set_aside": set_aside}
+    write_json(run.folder / "summary.json", counts | {"latents": shapes, "tae_sha256": file_hash(weights)})
+
+
+def write_occupancy(run: runs.Run, clips: list[Clip], held_out: list[Clip]) -> None:
+    """`buckets.csv`: how many clips each stage draws from each bucket, and how many it validates on."""
+    root, rows = data_folder(run.params), []
+    for stage, recipe in run.params.recipes.items():
+        drawn = image_buckets(recipe, clips) | video_buckets(recipe, clips)
+        validated = by_bucket(held_out, recipe.dataset.buckets)
+        for bucket in recipe.dataset.buckets:
+            counts = (
+                sum(latent_file(run.folder, bucket, clip, root).exists() for clip in members.get(bucket, []))
+                for members in (drawn, validated)
+            )
+            rows.append((stage, *bucket, *counts))
+    write_csv(run.folder / "buckets.csv", ("stage", "frames", "height", "width", "clips", "held_out"), rows)
+
+
+def precompute(run: runs.Run, world: World) -> None:
+    """Encodes every clip of both mixkit splits."""
+    data, weights = run.upstream("data"), run.upstream("tae-mixkit").folder / "tae.safetensors"
+    clips, held_out = load_split(data, "mixkit_train"), load_split(data, "mixkit_val")
+    encode_share(run, clips + held_out, weights, world)
+    barrier(world)
+    if world.is_main:
+        write_index(run, clips, held_out, weights)
+
+
+def main(params: Params, options: argparse.Namespace) -> None:
+    """`precompute`."""
+    with recorded(params, "latents") as (run, world):
+        precompute(run, world)

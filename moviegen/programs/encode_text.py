@@ -1,0 +1,149 @@
+"""`python -m moviegen text encode`: the embeddings of every caption, from three encoders (paper 3.1.4).
+
+A run encodes the captions of both mixkit splits. `--captions FILE` encodes a file's instead, outside of any run: a CSV
+with a column `caption`, or a text file with one caption a line. They go into `--output DIR`, or into a folder of their
+own below `outputs/<scale>/embeddings`, whose name is printed; `dataset.text_emb_folder` may name it then. The empty
+caption, which guidance needs, is always among them.
+
+`encoders.json` says from the beginning, and `summary.json` when all is there, which encoders made the embeddings. A
+run's manifest says it too. Under `msrun` each rank encodes its share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+from moviegen import device, runs
+from moviegen.config import ConfigError, Params, outputs_folder
+from moviegen.data.embeddings import Origins, caption_file, save_embedding
+from moviegen.data.splits import load_split
+from moviegen.device.collectives import barrier, join_world
+from moviegen.device.world import World
+from moviegen.runs.files import write_csv, write_json
+from moviegen.runs.fingerprint import content_hash, digest
+from moviegen.runs.ranks import recorded
+from moviegen.text.encoders import Encoder, encoders, origins
+
+
+def claim(folder: Path, origins: Origins) -> None:
+    """Notes whose embeddings a folder will hold.
+
+    Raises:
+        ConfigError: it already holds others'.
+    """
+    path = folder / "encoders.json"
+    if path.is_file() and json.loads(path.read_text()) != origins:
+        raise ConfigError(f"{folder} holds embeddings of other encoders ({path.name} says whose): name another folder")
+    write_json(path, origins)
+
+
+def read_captions(path: Path) -> list[str]:
+    """The captions of a CSV file (its column `caption`) or of a text file (its lines).
+
+    Raises:
+        ConfigError: there is no such file, it is of another kind, or it holds no captions.
+    """
+    try:
+        if path.suffix == ".csv":
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                rows = csv.DictReader(file)
+                if "caption" not in (rows.fieldnames or ()):
+                    raise ConfigError(f"{path} has no column `caption`, only: {', '.join(rows.fieldnames or ())}")
+                captions = [row["caption"] or "" for row in rows]
+        elif path.suffix == ".txt":
+            with path.open(encoding="utf-8-sig") as file:
+                captions = [line.removesuffix("\n") for line in file]
+        else:
+            raise ConfigError(f"{path}: captions are read from .csv and .txt files")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+    if not any(captions):
+        raise ConfigError(f"{path} holds no captions")
+    return captions
+
+
+def missing(folder: Path, captions: list[str], chosen: list[Encoder]) -> dict[str, list[str]]:
+    """The captions that a folder has no embedding of, by encoder."""
+    return {
+        encoder.name: [caption for caption in captions if not caption_file(folder, encoder.name, caption).exists()]
+        for encoder in chosen
+    }
+
+
+def encode_share(folder: Path, todo: Mapping[str, list[str]], chosen: list[Encoder], world: World) -> None:
+    """Encodes this rank's share of what is `missing`, one encoder after the other."""
+    for encoder in chosen:
+        share = todo[encoder.name][world.rank :: world.size]
+        if not share:
+            continue  # nothing to load it for
+        encoded = zip(share, encoder.encode(share), strict=True)
+        hidden = None if world.is_main else True
+        for caption, embedding in tqdm(encoded, f"encoding captions: {encoder.name}", len(share), disable=hidden):
+            save_embedding(caption_file(folder, encoder.name, caption), **vars(embedding))
+
+
+def encode_captions(folder: Path, captions: Iterable[str], params: Params, world: World) -> None:
+    """Encodes captions and the empty one into a folder; one that was cut goes on where it was."""
+    ordered = ["", *sorted(set(captions) - {""})]
+    chosen = encoders(params)
+    if world.is_main:
+        claim(folder, origins(chosen))
+    barrier(world)
+    todo = missing(folder, ordered, chosen)
+    barrier(world)  # nobody writes before all have listed the same
+    encode_share(folder, todo, chosen, world)
+    barrier(world)
+    if world.is_main:
+        rows = [(caption, caption_file(folder, "ul2", caption).name) for caption in ordered]
+        write_csv(folder / "index.csv", ("caption", "file"), rows)
+        shown = [str(encoder) for encoder in chosen]
+        summary = {"captions": len(ordered), "encoders": shown, "origin": origins(chosen)}
+        write_json(folder / "summary.json", summary)
+
+
+def captions_folder(params: Params, captions: Iterable[str]) -> Path:
+    """Where captions of a file go by default: a folder named after them and their encoders."""
+    contents = {name: content_hash(name, encoder.folder) for name, encoder in params.text.encoders.items()}
+    encoder_settings = params.text.model_dump(mode="json")
+    mark = digest([sorted(set(captions)), params.seed, encoder_settings, contents])
+    return outputs_folder(params) / "embeddings" / mark
+
+
+def encode_file(params: Params, options: argparse.Namespace) -> None:
+    """`text encode --captions FILE`.
+
+    Raises:
+        ConfigError: see `read_captions`, `claim` and `Pretrained`.
+    """
+    captions = read_captions(Path(options.captions))
+    folder = Path(options.output) if options.output else captions_folder(params, captions)
+    device.start(params.seed, params.launch)
+    world = join_world()
+    encode_captions(folder, captions, params, world)
+    if world.is_main:
+        print(folder)
+    barrier(world)
+
+
+def encode_run(run: runs.Run, world: World) -> None:
+    """Encodes every caption of both mixkit splits."""
+    data = run.upstream("data")
+    captions = [clip.caption for split in ("mixkit_train", "mixkit_val") for clip in load_split(data, split)]
+    encode_captions(run.folder, captions, run.params, world)
+
+
+def main(params: Params, options: argparse.Namespace) -> None:
+    """`text encode`."""
+    if options.output and not options.captions:
+        raise ConfigError(f"--output {options.output} goes with --captions FILE; the data's captions go into a run")
+    if options.captions:
+        encode_file(params, options)
+        return
+    with recorded(params, "text", lambda: {"encoders": origins(encoders(params))}) as (run, world):
+        encode_run(run, world)

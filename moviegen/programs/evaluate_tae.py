@@ -1,0 +1,154 @@
+"""`python -m moviegen tae evaluate`: PSNR and SSIM of every autoencoder of the report on the held-out clips.
+
+The clip rule is fixed: the centre `frames` frames of every held-out clip, resized and centre-cropped to `size`, latent
+means instead of samples. Frames are compared as 8-bit images; a clip's score is the mean over its frames. So the same
+clips give the same numbers, to the last digit.
+
+    scores.csv      a row a clip and model        classes.csv     a row a class and model
+    summary.json    means and 95 % intervals      videos.csv      original beside reconstruction: worst, median, best
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import pandas as pd
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from tqdm import tqdm
+
+from moviegen import runs
+from moviegen.config import Params
+from moviegen.data.datasets import Clip
+from moviegen.data.quarantine import Quarantine
+from moviegen.data.splits import load_split
+from moviegen.data.videos import BrokenVideo, centre_view, to_uint8, write_video
+from moviegen.runs.files import write_json, write_text
+from moviegen.runs.ranks import recorded
+from moviegen.tae.model import TAE, Reconstruct
+from moviegen.tae.weights import load_weights
+
+# What is scored, by the program that made it: an image autoencoder is inflated, the others are as they were trained.
+MODELS = ("tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit")
+SPLITS = {"ucf101": "ucf101_test", "mixkit": "mixkit_val"}
+SHOWN = {"ucf101": "tae-opl-off", "mixkit": "tae-mixkit"}  # whose reconstructions are kept as videos
+FPS = 12
+IDENTICAL = 100.0  # dB, for a frame equal to the last bit, whose PSNR is infinite
+
+
+def scores(original: np.ndarray, restored: np.ndarray) -> tuple[float, float]:
+    """PSNR (dB) and SSIM of two clips, uint8 (T, H, W, 3)."""
+    pairs = list(zip(original, restored, strict=True))
+    psnr = [IDENTICAL if (a == b).all() else peak_signal_noise_ratio(a, b) for a, b in pairs]
+    ssim = [structural_similarity(a, b, channel_axis=-1) for a, b in pairs]
+    return float(np.mean(psnr)), float(np.mean(ssim))
+
+
+def interval95(values: pd.Series) -> float | None:
+    """Half the width of the mean's 95 % interval, from a normal approximation; None for a single value."""
+    return float(1.96 * values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+
+
+def aggregate(table: pd.DataFrame) -> dict[str, Any]:
+    """Mean and interval of each measure over the clips of a table."""
+    scores: dict[str, Any] = {"clips": len(table)}
+    for measure in ("psnr", "ssim"):
+        scores |= {measure: float(table[measure].mean()), f"{measure}_ci95": interval95(table[measure])}
+    return scores
+
+
+def view(params: Params, clip: Clip) -> np.ndarray:
+    """A held-out clip under the fixed rule: float32 (3, T, H, W) in [-1, 1]."""
+    return centre_view(clip.path, clip.frames, params.tae.evaluation.frames, *params.tae.evaluation.size)
+
+
+def restore(network: Reconstruct, video: np.ndarray) -> np.ndarray:
+    """The reconstruction of a (3, T, H, W), as uint8 (T, H, W, 3)."""
+    return to_uint8(network(ms.Tensor(video[None])).asnumpy()[0])
+
+
+def sound_clips(run: runs.Run) -> dict[str, list[Clip]]:
+    """The held-out clips of each data set that can be read; damaged ones are set aside and counted."""
+    data, limit = run.upstream("data"), run.params.tae.evaluation.max_clips or None
+    quarantine = Quarantine(run.folder / "quarantine.csv")
+    clips: dict[str, list[Clip]] = {data_set: [] for data_set in SPLITS}
+    for data_set, split in SPLITS.items():
+        for clip in load_split(data, split)[:limit]:
+            try:
+                view(run.params, clip)
+                clips[data_set].append(clip)
+            except BrokenVideo as error:
+                quarantine.add(clip, error.reason)
+    return clips
+
+
+def score_models(run: runs.Run, tae: TAE, network: Reconstruct, clips: dict[str, list[Clip]]) -> pd.DataFrame:
+    """A row a model and clip. The models take turns in one network, which so is compiled once."""
+    models = [name for name in MODELS if name in run.program.needs(run.params)]
+    metrics, rows = runs.MetricsWriter(run.metrics_path), []
+    metrics.drop_after(0)
+    total = len(models) * sum(map(len, clips.values()))
+    with tqdm(total=total, desc="evaluating", disable=None) as progress:
+        for model in models:
+            load_weights(tae, run.upstream(model).folder / "tae.safetensors")
+            for data_set, clip in ((data_set, clip) for data_set, members in clips.items() for clip in members):
+                video = view(run.params, clip)
+                psnr, ssim = scores(to_uint8(video), restore(network, video))
+                row = {"data_set": data_set, "clip": clip.path.name, "label": clip.label, "model": model}
+                rows.append(row | {"psnr": psnr, "ssim": ssim})
+                metrics.write(kind="clip", step=len(rows), steps=total, **rows[-1])
+                progress.update()
+    return pd.DataFrame(rows)
+
+
+def summarise(run: runs.Run, table: pd.DataFrame) -> None:
+    """Writes the tables: every clip, every class, every data set."""
+    write_text(run.folder / "scores.csv", table.to_csv(index=False))
+    classes = [
+        dict(zip(("data_set", "label", "model"), key, strict=True)) | aggregate(part)
+        for key, part in table.groupby(["data_set", "label", "model"], sort=True)
+    ]
+    write_text(run.folder / "classes.csv", pd.DataFrame(classes).to_csv(index=False))
+    summary = {
+        data_set: {model: aggregate(part) for model, part in rows.groupby("model", sort=False)}
+        for data_set, rows in table.groupby("data_set", sort=False)
+    }
+    write_json(run.folder / "summary.json", summary)
+
+
+def keep_examples(
+    run: runs.Run, tae: TAE, network: Reconstruct, clips: dict[str, list[Clip]], table: pd.DataFrame
+) -> None:
+    """Writes the worst, median and best clip of each data set, original left and reconstruction right."""
+    rows = []
+    for data_set, model in SHOWN.items():
+        model = model if model in set(table["model"]) else MODELS[-1]
+        scored = table[(table["data_set"] == data_set) & (table["model"] == model)].reset_index(drop=True)
+        if scored.empty:
+            continue
+        load_weights(tae, run.upstream(model).folder / "tae.safetensors")
+        order = scored["psnr"].sort_values(kind="stable").index
+        for kind, place in {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}.items():
+            video = view(run.params, clips[data_set][place])
+            file = Path("videos") / f"{data_set}-{kind}.mp4"
+            write_video(run.folder / file, np.concatenate((to_uint8(video), restore(network, video)), axis=2), FPS)
+            rows.append({"file": file, "kind": kind, **scored.loc[place]})
+    write_text(run.folder / "videos.csv", pd.DataFrame(rows).to_csv(index=False))
+
+
+def evaluate(run: runs.Run) -> None:
+    """Scores every model on every held-out clip."""
+    tae = TAE(run.params.tae.model)
+    network, clips = Reconstruct(tae), sound_clips(run)
+    table = score_models(run, tae, network, clips)
+    summarise(run, table)
+    keep_examples(run, tae, network, clips, table)
+
+
+def main(params: Params, options: argparse.Namespace) -> None:
+    """`tae evaluate`."""
+    with recorded(params, "tae-evaluation") as (run, _):
+        evaluate(run)

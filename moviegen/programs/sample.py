@@ -1,0 +1,300 @@
+"""`python -m moviegen sample`: videos or images from captions, by guided Euler steps, then decoding (paper 3.4.2).
+
+The report's run samples captions of both splits and leaves each generated clip beside the clip that its caption belongs
+to. `--prompts FILE` samples prompts of one's own, one a line, outside of any run:
+
+    python -m moviegen sample --config tiny --prompts prompts.txt --size 144x240 --frames 16 --steps 50 \\
+        --guidance 3 --schedule linear-quadratic --seed 7 --format gif --output mine
+
+A prompt becomes `000.mp4`, `000.gif`, `000.png` (of a clip: the folder `000` with an image a frame), or `000.npz`: the
+latent, which `python -m moviegen tae decode` makes a video later. `prompts.csv` lists them with their seeds, and
+`settings.json` says how they were made. Under `msrun` ranks take whole batches in turn: a batch holds the same prompts
+however many ranks there are, and so the same bits come out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from moviegen import device, runs
+from moviegen.config import ConfigError, Params, Sample, outputs_folder, parse, parse_overrides
+from moviegen.data.datasets import Clip
+from moviegen.data.embeddings import TextArrays, embeddings_folder, read_embeddings, text_arrays
+from moviegen.data.formats import clip_writer
+from moviegen.data.splits import load_split
+from moviegen.data.videos import centre_view, to_uint8, write_video
+from moviegen.device.collectives import barrier, join_world
+from moviegen.device.world import World
+from moviegen.dit.weights import for_sampling, load_stage
+from moviegen.flow import schedule
+from moviegen.flow.sampler import Embed, Prompt, Sampler, batches, numbered
+from moviegen.runs.arrays import save_npz
+from moviegen.runs.files import write_csv, write_json
+from moviegen.runs.fingerprint import content_hash, digest
+from moviegen.runs.ranks import recorded
+from moviegen.tae.model import TAE, Decode
+from moviegen.tae.tiling import decode_tiles
+from moviegen.tae.weights import load_tae
+from moviegen.text.encoders import encoders, origins
+
+STAGE = 3  # whose transformer samples
+# short option -> the parameter it stands for
+PARAMETERS = {name: f"sample.{name}" for name in ("size", "frames", "steps", "guidance", "schedule")} | {"seed": "seed"}
+
+
+class Pipeline:
+    """Prompts to latents to clips.
+
+    Args:
+        dit, tae: files of weights; without `tae` nothing is decoded.
+
+    Raises:
+        ConfigError: a checkpoint is damaged, of another size, or decodes other latents than are sampled.
+    """
+
+    def __init__(self, params: Params, settings: Sample, dit: Path, tae: Path | None, embed: Embed) -> None:
+        transformer = load_stage(dit, params, STAGE)
+        self.tae: TAE | None = load_tae(tae) if tae else None
+        if self.tae and self.tae.config.latent_channels != transformer.config.latent_channels:
+            raise ConfigError(
+                f"{tae} decodes latents of {self.tae.config.latent_channels} channels, and {dit} makes "
+                f"{transformer.config.latent_channels}"
+            )
+        self.settings = settings
+        self.sampler = Sampler(transformer, embed, settings.guidance, (settings.frames, *settings.size))
+        self.decode = Decode(self.tae) if self.tae else None
+
+    def latents(self, prompts: list[list[Prompt]], quiet: bool | None) -> Iterator[tuple[Prompt, np.ndarray, float]]:
+        """Each prompt's latent (C, T', H', W'), and its share of the seconds that its batch took."""
+        times = schedule.get(self.settings.schedule, self.settings.steps)
+        with tqdm(total=len(prompts) * self.settings.steps, desc="sampling", unit="step", disable=quiet) as bar:
+            for batch in prompts:
+                started = time.perf_counter()
+                latents = self.sampler(batch, times, bar.update)
+                seconds = (time.perf_counter() - started) / len(batch)
+                yield from ((prompt, latent, seconds) for prompt, latent in zip(batch, latents, strict=True))
+
+    def clip(self, latent: np.ndarray) -> np.ndarray:
+        """A latent (C, T', H', W') as uint8 (T, H, W, 3)."""
+        pieces = decode_tiles(self.decode, self.tae.denormalize(latent[None]), self.settings.frames)
+        return np.concatenate([to_uint8(piece[0]) for piece in pieces])
+
+
+def chosen_clips(run: runs.Run) -> list[tuple[str, Clip]]:
+    """The captions to sample, with the clip each belongs to: of the validation split, then of the training split."""
+    data, count = run.upstream("data"), run.params.sample.num_prompts
+    splits = (("val", "mixkit_val"), ("train", "mixkit_train"))
+    return [(split, clip) for split, name in splits for clip in load_split(data, name)[:count]]
+
+
+def sample(run: runs.Run) -> None:
+    """Samples, decodes and writes each caption's video, and its own clip beside it for comparison."""
+    params, settings = run.params, run.params.sample
+    dit, tae = for_sampling(run.upstream(f"stage{STAGE}").folder), run.upstream("tae-mixkit").folder / "tae.safetensors"
+    embeddings = embeddings_folder(run, STAGE, origins(encoders(params)))
+    pipeline = Pipeline(params, settings, dit, tae, partial(read_embeddings, embeddings, settings=params.text))
+    metrics, rows, seconds = runs.MetricsWriter(run.metrics_path), [], []
+    metrics.drop_after(0)
+    clips = chosen_clips(run)
+    prompts = batches(numbered([clip.caption for _, clip in clips], params.seed), settings.batch_size)
+    for prompt, latent, sampling_seconds in pipeline.latents(prompts, quiet=None):
+        started = time.perf_counter()
+        split, clip = clips[prompt.index]
+        generated, reference = (f"videos/{prompt.index:02d}-{kind}.mp4" for kind in ("generated", "reference"))
+        write_video(run.folder / generated, pipeline.clip(latent), settings.fps)
+        seconds.append(sampling_seconds + time.perf_counter() - started)
+        metrics.write(kind="clip", step=prompt.index + 1, steps=len(clips), seconds=round(seconds[-1], 3))
+        shown = min(clip.frames, settings.frames)
+        view = centre_view(clip.path, clip.frames, shown, *settings.size)
+        write_video(run.folder / reference, to_uint8(view), settings.fps)
+        rows.append((prompt.index, split, clip.caption, prompt.seed, generated, reference))
+    header = ("index", "split", "caption", "seed", "generated", "reference")
+    write_csv(run.folder / "samples.csv", header, rows)
+    # The first batch's time holds the compilation, and a shorter last one's another: neither is how long a clip takes.
+    steady = seconds[settings.batch_size : len(seconds) // settings.batch_size * settings.batch_size]
+    per_clip = float(np.mean(steady)) if steady else None
+    summary = {"clips": len(rows), "first_clip_seconds": seconds[0], "seconds_per_clip": per_clip}
+    write_json(run.folder / "summary.json", summary)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which prompts, how they are sampled, with which weights, and where they go.
+
+    Args:
+        tae: None where latents are written, which need no decoding.
+    """
+
+    prompts: list[Prompt]
+    settings: Sample
+    kind: str
+    dit: Path
+    tae: Path | None
+    folder: Path
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The lines of a text file that hold something.
+
+    Raises:
+        ConfigError: there is no such file, it is not text, or it is empty.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--prompts: cannot read {path}: {error}") from None
+    if not any(lines):
+        raise ConfigError(f"--prompts: {path} holds no prompt; write one a line")
+    return [line for line in lines if line]
+
+
+def with_options(params: Params, options: argparse.Namespace) -> Params:
+    """The parameters with the short options laid over them, checked as parameters are.
+
+    Raises:
+        ConfigError: a value that cannot be.
+    """
+    given = {name: getattr(options, name) for name in PARAMETERS if getattr(options, name) is not None}
+    if "size" in given:
+        sides = re.fullmatch(r"(\d+)x(\d+)", given["size"])
+        if not sides:
+            raise ConfigError(f"--size {given['size']}: write height x width in pixels, as 256x448")
+        given["size"] = f"[{sides[1]}, {sides[2]}]"
+    overrides = parse_overrides([f"--{PARAMETERS[name]}={value}" for name, value in given.items()])
+    changed = parse(params.model_dump(mode="json"), overrides, origin=f"--config {options.config}")
+    if changed.seed < 0:
+        raise ConfigError(f"--seed {changed.seed}: a seed cannot be negative")
+    schedule.get(changed.sample.schedule, changed.sample.steps)
+    return changed
+
+
+def read_order(params: Params, options: argparse.Namespace) -> Order:
+    """What the options ask for, checked before anything is computed.
+
+    Other parameters would make other runs: the trained networks are those of `params` as they are, without the options.
+
+    Raises:
+        ConfigError: an option that cannot be, or the report has not trained what is needed.
+    """
+    changed = with_options(params, options)
+    prompts = numbered(read_prompts(Path(options.prompts)), changed.seed)
+    kind = options.format or ("mp4" if changed.sample.frames > 1 else "png")
+    report = runs.find(params, "sample")
+    dit = Path(options.dit or for_sampling(report.upstream(f"stage{STAGE}").folder))
+    tae = None if kind == "latents" else Path(options.tae or report.upstream("tae-mixkit").folder / "tae.safetensors")
+    folder = Path(options.output) if options.output else prompts_folder(params, changed.sample, prompts, kind, dit, tae)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--output: {folder} is a file; name a folder")
+    return Order(prompts, changed.sample, kind, dit, tae, folder)
+
+
+def prompts_folder(
+    params: Params, settings: Sample, prompts: list[Prompt], kind: str, dit: Path, tae: Path | None
+) -> Path:
+    """Where clips go by default: a folder named after all that they follow from."""
+    contents = [content_hash(name, str(path.absolute())) for name, path in (("dit", dit), ("tae", tae)) if path]
+    network = [params.dit_config(STAGE).model_dump(mode="json"), params.recipes[STAGE].train.settings.dtype]
+    text = params.text.model_dump(mode="json")
+    made_from = [
+        settings_of(settings),
+        [vars(prompt) for prompt in prompts],
+        kind,
+        params.seed,
+        contents,
+        network,
+        text,
+    ]
+    return outputs_folder(params) / "samples" / digest(made_from)
+
+
+def settings_of(sample: Sample) -> dict[str, Any]:
+    """The parameters that decide a prompt's clip."""
+    return sample.model_dump(mode="json", exclude={"num_prompts", "schedule_error", "retrieval"})
+
+
+def embed(params: Params, prompts: list[Prompt]) -> Embed:
+    """Looks captions up among the prompts and the empty one, encoded once.
+
+    Every rank encodes all of them: in another rank's share a caption would have other neighbours in its encoder's
+    batch, and with them perhaps other last digits.
+    """
+    captions = list(dict.fromkeys(["", *(prompt.caption for prompt in prompts)]))
+    places = {caption: place for place, caption in enumerate(captions)}
+    text = text_arrays([(one.text_emb, one.mask) for one in encoder.encode(captions)] for encoder in encoders(params))
+
+    def embeddings(captions: list[str]) -> TextArrays:
+        rows = [places[caption] for caption in captions]
+        return tuple(array[rows] for array in text)
+
+    return embeddings
+
+
+def file_of(prompt: Prompt, order: Order) -> str:
+    """What a prompt's clip is called in the folder."""
+    if order.kind == "png" and order.settings.frames > 1:
+        return f"{prompt.index:03d}"
+    return f"{prompt.index:03d}.{'npz' if order.kind == 'latents' else order.kind}"
+
+
+def write_share(order: Order, params: Params, world: World) -> None:
+    """Samples and writes this rank's batches."""
+    settings, frames = order.settings, order.settings.frames
+    look_up = embed(params, order.prompts)  # before the transformer is there: encoders may be large
+    pipeline = Pipeline(params, settings, order.dit, order.tae, look_up)
+    share = batches(order.prompts, settings.batch_size)[world.rank :: world.size]
+    for prompt, latent, _ in pipeline.latents(share, quiet=None if world.is_main else True):
+        path = order.folder / file_of(prompt, order)
+        if order.tae:
+            clip_writer(path, frames)(path, pipeline.clip(latent), settings.fps)
+        else:
+            save_npz(path, latent_mean=latent, frames=frames, fps=settings.fps)
+
+
+def write_index(order: Order) -> None:
+    """Lists what was made, and how."""
+    rows = [(prompt.index, prompt.caption, prompt.seed, file_of(prompt, order)) for prompt in order.prompts]
+    write_csv(order.folder / "prompts.csv", ("index", "prompt", "seed", "file"), rows)
+    weights = {"dit": str(order.dit), "tae": str(order.tae) if order.tae else None}
+    write_json(order.folder / "settings.json", settings_of(order.settings) | weights)
+
+
+def sample_prompts(params: Params, options: argparse.Namespace) -> None:
+    """`sample --prompts FILE`."""
+    order = read_order(params, options)
+    device.start(params.seed, params.launch)
+    world = join_world()
+    write_share(order, params, world)
+    barrier(world)
+    if world.is_main:
+        write_index(order)
+        print(order.folder)
+    barrier(world)
+
+
+def main(params: Params, options: argparse.Namespace) -> None:
+    """`sample`: the report's clips, or those of prompts of one's own.
+
+    Raises:
+        ConfigError: an option for one's own prompts, and no prompts.
+    """
+    if options.prompts is not None:
+        sample_prompts(params, options)
+        return
+    names = (*PARAMETERS, "output", "dit", "tae", "format")
+    if given := [name for name in names if getattr(options, name) is not None]:
+        raise ConfigError(
+            f"--{given[0]} goes with --prompts FILE; the report's own clips take their parameters from the params file "
+            f"and from --sample.steps and the like"
+        )
+    with recorded(params, "sample") as (run, _):
+        sample(run)

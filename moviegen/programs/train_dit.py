@@ -1,0 +1,216 @@
+"""`python -m moviegen train --stage 1|2|3`: one stage of the transformer, in one process or under `msrun`.
+
+Stage 1 sees images; stage 2 images and videos, with the spatial tables grown 2x and a temporal one added; stage 3 the
+same at three times the resolution, with the spatial tables grown 3x. Each starts from the one before.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from moviegen import device, runs
+from moviegen.config import Bucket, ConfigError, Params, Text, weights_file
+from moviegen.data.datasets import Clip
+from moviegen.data.embeddings import check_captions, embeddings_folder, read_embeddings
+from moviegen.data.latents import (
+    by_bucket,
+    check_latents,
+    image_buckets,
+    latent_file,
+    latents_folder,
+    load_latent,
+    video_buckets,
+)
+from moviegen.data.splits import data_folder, load_split
+from moviegen.device.world import World
+from moviegen.dit.model import DiT
+from moviegen.dit.weights import EMA_WEIGHTS, WEIGHTS, load_weights, save_dit
+from moviegen.flow.path import FlowMatchingLoss
+from moviegen.parallel.mesh import Mesh
+from moviegen.parallel.ulysses import sequence_of
+from moviegen.parallel.zero import Zero
+from moviegen.runs.ranks import recorded
+from moviegen.text.encoders import encoders, origins
+from moviegen.train.batches import Batches, ClipSet, Samples, ValidationBatches
+from moviegen.train.ema import EMA
+from moviegen.train.loop import Schedule, Trainer
+from moviegen.train.resume import start
+from moviegen.train.state import gathered
+
+FLOAT16_LOSS_SCALE = 2.0**16  # to start with
+
+
+def validation(loss: nn.Cell, batches: ValidationBatches) -> Callable[[], Mapping[str, float]]:
+    """The mean loss of this rank's samples."""
+
+    def validate() -> Mapping[str, float]:
+        sizes, losses = [], []
+        for inputs in batches:
+            sizes.append(len(inputs[0]))
+            losses.append(float(loss(*(ms.Tensor(array) for array in inputs))))
+        return {"loss": float(np.average(losses, weights=sizes))}
+
+    return validate
+
+
+def starting_weights(run: runs.Run, stage: int) -> Path | None:
+    """The named checkpoint, or the previous stage's; None where stage 1 starts from nothing."""
+    named = run.params.recipes[stage].model.pretrained_model_path
+    if named:
+        return weights_file("model.pretrained_model_path", named)
+    return run.upstream(f"stage{stage - 1}").folder / WEIGHTS if stage > 1 else None
+
+
+def build(run: runs.Run, stage: int, mesh: Mesh) -> DiT:
+    """The stage's transformer on this rank's place in the mesh, with the weights it starts from."""
+    recipe, config = run.params.recipes[stage], run.params.dit_config(stage)
+    dit = DiT(config, sequence_of(mesh, config.num_heads), device.compute_dtype(recipe.train.settings.dtype))
+    if start := starting_weights(run, stage):
+        load_weights(dit, start, grow=True)
+    return dit
+
+
+@dataclass(frozen=True)
+class Caches:
+    """The folders of a stage's latents and embeddings."""
+
+    latents: Path
+    embeddings: Path
+
+    @classmethod
+    def of(cls, run: runs.Run, stage: int) -> Caches:
+        """Those that the stage's recipe asks for.
+
+        Raises:
+            ConfigError: they were made by another autoencoder or by other text encoders, or are not there.
+        """
+        return cls(latents_folder(run, stage), embeddings_folder(run, stage, origins(encoders(run.params))))
+
+
+def clip_sets(run: runs.Run, caches: Caches, buckets: Mapping[Bucket, list[Clip]]) -> dict[Bucket, ClipSet]:
+    """Clips by bucket as their caches have them; one that was set aside when they were made is left out.
+
+    Raises:
+        ConfigError: there is no latent of any of them; a latent or an embedding is damaged or of another shape than the
+            others; a caption has no embedding.
+    """
+    root, sets = data_folder(run.params), {}
+    for bucket, clips in sorted(buckets.items()):
+        files = {clip: path for clip in clips if (path := latent_file(caches.latents, bucket, clip, root)).is_file()}
+        if files:
+            latents, captions = list(files.values()), [clip.caption for clip in files]
+            check_latents(latents)  # better now than in the middle of training
+            check_captions(caches.embeddings, captions, run.params.text)
+            read = partial(read_samples, latents, captions, caches.embeddings, run.params.text)
+            sets[bucket] = ClipSet(tuple(clip.path.name for clip in files), read)
+    if buckets and not sets:
+        count, shapes = sum(map(len, buckets.values())), ", ".join(map(str, sorted(buckets)))
+        raise ConfigError(f"{caches.latents} has no latents of {shapes} for any of {count} clips")
+    return sets
+
+
+def read_samples(
+    files: list[Path], captions: list[str], embeddings: Path, settings: Text, indices: np.ndarray
+) -> Samples:
+    """Samples of the clips at `indices` of `files` and `captions`; one that is asked for twice is read once.
+
+    Raises:
+        ConfigError: an embedding is missing, damaged or of the wrong shape; a latent is damaged.
+    """
+    once, places = np.unique(indices, return_inverse=True)
+    mean, std = (np.stack(arrays)[places] for arrays in zip(*(load_latent(files[i]) for i in once), strict=True))
+    text = read_embeddings(embeddings, [captions[i] for i in once], settings)
+    return Samples(mean, std, tuple(array[places] for array in text))
+
+
+def training_batches(run: runs.Run, stage: int, caches: Caches, world: World) -> Batches:
+    """What a stage trains on.
+
+    Raises:
+        ConfigError: there are no latents, or no clip fills a video of the stage.
+    """
+    recipe, clips = run.params.recipes[stage], load_split(run.upstream("data"), "mixkit_train")
+    images, videos = image_buckets(recipe, clips), video_buckets(recipe, clips)
+    if recipe.dataset.longest > 1 and not videos:
+        longest = max(clip.frames for clip in clips)
+        raise ConfigError(
+            f"stage {stage}: none of {len(clips)} clips has a bucket of videos; dataset.frames is "
+            f"{list(recipe.dataset.frames)} and the longest clip has {longest} frames"
+        )
+    empty = read_embeddings(caches.embeddings, [""], run.params.text)
+    sets = (clip_sets(run, caches, buckets) for buckets in (images, videos))
+    return Batches(*sets, empty, recipe, run.params.seed, world)
+
+
+def validation_batches(run: runs.Run, stage: int, caches: Caches, world: World) -> ValidationBatches:
+    """What a stage is validated on: each held-out clip in its bucket."""
+    recipe, clips = run.params.recipes[stage], load_split(run.upstream("data"), "mixkit_val")
+    sets = clip_sets(run, caches, by_bucket(clips, recipe.dataset.buckets))
+    return ValidationBatches(sets, recipe, run.params.seed, world)
+
+
+def batches(run: runs.Run, stage: int, mesh: Mesh) -> tuple[Batches, ValidationBatches]:
+    """What a rank trains on, and what it validates on; ranks that share tokens share samples."""
+    samples = World(mesh.data_rank, mesh.data_size)
+    run.upstream("data")  # where nothing has been run, this is what to run first
+    caches = Caches.of(run, stage)
+    return training_batches(run, stage, caches, samples), validation_batches(run, stage, caches, samples)
+
+
+def train(run: runs.Run, stage: int, world: World) -> None:
+    """Trains one stage; rank 0 leaves `dit.safetensors`, and `dit_ema.safetensors` where an average is kept."""
+    recipe = run.params.recipes[stage]
+    mesh = Mesh(world.rank, world.size, recipe.train.sequence_parallel.shards)
+    dit = build(run, stage, mesh)
+    training, held_out = batches(run, stage, mesh)
+    loss = FlowMatchingLoss(dit)
+    zero = Zero(dit, recipe.train.settings.zero_stage, world)
+    # after Zero: what gathers the weights of a block is recomputed with it
+    dit.recompute_blocks(recipe.model.recompute_every_nth_block, keep_attention=recipe.model.not_recompute_fa)
+    trainer = Trainer(
+        run=run,
+        zero=zero,
+        loss=loss,
+        terms=(),
+        schedule=Schedule(
+            recipe.train.steps,
+            recipe.valid.frequency,
+            recipe.train.save,
+            recipe.train.settings.gradient_accumulation_steps,
+            recipe.train.clip_norm,
+            recipe.train.profile,
+        ),
+        optimizer_config=recipe.train.optimizer,
+        rate_config=recipe.train.lr_scheduler,
+        validate=validation(loss, held_out),
+        ema=EMA(zero, recipe.train.ema.decay) if recipe.train.ema else None,
+        loss_scale=FLOAT16_LOSS_SCALE if dit.dtype == ms.float16 else 1.0,
+        start=(lambda: start(run, stage, world)) if recipe.train.resume else None,
+    )
+    trainer.fit(training)
+    save(run, dit, zero, trainer.ema)
+
+
+def save(run: runs.Run, dit: DiT, zero: Zero, ema: EMA | None) -> None:
+    """Writes the whole weights; all ranks together."""
+    files = {WEIGHTS: {name: (name, master) for name, master in zero.masters.items()}}
+    if ema:
+        files[EMA_WEIGHTS] = ema.parts()
+    for name, parts in files.items():
+        arrays = gathered(zero, parts)
+        if zero.world.is_main:
+            save_dit(run.folder / name, dit, arrays)
+
+
+def main(params: Params, options: argparse.Namespace) -> None:
+    """`train --stage 1|2|3`."""
+    with recorded(params, f"stage{options.stage}") as (run, world):
+        train(run, options.stage, world)

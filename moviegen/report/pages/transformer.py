@@ -1,0 +1,94 @@
+"""The transformer's page: its drawing, its variants and their sizes, and what it is told of the text."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import matplotlib
+from IPython.display import HTML
+
+from moviegen import plan
+from moviegen.config import SIZES, DiTConfig, Params
+from moviegen.report import markup, published, results
+from moviegen.report.diagrams import GREY, PALE, WARM, arrow, box, rounded, sheet
+from moviegen.report.encoders import text_encoders
+from moviegen.report.plots import ACCENT, STYLE, drawn
+from moviegen.report.tables import table
+from moviegen.report.wording import count, listed
+from moviegen.runs import Run
+
+__all__ = ["backbone", "sizes", "text_encoders", "text_inputs"]
+
+
+def backbone(config: DiTConfig) -> HTML:
+    """The transformer from latent to velocity, with one block opened."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = sheet(height=5.6)
+        column = [
+            (0.03, f"noisy latent: {config.latent_channels} channels, 1/8 of T, H, W", GREY),
+            (0.11, f"patches of 1x2x2, linear to width {config.width}", PALE),
+            (0.24, "+ positions: rows of the T, H and W tables", WARM),
+            (0.33, "RMSNorm · scale and shift · self-attention · gate", PALE),
+            (0.45, "cross-attention to the text", PALE),
+            (0.57, f"RMSNorm · scale and shift · SwiGLU {config.ffn_width} · gate", PALE),
+            (0.75, "RMSNorm · scale and shift, linear to patches", PALE),
+            (0.86, "velocity, of the latent's shape", GREY),
+        ]
+        axes.add_patch(rounded(0.27, 0.2, 0.46, 0.47, "none", edge=ACCENT))
+        axes.text(0.275, 0.685, f"{config.num_layers} blocks, {config.num_heads} heads", fontsize=8, color=ACCENT)
+        for y, text, color in column:
+            box(axes, 0.3, y + 0.03, 0.4, text, color, height=0.06)
+        for (below, *_), (above, *_) in itertools.pairwise(column):
+            arrow(axes, (0.5, below + 0.06), (0.5, above))
+        widths = " · ".join(str(width) for width in config.text_widths)
+        text = f"UL2 · MetaCLIP · ByT5\n{widths}\nlinear and norm, concatenated"
+        box(axes, 0, 0.48, 0.235, text, WARM, height=0.12)
+        arrow(axes, (0.235, 0.48), (0.3, 0.48))
+        time = f"time t\nsinusoid {config.frequency_width}, MLP\n6 vectors, plus a table a block"
+        box(axes, 0.765, 0.48, 0.235, time, WARM, height=0.12)
+        for y in (0.36, 0.6, 0.78):
+            arrow(axes, (0.765, 0.48), (0.7, y))
+        return drawn(figure, "The backbone of this recipe")
+
+
+def sizes(params: Params, count_run: Run | None) -> HTML:
+    """The published variants and this report's own: parameters counted on the class, and by formula."""
+    counted = results.read_json(count_run, "summary.json") or {}
+    names = dict.fromkeys((params.recipes[3].model.size, *published.SUPPORT))
+    rows = []
+    for name in names:
+        config = params.dit_config(3) if name == params.recipes[3].model.size else SIZES[name]
+        rows.append(
+            {
+                "model": name,
+                "layers": config.num_layers,
+                "width": config.width,
+                "FFN width": config.ffn_width,
+                "heads": config.num_heads,
+                "counted on the class": f"{counted[name]['counted']:,}" if name in counted else markup.NOT_RUN,
+                "by formula": f"{plan.parameter_count(config):,}",
+                "rounded": count(plan.parameter_count(config)),
+                "position tables": f"{config.max_size}: {count(plan.position_count(config))}",
+                "published as": published.PARAMETERS.get(name, "-"),
+            }
+        )
+    return table(rows, "Variants of the transformer and their parameters", [count_run])
+
+
+def text_inputs(params: Params) -> HTML:
+    """What each stage does with padding, and how many captions it drops."""
+    masked = {
+        stage: "not masked, as when the published weights were trained" if recipe.model.attend_to_padding else "masked"
+        for stage, recipe in params.recipes.items()
+    }
+    dropped = {stage: f"{100 * recipe.dataset.text_drop_prob:g} %" for stage, recipe in params.recipes.items()}
+    text = f"Padding is {_by_stage(masked)}. Of the training samples {_by_stage(dropped)} have their caption dropped."
+    return markup.note(text)
+
+
+def _by_stage(values: Mapping[int, str]) -> str:
+    """A value, or each stage's where they differ: `masked in stage 1, not masked in stage 2`."""
+    if len(set(values.values())) == 1:
+        return next(iter(values.values()))
+    return listed(f"{value} in stage {stage}" for stage, value in values.items())

@@ -1,0 +1,52 @@
+"""What plots share. They are SVG, so sharp on paper and on any screen, and share no state of matplotlib's."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from IPython.display import HTML
+from matplotlib.figure import Figure
+
+from moviegen.report import markup
+from moviegen.runs import Run
+
+WIDTH = 7.2  # inches; the page is as wide
+INK, ACCENT, SECOND, FAINT = "#2b2f36", "#2563a8", "#c2571a", "#9db8d6"
+STYLE = {
+    "font.size": 9,
+    "font.family": "DejaVu Sans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a9099",
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "grid.color": "#e3e6ea",
+    "grid.linewidth": 0.7,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "svg.hashsalt": "moviegen",  # the same figure gives the same bytes
+}
+
+
+def panels(
+    count: int, height: float, heights: Sequence[float] | None = None, columns: bool = False, share_x: bool = False
+) -> tuple[Figure, np.ndarray]:
+    """A figure as wide as the page with so many axes, below or, as `columns`, beside each other."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    rows, across = (1, count) if columns else (count, 1)
+    axes = figure.subplots(rows, across, sharex=share_x, height_ratios=heights, squeeze=False)
+    return figure, axes.ravel()
+
+
+def drawn(figure: Figure, caption: str, runs: Sequence[Run | None] = ()) -> HTML:
+    """A finished figure as SVG in a card."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return markup.card(markup.image(f"data:image/svg+xml;base64,{data}", caption, "plot"), caption, runs)

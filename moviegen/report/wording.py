@@ -1,0 +1,45 @@
+"""How numbers, durations and lists are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from moviegen import plan
+from moviegen.config import Dataset
+
+
+def shown(value: float | None, digits: int = 3) -> str:
+    """A number with so many significant digits, or a dash."""
+    return "-" if value is None else f"{value:#.{digits}g}".rstrip(".")
+
+
+def percent(share: float | None) -> str:
+    """A share with one decimal, or a dash where there is none."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def duration(seconds: float | None) -> str:
+    """`75` is `1 min 15 s`."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"
+
+
+def count(parameters: int) -> str:
+    """Parameters are counted in billions, not in giga."""
+    return plan.si(parameters).replace("G", "B")
+
+
+def longest_clip(dataset: Dataset) -> str:
+    """Frames, height and width of the longest clips a stage sees: `16x48x80`."""
+    return f"{dataset.longest}x{dataset.size[0]}x{dataset.size[1]}"
+
+
+def listed(items: Iterable[object]) -> str:
+    """`5, 10 and 25`."""
+    *first, last = [*map(str, items)] or [""]
+    return f"{', '.join(first)} and {last}" if first else last

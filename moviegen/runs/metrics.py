@@ -1,0 +1,48 @@
+"""`metrics.jsonl`: one JSON object a line, written as things happen, read also while a run goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+from moviegen.runs.files import write_text
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`, which need not be there; a half-written last one is left out.
+
+    A power cut can leave zeros in the place of lines: what cannot be read is left out, with a warning.
+    """
+    if not path.exists():
+        return []
+    records = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            warnings.warn(f"{path}, line {number} is damaged ({error}): it is left out", stacklevel=2)
+    return records
+
+
+class MetricsWriter:
+    """Appends JSON objects to a run's `metrics.jsonl`, each line in one write."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self.drop_after(math.inf)  # a killed writer may have left half a line
+
+    def write(self, **values: Any) -> None:
+        """Adds one line; floats are kept to full precision."""
+        with self._path.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def drop_after(self, step: float) -> None:
+        """Removes the lines of steps past `step`: a resumed run writes them again."""
+        if not self._path.exists():
+            return
+        kept = [record for record in read_metrics(self._path) if record.get("step", 0) <= step]
+        write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))

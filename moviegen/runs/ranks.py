@@ -1,0 +1,61 @@
+"""A run that the ranks of a job compute together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from moviegen import device
+from moviegen.config import ConfigError, Params
+from moviegen.device.collectives import barrier, join_world
+from moviegen.device.world import World
+from moviegen.runs.run import Run, find, record
+
+
+@contextmanager
+def recorded(params: Params, name: str, facts: Callable[[], dict[str, Any]] = dict) -> Iterator[tuple[Run, World]]:
+    """Joins the job this process belongs to and keeps the run's manifest, on rank 0, while all ranks work.
+
+    No rank leaves before the run is complete: one that leaves early breaks the others' last collective, and the
+    notebook on its host looks for the finished run.
+
+    Args:
+        facts: what the manifest says besides; asked on rank 0 only.
+
+    Raises:
+        ConfigError: the job has other workers than the program can be computed by; see `check_workers`.
+        RunBusy: another process works on the run.
+    """
+    device.start(params.seed, params.launch)
+    world, run = join_world(), find(params, name)
+    check_workers(run, world)
+    with record(run, **facts()) if world.is_main else nullcontext():
+        yield run, world
+        barrier(world)
+    barrier(world)
+
+
+def check_workers(run: Run, world: World) -> None:
+    """Refuses other workers than the recipe asks for, where their number decides the result.
+
+    Raises:
+        ConfigError: the message says how to start it.
+    """
+    expected = {"one": 1, "any": world.size, "recipe": run.params.launch.worker_num}[run.program.workers]
+    if world.size == expected:
+        return
+    run.write_params()  # the command names this file
+    if run.program.workers == "one":
+        raise ConfigError(
+            f"{run.program.name} is computed by one worker and was started with {world.size}: run "
+            f"`{run.command_line()}`"
+        )
+    change = f"--launch.worker_num {world.size} --launch.local_worker_num {world.size}"
+    for stage, recipe in run.params.recipes.items():
+        if world.size % recipe.train.sequence_parallel.shards:
+            change += f" --stages.{stage}.train.sequence_parallel.shards 1"
+    raise ConfigError(
+        f"{run.program.name} asks for launch.worker_num {expected} and was started with {world.size}: run "
+        f"`{run.command_line()}`, or have the recipe ask for {world.size} with `{change}`"
+    )

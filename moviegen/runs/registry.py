@@ -1,0 +1,155 @@
+"""The road from clips to generated videos: which program makes what, from which parameters, after which others.
+
+    data ──┬── tae-image ──┬── tae-opl-off ── tae-mixkit ──┬── latents ──┐
+           │               └── tae-opl-on ──── tae-evaluation            │
+           └── text ─────────────────────────────────────────────────────┴── stage1 ── stage2 ── stage3 ── sample
+                                                                                         │           └── retrieval
+                                                                                         └── schedule-error
+
+count counts the transformer's parameters and needs nothing before it. tae-evaluation scores all four autoencoders.
+What a parameter names instead (trained weights, latents or embeddings made elsewhere) takes the place of the program
+that would have made it, and then nothing before that program is needed either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from moviegen.config import Params, Sample, local_paths, nearest, result_parameters
+
+TAE_PHASES = ("image", "opl-off", "opl-on", "mixkit")
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program of the road.
+
+    Args:
+        name: the first part of its runs' names.
+        arguments: what follows `python -m moviegen`.
+        module: its file.
+        upstream: the programs whose runs it reads.
+        reads: names of the parameters that decide its result.
+        workers: that it can be computed by: `one`; `any` number, with the same result; or as many as the `recipe` asks
+            for in `launch.worker_num`, which the result follows from.
+        cards: at an Ascend scale it needs its cards.
+        stage: whose transformer it trains or samples from.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    module: str
+    upstream: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    workers: Literal["one", "any", "recipe"] = "one"
+    cards: bool = True
+    stage: int | None = None
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it trains a stage of the transformer."""
+        return self.name in TRAINING
+
+    def needs(self, params: Params) -> tuple[str, ...]:
+        """The programs it builds on with these parameters."""
+        if self.name == "tae-image" and params.tae.vae_checkpoint:
+            return ()  # taken as it is: no clip is looked at
+        return tuple(name for name in self.upstream if not replacement(params, name, self.stage))
+
+    def parameters(self, params: Params) -> dict[str, Any]:
+        """The parameters that decide this program's result, but for what lies in files; see `local_paths`."""
+        values = {name: result_parameters(params, name) for name in self.reads}
+        if self.name == "data":
+            values["frames"] = [params.ucf101_frames, params.mixkit_frames]
+        if self.name == "latents":
+            values["buckets"] = [(recipe.dataset.buckets, recipe.sees_images) for recipe in params.recipes.values()]
+        if self.is_training:
+            values["recipe"] = result_parameters(params.recipes[self.stage])
+        if self.stage:
+            values["dit"] = result_parameters(params.dit_config(self.stage))
+        return values
+
+    def local_paths(self, params: Params) -> dict[str, str]:
+        """The files and folders whose content decides its result, by the parameter that names them; empty: none."""
+        paths = {name: path for read in self.reads for name, path in local_paths(params, read).items()}
+        return paths | (local_paths(params.recipes[self.stage]) if self.is_training else {})
+
+
+def replacement(params: Params, name: str, stage: int | None = None) -> str:
+    """What is used in the place of a program's result: a file or folder that a parameter names; empty: nothing.
+
+    Args:
+        stage: for which stage of the transformer; None: for the autoencoders.
+    """
+    if name in ("tae-image", "tae-opl-off", "tae-opl-on"):
+        return params.tae.tae_checkpoint
+    if stage is None:
+        return ""
+    recipe = params.recipes[stage]
+    instead = {
+        "latents": recipe.dataset.tae_latent_folder,
+        "text": recipe.dataset.text_emb_folder,
+        f"stage{stage - 1}": recipe.model.pretrained_model_path,
+    }
+    return instead.get(name, "")
+
+
+def find(name: str) -> Program:
+    """The program called `name`; KeyError with the nearest name otherwise."""
+    if name not in PROGRAMS:
+        raise KeyError(f"no program {name!r}{nearest(name, PROGRAMS)}")
+    return PROGRAMS[name]
+
+
+def _tae(phase: str, upstream: tuple[str, ...], *reads: str) -> Program:
+    module, arguments = "moviegen.programs.train_tae", ("tae", "train", "--phase", phase)
+    return Program(f"tae-{phase}", arguments, module, upstream, ("seed", *TAE_LOSS, *reads))
+
+
+def _stage(stage: int) -> Program:
+    before = (f"stage{stage - 1}",) if stage > 1 else ()
+    return Program(
+        name=f"stage{stage}",
+        arguments=("train", "--stage", str(stage)),
+        module="moviegen.programs.train_dit",
+        upstream=("data", "tae-mixkit", "latents", "text", *before),
+        reads=("seed", "launch.device", "launch.worker_num"),
+        workers="recipe",
+        stage=stage,
+    )
+
+
+TRAINING = ("stage1", "stage2", "stage3")
+# What every TAE run reads besides its own phase; the outlier penalty is read where it is on.
+TAE_LOSS = ("launch.device", "tae.model", "tae.loss.reconstruction", "tae.loss.perceptual",
+            "tae.loss.lpips_checkpoint", "tae.loss.kl")  # fmt: skip
+# What the report's clips read of `sample`: all but what other programs measure.
+SAMPLE = tuple(f"sample.{name}" for name in Sample.model_fields if name not in ("schedule_error", "retrieval"))
+ALL = (
+    Program("count", ("count",), "moviegen.programs.count", cards=False, stage=3),
+    Program("data", ("data", "index"), "moviegen.programs.index_data", (), ("seed", "data")),
+    _tae("image", ("data",), "tae.image", "tae.vae_checkpoint"),
+    _tae("opl-off", ("data", "tae-image"), "tae.video"),
+    _tae("opl-on", ("data", "tae-image"), "tae.video", "tae.loss.outlier", "tae.loss.outlier_radius"),
+    _tae("mixkit", ("data", "tae-opl-off"), "tae.mixkit", "tae.tae_checkpoint"),
+    Program("tae-evaluation", ("tae", "evaluate"), "moviegen.programs.evaluate_tae",
+            ("data", "tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit"),
+            ("launch.device", "tae.model", "tae.evaluation")),
+    Program("text", ("text", "encode"), "moviegen.programs.encode_text", ("data",),
+            ("seed", "launch.device", "text"), workers="any"),
+    Program("latents", ("precompute",), "moviegen.programs.encode_latents", ("data", "tae-mixkit"),
+            ("launch.device", "tae.model"), workers="any"),
+    _stage(1),
+    _stage(2),
+    _stage(3),
+    Program("sample", ("sample",), "moviegen.programs.sample", ("data", "tae-mixkit", "text", "stage3"),
+            ("seed", "launch.device", "tae.model", *SAMPLE), stage=3),
+    Program("retrieval", ("retrieval",), "moviegen.programs.retrieval",
+            ("data", "tae-mixkit", "latents", "text", "stage3"),
+            ("seed", "launch.device", "sample.retrieval"), stage=3),
+    Program("schedule-error", ("schedule-error",), "moviegen.programs.schedule_error", ("data", "text", "stage2"),
+            ("seed", "launch.device", "sample.guidance", "sample.schedule_error"), stage=2),
+)  # fmt: skip
+PROGRAMS: Mapping[str, Program] = {program.name: program for program in ALL}

@@ -1,0 +1,458 @@
+"""Parameters: what loads, what is refused and with which words, and which of two values wins."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from moviegen import config, runs
+from moviegen.config import ConfigError
+
+ROOT = Path(__file__).parents[2]
+SCALES = ("smoke", "tiny", "1B", "5B", "30B")
+# spelled as in the original report's shell scripts
+ORIGINAL_NAMES = [
+    "train.steps",
+    "train.settings.zero_stage",
+    "train.settings.gradient_accumulation_steps",
+    "train.lr_scheduler.lr",
+    "train.optimizer.weight_decay",
+    "model.recompute_every_nth_block",
+    "model.not_recompute_fa",
+    "model.pretrained_model_path",
+    "dataloader.batch_size.image_batch_size",
+]
+
+
+@pytest.fixture
+def content():
+    """`params/smoke.yaml` as plain dictionaries, to be spoilt."""
+    return yaml.safe_load((ROOT / "params" / "smoke.yaml").read_text())
+
+
+def refusal(content, overrides=None, **options):
+    with pytest.raises(ConfigError) as caught:
+        config.parse(content, overrides, **options)
+    return str(caught.value)
+
+
+def test_every_shipped_file_is_a_scale():
+    assert {path.stem for path in (ROOT / "params").glob("*.yaml")} == set(SCALES)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_shipped_file_loads_with_its_own_values(scale):
+    raw = config.loading.read_file(ROOT / "params" / f"{scale}.yaml")
+    params = config.load(scale)
+    assert params.scale == scale
+    assert params == config.load(ROOT / "params" / f"{scale}.yaml")
+    for stage, own in raw["stages"].items():
+        recipe = params.recipes[stage]
+        assert recipe.train.steps == own.get("train", {}).get("steps", raw["train"]["steps"])
+        assert list(recipe.dataset.size) == own.get("dataset", {}).get("size", raw["dataset"]["size"])
+        assert list(params.dit_config(stage).max_size) == own.get("model", {}).get("max_size", raw["model"]["max_size"])
+        assert params.dit_config(stage).text_widths == tuple(
+            raw["text"][e]["width"] for e in ("ul2", "metaclip", "byt5")
+        )
+
+
+# --- files that extend others ---
+
+
+def written(folder, **files):
+    """Params files of a folder: name -> content."""
+    for name, content in files.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    return folder / f"{list(files)[-1]}.yaml"
+
+
+def test_a_file_is_laid_over_the_one_it_extends(tmp_path, content):
+    mine = {"extends": "base.yaml", "scale": "mine", "stages": {2: {"train": {"steps": 5}}}}
+    params = config.load(written(tmp_path, base=content, mine=mine))
+    base = config.parse(content)
+    assert params.scale == "mine"
+    assert params.recipes[2].train.steps == 5
+    assert params.recipes[2].train.settings == base.recipes[2].train.settings
+    assert params.recipes[3] == base.recipes[3]
+    assert params.sample == base.sample
+
+
+def test_bases_may_have_bases(tmp_path, content):
+    first = {"extends": "base.yaml", "seed": 1, "sample": {"steps": 3}}
+    params = config.load(written(tmp_path, base=content, first=first, second={"extends": "first.yaml", "seed": 2}))
+    assert (params.seed, params.sample.steps) == (2, 3)
+
+
+def test_a_base_that_is_not_there_names_both_files(tmp_path):
+    path = written(tmp_path, mine={"extends": "base.yaml"})
+    with pytest.raises(ConfigError) as caught:
+        config.load(path)
+    assert f"{path}: extends: there is no file {tmp_path / 'base.yaml'}" in str(caught.value)
+
+
+def test_files_that_extend_each_other_are_refused(tmp_path):
+    path = written(tmp_path, one={"extends": "two.yaml"}, two={"extends": "../" + tmp_path.name + "/one.yaml"})
+    with pytest.raises(ConfigError, match=r"two.yaml extends .*one.yaml extends .*two.yaml: a file cannot extend"):
+        config.load(path)
+
+
+def test_what_1B_5B_and_30B_share_is_written_once():
+    published = [yaml.safe_load((ROOT / "params" / f"{scale}.yaml").read_text()) for scale in ("1B", "5B", "30B")]
+    assert {content["extends"] for content in published} == {"base/ascend.yaml"}
+    leaves = [json.dumps(content, sort_keys=True) for content in published]
+    assert max(map(len, leaves)) < 500
+
+
+def test_a_run_writes_its_parameters_whole(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
+    run = runs.find(config.load("5B"), "count")
+    run.write_params()
+    assert "extends" not in yaml.safe_load(run.params_path.read_text())
+    assert config.load(run.params_path) == config.load("5B")
+
+
+@pytest.mark.parametrize(("scale", "width", "layers"), [("1B", 1536, 24), ("5B", 3072, 32), ("30B", 6144, 48)])
+def test_published_sizes(scale, width, layers):
+    shape = config.load(scale).dit_config(3)
+    assert (shape.width, shape.num_layers) == (width, layers)
+
+
+# --- unknown names ---
+
+
+def test_unknown_name_in_a_file_names_file_and_nearest(tmp_path, content):
+    content["sample"]["guidence"] = 2.0
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError) as caught:
+        config.load(path)
+    assert str(path) in str(caught.value)
+    assert "unknown parameter 'sample.guidence'; did you mean 'sample.guidance'?" in str(caught.value)
+
+
+def test_unknown_name_in_a_stage_of_a_file_names_stage_and_nearest(content):
+    content["stages"][2]["train"]["stepz"] = 5
+    message = refusal(content)
+    assert "stage 2" in message
+    assert "unknown parameter 'train.stepz'; did you mean 'train.steps'?" in message
+
+
+def test_unknown_group_in_a_stage_is_refused(content):
+    content["stages"][3]["trian"] = {"steps": 5}
+    message = refusal(content)
+    assert "stage 3" in message
+    assert "unknown parameter 'trian'" in message
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("sample.step", "sample.steps"),
+        ("train.setings.zero_stage", "train.settings.zero_stage"),
+        ("stages.2.train.stepz", "train.steps"),
+        ("tae.video.lr_scheduler.warmup", "tae.video.lr_scheduler.warmup_steps"),
+    ],
+)
+def test_unknown_override_names_the_nearest(content, wrong, right):
+    assert f"unknown parameter {wrong!r}; did you mean {right!r}?" in refusal(content, {wrong: 3})
+
+
+def test_name_near_nothing_gets_no_suggestion(content):
+    message = refusal(content, {"qqqqqq": 3})
+    assert "'qqqqqq'" in message
+    assert "did you mean" not in message
+
+
+@pytest.mark.parametrize("name", ["stages", "stages.2", "stages.4.train.steps", "stages.two.train.steps"])
+def test_override_of_a_stage_must_say_which_and_what(content, name):
+    message = refusal(content, {name: 3})
+    assert repr(name) in message
+    assert "stages.1.train.steps" in message
+
+
+@pytest.mark.parametrize("name", ORIGINAL_NAMES)
+def test_original_report_spelling_is_known(name):
+    assert name in config.known_names()
+
+
+def test_known_names_are_just_the_leaves():
+    names = config.known_names()
+    assert len(names) == len(set(names))
+    assert not {"train", "tae.video", "dataloader.batch_size"} & set(names)
+    assert {"seed", "tae.video.lr_scheduler.lr", "sample.size", "launch.master_port"} <= set(names)
+
+
+# --- wrong values ---
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", "many"),
+        ("data.test_share", 1.5),
+        ("tae.image.steps", 0),
+        ("tae.video.lr_scheduler.factor", 1.0),
+        ("text.ul2.width", -4),
+        ("sample.steps", 0),
+        ("sample.guidance", float("inf")),
+        ("sample.guidance", float("nan")),
+        ("sample.fps", float("inf")),
+        ("sample.retrieval.guidance", float("inf")),
+        ("sample.guidance", -1),
+        ("sample.schedule", "cubic"),
+        ("launch.device", "GPU"),
+        ("launch.master_port", 65536),
+        ("train.steps", 0),
+        ("train.steps", 2.5),
+        ("train.settings.zero_stage", 4),
+        ("dataset.text_drop_prob", 1.1),
+        ("valid.frequency", 0),
+    ],
+)
+def test_wrong_value_names_parameter_and_value(content, name, value):
+    assert f"{name} = {value!r}: " in refusal(content, {name: value})
+
+
+def test_size_of_the_transformer_must_be_in_the_table(content):
+    message = refusal(content, {"model.size": "7B"})
+    assert "size '7B'" in message
+    assert "1B, 5B, 30B" in message
+
+
+def test_missing_value_is_named(content):
+    del content["sample"]["frames"]
+    assert "sample.frames" in refusal(content)
+
+
+@pytest.mark.parametrize("side", ["width", "height"])
+@pytest.mark.parametrize(
+    ("name", "good", "multiple"),
+    [("dataset.size", (48, 80), 16), ("sample.size", (96, 160), 16), ("tae.image.size", (64, 64), 8)],
+)
+def test_size_that_does_not_divide_says_what_would(content, name, good, multiple, side):
+    height, width = good
+    wrong = [height, width + multiple - 1] if side == "width" else [height + 1, width]
+    message = refusal(content, {name: wrong})
+    assert name.split(".")[0] in message
+    assert f"{wrong[0]}x{wrong[1]} is not divisible by {multiple}: use {height}x{width}" in message
+
+
+def test_size_of_the_evaluation_must_divide_too(content):
+    assert "is not divisible by 8: use 64x64" in refusal(content, {"tae.evaluation.size": [64, 65]})
+
+
+def test_tables_too_small_for_the_video_are_refused(content):
+    # 16 frames of 112x80: 2 latent frames, 14 x 10 latents, 7 x 5 patches; stage 1 has tables for 6 x 6
+    content["dataset"]["size"] = [112, 80]
+    message = refusal(content)
+    assert "stage 1" in message
+    assert "(1, 7, 5)" in message
+    assert "max_size has (1, 6, 6)" in message
+
+
+def test_tables_that_just_fit_are_accepted(content):
+    params = config.parse(content, {"stages.1.dataset.size": [96, 96]})
+    assert params.recipes[1].dataset.size == (96, 96)
+
+
+def test_sample_too_large_for_the_tables_is_refused(content):
+    assert "sample" in refusal(content, {"sample.size": [1600, 1600]})
+
+
+def test_video_stage_needs_a_video_batch(content):
+    message = refusal(content, {"stages.2.dataloader.batch_size.video_batch_size": 0})
+    assert "stage 2" in message
+    assert "video_batch_size > 0" in message
+
+
+@pytest.mark.parametrize(("workers", "local", "port"), [(2, 2, 0), (8, 4, 8200), (1, 1, 0)])
+def test_workers_that_fill_their_hosts(content, workers, local, port):
+    overrides = {"launch.worker_num": workers, "launch.local_worker_num": local, "launch.master_port": port}
+    overrides["train.sequence_parallel.shards"] = 1
+    assert config.parse(content, overrides).launch.worker_num == workers
+
+
+@pytest.mark.parametrize(
+    ("workers", "local", "words"),
+    [
+        (3, 2, "worker_num 3 is not a multiple of local_worker_num 2"),
+        (1, 2, "worker_num 1 is not a multiple of local_worker_num 2"),
+        (4, 2, "set master_port"),
+    ],
+)
+def test_workers_that_do_not(content, workers, local, words):
+    assert words in refusal(content, {"launch.worker_num": workers, "launch.local_worker_num": local})
+
+
+def test_stages_are_one_two_three(content):
+    del content["stages"][2]
+    assert "stages must be 1, 2 and 3, not [1, 3]" in refusal(content)
+
+
+def test_groups_of_the_group_norms_must_divide(content):
+    assert "num_groups 3" in refusal(content, {"tae.model.num_groups": 3})
+
+
+def test_parameters_cannot_be_changed_afterwards():
+    with pytest.raises(ValueError, match="frozen"):
+        config.load("smoke").sample.steps = 3
+
+
+# --- overrides ---
+
+
+def test_override_of_a_stage_group_wins_over_every_stage(content):
+    assert {stage: own.get("train", {}).get("steps") for stage, own in content["stages"].items()} == {
+        1: None,
+        2: 6,
+        3: 4,
+    }
+    params = config.parse(content, {"train.steps": 17})
+    assert [params.recipes[stage].train.steps for stage in (1, 2, 3)] == [17, 17, 17]
+
+
+def test_override_of_one_stage_leaves_the_others(content):
+    params = config.parse(content, {"stages.2.train.steps": 17})
+    assert [params.recipes[stage].train.steps for stage in (1, 2, 3)] == [8, 17, 4]
+
+
+def test_an_override_where_one_stage_is_computed_is_of_that_stage_alone(content):
+    overrides = config.parse_overrides("--train.steps 9 --sample.steps 3", stage=2)
+    assert overrides == {"stages.2.train.steps": 9, "sample.steps": 3}
+    changed, base = config.parse(content, overrides), config.parse(content)
+    assert changed.recipes[2].train.steps == 9
+    assert (changed.recipes[1], changed.recipes[3]) == (base.recipes[1], base.recipes[3])
+
+
+@pytest.mark.parametrize("text", ["/my/clips #2", "007", "[a]", "on", "null", "a: b", "'quoted'"])
+@pytest.mark.parametrize("name", ["data.root", "stages.1.model.pretrained_model_path", "launch.master_addr"])
+def test_a_text_parameter_takes_its_text_literally(name, text):
+    assert config.parse_overrides([f"--{name}", text]) == {name: text}
+    assert config.parse_overrides([f"{name}={text}"]) == {name: text}
+
+
+def test_a_choice_of_words_is_text_and_other_values_are_yaml():
+    words = "--train.settings.dtype float16 --train.ema null --dataset.size [48,80] --launch.bind_core on"
+    assert config.parse_overrides(words) == {
+        "train.settings.dtype": "float16", "train.ema": None, "dataset.size": [48, 80], "launch.bind_core": True,
+    }  # fmt: skip
+
+
+def test_later_override_wins(content):
+    steps = {}
+    for order in (("train.steps", "stages.2.train.steps"), ("stages.2.train.steps", "train.steps")):
+        params = config.parse(content, {name: value for value, name in enumerate(order, 20)})
+        steps[order[0]] = [params.recipes[stage].train.steps for stage in (1, 2, 3)]
+    assert steps == {"train.steps": [20, 21, 20], "stages.2.train.steps": [21, 21, 21]}
+
+
+def test_override_leaves_its_neighbours(content):
+    params = config.parse(content, {"train.lr_scheduler.lr": 0.5})
+    rates = [params.recipes[stage].train.lr_scheduler for stage in (1, 2, 3)]
+    assert [(rate.lr, rate.warmup_steps, rate.patience) for rate in rates] == [(0.5, 20, 5)] * 3
+
+
+def test_overrides_do_not_change_what_was_read(content):
+    before = yaml.safe_dump(content)
+    config.parse(content, {"train.steps": 17, "sample.steps": 5})
+    assert yaml.safe_dump(content) == before
+
+
+def test_written_parameters_load_equal(tmp_path):
+    params = config.load("smoke", {"train.steps": 17, "stages.3.train.steps": 2, "data.root": "/x y"})
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False))
+    assert config.load(path).recipes == params.recipes
+    assert config.load(path).model_dump(mode="json") == params.model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", {}),
+        ("--train.steps 7", {"train.steps": 7}),
+        ("--train.steps=7", {"train.steps": 7}),
+        ("train.steps=7", {"train.steps": 7}),
+        ("--train.steps 7 sample.steps=10", {"train.steps": 7, "sample.steps": 10}),
+        (["--data.root", "/a folder/=x"], {"data.root": "/a folder/=x"}),
+        ("--data.root '/a folder'", {"data.root": "/a folder"}),
+        ("--data.root=", {"data.root": ""}),
+        ("--sample.size [96,160]", {"sample.size": [96, 160]}),
+        ("--sample.guidance -1.5", {"sample.guidance": -1.5}),
+        ("--launch.bind_core false", {"launch.bind_core": False}),
+        ("--tae.model.scaling_factor null", {"tae.model.scaling_factor": None}),
+    ],
+)
+def test_override_spellings(words, expected):
+    assert config.parse_overrides(words) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("train.steps 7", "'train.steps' is not a parameter"), ("--a=1 --train.steps", "--train.steps has no value")],
+)
+def test_override_misspelt(words, expected):
+    with pytest.raises(ConfigError, match=expected):
+        config.parse_overrides(words)
+
+
+@pytest.mark.parametrize("words", ["--sample.size [96,", "--data.root 'open"])
+def test_override_that_cannot_be_read(words):
+    with pytest.raises(ConfigError):
+        config.parse_overrides(words)
+
+
+# --- files ---
+
+
+def test_missing_file_lists_the_scales():
+    with pytest.raises(ConfigError, match=r"no params file .*huge\.yaml; there are: 1B, 30B, 5B, smoke, tiny"):
+        config.load("huge")
+
+
+def test_missing_file_elsewhere_lists_that_folder(tmp_path):
+    with pytest.raises(ConfigError, match="there are: none in that folder"):
+        config.load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("a: [1", "is not YAML"), ("", "holds no parameters"), ("- 1", "holds no")]
+)
+def test_file_of_something_else_is_refused_by_name(tmp_path, text, words):
+    path = tmp_path / "odd.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        config.load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_outside_a_checkout_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="not inside a checkout"):
+        config.project_root()
+
+
+def test_root_is_found_from_below():
+    assert config.project_root(ROOT / "moviegen" / "data") == ROOT
+
+
+def test_outputs_go_where_the_environment_says(monkeypatch, tmp_path):
+    params = config.load("smoke")
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
+    assert config.outputs_folder(params) == tmp_path / "smoke"
+    monkeypatch.delenv("MOVIEGEN_OUTPUTS")
+    assert config.outputs_folder(params) == ROOT / "outputs" / "smoke"
+
+
+@pytest.mark.parametrize(
+    ("video", "latent"),
+    [
+        ((1, 256, 256), (1, 32, 32)),
+        ((8, 256, 448), (1, 32, 56)),
+        ((9, 48, 80), (2, 6, 10)),
+        ((256, 576, 1024), (32, 72, 128)),
+    ],
+)
+def test_latent_size(video, latent):
+    assert config.latent_size(*video) == latent

@@ -1,0 +1,281 @@
+"""Sampling: Euler's method against solutions in closed form, guidance against NumPy, noise that the seed decides."""
+
+import itertools
+import math
+from fractions import Fraction
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn
+
+from moviegen import config, device
+from moviegen.config import DiTConfig
+from moviegen.dit.weights import load_stage, save_dit
+from moviegen.flow import schedule
+from moviegen.flow.sampler import (
+    GuidedVelocity,
+    Prompt,
+    Sampler,
+    batches,
+    euler,
+    noise_for,
+    numbered,
+    velocity_field,
+)
+from tests.small_runs import random_dit
+
+X = np.random.default_rng(0).standard_normal((1, 16, 2, 4, 6)).astype(np.float32)
+GRIDS = [(name, steps) for name in schedule.SCHEDULES for steps in (2, 7, 50)]
+
+
+@pytest.mark.parametrize(("name", "steps"), GRIDS)
+def test_constant_velocity_is_followed_exactly(name, steps):
+    slope = np.random.default_rng(1).standard_normal(X.shape).astype(np.float32)
+    end = euler(X, lambda x, t: slope, schedule.get(name, steps))
+    np.testing.assert_allclose(end, X + slope, atol=1e-5)
+    assert end.dtype == np.float32
+
+
+@pytest.mark.parametrize(("name", "steps"), GRIDS)
+def test_linear_velocity_gives_eulers_product(name, steps):
+    times = schedule.get(name, steps)
+    factor = math.prod(1 - 0.8 * (float(b) - float(a)) for a, b in itertools.pairwise(times))
+    np.testing.assert_allclose(euler(X, lambda x, t: -0.8 * x, times), factor * X, rtol=1e-5)
+
+
+# the sum of i^p below N over N^(p + 1), by Faulhaber's formulas
+LEFT_SUMS = {
+    0: lambda n: Fraction(1),
+    1: lambda n: Fraction(n - 1, 2 * n),
+    2: lambda n: Fraction((n - 1) * (2 * n - 1), 6 * n * n),
+    3: lambda n: Fraction((n - 1) ** 2, 4 * n * n),
+}
+
+
+@pytest.mark.parametrize("power", LEFT_SUMS)
+@pytest.mark.parametrize("steps", (2, 7, 50))
+def test_polynomial_velocity_gives_its_left_sum(power, steps):
+    end = euler(np.float64([2]), lambda x, t: np.float64([3 * t**power]), schedule.linear(steps))
+    # steps are taken in float32, which knows 1/7 to 1e-8
+    assert end[0] == pytest.approx(float(2 + 3 * LEFT_SUMS[power](steps)), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", schedule.SCHEDULES)
+def test_polynomial_velocity_is_integrated_in_the_limit(name):
+    errors = [
+        1 - float(euler(np.float64([0]), lambda x, t: np.float64([4 * t**3]), schedule.get(name, steps))[0])
+        for steps in (10, 50, 250)
+    ]
+    assert errors[0] > 3 * errors[1] > 9 * errors[2] > 0
+
+
+def test_every_step_is_told():
+    told = []
+    euler(X, lambda x, t: x, schedule.linear(7), lambda: told.append(1))
+    assert len(told) == 7
+
+
+def test_velocity_is_asked_at_the_start_of_each_step():
+    asked = []
+
+    def velocity(x, t):
+        asked.append((float(x[0]), t))
+        return np.float32([1 + t])
+
+    euler(np.float32([0]), velocity, np.array([0.0, 0.25, 0.75, 1.0]))
+    # x rises by 0.25 * 1, then 0.5 * 1.25
+    assert asked == [(0.0, 0.0), (0.25, 0.25), (0.875, 0.75)]
+
+
+def test_start_is_left_as_it_was():
+    start = X.copy()
+    euler(start, lambda x, t: x, schedule.linear(3))
+    assert np.array_equal(start, X)
+
+
+# the linear part of linear-quadratic has steps of 1/1000 whatever their number: refined with them, so that all shrink
+@pytest.mark.parametrize("grid", [schedule.linear, lambda steps: schedule.linear_quadratic(steps, 20 * steps)])
+def test_half_the_step_halves_the_error(grid):
+    # dx/dt = x + t, x(0) = 1: x(1) = 2e - 2
+    errors = [
+        2 * math.e - 2 - float(euler(np.float64([1]), lambda x, t: x + t, grid(steps))[0]) for steps in (100, 200, 400)
+    ]
+    assert errors[0] > 0.01
+    assert [errors[0] / errors[1], errors[1] / errors[2]] == pytest.approx([2, 2], abs=0.1)
+
+
+def test_stops_at_the_last_time():
+    assert euler(np.float32([0]), lambda x, t: np.float32([1]), np.array([0, 0.5]))[0] == np.float32(0.5)
+
+
+# --- guidance ---
+
+
+class Stub(nn.Cell):
+    """A network that shows what it was given: x scaled, plus time, plus the sum of the kept tokens of its text."""
+
+    def construct(self, x, t, ul2, metaclip, byt5, keep):
+        told = ul2.mean((1, 2)) + 2 * metaclip.mean((1, 2)) + 3 * byt5.mean((1, 2)) + keep.astype(ms.float32).sum(1)
+        return 0.5 * x + (0.001 * t + told).reshape(-1, 1, 1, 1, 1)
+
+
+@pytest.fixture
+def embeddings():
+    """One caption's, then the empty one's; networks run as they do when sampling."""
+    device.start(0)
+    rng = np.random.default_rng(3)
+    arrays = [rng.standard_normal((2, length, 4)).astype(np.float32) for length in (3, 2, 5)]
+    return (*arrays, np.arange(20).reshape(2, 10) % 3 == 0)
+
+
+def expected(x, t, embeddings, guidance):
+    ul2, metaclip, byt5, keep = (np.asarray(array, np.float64) for array in embeddings)
+    told = ul2.mean((1, 2)) + 2 * metaclip.mean((1, 2)) + 3 * byt5.mean((1, 2)) + keep.sum(1)
+    with_caption, without = (0.5 * x + 0.001 * 1000 * (1 - t) + one for one in told)
+    return (1 - guidance) * without + guidance * with_caption
+
+
+@pytest.mark.parametrize("guidance", [0, 1, 3])
+@pytest.mark.parametrize("t", [0.0, 0.25, 1.0])
+def test_guidance_moves_from_the_empty_caption_to_ours_and_beyond(embeddings, guidance, t):
+    velocity = velocity_field(GuidedVelocity(Stub(), float(guidance)), embeddings)
+    found = velocity(X, t)
+    np.testing.assert_allclose(found, expected(X, t, embeddings, guidance), atol=1e-5)
+    assert found.shape == X.shape
+    assert found.dtype == np.float32
+
+
+def test_one_call_of_the_network_answers_for_caption_and_empty_caption(embeddings):
+    asked = []
+
+    class Recorder(Stub):
+        def construct(self, x, t, ul2, metaclip, byt5, keep):
+            asked.append([len(array) for array in (x, t, ul2, metaclip, byt5, keep)])
+            return super().construct(x, t, ul2, metaclip, byt5, keep)
+
+    ms.set_context(mode=ms.PYNATIVE_MODE)  # a compiled network leaves no traces in Python
+    try:
+        three = tuple(np.repeat(array, 3, 0) for array in embeddings)
+        velocity_field(GuidedVelocity(Recorder(), 3.0), three)(np.repeat(X, 3, 0), 0.5)
+    finally:
+        ms.set_context(mode=ms.GRAPH_MODE)
+    assert asked == [[6] * 6]
+
+
+def test_guidance_values_differ_in_this_test(embeddings):
+    ends = [expected(X, 0.5, embeddings, guidance) for guidance in (0, 1, 3)]
+    assert min(np.abs(ends[0] - ends[1]).min(), np.abs(ends[1] - ends[2]).min()) > 0.1
+
+
+def test_two_captions_at_once_are_each_guided_alone(embeddings):
+    two = tuple(
+        np.concatenate((array[:1], 2 * array[:1] if array.dtype != bool else ~array[:1])) for array in embeddings
+    )
+    empty = tuple(np.concatenate((array[1:], array[1:])) for array in embeddings)
+    x = np.concatenate((X, -X))
+    arrays = tuple(np.concatenate(pair) for pair in zip(two, empty, strict=True))
+    found = velocity_field(GuidedVelocity(Stub(), 3.0), arrays)(x, 0.5)
+    for place in range(2):
+        pair = tuple(np.stack((t[place], e[place])) for t, e in zip(two, empty, strict=True))
+        np.testing.assert_allclose(found[place : place + 1], expected(x[place : place + 1], 0.5, pair, 3), atol=1e-5)
+
+
+# --- noise ---
+
+
+def test_noise_follows_from_the_seed_alone():
+    np.random.seed(1)
+    ms.set_seed(1)
+    one = noise_for(42, (16, 2, 6, 10))
+    np.random.seed(2)
+    ms.set_seed(2)
+    noise_for(7, (3,))
+    assert np.array_equal(noise_for(42, (16, 2, 6, 10)), one)
+    assert one.shape == (1, 16, 2, 6, 10)
+    assert one.dtype == np.float32
+    assert np.abs(noise_for(43, (16, 2, 6, 10)) - one).max() > 1
+
+
+def test_noise_is_standard_normal():
+    noise = noise_for(0, (100_000,)).ravel()
+    assert noise.mean() == pytest.approx(0, abs=0.02)
+    assert noise.std() == pytest.approx(1, abs=0.02)
+    assert (np.abs(noise) < 1).mean() == pytest.approx(math.erf(1 / math.sqrt(2)), abs=0.01)
+
+
+# --- batches ---
+
+
+def test_prompts_are_numbered_and_cut_into_batches():
+    prompts = numbered(["a", "b", "c"], 7)
+    assert [(prompt.index, prompt.caption, prompt.seed) for prompt in prompts] == [
+        (0, "a", 7),
+        (1, "b", 8),
+        (2, "c", 9),
+    ]
+    assert [len(batch) for batch in batches(prompts, 2)] == [2, 1]
+    assert [prompt for batch in batches(prompts, 2) for prompt in batch] == prompts
+    assert batches(prompts, 5) == [prompts]
+
+
+CONFIG = DiTConfig(
+    width=32, ffn_width=48, num_heads=2, num_layers=2, max_size=(4, 6, 6), text_widths=(6, 5, 4), frequency_width=16
+)
+
+
+def embed(captions):
+    """Embeddings that follow from a caption's text; of the empty one too."""
+    rngs = [np.random.default_rng([len(caption), *caption.encode()]) for caption in captions]
+    arrays = [
+        np.stack([rng.standard_normal((length, width), np.float32) for rng in rngs])
+        for length, width in zip((3, 2, 5), CONFIG.text_widths, strict=True)
+    ]
+    return (*arrays, np.stack([np.arange(10) % 5 <= len(caption) for caption in captions]))
+
+
+@pytest.fixture(scope="module")
+def dit():
+    return random_dit(CONFIG)
+
+
+@pytest.mark.parametrize("size", [(1, 32, 32), (16, 32, 48), (9, 48, 16), (32, 16, 96)])
+def test_images_and_videos_of_any_size(dit, size):
+    sampler = Sampler(dit, embed, 2.0, size)
+    latent = sampler(numbered(["a"], 3), schedule.linear(2))
+    assert latent.shape == (1, 16, -(-size[0] // 8), size[1] // 8, size[2] // 8)
+    assert np.isfinite(latent).all()
+    assert np.abs(latent - noise_for(3, latent.shape[1:])).max() > 0.1  # the network moved it
+
+
+def test_a_clip_is_the_same_alone_and_in_any_company(dit):
+    sampler = Sampler(dit, embed, 3.0, (16, 32, 48))
+    times = schedule.linear_quadratic(6)
+    one, two, three = numbered(["a cat", "two dogs", ""], 42)
+    alone = {prompt: sampler([prompt], times)[0] for prompt in (one, two, three)}
+    for batch in ([one, two, three], [three, one, one]):
+        for prompt, latent in zip(batch, sampler(batch, times), strict=True):
+            np.testing.assert_allclose(latent, alone[prompt], atol=2e-5)
+    assert np.array_equal(sampler([one], times)[0], alone[one])  # to the last bit: after other clips, of a batch of one
+    other_text = sampler([Prompt(0, "two dogs", 42)], times)[0]
+    other_seed = sampler([Prompt(0, "a cat", 43)], times)[0]
+    assert min(np.abs(other - alone[one]).max() for other in (other_text, other_seed)) > 0.01
+
+
+# --- arithmetic and device ---
+
+
+def test_arithmetic_is_the_recipes_and_latents_are_float32(tmp_path):
+    params = {dtype: config.load("smoke", {"stages.3.train.settings.dtype": dtype}) for dtype in ("auto", "float16")}
+    save_dit(tmp_path / "dit.safetensors", random_dit(params["auto"].dit_config(3)))
+    widths = params["auto"].text.widths
+    text = [np.random.default_rng(0).standard_normal((2, 3, width), np.float32) for width in widths]
+    keep, found = np.arange(18).reshape(2, 9) % 3 < 2, {}
+    for dtype, own in params.items():
+        dit = load_stage(tmp_path / "dit.safetensors", own, 3)
+        sampler = Sampler(dit, lambda captions: (*text, keep), 2.0, (1, 32, 48))
+        found[dtype] = sampler(numbered(["a"], 0), schedule.linear(2))
+        assert {parameter.dtype for parameter in dit.get_parameters()} == {ms.float32}
+        assert found[dtype].dtype == np.float32
+    error = np.abs(found["float16"] - found["auto"]).max()
+    assert 1e-5 < error < 0.02 * np.abs(found["auto"]).max()  # float16 holds 11 bits

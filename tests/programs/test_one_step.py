@@ -1,0 +1,90 @@
+"""`step`: one training step, and a forward pass in float16, of a size on this machine."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from moviegen import config
+from moviegen.__main__ import main
+from moviegen.dit.weights import save_dit
+from tests.small_runs import random_dit
+
+ROOT = Path(__file__).parents[2]
+PARAMS = config.load("smoke")
+LATENT = (1, 16, 1, 6, 10)  # one image of 48x80
+
+
+def step(*options):
+    """What `step` printed."""
+    command = (sys.executable, "-m", "moviegen", "step", "--config", "smoke", *options)
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("smoke: 2 layers, width 64\n")
+    return done.stdout
+
+
+def numbers(printed, pattern):
+    return [float(number) for number in re.findall(pattern, printed)]
+
+
+def check_timed(printed, *what):
+    """Each of `what` has its line, with how long it took and the memory, which only grows."""
+    assert re.findall(r"^(.+?) +\d+\.\d s   peak", printed, re.M) == list(what)
+    peaks = numbers(printed, r"peak +(\S+) GiB")
+    assert 0 < peaks[0] <= peaks[-1]
+    assert peaks == sorted(peaks)
+
+
+def drawn():
+    """The latent and the noise that the step's seeds give."""
+    latent = np.random.default_rng(PARAMS.seed).standard_normal(LATENT).astype(np.float32)
+    return latent, np.random.default_rng(0).standard_normal(LATENT, np.float32)
+
+
+def test_a_training_step_of_a_new_transformer_whose_velocity_is_zero():
+    printed = step()
+    moments = ("first step, with compilation", "second step")
+    halves = [f"{moment}: {half}" for moment in moments for half in ("forward, backward", "update")]
+    check_timed(printed, "build and initialise", *halves)
+    latent, noise = drawn()
+    first, second = numbers(printed, r"loss (\S+),")
+    assert first == pytest.approx(np.mean((latent - (1 - 1e-5) * noise) ** 2), abs=1e-4)
+    assert second < first  # the update went down the gradient
+    assert min(numbers(printed, r"gradient norm (\S+)")) > 0
+
+
+def test_a_training_step_starts_from_the_weights_it_is_given(tmp_path):
+    dit = random_dit(PARAMS.dit_config(1))
+    save_dit(tmp_path / "dit.safetensors", dit)
+    printed = step("--model.pretrained_model_path", str(tmp_path / "dit.safetensors"))
+    assert "load the weights" in printed
+    latent, noise = drawn()
+    rng = np.random.default_rng(PARAMS.seed)
+    rng.standard_normal(LATENT)  # the latent comes first
+    texts = [rng.standard_normal((1, one.max_tokens, one.width)) for _, one in PARAMS.text]
+    x_t = ms.Tensor((latent + noise) / 2, ms.float32)
+    predicted = dit(x_t, ms.Tensor([500.0], ms.float32), *(ms.Tensor(text, ms.float32) for text in texts)).asnumpy()
+    (first, _) = numbers(printed, r"loss (\S+),")
+    assert first == pytest.approx(np.mean((predicted - (latent - noise)) ** 2), rel=1e-3)
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path, capsys):
+    wider = PARAMS.dit_config(1).model_copy(update={"ffn_width": 100})
+    save_dit(tmp_path / "wide.safetensors", random_dit(wider))
+    words = ("step", "--config", "smoke", "--model.pretrained_model_path", str(tmp_path / "wide.safetensors"))
+    assert main(words) == 2
+    assert re.match(r"error: .*wide.safetensors does not fit the model: \d+ of another shape", capsys.readouterr().err)
+
+
+def test_a_forward_pass_alone():
+    printed = step("--forward")
+    check_timed(printed, "build and initialise in float16", "first forward", "second forward")
+    assert f"velocity {LATENT}" in printed
+    (size,) = numbers(printed, r"root mean square (\S+)")
+    assert 0.1 < size < 10  # that of a layer of random weights of its variance

@@ -1,0 +1,250 @@
+"""The runs of the TAE section: where each starts, what it is trained on, and weights that are given."""
+
+import json
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from moviegen import config, runs
+from moviegen.config import ConfigError, TAEConfig, TAELoss, TAEStage
+from moviegen.data.crops import RandomCrops
+from moviegen.data.datasets import Clip, save_index
+from moviegen.data.quarantine import Quarantine
+from moviegen.data.videos import write_video
+from moviegen.device.world import World
+from moviegen.programs import train_tae as program
+from moviegen.runs.arrays import CheckpointError
+from moviegen.runs.weights import to_arrays
+from moviegen.tae.model import TAE
+from moviegen.tae.weights import export_diffusers, load_tae, save_tae
+from moviegen.train.loop import DivergedError
+
+ALONE = World()
+SMALL = {
+    "tae.model": {"base_channels": 4, "channel_multipliers": [1, 1, 1, 2], "num_res_blocks": 1, "num_groups": 2},
+    "tae.evaluation.size": [16, 16],
+}  # fmt: skip
+
+
+def stage(**changes):
+    values = {"steps": 2, "batch_size": 2, "size": [16, 16], "frames": 9, "validation_interval": 2}
+    return values | {"lr_scheduler": {"lr": 1e-3, "warmup_steps": 1}, "image_ratio": 0.0} | changes
+
+
+@pytest.fixture
+def params(tmp_path, monkeypatch):
+    """Small stages, and a finished data run of four clips in every split."""
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
+    overrides = SMALL | {"tae.image": stage(frames=1), "tae.video": stage(), "tae.mixkit": stage()}
+    params = config.load("smoke", overrides)
+    root = tmp_path / "smoke" / "data"
+    clips = []
+    for index in range(4):
+        path = root / f"{index}.mp4"
+        write_video(path, np.random.default_rng(index).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8), 12)
+        clips.append(Clip(path, caption="noise", label="Noise", group=index, frames=12, height=16, width=16))
+    with runs.record(runs.find(params, "data")) as data:
+        for split in ("ucf101_train", "ucf101_test", "mixkit_train", "mixkit_val"):
+            save_index(data.folder / f"{split}.csv", clips, root)
+    return params
+
+
+def given(params, **changes):
+    """The same parameters with others in `tae`; the data run does not depend on them."""
+    return params.model_copy(update={"tae": params.tae.model_copy(update=changes)})
+
+
+def arrays_of(tae):
+    return to_arrays(dict(tae.parameters_and_names()))
+
+
+def finished(params, name, tae):
+    with runs.record(runs.find(params, name)) as run:
+        save_tae(run.folder / "tae.safetensors", tae)
+    return run
+
+
+def test_phases_follow_the_original_report():
+    image, off, on, mixkit = (program.PHASES[name] for name in ("image", "opl-off", "opl-on", "mixkit"))
+    assert (image.start, off.start, on.start, mixkit.start) == (None, "tae-image", "tae-image", "tae-opl-off")
+    assert [phase.has_outlier_penalty for phase in (image, off, on, mixkit)] == [False, False, True, False]
+    assert (off.stage, off.data_set) == (on.stage, on.data_set) == ("video", "ucf101")
+    assert (mixkit.stage, mixkit.data_set) == ("mixkit", "mixkit")
+
+
+# --- batches ---
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Six clips, each of one grey of its own."""
+    made = []
+    for index in range(6):
+        path = tmp_path / f"grey-{index}.mp4"
+        write_video(path, np.full((12, 16, 24, 3), 40 * index, np.uint8), 12)
+        made.append(Clip(path, frames=12, height=16, width=24))
+    return made
+
+
+def batches(clips, tmp_path, world=ALONE, seed=1, **changes):
+    values = TAEStage.model_validate(stage(**{"image_ratio": 0.5} | changes))
+    quarantine = Quarantine(tmp_path / "quarantine.csv")
+    return program.Batches(RandomCrops(clips, values, seed, world.rank, world.size, quarantine), TAEConfig())
+
+
+def test_a_batch_follows_from_its_step_alone(clips, tmp_path):
+    first, again = batches(clips, tmp_path), batches(clips, tmp_path)
+    for step in (5, 1, 5):
+        one, other = first(step, 0), again(step, 0)
+        assert (one.media, one.names) == (other.media, other.names)
+        for a, b in zip(one.inputs, other.inputs, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first(1, 0).inputs[1][:, :, :1], first(1, 1).inputs[1][:, :, :1])
+
+
+def test_images_and_videos_come_in_their_ratio_with_noise_of_the_latents_shape(clips, tmp_path):
+    made = [batches(clips, tmp_path, image_ratio=0.2)(step, 0) for step in range(1, 201)]
+    share = np.mean([batch.media == "image" for batch in made])
+    assert share == pytest.approx(0.2, abs=0.1)  # 3.5 standard deviations
+    for batch in made[:20]:
+        frames, length = (1, 1) if batch.media == "image" else (9, 2)
+        assert [array.shape for array in batch.inputs] == [(2, 3, frames, 16, 16), (2, 16, length, 2, 2)]
+        assert all(array.dtype == np.float32 for array in batch.inputs)
+
+
+def test_a_stage_of_single_frames_sees_images_only(clips, tmp_path):
+    assert {batches(clips, tmp_path, frames=1, image_ratio=0.0)(step, 0).media for step in range(1, 9)} == {"image"}
+
+
+def test_an_image_autoencoders_noise_has_a_frame_for_each_of_the_videos():
+    config = TAEConfig(is_temporal=False)
+    assert program.latent_shape((2, 3, 9, 16, 24), config) == (2, 16, 9, 2, 3)
+    assert program.latent_shape((2, 3, 9, 16, 24), TAEConfig()) == (2, 16, 2, 2, 3)
+
+
+def test_ranks_see_the_same_medium_and_other_clips(clips, tmp_path):
+    for step in range(1, 9):
+        ranks = [batches(clips, tmp_path, World(rank, 3), batch_size=2)(step, 0) for rank in range(3)]
+        assert len({batch.media for batch in ranks}) == 1
+        assert sorted(name for batch in ranks for name in batch.names) == [f"grey-{i}.mp4" for i in range(6)]
+
+
+def test_every_rank_draws_from_a_stream_of_its_own(clips, tmp_path, monkeypatch):
+    drawn, real = set(), np.random.default_rng
+
+    def noted(seeds):
+        if len(seeds) > 2:  # of a step and micro-batch
+            drawn.add(tuple(np.random.SeedSequence(seeds).generate_state(4)))
+        return real(seeds)
+
+    monkeypatch.setattr("numpy.random.default_rng", noted)
+    for rank in range(3):
+        batches(clips, tmp_path, World(rank, 3))(1, 0)
+    assert len(drawn) == 1 + 3  # the one that all share, and each rank's
+
+
+def test_a_clip_that_proves_damaged_is_replaced_and_named_as_its_stand_in(clips, tmp_path):
+    clips[0].path.write_bytes(clips[0].path.read_bytes()[:200])
+    with pytest.warns(UserWarning, match="set aside"):
+        names = [name for step in (1, 2, 3) for name in batches(clips, tmp_path)(step, 0).names]
+    assert sorted(names) == [f"grey-{i}.mp4" for i in (1, 1, 2, 3, 4, 5)]
+
+
+def test_fewer_clips_than_workers_are_refused(clips):
+    program.check_enough(clips, World(0, 6), "training")
+    with pytest.raises(ConfigError, match="6 training clips for 8 workers"):
+        program.check_enough(clips, World(0, 8), "training")
+
+
+# --- training ---
+
+
+def test_the_run_with_the_penalty_logs_every_term_and_names_what_it_left_out(params, capsys):
+    finished(params, "tae-image", TAE(params.tae.model.model_copy(update={"is_temporal": False})))
+    with runs.record(runs.find(params, "tae-opl-on")) as run:
+        program.train(run, program.PHASES["opl-on"], World())
+    assert "perceptual loss is left out" in capsys.readouterr().err
+    lines = [line for line in run.metrics() if line["kind"] == "train"]
+    assert [line["step"] for line in lines] == [1, 2]
+    for line in lines:
+        weighed = line["reconstruction"] + 1e-6 * line["kl"] + line["outlier"]
+        assert line["loss"] == pytest.approx(weighed, rel=1e-5)
+        assert "perceptual" not in line
+    summary = json.loads((run.folder / "summary.json").read_text())
+    assert summary == {"terms": ["reconstruction", "kl", "outlier"], "set_aside": 0}
+    assert load_tae(run.folder / "tae.safetensors").config.is_temporal
+
+
+def test_fine_tuning_starts_from_the_run_without_the_penalty(params):
+    tae = TAE(params.tae.model)
+    for parameter in tae.get_parameters():
+        parameter.set_data(parameter + 0.25)
+    finished(params, "tae-opl-off", tae)
+    start = program.starting_point(runs.find(params, "tae-mixkit"), program.PHASES["mixkit"])
+    for name, array in arrays_of(start).items():
+        np.testing.assert_array_equal(array, arrays_of(tae)[name])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_naming_step_and_clips(params):
+    broken = TAE(params.tae.model.model_copy(update={"is_temporal": False}))
+    finished(params, "tae-image", broken)
+    with runs.record(runs.find(params, "tae-opl-off")) as run:
+        start = program.starting_point
+
+        def poisoned(run, phase):
+            tae = start(run, phase)
+            tae.decoder.conv_out.conv_spat.bias.set_data(ms.Tensor([np.nan] * 3, ms.float32))
+            return tae
+
+        program.starting_point = poisoned
+        try:
+            with pytest.raises(DivergedError, match="loss nan at step 0"):
+                program.train(run, program.PHASES["opl-off"], World())
+        finally:
+            program.starting_point = start
+
+
+# --- weights that are given ---
+
+
+@pytest.mark.parametrize("phase", ["image", "mixkit"])
+def test_weights_that_are_given_are_taken_instead_of_training(phase, params, tmp_path):
+    is_image = phase == "image"
+    tae = TAE(
+        params.tae.model.model_copy(update={"is_temporal": not is_image, "scaling_factor": 3.0, "shift_factor": 0.0})
+    )
+    file = tmp_path / "given.safetensors"
+    (export_diffusers if is_image else save_tae)(file, tae)
+    params = given(params, **{"vae_checkpoint" if is_image else "tae_checkpoint": str(file)})
+    params = given(params, model=params.tae.model.model_copy(update={"scaling_factor": 3.0, "shift_factor": 0.0}))
+    chosen = program.PHASES[phase]
+    assert program.pretrained(params, chosen) == file
+    with runs.record(runs.find(params, f"tae-{phase}")) as run:
+        program.adopt(run, chosen, file)
+    adopted = load_tae(run.folder / "tae.safetensors")
+    assert adopted.config.is_temporal is not is_image
+    for name, array in arrays_of(tae).items():
+        np.testing.assert_array_equal(arrays_of(adopted)[name], array)
+
+
+def test_a_file_that_is_not_there_or_of_another_shape_is_named(params, tmp_path):
+    with pytest.raises(ConfigError, match=r"tae.vae_checkpoint: there is no file .*nowhere.*Pretrained weights"):
+        program.pretrained(given(params, vae_checkpoint="models/nowhere.safetensors"), program.PHASES["image"])
+    with pytest.raises(ConfigError, match=r"tae.loss.lpips_checkpoint: there is no file"):
+        program.perceptual(TAELoss(lpips_checkpoint="models/nowhere.safetensors"))
+    wide = TAE(params.tae.model.model_copy(update={"is_temporal": False, "base_channels": 8}))
+    export_diffusers(tmp_path / "wide.safetensors", wide)
+    with pytest.raises(CheckpointError, match="of another shape"):
+        program.adopt(runs.find(params, "tae-image"), program.PHASES["image"], tmp_path / "wide.safetensors")
+
+
+def test_only_the_phases_that_may_be_replaced_read_a_file(params, tmp_path):
+    params = given(params, tae_checkpoint="a", vae_checkpoint="b")
+    assert program.pretrained(params, program.PHASES["opl-off"]) is None
+    assert program.pretrained(params, program.PHASES["opl-on"]) is None
+
+
+def test_a_term_of_weight_zero_needs_no_file(capsys):
+    assert program.perceptual(TAELoss(perceptual=0, lpips_checkpoint="models/nowhere.safetensors")) is None
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,70 @@
+"""How many workers may compute a program: one, as many as its recipe asks for, or any number."""
+
+import shlex
+
+import pytest
+
+from moviegen import config, runs
+from moviegen.config import ConfigError
+from moviegen.device.world import World
+from moviegen.runs.ranks import check_workers
+from moviegen.runs.registry import PROGRAMS
+
+WORKERS = {name: program.workers for name, program in PROGRAMS.items()}
+RECIPE = ("stage1", "stage2", "stage3")
+ANY = ("text", "latents")
+
+
+@pytest.fixture(autouse=True)
+def outputs(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
+
+
+def find(name, **overrides):
+    return runs.find(config.load("smoke", overrides), name)
+
+
+def test_stages_follow_their_recipe_and_encoders_take_any_number():
+    assert {name for name, workers in WORKERS.items() if workers == "recipe"} == set(RECIPE)
+    assert {name for name, workers in WORKERS.items() if workers == "any"} == set(ANY)
+
+
+@pytest.mark.parametrize("name", sorted(set(WORKERS) - {*RECIPE, *ANY}))
+def test_a_program_of_one_worker_refuses_several_and_names_the_command(name):
+    run = find(name)
+    check_workers(run, World())
+    assert not run.folder.exists()
+    for world in (World(0, 2), World(1, 2), World(0, 8)):
+        with pytest.raises(ConfigError) as raised:
+            check_workers(run, world)
+        said, command, _ = str(raised.value).split("`")
+        assert said == f"{name} is computed by one worker and was started with {world.size}: run "
+        words = ["python", "-m", "moviegen", *PROGRAMS[name].arguments, "--config", str(run.params_path)]
+        assert shlex.split(command) == words
+    assert config.load(run.params_path) == run.params  # the command names a file that is there
+
+
+@pytest.mark.parametrize("name", ANY)
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_captions_and_clips_are_encoded_by_any_number(name, size):
+    run = find(name)
+    for rank in range(size):
+        check_workers(run, World(rank, size))
+    assert not run.folder.exists()
+
+
+@pytest.mark.parametrize("name", RECIPE)
+def test_a_stage_refuses_other_workers_and_names_both_ways_out(name):
+    run = find(name)
+    check_workers(run, World(0, 2))
+    assert not run.folder.exists()
+    with pytest.raises(ConfigError) as raised:
+        check_workers(run, World(0, 3))
+    said, command, _, change, _ = str(raised.value).split("`")
+    assert said == f"{name} asks for launch.worker_num 2 and was started with 3: run "
+    assert shlex.split(command)[:3] == ["msrun", "--worker_num=2", "--local_worker_num=2"]
+    assert shlex.split(command)[-2:] == ["--config", str(run.params_path)]
+    overrides = config.parse_overrides(change, run.program.stage)  # as the command line reads them
+    changed = config.load("smoke", overrides)
+    assert changed.launch.worker_num == 3
+    check_workers(runs.find(changed, name), World(0, 3))

@@ -1,0 +1,77 @@
+"""Fabricated runs and executed notebooks, and what can be read off a piece of a page."""
+
+import base64
+import re
+
+import nbformat
+import numpy as np
+import pandas as pd
+
+from moviegen import runs
+from moviegen.data import videos
+from moviegen.report.sections import SECTIONS
+from moviegen.runs import files
+
+
+def begun(params, name):
+    """A run that has its folder."""
+    run = runs.find(params, name)
+    run.write_params()
+    return run
+
+
+def finished(params, name, **manifest):
+    """A run that says it is complete."""
+    run = begun(params, name)
+    files.write_json(
+        run.folder / "manifest.json", {"status": "complete", "finished": "2026-01-01T00:00:00Z", **manifest}
+    )
+    return run
+
+
+def sampled(params):
+    """A finished sample run of one clip."""
+    run = finished(params, "sample")
+    frames = np.zeros((8, 32, 32, 3), np.uint8)
+    for name in ("generated 1.mp4", "reference.mp4"):
+        videos.write_video(run.folder / name, frames, 8)
+    (run.folder / "samples.csv").write_text(
+        "index,split,caption,seed,generated,reference\n0,val,a <b> & c,42,generated 1.mp4,reference.mp4\n"
+    )
+    return run
+
+
+def section(name):
+    """The section called `name`."""
+    (named,) = (one for one in SECTIONS if one.name == name)
+    return named
+
+
+def write_executed(params, name, *contents):
+    """An executed notebook of a section that shows these pieces of HTML."""
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell("# Title\n\n## A heading\n\nSome <i>x</i>.")]
+    )
+    for content in contents:
+        cell = nbformat.v4.new_code_cell("show()")
+        cell.outputs = [nbformat.v4.new_output("display_data", data={"text/html": content.data, "text/plain": "HTML"})]
+        notebook.cells.append(cell)
+    path = section(name).executed(params)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+
+
+def svg(figure):
+    """The drawing in a card."""
+    return base64.b64decode(re.search(r"base64,([^\"]+)", figure.data)[1]).decode()
+
+
+def cells(table):
+    """The cells of an HTML table by its header."""
+    rows = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in re.findall(r"<tr.*?>(.*?)</tr>", table.data, re.S)]
+    return pd.DataFrame(rows[1:], columns=rows[0])
+
+
+def words(note):
+    """What a note says."""
+    return re.sub("<.*?>", "", note.data)

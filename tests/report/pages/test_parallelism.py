@@ -1,0 +1,57 @@
+import pytest
+
+from moviegen import config, plan, runs
+from moviegen.report.pages import parallelism
+from tests.report.making import cells, finished, svg
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda params: parallelism.state(params, dict.fromkeys((1, 2, 3))),
+        lambda params: parallelism.speed(params, dict.fromkeys((1, 2, 3))),
+        lambda params: parallelism.speed(params, {1: finished(params, "stage1")}),
+    ],
+)
+def test_without_a_run_a_table_says_so(params, show):
+    assert "not run here" in show(params).data
+
+
+def test_state_and_speed_stand_beside_the_plan():
+    divided = {"stages.3.train.settings.zero_stage": 3, "stages.3.train.sequence_parallel.shards": 2}
+    params = config.load("tiny", divided)
+    run = finished(params, "stage3")
+    writer, state = runs.MetricsWriter(run.metrics_path), plan.stage_cost(params, 3).state
+    writer.write(kind="state", step=0, **vars(state))
+    writer.write(kind="compile", step=1, media="video", shapes=[[4]], seconds=30.0)
+    for step, (media, rate) in enumerate((("video", 1), ("video", 1000), ("image", 400), ("video", 3000)), 1):
+        writer.write(kind="train", step=step, steps=4, loss=1.0, seconds=1.5, data_wait=0.5, media=media,
+                     tokens_per_second=rate, memory_bytes=step * 10**9)  # fmt: skip
+    rows = cells(parallelism.state(params, {3: run}))
+    assert list(rows[""]) == ["computed", "held by rank 0"]
+    assert set(rows["data x shards"]) == {"1 x 2"}
+    assert set(rows["ZeRO"]) == {"3"}
+    for column, value in zip(("weights", "gradients", "optimizer"), vars(state).values(), strict=True):
+        assert set(rows[column]) == {f"{plan.si(value)}B"}
+    rows = cells(parallelism.speed(params, {1: None, 3: run}))
+    assert list(rows["medium"]) == ["not run here", "videos", "images"]
+    assert list(rows["tokens/s"])[1:] == ["2,000", "400"]  # without the step that compiled
+    assert list(rows["waited, of all time"])[1:] == ["25.0 %", "25.0 %"]
+    assert set(rows["peak memory"][1:]) == {"4.00 GB"}
+    writer.write(kind="train", step=5, steps=5, loss=1.0, seconds=1.5, data_wait=0.5, media="video",
+                 tokens_per_second=1, memory_bytes=9 * 10**9, card_memory_bytes=7 * 10**9)  # fmt: skip
+    assert set(cells(parallelism.speed(params, {3: run}))["peak memory"]) == {"7.00 GB"}  # the card's, where it has one
+
+
+def test_each_medium_has_a_row(params):
+    run = finished(params, "stage2")
+    writer = runs.MetricsWriter(run.metrics_path)
+    for step in range(1, 10):
+        writer.write(kind="train", step=step, seconds=1.0, data_wait=0.0, media=("image", "video", "mixed")[step % 3],
+                     tokens_per_second=1.0, memory_bytes=1)  # fmt: skip
+    assert list(cells(parallelism.speed(params, {2: run}))["medium"]) == ["videos", "images and videos", "images"]
+
+
+def test_zero_shows_the_state_of_every_published_size():
+    drawing = svg(parallelism.zero())
+    assert all(f"<!-- {size} -->" in drawing for size in ("1B", "5B", "30B"))

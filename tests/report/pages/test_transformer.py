@@ -1,0 +1,35 @@
+from moviegen import config, plan
+from moviegen.report.pages import transformer
+from moviegen.runs import files
+from tests.report.making import cells, finished, svg, words
+
+
+def test_without_a_run_nothing_was_counted(params):
+    assert "not run here" in transformer.sizes(params, None).data
+
+
+def test_sizes_are_counted_on_the_class_and_by_formula(params):
+    run = finished(params, "count")
+    summary = {size: {"counted": number} for number, size in enumerate(("1B", "5B", "30B"), 1001)}
+    files.write_json(run.folder / "summary.json", summary)
+    rows = cells(transformer.sizes(params, run)).set_index("model")
+    assert list(rows.loc[list(summary), "counted on the class"]) == ["1,001", "1,002", "1,003"]
+    for size in summary:
+        assert rows.loc[size, "by formula"] == f"{plan.parameter_count(config.SIZES[size]):,}"
+    assert list(rows["rounded"])[1:] == ["934 M", "4.92 B", "29.3 B"]
+    assert rows.loc["tiny", "counted on the class"] == "not run here"
+
+
+def test_backbone_has_the_sizes_of_the_recipe(params):
+    drawing, dit = svg(transformer.backbone(params.dit_config(3))), params.dit_config(3)
+    assert f"<!-- {dit.num_layers} blocks, {dit.num_heads} heads -->" in drawing
+    assert f"linear to width {dit.width} -->" in drawing
+
+
+def test_padding_and_dropped_captions_are_those_of_the_recipes(params):
+    plain = words(transformer.text_inputs(params))
+    assert plain == "Padding is masked. Of the training samples 20 % have their caption dropped."
+    params = config.load("tiny", {"model.attend_to_padding": True, "stages.2.dataset.text_drop_prob": 0.125})
+    shown = words(transformer.text_inputs(params))
+    assert "Padding is not masked, as when the published weights were trained." in shown
+    assert "Of the training samples 20 % in stage 1, 12.5 % in stage 2 and 20 % in stage 3 have" in shown

@@ -1,0 +1,20 @@
+import re
+from urllib.parse import unquote
+
+from moviegen.config import project_root
+from moviegen.report import media
+
+
+def test_broken_and_missing_videos_leave_a_note(tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    assert "cannot read video" in media.strip(tmp_path / "broken.mp4", 10, 3)
+    assert "cannot read video" in media.strip(tmp_path / "missing.mp4", 10, 3)
+
+
+def test_a_video_is_found_from_the_notebooks(tmp_path):
+    player, notebooks = media.video(tmp_path / "a clip.mp4", "a <b>"), project_root() / "notebooks"
+    address = re.search('src="(.*?)"', player)[1]
+    assert notebooks.is_dir()
+    assert " " not in address
+    assert (notebooks / unquote(address)).resolve() == tmp_path / "a clip.mp4"
+    assert "a &lt;b&gt;" in player

@@ -1,0 +1,532 @@
+"""The road's order, and fingerprints: what changes them, what does not, and that every process computes the same."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from moviegen import config
+from moviegen.runs import fingerprint as fingerprints
+from moviegen.runs import hashes, registry
+from moviegen.runs.fingerprint import fingerprint
+from moviegen.runs.registry import PROGRAMS
+
+ROOT = Path(__file__).parents[2]
+ORDER = ("count", "data", "tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit", "tae-evaluation", "text", "latents",
+         "stage1", "stage2", "stage3", "sample", "retrieval", "schedule-error")  # fmt: skip
+# What the transformers' shape changes, and what is sampled from stage 3
+TRANSFORMER = {"count", "stage1", "stage2", "stage3", "sample", "retrieval", "schedule-error"}
+SAMPLED = {"sample", "retrieval", "schedule-error"}
+
+
+@pytest.fixture(autouse=True)
+def looked_at_again(tmp_path, monkeypatch):
+    """Files and code are looked at once a process; here they change within one."""
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path / "outputs"))
+    fingerprints.forget()
+    yield
+    fingerprints.forget()
+
+
+def changed(**overrides):
+    """The programs whose fingerprint differs from that of `params/smoke.yaml`."""
+    names = {name.replace("__", "."): value for name, value in overrides.items()}
+    before, after = config.load("smoke"), config.load("smoke", names)
+    return {name for name in PROGRAMS if fingerprint(before, name) != fingerprint(after, name)}
+
+
+def downstream(*names):
+    """The named programs and all that build on them, by the `upstream` each program declares."""
+    found = set(names)
+    while more := {p.name for p in PROGRAMS.values() if set(p.upstream) & found} - found:
+        found |= more
+    return found
+
+
+# --- the road ---
+
+
+def test_every_program_comes_after_what_it_needs():
+    assert tuple(PROGRAMS) == ORDER
+    for place, name in enumerate(ORDER):
+        assert set(PROGRAMS[name].upstream) <= set(ORDER[:place])
+
+
+def test_road_begins_with_data_and_ends_with_samples_and_scores():
+    needed = {upstream for program in PROGRAMS.values() for upstream in program.upstream}
+    assert {name for name in ORDER if not PROGRAMS[name].upstream} == {"data", "count"}
+    assert set(ORDER) - needed == {"count", "tae-evaluation", *SAMPLED}
+
+
+def test_each_stage_follows_the_one_before():
+    upstream = {name: set(PROGRAMS[name].upstream) for name in ("stage1", "stage2", "stage3")}
+    assert upstream["stage2"] - upstream["stage1"] == {"stage1"}
+    assert upstream["stage3"] - upstream["stage1"] == {"stage2"}
+
+
+def test_how_many_workers_compute_a_program():
+    by_workers = {workers: {p.name for p in PROGRAMS.values() if p.workers == workers} for workers in ("recipe", "any")}
+    assert by_workers == {"recipe": {"stage1", "stage2", "stage3"}, "any": {"text", "latents"}}
+
+
+def test_arguments_reach_the_module_of_the_program():
+    from moviegen.__main__ import module_of, parser
+
+    for program in PROGRAMS.values():
+        assert module_of(parser().parse_args(program.arguments)) == program.module
+
+
+def test_unknown_program_names_the_nearest():
+    with pytest.raises(KeyError, match="did you mean 'stage1'"):
+        registry.find("stage_1")
+
+
+# --- parameters ---
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"sample__steps": 9},
+        {"sample__batch_size": 2},
+        {"sample__schedule": "linear"},
+        {"sample__num_prompts": 2},
+        {"sample__fps": 8},
+        {"sample__size": [48, 80]},
+    ],
+)
+def test_sampling_parameter_changes_sampling_alone(override):
+    assert changed(**override) == {"sample"}
+
+
+def test_guidance_is_measured_as_it_is_sampled():
+    assert changed(sample__guidance=4.0) == {"sample", "schedule-error"}
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"sample__schedule_error__steps": [2, 3]},
+        {"sample__schedule_error__reference_steps": 16},
+        {"sample__schedule_error__prompts": 2},
+    ],
+)
+def test_what_is_measured_of_the_schedules_changes_no_clip(override):
+    assert changed(**override) == {"schedule-error"}
+
+
+@pytest.mark.parametrize("name", ("prompts", "batch_size", "steps", "guidance"))
+def test_how_retrieval_is_measured_changes_no_clip(name):
+    assert changed(**{f"sample__retrieval__{name}": 5}) == {"retrieval"}
+
+
+@pytest.mark.parametrize("frames", [8, 24])
+def test_number_of_sampled_frames_changes_sampling_alone(frames):
+    assert changed(sample__frames=frames) == {"sample"}
+
+
+def test_shape_of_the_autoencoder_changes_all_but_data_and_text():
+    assert changed(tae__model__base_channels=16) == set(PROGRAMS) - {"count", "data", "text"}
+
+
+def test_training_the_autoencoder_on_video_changes_what_follows_it():
+    assert changed(tae__video__steps=7) == downstream("tae-opl-off", "tae-opl-on")
+    assert "tae-image" not in downstream("tae-opl-off", "tae-opl-on")
+
+
+def test_the_outlier_penalty_changes_the_run_that_has_it():
+    assert changed(tae__loss__outlier=2.0) == {"tae-opl-on", "tae-evaluation"}
+
+
+def test_fine_tuning_changes_the_autoencoder_in_use():
+    assert changed(tae__mixkit__steps=7) == downstream("tae-mixkit")
+    assert {"latents", "stage1", "sample"} <= downstream("tae-mixkit")
+
+
+# --- inputs of one's own ---
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A function that makes a file or folder of one's own."""
+
+    def make(name):
+        path = tmp_path / "mine" / name
+        (path if not path.suffix else path.parent).mkdir(parents=True)
+        (path if path.suffix else path / "summary.json").write_text("{}")
+        return str(path)
+
+    return make
+
+
+def test_a_trained_autoencoder_makes_the_training_before_it_unnecessary(mine):
+    tae = {"tae.tae_checkpoint": mine("tae.safetensors")}
+    params = config.load("smoke", tae)
+    assert {name for name in PROGRAMS if registry.replacement(params, name)} == {
+        "tae-image", "tae-opl-off", "tae-opl-on",
+    }  # fmt: skip
+    assert PROGRAMS["tae-mixkit"].needs(params) == ("data",)
+    assert PROGRAMS["tae-evaluation"].needs(params) == ("data", "tae-mixkit")
+    longer = config.load("smoke", tae | {"tae.image.steps": 99})
+    assert all(fingerprint(params, name) == fingerprint(longer, name) for name in ("tae-mixkit", "sample"))
+
+
+def test_an_image_autoencoder_of_ones_own_needs_no_clips(mine):
+    params = config.load("smoke", {"tae.vae_checkpoint": mine("vae.safetensors")})
+    assert PROGRAMS["tae-image"].needs(params) == ()
+    assert PROGRAMS["tae-opl-off"].needs(params) == ("data", "tae-image")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "name", "replaced"),
+    [
+        ("stages.2.model.pretrained_model_path", "dit.safetensors", "stage1"),
+        ("stages.2.dataset.tae_latent_folder", "latents", "latents"),
+        ("stages.2.dataset.text_emb_folder", "embeddings", "text"),
+    ],
+)
+def test_a_stage_does_not_need_what_an_input_of_ones_own_replaces(mine, parameter, name, replaced):
+    params = config.load("smoke", {parameter: mine(name)})
+    without = set(PROGRAMS["stage2"].needs(config.load("smoke")))
+    assert set(PROGRAMS["stage2"].needs(params)) == without - {replaced}
+    assert registry.replacement(params, replaced, stage=2) == config.local_paths(params.recipes[2])[parameter[9:]]
+    assert set(PROGRAMS["stage3"].needs(params)) == set(PROGRAMS["stage3"].needs(config.load("smoke")))
+
+
+def test_a_stage_that_starts_from_weights_of_ones_own_is_not_trained_again_for_the_stage_before(mine):
+    weights = {"stages.2.model.pretrained_model_path": mine("dit.safetensors")}
+    params, longer = config.load("smoke", weights), config.load("smoke", weights | {"stages.1.train.steps": 99})
+    assert fingerprint(params, "stage1") != fingerprint(longer, "stage1")
+    assert fingerprint(params, "stage2") == fingerprint(longer, "stage2")
+
+
+PATHS = {
+    "tae.vae_checkpoint": "tae-image",
+    "tae.tae_checkpoint": "tae-mixkit",
+    "tae.loss.lpips_checkpoint": "tae-opl-off",
+    "text.ul2.folder": "text",
+    "stages.1.model.pretrained_model_path": "stage1",
+    "stages.2.dataset.tae_latent_folder": "stage2",
+    "stages.3.dataset.text_emb_folder": "stage3",
+}
+
+
+@pytest.mark.parametrize(("parameter", "name"), PATHS.items())
+def test_what_lies_at_a_path_counts_and_not_where_or_since_when(tmp_path, parameter, name):
+    marks = {}
+    for folder, content in (("one", b"1"), ("copy", b"1"), ("other", b"2")):
+        path = tmp_path / folder if "folder" in parameter else tmp_path / f"{folder}.safetensors"
+        file = path / "summary.json" if "folder" in parameter else path
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
+        os.utime(file, ns=(1, len(marks)))
+        marks[folder] = fingerprint(config.load("smoke", {parameter: str(path)}), name)
+    assert marks["one"] == marks["copy"] != marks["other"]
+
+
+def test_every_path_among_the_parameters_is_one_of_some_program():
+    read = set()
+    params = config.load("smoke", dict.fromkeys(PATHS, "somewhere"))
+    for program in PROGRAMS.values():
+        read |= set(program.local_paths(params))
+    of_recipes = {f"{prefix}{name}" for prefix in ("",) for name in config.local_paths(params.recipes[1])}
+    assert set(config.local_paths(params)) | of_recipes == read
+
+
+def test_evaluation_parameter_changes_the_evaluation_alone():
+    assert changed(tae__evaluation__max_clips=2) == {"tae-evaluation"}
+
+
+def test_text_encoder_changes_text_and_what_reads_it():
+    assert changed(text__ul2__width=32) == {"text", *TRANSFORMER}
+
+
+def test_stage_2_changes_itself_and_what_builds_on_it():
+    assert changed(stages__2__train__steps=7) == {"stage2", "stage3", *SAMPLED}
+
+
+def test_stage_3_changes_itself_and_the_clips():
+    assert changed(stages__3__train__steps=7) == {"stage3", "sample", "retrieval"}
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"stages__2__dataset__frames": [8, 16]},
+        {"stages__3__dataset__aspect_ratios": ["16:9", "1:1"]},
+        {"stages__2__dataset__size": [80, 80]},
+        {"stages__2__dataloader__image_ratio": 0.0},
+    ],
+)
+def test_buckets_change_the_latents_and_what_reads_them(override):
+    assert {"latents", *TRANSFORMER} - {"count"} <= changed(**override)
+    assert not {"data", "text", "tae-mixkit"} & changed(**override)
+
+
+def test_how_often_images_are_drawn_changes_no_latent():
+    assert changed(stages__2__dataloader__image_ratio=0.5) == {"stage2", "stage3", *SAMPLED}
+
+
+def test_shared_group_changes_every_stage():
+    assert changed(train__clip_norm=0.5) == TRANSFORMER - {"count"}
+
+
+def test_size_of_the_job_changes_the_stages():
+    workers = {"launch__worker_num": 4, "launch__local_worker_num": 4}
+    assert changed(**workers) == TRANSFORMER - {"count"}
+
+
+def test_size_of_the_transformer_changes_what_holds_one():
+    assert changed(model__size="tiny") == TRANSFORMER
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"launch__master_port": 8200},
+        {"launch__bind_core": True},
+        {"train__save__interval": 2},
+        {"train__save__keep": 3},
+        {"train__profile__first": 3},
+        {"tae__video__save__interval": 3},
+        {"tae__image__save__keep": 9},
+    ],
+)
+def test_how_a_job_is_started_saved_and_watched_changes_nothing(override):
+    assert changed(**override) == set()
+
+
+def test_the_device_changes_what_it_computes():
+    assert changed(launch__device="Ascend") == set(PROGRAMS) - {"count", "data"}
+
+
+def test_seed_changes_everything_that_is_drawn():
+    assert changed(seed=7) == set(PROGRAMS) - {"count"}
+
+
+def test_same_parameters_through_another_door():
+    # stage 2 says 6 steps itself: saying it again is no change
+    assert changed(stages__2__train__steps=6) == set()
+
+
+# --- files ---
+
+
+@pytest.fixture
+def clips(tmp_path):
+    folder = tmp_path / "clips"
+    (folder / "mixkit").mkdir(parents=True)
+    (folder / "mixkit" / "a.mp4").write_bytes(b"1234")
+    (folder / "video_caption_train.csv").write_text("video,caption\na.mp4,a\n")
+    return folder
+
+
+def marks(folder):
+    fingerprints.forget()
+    params = config.load("smoke", {"data.root": str(folder)})
+    return {name: fingerprint(params, name) for name in PROGRAMS}
+
+
+@pytest.mark.parametrize("change", ["new file", "longer file", "other bytes", "removed file", "renamed", "new caption"])
+def test_change_in_the_data_folder_changes_all_that_see_it(clips, change):
+    before, video = marks(clips), clips / "mixkit" / "a.mp4"
+    if change == "new file":
+        (clips / "mixkit" / "b.AVI").write_bytes(b"1")
+    elif change == "longer file":
+        video.write_bytes(b"12345")
+    elif change == "other bytes":
+        video.write_bytes(b"4321")
+    elif change == "removed file":
+        video.unlink()
+    elif change == "renamed":
+        video.rename(clips / "mixkit" / "b.mp4")
+    else:
+        (clips / "video_caption_train.csv").write_text("video,caption\na.mp4,another\n")
+    after = marks(clips)
+    assert {name for name in PROGRAMS if before[name] != after[name]} == set(PROGRAMS) - {"count"}
+
+
+def test_a_touched_or_copied_data_folder_is_the_same(clips, tmp_path):
+    before = marks(clips)
+    os.utime(clips / "mixkit" / "a.mp4", ns=(1, 1))
+    assert marks(clips) == before
+    shutil.copytree(clips, tmp_path / "elsewhere" / "copy")
+    assert marks(tmp_path / "elsewhere" / "copy") == before
+
+
+def test_other_files_in_the_data_folder_change_nothing(clips):
+    before = marks(clips)
+    (clips / "notes.txt").write_text("mine")
+    assert marks(clips) == before
+
+
+def test_a_file_is_read_once_until_its_size_or_time_changes(clips, monkeypatch):
+    read = []
+    checksum = hashes.checksum
+    monkeypatch.setattr(hashes, "checksum", lambda path: read.append(path.name) or checksum(path))
+    first = marks(clips)
+    assert sorted(read) == ["a.mp4", "video_caption_train.csv"]
+    assert marks(clips) == first
+    assert len(read) == 2
+    os.utime(clips / "mixkit" / "a.mp4", ns=(1, 1))
+    assert marks(clips) == first
+    assert read[2:] == ["a.mp4"]
+
+
+def test_a_damaged_memory_of_hashes_is_done_without(clips, tmp_path):
+    first = marks(clips)
+    (tmp_path / "outputs" / "hashes.json").write_text('{"half')
+    hashes._known.cache_clear()
+    assert marks(clips) == first
+
+
+def test_a_fingerprint_is_computed_once_in_a_process(clips, monkeypatch):
+    marks(clips)
+    monkeypatch.setattr(hashes, "folder_hash", lambda *_: pytest.fail("the folder was listed again"))
+    params = config.load("smoke", {"data.root": str(clips)})
+    assert all(fingerprint(params, name) for name in PROGRAMS)
+
+
+# --- code ---
+
+
+@pytest.fixture
+def edited(tmp_path, monkeypatch):
+    """Says which programs' code hashes differ once a function has edited a file of a copy of the package."""
+    shutil.copytree(ROOT / "moviegen", tmp_path / "moviegen", ignore=shutil.ignore_patterns("__pycache__"))
+    source = fingerprints._source
+    monkeypatch.setattr(fingerprints, "_source", lambda module: tmp_path / source(module).relative_to(ROOT))
+
+    def code():
+        fingerprints.forget()
+        return {program.name: fingerprints.code_hash(program.module) for program in PROGRAMS.values()}
+
+    def edit(file, change):
+        path = tmp_path / "moviegen" / file
+        before, text = code(), path.read_text()
+        assert change(text) != text
+        path.write_text(change(text))
+        after = code()
+        return {name for name in PROGRAMS if before[name] != after[name]}
+
+    return edit
+
+
+def with_code(text):
+    return text + "\nADDED = 1\n"
+
+
+STAGES = {"stage1", "stage2", "stage3"}
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("programs/sample.py", {"sample"}),
+        ("programs/retrieval.py", {"retrieval"}),
+        ("programs/count.py", {"count"}),
+        ("programs/schedule_error.py", {"schedule-error"}),
+        ("programs/train_dit.py", STAGES),
+        ("programs/one_step.py", set()),
+        ("plan/flops.py", {"count"}),  # which compares it with the class: no training
+        ("flow/schedule.py", SAMPLED),
+        ("flow/sampler.py", SAMPLED),
+        ("flow/path.py", STAGES | SAMPLED),
+        # only through the transformer's model does anything import its layers
+        ("dit/layers.py", TRANSFORMER),
+        ("data/videos.py", set(PROGRAMS) - {"count"}),
+        ("data/latents.py", {"latents", "retrieval"} | STAGES),
+        ("data/embeddings.py", {"text"} | STAGES | SAMPLED),
+        ("tae/losses.py", {"tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit"}),
+        ("config/networks.py", set(PROGRAMS)),  # through config/__init__.py
+        ("runs/arrays.py", set(PROGRAMS) - {"count", "data"}),
+        # what starts, names and records runs computes nothing
+        ("runs/registry.py", set()),
+        ("runs/run.py", set()),
+        ("launch/run.py", set()),
+        ("report/sections.py", set()),
+    ],
+)
+def test_code_counts_where_it_is_imported_directly_or_not(edited, file, expected):
+    assert edited(file, with_code) == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("flow/sampler.py", lambda text: text + "\n# a remark\n"),
+        ("flow/sampler.py", lambda text: text.replace("\n\n\n", "\n\n\n\n\n")),
+        ("flow/sampler.py", lambda text: text.replace("x + np.float32", "(x) + np.float32")),
+        ("flow/sampler.py", lambda text: text.replace("Their guided velocity.", "What they follow.")),
+        ("flow/sampler.py", lambda text: text.replace('"""Sampling (paper', '"""All of it (paper')),
+        ("data/latents.py", lambda text: text.replace("holds no finished latents", "has none")),  # an error
+        ("data/quarantine.py", lambda text: text.replace("is set aside", "is left out")),  # a warning
+        ("config/params.py", lambda text: text.replace("a local Hugging Face folder", "a folder")),  # help
+    ],
+)
+def test_comments_formatting_docstrings_and_messages_do_not_count(edited, file, change):
+    assert edited(file, change) == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "expected"),
+    [
+        ("flow/path.py", lambda text: text.replace("1e-5", "1e-6"), STAGES | SAMPLED),
+        ("flow/schedule.py", lambda text: text.replace('"linear": linear', '"equal": linear'), SAMPLED),
+        ("data/latents.py", lambda text: text.replace("if shape != first", "if shape == first"), STAGES),
+    ],
+)
+def test_numbers_names_and_conditions_count(edited, file, change, expected):
+    assert edited(file, change) >= expected
+
+
+def test_versions_count_of_the_packages_that_a_program_imports(monkeypatch):
+    params = config.load("smoke")
+    before = {name: fingerprint(params, name) for name in PROGRAMS}
+
+    def with_other(distribution):
+        version = fingerprints.metadata.version
+        with monkeypatch.context() as patch:
+            patch.setattr(fingerprints.metadata, "version", lambda n: "9.9" if n == distribution else version(n))
+            fingerprints.forget()
+            return {name for name in PROGRAMS if fingerprint(params, name) != before[name]}
+
+    assert with_other("mindspore") == set(PROGRAMS) - {"data"}
+    assert with_other("av") == set(PROGRAMS) - {"count"}
+    assert with_other("jupyterlab") == with_other("tqdm") == set()
+
+
+# --- processes ---
+
+
+def test_every_process_computes_the_same():
+    program = (
+        "import json; from moviegen import config; from moviegen.runs import registry, fingerprint;"
+        "params = config.load('smoke');"
+        "print(json.dumps({name: fingerprint.fingerprint(params, name) for name in registry.PROGRAMS}))"
+    )
+    seen = [
+        json.loads(
+            subprocess.run(
+                (sys.executable, "-c", program),
+                cwd=ROOT,
+                env=os.environ | {"PYTHONHASHSEED": seed},
+                capture_output=True,
+                check=True,
+            ).stdout
+        )
+        for seed in ("1", "2")
+    ]
+    params = config.load("smoke")
+    assert seen[0] == seen[1] == {name: fingerprint(params, name) for name in PROGRAMS}
+    assert len(set(seen[0].values())) == len(PROGRAMS)
+    assert all(len(mark) == 16 and int(mark, 16) >= 0 for mark in seen[0].values())
+
+
+def test_digest_ignores_the_order_of_keys():
+    assert fingerprints.digest({"a": 1, "b": [2, 3]}) == fingerprints.digest({"b": [2, 3], "a": 1})
+    assert fingerprints.digest({"a": 1, "b": [2, 3]}) != fingerprints.digest({"a": 1, "b": [3, 2]})

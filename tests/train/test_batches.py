@@ -1,0 +1,267 @@
+"""What training the transformer sees: batches of one bucket, whole epochs, ranks that agree, fixed validation."""
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from moviegen import config
+from moviegen.config import ConfigError
+from moviegen.config.shapes import Bucket
+from moviegen.device.world import World
+from moviegen.train.batches import Batches, Samples, ValidationBatches, epoch_batches
+from tests import small_runs
+
+WIDE, SQUARE, TALL = Bucket(1, 32, 64), Bucket(1, 48, 48), Bucket(1, 64, 32)
+SHORT, LONG = Bucket(8, 32, 64), Bucket(16, 32, 64)
+IMAGES, VIDEOS = {WIDE: 7, SQUARE: 1, TALL: 5}, {SHORT: 3, LONG: 6}
+WIDTHS, LENGTHS = (6, 5, 4), (3, 2, 4)
+EMPTY = tuple(np.full((1, length, width), -1, np.float32) for length, width in zip(LENGTHS, WIDTHS, strict=True))
+EMPTY = (*EMPTY, np.zeros((1, sum(LENGTHS)), bool))
+ALONE = World()
+
+
+def samples(bucket, count):
+    """Clip i of a bucket has the mean i, almost no deviation, and i in all its text."""
+    shape = (count, 16, -(-bucket.frames // 8), bucket.height // 8, bucket.width // 8)
+    values = np.arange(count, dtype=np.float32).reshape(-1, 1, 1, 1, 1)
+    texts = [
+        np.broadcast_to(values.reshape(-1, 1, 1), (count, length, width)).copy()
+        for length, width in zip(LENGTHS, WIDTHS, strict=True)
+    ]
+    keep = np.ones((count, sum(LENGTHS)), bool)
+    mean, std = np.broadcast_to(values, shape).copy(), np.full(shape, 1e-3, np.float32)
+    return Samples(mean, std, (*texts, keep))
+
+
+def sets(counts):
+    return {
+        bucket: small_runs.latent_set(tuple(f"{bucket}/{i}" for i in range(count)), samples(bucket, count))
+        for bucket, count in counts.items()
+    }
+
+
+def recipe(
+    images=2, videos=1, image_ratio=0.5, accumulate=1, drop=0.2, times=4, sampling="logit-normal", shift=1.0, shards=1
+):
+    overrides = {
+        "dataloader.batch_size.image_batch_size": images,
+        "dataloader.batch_size.video_batch_size": videos,
+        "dataloader.image_ratio": image_ratio,
+        "dataset.text_drop_prob": drop,
+        "train.settings.gradient_accumulation_steps": accumulate,
+        "train.time_sampling": sampling,
+        "train.time_shift": shift,
+        "train.sequence_parallel.shards": shards,
+        "valid.sampling_steps": times,
+    }
+    return config.load("smoke", overrides).recipes[2]
+
+
+RECIPE = recipe()
+
+
+def batches(world=ALONE, recipe=RECIPE, images=IMAGES, videos=VIDEOS, seed=1):
+    return Batches(sets(images), sets(videos), EMPTY, recipe, seed, world)
+
+
+def shape(batch):
+    return batch.inputs[0].shape[1:]
+
+
+# --- an epoch ---
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 8, 20])
+def test_an_epoch_holds_every_clip_in_whole_batches_of_one_bucket(size):
+    epoch = epoch_batches(IMAGES, size, np.random.default_rng(0))
+    assert {len(indices) for _, indices in epoch} == {size}
+    per_bucket = Counter(bucket for bucket, _ in epoch)
+    assert per_bucket == {bucket: -(-count // size) for bucket, count in IMAGES.items()}
+    for bucket, count in IMAGES.items():
+        taken = Counter(int(i) for other, indices in epoch if other == bucket for i in indices)
+        assert sorted(taken) == list(range(count))
+        assert max(taken.values()) - min(taken.values()) <= 1  # filled up evenly
+
+
+def test_batches_of_buckets_come_mixed_and_in_another_order_in_another_epoch():
+    first, second = (epoch_batches({WIDE: 40, TALL: 40}, 2, np.random.default_rng(seed)) for seed in (0, 1))
+    order = [bucket for bucket, _ in first]
+    assert sum(a != b for a, b in pairwise(order)) > 10
+    assert order != [bucket for bucket, _ in second]
+    assert not all(np.array_equal(a, b) for (_, a), (_, b) in zip(first, second, strict=True))
+
+
+# --- steps ---
+
+
+def test_a_batch_follows_from_its_step_alone():
+    first, again = batches(recipe=recipe(accumulate=3)), batches(recipe=recipe(accumulate=3))
+    for step, micro in ((5, 2), (1, 0), (40, 1), (5, 2)):
+        one, other = first(step, micro), again(step, micro)
+        assert (one.media, one.names) == (other.media, other.names)
+        for a, b in zip(one.inputs, other.inputs, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 1), (1, 3), (2, 1), (3, 2)])
+def test_each_medium_sees_every_clip_each_epoch_and_loses_no_batch(world, accumulate):
+    """An epoch of a medium is so many batches of that medium, whatever comes between them."""
+    own = recipe(accumulate=accumulate)
+    ranks = [batches(World(rank, world), own) for rank in range(world)]
+    numbers = [(step, micro) for step in range(1, 121) for micro in range(accumulate)]
+    steps = [[rank(*number) for rank in ranks] for number in numbers]
+    for media, counts, size in (("image", IMAGES, 2), ("video", VIDEOS, 1)):
+        together = size * world
+        length = sum(-(-count // together) for count in counts.values())
+        seen = [[name for batch in step for name in batch.names] for step in steps if step[0].media == media]
+        assert len(seen) >= 3 * length
+        wanted = {f"{bucket}/{i}" for bucket, count in counts.items() for i in range(count)}
+        for start in range(0, len(seen) // length * length, length):
+            epoch = seen[start : start + length]
+            assert {name for names in epoch for name in names} == wanted
+            assert all(len(names) == together for names in epoch)
+
+
+@pytest.mark.parametrize("world", [2, 3, 8])
+def test_ranks_agree_on_medium_and_shape_and_share_the_clips(world):
+    ranks = [batches(World(rank, world)) for rank in range(world)]
+    for step in range(1, 60):
+        made = [rank(step, 0) for rank in ranks]
+        assert len({batch.media for batch in made}) == len({shape(batch) for batch in made}) == 1
+        names = [name for batch in made for name in batch.names]
+        bucket = names[0].split("/")[0]
+        assert all(name.startswith(f"{bucket}/") for name in names)
+        count = {str(b): n for b, n in (IMAGES | VIDEOS).items()}[bucket]
+        assert max(Counter(names).values()) <= -(-len(names) // count)  # no clip twice where there are enough
+        assert len({batch.inputs[1].tobytes() for batch in made}) == world  # noise of their own
+
+
+def test_images_come_in_their_ratio_among_videos():
+    for ratio in (0.0, 0.25, 1.0):
+        made = batches(recipe=recipe(image_ratio=ratio))
+        share = np.mean([made(step, 0).media == "image" for step in range(1, 401)])
+        assert share == pytest.approx(ratio, abs=0.08)  # 3.7 standard deviations
+
+
+@pytest.mark.parametrize(("images", "videos", "media"), [(IMAGES, {}, "image"), ({}, VIDEOS, "video")])
+def test_a_stage_of_one_medium_sees_no_other(images, videos, media):
+    made = batches(images=images, videos=videos)
+    assert {made(step, 0).media for step in range(1, 20)} == {media}
+
+
+def test_a_batch_holds_the_latents_and_captions_of_its_clips():
+    made = batches(recipe=recipe(drop=0.0))
+    for step in range(1, 30):
+        batch = made(step, 0)
+        x_1, x_0, t, *texts, keep = batch.inputs
+        clips = [int(name.split("/")[1]) for name in batch.names]
+        np.testing.assert_allclose(x_1.mean((1, 2, 3, 4)), clips, atol=1e-3)
+        assert x_0.shape == x_1.shape
+        assert t.shape == (len(clips),)
+        assert all((array[row] == clip).all() for array in texts for row, clip in enumerate(clips))
+        assert keep.all()
+        assert all(array.dtype == np.float32 for array in (x_1, x_0, t, *texts))
+        frames, height, width = map(int, batch.names[0].split("/")[0].split("x"))
+        assert x_1.shape == (len(clips), 16, -(-frames // 8), height // 8, width // 8)
+        assert batch.tokens == len(clips) * -(-frames // 8) * (height // 16) * (width // 16)
+
+
+def test_ranks_that_share_tokens_count_their_part():
+    """Tokens a second are the batch's, not so many times the shards."""
+    whole, parted = batches(), batches(recipe=recipe(shards=2))
+    for step in range(1, 20):
+        assert parted(step, 0).tokens == whole(step, 0).tokens // 2
+
+
+def test_dropped_captions_become_the_empty_one():
+    made = batches(recipe=recipe(drop=1.0))
+    *_, ul2, metaclip, byt5, keep = made(1, 0).inputs
+    assert all((array == -1).all() for array in (ul2, metaclip, byt5))
+    assert not keep.any()
+
+
+def test_captions_are_dropped_sample_by_sample_from_all_encoders_at_once():
+    made = batches(recipe=recipe(drop=0.2, images=8), videos={})
+    mixed, dropped = 0, []
+    for step in range(1, 251):
+        *texts, keep = made(step, 0).inputs[3:]
+        empty = ~keep.any(1)
+        for array in texts:
+            np.testing.assert_array_equal((array == -1).all((1, 2)), empty)
+            np.testing.assert_array_equal((array == -1).any((1, 2)), empty)
+        assert keep[~empty].all()
+        mixed += 0 < empty.sum() < len(empty)
+        dropped.extend(empty)
+    assert mixed / 250 == pytest.approx(1 - 0.8**8 - 0.2**8, abs=3.7 * (0.168 * 0.832 / 250) ** 0.5)
+    assert np.mean(dropped) == pytest.approx(0.2, abs=3.7 * (0.2 * 0.8 / len(dropped)) ** 0.5)
+
+
+@pytest.mark.parametrize("scale", ["smoke", "tiny", "1B", "5B", "30B"])
+def test_every_recipe_drops_a_fifth_of_the_captions(scale):
+    assert [one.dataset.text_drop_prob for one in config.load(scale).recipes.values()] == [0.2] * 3
+
+
+@pytest.mark.parametrize(("sampling", "variance"), [("uniform", 1 / 12), ("logit-normal", 0.0434)])
+def test_times_are_sampled_as_the_recipe_says(sampling, variance):
+    """0.0434 is the variance of the sigmoid of a standard normal."""
+    made = batches(recipe=recipe(sampling=sampling, images=8), videos={})
+    times = np.concatenate([made(step, 0).inputs[2] for step in range(1, 251)])
+    assert len(np.unique(times)) > 1990
+    assert times.mean() == pytest.approx(0.5, abs=3.7 * (variance / len(times)) ** 0.5)
+    assert times.var() == pytest.approx(variance, rel=0.1)
+
+
+def test_times_are_shifted_as_the_recipe_says():
+    as_drawn, moved = batches(recipe=recipe(images=8)), batches(recipe=recipe(images=8, shift=3.0))
+    for step in range(1, 20):
+        (*_, drawn), (*_, shifted) = as_drawn(step, 0).inputs[:3], moved(step, 0).inputs[:3]
+        np.testing.assert_allclose(shifted / (1 - shifted), drawn / (1 - drawn) / 3, rtol=1e-5)
+
+
+def test_no_clip_at_all_is_refused():
+    with pytest.raises(ConfigError, match="no clip to make a batch of"):
+        batches(images={}, videos={})
+
+
+# --- validation ---
+
+
+def drawn(world, counts=None, **changes):
+    found = ValidationBatches(sets(counts or {SHORT: 3, LONG: 1}), recipe(**changes), 1, world)
+    return [list(batch) for batch in found]
+
+
+def pairs(batches):
+    """(shape, clip, time) of every sample."""
+    return [(x.shape, int(x.mean()), float(at)) for x_1, _, t, *_ in batches for x, at in zip(x_1, t, strict=True)]
+
+
+def test_validation_holds_each_clip_at_each_time_once():
+    found = Counter(pairs(drawn(ALONE)))
+    assert set(found.values()) == {1}
+    assert len(found) == (3 + 1) * 4
+    assert {time for _, _, time in found} == {0.125, 0.375, 0.625, 0.875}
+
+
+def test_validation_is_the_same_every_time():
+    for one, other in zip(drawn(ALONE), drawn(ALONE), strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("world", [2, 3, 8, 50])
+def test_ranks_validate_equally_many_pairs_of_each_shape_and_miss_none(world):
+    ranks = [pairs(drawn(World(rank, world))) for rank in range(world)]
+    shapes = [Counter(shape for shape, _, _ in rank) for rank in ranks]
+    assert all(counts == shapes[0] for counts in shapes)
+    assert {pair for rank in ranks for pair in rank} == set(pairs(drawn(ALONE)))
+    if world == 2:  # divides
+        assert Counter(pair for rank in ranks for pair in rank) == Counter(pairs(drawn(ALONE)))
+
+
+def test_validation_batches_of_a_shape_are_of_one_size_that_training_fits():
+    for videos, wanted in ((1, {1}), (2, {2}), (3, {2, 3}), (64, {12, 4})):
+        found = drawn(ALONE, videos=videos)
+        assert {len(batch[0]) for batch in found} == wanted
+        assert len({batch[0].shape for batch in found}) == 2
