@@ -6,6 +6,22 @@ import mindspore  # noqa: F401
 import pytest
 
 
+def pytest_addoption(parser):
+    parser.addoption("--all", action="store_true", help="also the tests of whole jobs, which take minutes")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "whole_job: starts jobs of several processes and takes minutes; see --all")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--all"):
+        return
+    whole_jobs = [item for item in items if item.get_closest_marker("whole_job")]
+    items[:] = [item for item in items if item not in whole_jobs]
+    config.hook.pytest_deselected(items=whole_jobs)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def graph_mode():
     """Every test that computes does so as the programs do; MindSpore takes its device once."""

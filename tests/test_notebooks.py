@@ -46,7 +46,7 @@ def test_belongs_to_a_section_and_opens_it(path):
 def test_declares_every_parameter(path):
     declared = papermill.inspect_notebook(path)  # papermill warns of every other name it is given
     stage = {"stage"} if path.name == "06_training.ipynb" else set()
-    assert set(declared) == {"scale", "overrides"} | stage | set(Params.model_fields)
+    assert set(declared) == {"scale", "extends", "overrides"} | stage | set(Params.model_fields)
     assert all(declared[group]["default"] == "None" for group in GROUPS)
 
 
@@ -85,4 +85,4 @@ def test_uses_the_runs_its_section_names(path):
 def test_keeps_the_parameters_as_they_were_given(path):
     later = (node for tree in trees(path)[1:] for node in ast.walk(tree) if isinstance(node, ast.Name))
     assigned = {node.id for node in later if isinstance(node.ctx, ast.Store)}
-    assert not assigned & {"scale", "overrides", "stage", *GROUPS}
+    assert not assigned & {"scale", "extends", "overrides", "stage", *GROUPS}

@@ -16,6 +16,7 @@ from moviegen.config.loading import (
     parse,
     parse_overrides,
     project_root,
+    read_file,
     weights_file,
 )
 from moviegen.config.networks import SIZES, ConfigError, DiTConfig, Group, TAEConfig
@@ -99,6 +100,7 @@ __all__ = [
     "parse",
     "parse_overrides",
     "project_root",
+    "read_file",
     "result_parameters",
     "visual_tokens",
     "weights_file",

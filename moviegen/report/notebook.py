@@ -14,7 +14,7 @@ from typing import Any
 from IPython.display import HTML, clear_output, display
 
 from moviegen import runs
-from moviegen.config import ConfigError, Params, load, merge, nearest, parse, parse_overrides
+from moviegen.config import ConfigError, Params, load, merge, nearest, parse, parse_overrides, project_root, read_file
 from moviegen.launch.job import Job, ascend_environment
 from moviegen.launch.run import run_job
 from moviegen.report import markup, provenance, sections
@@ -22,7 +22,7 @@ from moviegen.report.progress import Progress
 from moviegen.runs import Run, fingerprint
 
 GROUPS = tuple(name for name in Params.model_fields if name != "scale")
-PARAMETERS = ("scale", "overrides", "stage", *GROUPS)
+PARAMETERS = ("scale", "extends", "overrides", "stage", *GROUPS)
 NOT_PARAMETERS = {"In", "Out"}  # IPython's own
 WITHOUT_METRICS = ("data", "text")  # programs: their silence says nothing
 PLAIN_DATA = (str, int, float, bool, list, dict, type(None))
@@ -89,6 +89,9 @@ class OpenSection:
 def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
     """Collects a notebook's parameters: `params/<scale>.yaml`, the groups given over it, then `overrides`.
 
+    Where a params file was given that extends another (papermill's `-f`), the other takes the place of the scale's. In
+    the notebook of a training stage overrides are of that stage alone, as on the command line of `train --stage`.
+
     What was remembered of files and code is forgotten: a kernel of JupyterLab outlives what is edited meanwhile.
 
     Args:
@@ -102,13 +105,14 @@ def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
     if not any(isinstance(value, OpenSection) for value in variables.values()):  # else they may be the reader's own
         _refuse_unknown(variables)
     section = sections.find(notebook, variables.get("stage"))
-    scale = variables.get("scale", "tiny")
-    base = load(scale).model_dump(mode="json")
+    scale, extends = variables.get("scale", "tiny"), variables.get("extends")
+    base = read_file(project_root() / "params" / extends) if extends else load(scale).model_dump(mode="json")
     groups = {name: variables[name] for name in GROUPS if variables.get(name) is not None}
     if "stages" in groups:  # papermill writes every key as text
         groups["stages"] = {int(stage): values for stage, values in groups["stages"].items()}
-    overrides = parse_overrides(variables.get("overrides") or "")
-    return OpenSection(section, parse(merge(base, groups), overrides, origin=f"params/{scale}.yaml and the notebook"))
+    overrides = parse_overrides(variables.get("overrides") or "", section.stage)
+    content, source = merge(base, {"scale": scale, **groups}), extends or f"{scale}.yaml"
+    return OpenSection(section, parse(content, overrides, origin=f"params/{source} and the notebook"))
 
 
 def job(run: Run) -> Job:

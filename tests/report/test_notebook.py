@@ -1,6 +1,7 @@
 import re
 
 import pytest
+import yaml
 
 from moviegen import config, runs
 from moviegen.config import ConfigError
@@ -27,6 +28,19 @@ def test_a_whole_params_file_as_papermill_writes_it_is_that_file():
     given = params.model_dump(mode="json")
     given["stages"] = {str(stage): values for stage, values in given["stages"].items()}
     assert open_section("training", given | {"stage": 2}).params == params
+
+
+@pytest.mark.parametrize("scale", ["1B", "5B", "30B", "smoke"])
+def test_a_params_file_as_it_is_shipped_is_that_scale(scale):
+    given = yaml.safe_load((config.project_root() / "params" / f"{scale}.yaml").read_text())
+    given["stages"] = {str(stage): values for stage, values in given["stages"].items()}
+    assert open_section("training", given | {"stage": 2}).params == config.load(scale)
+
+
+def test_overrides_in_the_notebook_of_a_stage_are_of_that_stage_alone():
+    params = open_section("training", {"stage": 2, "overrides": "--train.steps 5"}).params
+    assert params.recipes[2].train.steps == 5
+    assert [params.recipes[stage] for stage in (1, 3)] == [config.load("tiny").recipes[stage] for stage in (1, 3)]
 
 
 def test_the_training_notebook_is_a_section_for_each_stage():
