@@ -17,7 +17,7 @@ EULER_PERCENT = 5  # what the sampler may add
 def work() -> dict[str, Any]:
     """Stage 2's transformer of `params/tiny.yaml` and its inputs."""
     params = config.load("tiny")
-    encoders = (params.text.ul2, params.text.metaclip, params.text.byt5)
+    encoders = params.text.encoders.values()
     return {
         "config": params.dit_config(2).model_dump(),
         "latent": [4, 16, *latent_size(16, *params.recipes[2].dataset.size)],

@@ -31,7 +31,7 @@ def child(every_nth: int) -> dict[str, Any]:
     dit = DiT(params.dit_config(3))
     dit.recompute_blocks(every_nth)
     latents = rng.standard_normal((2, BATCH, 16, *latent_size(16, *params.recipes[3].dataset.size)), np.float32)
-    encoders = (params.text.ul2, params.text.metaclip, params.text.byt5)
+    encoders = params.text.encoders.values()
     texts = [rng.standard_normal((BATCH, one.max_tokens, one.width), np.float32) for one in encoders]
     masks = np.ones((BATCH, sum(one.max_tokens for one in encoders)), bool)
     step = update(dit, [ms.Tensor(array) for array in (*latents, np.full(BATCH, 0.5, np.float32), *texts, masks)])

@@ -10,7 +10,7 @@ import torch
 from mindspore import ops
 from safetensors.torch import save_file
 
-from moviegen.tae.lpips import LPIPS
+from moviegen.tae.lpips import load_lpips
 from tests.parity.comparing import assert_equal, random_weights
 
 RNG = np.random.default_rng(0)
@@ -56,7 +56,7 @@ def reference(package):
 def ours(reference, tmp_path_factory):
     path = tmp_path_factory.mktemp("lpips") / "vgg.safetensors"
     save_file({name: tensor.clone() for name, tensor in reference.state_dict().items()}, path)
-    return LPIPS(path)
+    return load_lpips(path)
 
 
 def images(count, height, width):

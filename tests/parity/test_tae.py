@@ -12,7 +12,7 @@ from moviegen.config import TAEConfig
 from moviegen.runs.weights import assign, to_arrays
 from moviegen.tae.losses import reconstruction_loss
 from moviegen.tae.model import TAE, Decode, Encode
-from moviegen.tae.weights import export_diffusers
+from moviegen.tae.weights import export_diffusers, load_weights
 from tests.parity.comparing import assert_equal, random_weights
 from tests.parity.torch_tae import TorchTAE, torch_name
 
@@ -95,7 +95,7 @@ def decoded(vae, latent):
 
 def load(path, is_temporal):
     tae = TAE(TAEConfig(is_temporal=is_temporal))
-    tae.load_weights(path)
+    load_weights(tae, path)
     return tae
 
 
