@@ -1,6 +1,5 @@
 """Time grids: worked by hand, against the released implementation's numbers and Mochi 1's formula."""
 
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -8,8 +7,7 @@ import pytest
 
 from moviegen.config import ConfigError, Sample
 from moviegen.flow import schedule
-
-GOLDEN = Path(__file__).parents[1] / ".." / "shared" / "golden" / "reference_schedule.npz"
+from tests.golden import SCHEDULES, SETS, STEPS
 
 
 @pytest.mark.parametrize("name", schedule.SCHEDULES)
@@ -127,10 +125,9 @@ def test_impossible_numbers_of_steps_are_refused():
 # --- the released implementation ---
 
 
-@pytest.mark.parametrize("name", ("linear", "linear-quadratic"))
-@pytest.mark.parametrize("steps", (10, 25, 50, 51, 100))
-def test_equals_the_released_implementation(name, steps):
-    if not GOLDEN.is_file():
-        pytest.skip(f"the released implementation's numbers are not here: {GOLDEN.resolve()}")
-    timesteps = np.load(GOLDEN)[f"{name}_{steps}"]
+@pytest.mark.parametrize("golden", SETS.values(), ids=SETS)
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("steps", STEPS)
+def test_equals_the_released_implementation(golden, name, steps):
+    timesteps = golden.read("schedule")[f"{name}_{steps}"]
     np.testing.assert_allclose(1000 * (1 - schedule.get(name, steps)[:-1]), timesteps, atol=1e-9, rtol=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -103,6 +104,9 @@ class TorchDiT(nn.Module):
         self.config, width = config, config.width
         patch = config.latent_channels * PATCH**2
         self.latent_embedder = nn.ModuleDict({"proj": nn.Linear(patch, width, bias=False)})
+        half = config.frequency_width // 2
+        # as released: in float32, whatever the weights are, and with NumPy's exp, as PyTorch's rounds otherwise
+        self.frequencies = torch.tensor(np.exp(-math.log(10000) * np.arange(half, dtype=np.float32) / half))
         mlp = (nn.Linear(config.frequency_width, width, bias=False), nn.SiLU(), nn.Linear(width, width, bias=False))
         self.timestep_embedder = nn.ModuleDict({"mlp": nn.Sequential(*mlp)})
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width, bias=False))
@@ -126,9 +130,7 @@ class TorchDiT(nn.Module):
             + self.pos_embedding_table_h["embedding_table"][None, :rows, None]
             + self.pos_embedding_table_w["embedding_table"][None, None, :columns]
         ).reshape(1, x.shape[1], -1)
-        half = self.config.frequency_width // 2
-        frequencies = torch.exp(-math.log(10000) * torch.arange(half) / half)
-        angles = timestep[:, None] * frequencies
+        angles = (timestep[:, None] * self.frequencies).to(x.dtype)
         time = self.timestep_embedder["mlp"](torch.cat((angles.cos(), angles.sin()), 1))
         modulation, text = self.adaLN_modulation(time).view(batch, 6, -1), self.text_projector(*texts)
         for layer in self.layers:

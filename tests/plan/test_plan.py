@@ -1,13 +1,12 @@
 from argparse import Namespace
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from moviegen import config, plan
 from moviegen.config import shapes
+from moviegen.programs import plan as programs_plan
+from tests.golden import SETS, weights
 
-GOLDEN = Path(__file__).parents[1] / ".." / "shared" / "golden" / "reference_dit.npz"
 SMALL = config.DiTConfig(width=64, ffn_width=176, num_heads=4, num_layers=2, max_size=(4, 8, 8))
 
 
@@ -16,13 +15,12 @@ def test_published_sizes(size, billions):
     assert round(plan.parameter_count(config.SIZES[size]) / 1e9, 2) == billions
 
 
-def test_counts_the_released_implementations_parameters():
-    if not GOLDEN.is_file():
-        pytest.skip(f"the released implementation's numbers are not here: {GOLDEN.resolve()}")
-    sizes = {name: array.size for name, array in np.load(GOLDEN).items() if name.startswith("param/")}
+@pytest.mark.parametrize("golden", SETS.values(), ids=SETS)
+def test_counts_the_released_implementations_parameters(golden):
+    sizes = {name: array.size for name, array in weights(golden.read("dit")).items()}
     positions = sum(size for name, size in sizes.items() if "pos_embedding_table" in name)
-    assert plan.position_count(SMALL) == positions
-    assert plan.parameter_count(SMALL) == sum(sizes.values()) - positions
+    assert plan.position_count(golden.dit) == positions
+    assert plan.parameter_count(golden.dit) == sum(sizes.values()) - positions
 
 
 def test_tokens_of_the_published_recipes():
@@ -111,6 +109,6 @@ def test_si_prefixes(value, text):
 
 
 def test_prints_each_stage(capsys):
-    plan.main(config.load("tiny"), Namespace())
+    programs_plan.main(config.load("tiny"), Namespace())
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[1:4]] == [["tiny", "1"], ["tiny", "2"], ["tiny", "3"]]

@@ -26,10 +26,9 @@ def t5_encoder(arrays, config, ids):
         normed = root_mean_square(x, get[layer + "layer_norm.weight"], eps)
         dense = {name: get.get(f"{layer}DenseReluDense.{name}.weight") for name in ("wi", "wi_0", "wi_1", "wo")}
         if config["feed_forward_proj"] == "relu":
-            hidden = np.maximum(normed @ dense["wi"].T, 0)
+            hidden = relu(normed @ dense["wi"].T)
         else:
-            activation = {"gated-gelu": gelu_new, "gated-silu": silu}[config["feed_forward_proj"]]
-            hidden = activation(normed @ dense["wi_0"].T) * (normed @ dense["wi_1"].T)
+            hidden = ACTIVATIONS[config["feed_forward_proj"]](normed @ dense["wi_0"].T) * (normed @ dense["wi_1"].T)
         x = x + hidden @ dense["wo"].T
     return root_mean_square(x, get["encoder.final_layer_norm.weight"], eps)
 
@@ -47,7 +46,7 @@ def clip_tower(arrays, config, ids):
         return centred / scale * get[name + ".weight"] + get[name + ".bias"]
 
     heads, n = config["num_attention_heads"], len(ids)
-    activation = {"quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)), "gelu": gelu}[config["hidden_act"]]
+    activation = ACTIVATIONS[config["hidden_act"]]
     x = get["embeddings.token_embedding.weight"][list(ids)] + get["embeddings.position_embedding.weight"][:n]
     for index in range(config["num_hidden_layers"]):
         layer = f"encoder.layers.{index}."
@@ -87,6 +86,10 @@ def root_mean_square(x, weight, eps):
     return x / np.sqrt((x**2).mean(1, keepdims=True) + eps) * weight
 
 
+def relu(x):
+    return np.maximum(x, 0)
+
+
 def gelu(x):
     return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
 
@@ -95,5 +98,12 @@ def gelu_new(x):
     return x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
+def quick_gelu(x):
+    return x / (1 + np.exp(-1.702 * x))
+
+
 def silu(x):
     return x / (1 + np.exp(-x))
+
+
+ACTIVATIONS = {"relu": relu, "gated-gelu": gelu_new, "gated-silu": silu, "quick_gelu": quick_gelu, "gelu": gelu}
