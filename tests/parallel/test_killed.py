@@ -14,6 +14,7 @@ from moviegen.launch.run import run_job
 from moviegen.launch.watch import WorkerError
 from moviegen.runs.weights import load_arrays
 
+pytestmark = pytest.mark.whole_job
 ROOT = Path(__file__).parents[2]
 STEPS = 16
 # step -> rank that kills itself as it is asked for that step's batch: three jobs, then one that ends

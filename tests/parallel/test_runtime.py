@@ -13,60 +13,81 @@ from moviegen.runs.weights import load_arrays
 from tests.parallel.runtime_worker import CONFIG
 
 ROOT = Path(__file__).parents[2]
-# (name, sequence shards, ZeRO stage, every n-th block is recomputed, media whose gradients are compared); each medium
-# costs a compilation
-CASES = {
-    1: [("alone", 1, 0, 0, ("image", "video"))],
-    2: [
-        ("data 2", 1, 0, 0, ("video",)),
-        ("ulysses 2, recomputed", 2, 0, 2, ("image", "video")),
-        ("zero 1", 1, 1, 0, ("video",)),
-        ("zero 2", 1, 2, 0, ("video",)),
-        ("zero 3", 1, 3, 0, ("video",)),
-    ],
-    4: [
-        ("ulysses 4", 4, 0, 0, ("image", "video")),
-        ("mesh 2x2", 2, 0, 0, ("image", "video")),
-        ("mesh 2x2 zero 2", 2, 2, 0, ("video",)),
-        ("mesh 2x2 zero 3, recomputed", 2, 3, 1, ("image", "video")),
-    ],
-}
-SETTINGS = {name: (workers, *rest) for workers, cases in CASES.items() for name, *rest in cases}
+# Jobs of so many workers: (name, sequence shards, ZeRO stage, every n-th block is recomputed, media whose gradients are
+# compared); each medium of each case costs a compilation.
+JOBS = [
+    (1, [("alone", 1, 0, 0, ("image", "video"))]),
+    (2, [("ulysses 2, recomputed", 2, 0, 2, ("image", "video")), ("zero 3", 1, 3, 0, ("video",))]),
+    (2, [("data 2", 1, 0, 0, ("video",)), ("zero 1", 1, 1, 0, ("video",)), ("zero 2", 1, 2, 0, ("video",))]),
+    (
+        4,
+        [
+            ("ulysses 4", 4, 0, 0, ("image", "video")),
+            ("mesh 2x2", 2, 0, 0, ("image", "video")),
+            ("mesh 2x2 zero 2", 2, 2, 0, ("video",)),
+            ("mesh 2x2 zero 3, recomputed", 2, 3, 1, ("image", "video")),
+        ],
+    ),
+]
+SETTINGS = {name: (workers, *rest) for workers, cases in JOBS for name, *rest in cases}
+QUICK = {name for _, cases in JOBS[:2] for name, *_ in cases}  # what `make test` runs; the rest is of `--all`
+
+
+def cases(*tuples):
+    """Parameters of a test, each a case's name or a tuple of names and other things."""
+    marked = []
+    for values in tuples:
+        values = values if isinstance(values, tuple) else (values,)
+        is_quick = all(value in QUICK for value in values if value in SETTINGS)
+        marked.append(pytest.param(*values, marks=() if is_quick else pytest.mark.whole_job))
+    return marked
+
+
 DIVIDED = [name for name in SETTINGS if name != "alone"]
 GRADIENTS = [(name, medium) for name in DIVIDED for medium in SETTINGS[name][4]]
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """Case -> (arrays, facts of each rank)."""
-    found = {}
-    for workers, cases in CASES.items():
-        folder = tmp_path_factory.mktemp(f"workers{workers}")
+class Results(dict):
+    """Case -> (arrays, facts of each rank); the job that a case is of runs when it is first asked for."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def __missing__(self, name):
+        place = next(place for place, (_, cases) in enumerate(JOBS) if name in [case[0] for case in cases])
+        (workers, cases), folder = JOBS[place], self.folder / f"job{place}"
+        folder.mkdir()
         described = json.dumps(
             [dict(zip(("name", "shards", "zero", "recompute", "media"), case, strict=True)) for case in cases]
         )
-        command = ("python", "-m", "tests.parallel.runtime_worker", str(folder), described)
-        job = Job(
-            command=command,
-            log_dir=folder / "logs",
-            worker_num=workers,
-            local_worker_num=workers,
-            environment={"PYTHONPATH": str(ROOT)},
+        run_job(
+            Job(
+                command=("python", "-m", "tests.parallel.runtime_worker", str(folder), described),
+                log_dir=folder / "logs",
+                worker_num=workers,
+                local_worker_num=workers,
+                environment={"PYTHONPATH": str(ROOT)},
+            )
         )
-        run_job(job)
-        for name, *_ in cases:
-            facts = [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in range(workers)]
-            found[name] = load_arrays(folder / f"{name}.safetensors")[0], facts
-    return found
+        for case, *_ in cases:
+            facts = [json.loads((folder / f"{case}-{rank}.json").read_text()) for rank in range(workers)]
+            self[case] = load_arrays(folder / f"{case}.safetensors")[0], facts
+        return self[name]
 
 
-@pytest.mark.parametrize(("name", "medium"), GRADIENTS)
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return Results(tmp_path_factory.mktemp("jobs"))
+
+
+@pytest.mark.parametrize(("name", "medium"), cases(*GRADIENTS))
 def test_every_gradient_equals_that_of_one_worker(name, medium, results):
-    (alone, alone_facts), (found, facts) = results["alone"], results[name]
-    wanted = {key: array for key, array in alone.items() if key.startswith(f"{medium} gradient")}
-    assert len(wanted) == 44
-    for key, array in wanted.items():
-        assert np.abs(found[key] - array).max() <= 1e-5 * np.abs(array).max(), key
+    (alone, alone_facts), (divided, facts) = results["alone"], results[name]
+    gradients = {key: array for key, array in alone.items() if key.startswith(f"{medium} gradient")}
+    assert len(gradients) == 44
+    for key, array in gradients.items():
+        assert np.abs(divided[key] - array).max() <= 1e-5 * np.abs(array).max(), key
     for rank in facts:
         assert rank[f"norm {medium}"] == pytest.approx(alone_facts[0][f"norm {medium}"], rel=1e-5)
     losses = [rank[f"loss {medium}"] for rank in facts]
@@ -75,11 +96,11 @@ def test_every_gradient_equals_that_of_one_worker(name, medium, results):
 
 @pytest.mark.parametrize(
     ("name", "like"),
-    [
+    cases(
         *((f"zero {stage}", "data 2") for stage in (1, 2, 3)),
         ("mesh 2x2 zero 2", "mesh 2x2"),
         ("mesh 2x2 zero 3, recomputed", "mesh 2x2"),
-    ],
+    ),
 )
 def test_weights_after_twenty_clipped_updates_equal_those_without_zero(name, like, results):
     for key, array in results[like][0].items():
@@ -87,7 +108,7 @@ def test_weights_after_twenty_clipped_updates_equal_those_without_zero(name, lik
             np.testing.assert_allclose(results[name][0][key], array, atol=1e-5, err_msg=key)
 
 
-@pytest.mark.parametrize("name", DIVIDED)
+@pytest.mark.parametrize("name", cases(*DIVIDED))
 def test_losses_and_norms_of_twenty_clipped_updates_equal_those_of_one_worker(name, results):
     alone, facts = results["alone"][1][0], results[name][1]
     np.testing.assert_allclose(np.mean([rank["losses"] for rank in facts], 0), alone["losses"], rtol=1e-5)
@@ -95,12 +116,12 @@ def test_losses_and_norms_of_twenty_clipped_updates_equal_those_of_one_worker(na
     assert max(alone["norms"]) > 0.5  # the clipping did something
 
 
-@pytest.mark.parametrize("name", DIVIDED)
+@pytest.mark.parametrize("name", cases(*DIVIDED))
 def test_all_ranks_end_with_the_same_weights(name, results):
     assert len({rank["digest"] for rank in results[name][1]}) == 1
 
 
-@pytest.mark.parametrize("name", list(SETTINGS))
+@pytest.mark.parametrize("name", cases(*SETTINGS))
 def test_each_rank_holds_its_computed_share(name, results):
     ranks, _, zero, *_ = SETTINGS[name]
     computed = plan.state_bytes(CONFIG, ranks, zero)  # exact: 2 and 4 divide every tensor
@@ -109,7 +130,7 @@ def test_each_rank_holds_its_computed_share(name, results):
         assert rank["bytes of all parameters"] == computed.total + 8  # the loss scale, the count of updates
 
 
-@pytest.mark.parametrize("name", ["data 2", "zero 1", "ulysses 4", "mesh 2x2"])
+@pytest.mark.parametrize("name", cases("data 2", "zero 1", "ulysses 4", "mesh 2x2"))
 def test_ranks_speak_of_gradients_once_an_update(name, results):
     """Not in each micro-batch: until then each has sums of its own. ZeRO 2 has no room for them."""
     ranks = [rank["sums"] for rank in results[name][1]]

@@ -98,6 +98,7 @@ def stages(params):
     return {stage: train(params, stage) for stage in (1, 2, 3)}
 
 
+@pytest.mark.whole_job
 def test_each_stage_starts_from_the_one_before_and_moves(stages):
     for stage, run in stages.items():
         assert run.complete
@@ -115,12 +116,14 @@ def test_each_stage_starts_from_the_one_before_and_moves(stages):
         assert max(moved.values()) < 2 * STEPS * 1e-3  # of the learning rate: the one did begin where the other ended
 
 
+@pytest.mark.whole_job
 def test_what_rank_0_holds_is_what_the_plan_computes(stages, params):
     for stage, run in stages.items():
         computed = vars(plan.stage_cost(params, stage).state)
         assert lines(run, "state") == [{"kind": "state", "step": 0, **computed}]
 
 
+@pytest.mark.whole_job
 def test_a_stage_divided_over_two_workers_ends_as_on_one(stages):
     alone = divided(1)
     adopt_stage2(alone, stages[3])
@@ -132,6 +135,7 @@ def test_a_stage_divided_over_two_workers_ends_as_on_one(stages):
         np.testing.assert_allclose(weights(stages[3])[name], array, atol=1e-5, err_msg=name)  # an update is 5e-4
 
 
+@pytest.mark.whole_job
 def test_a_stage_killed_after_a_checkpoint_goes_on_to_the_same_bits(stages, outputs, params, tmp_path, monkeypatch):
     shutil.copytree(outputs, tmp_path / "outputs")
     monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path / "outputs"))
@@ -159,6 +163,7 @@ def kill_everything():
         process.kill()
 
 
+@pytest.mark.whole_job
 @pytest.mark.parametrize("workers", [1, 3])
 def test_what_two_ranks_saved_divided_others_load(stages, workers):
     others = divided(workers, **{"train.save.keep": 7})
