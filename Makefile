@@ -54,8 +54,8 @@ step-1B: $(STAMP)  ## one training step of the 1B transformer, and a forward pas
 	@$(RUN) step --config 1B --dataset.size "[256, 256]" $(ARGS)
 	@$(RUN) step --config 5B --forward --dataset.size "[256, 256]" $(ARGS)
 
-lint: $(STAMP)  ## check style and import rules
-	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/lint-imports
+lint: $(STAMP)  ## check style, types and import rules
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
 	@$(VENV)/bin/jupyter lab --notebook-dir=. notebooks/01_overview.ipynb

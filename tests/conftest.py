@@ -1,6 +1,9 @@
 """MindSpore is loaded after moviegen has set its environment, and before any test loads decord (see data/videos.py)."""
 # ruff: noqa: I001
 
+import os
+import tempfile
+
 import moviegen
 import mindspore  # noqa: F401
 import pytest
@@ -11,6 +14,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # never the user's own outputs; a test that looks at them names a folder of its own
+    os.environ["MOVIEGEN_OUTPUTS"] = tempfile.mkdtemp(prefix="moviegen-outputs-")
     config.addinivalue_line("markers", "whole_job: starts jobs of several processes and takes minutes; see --all")
 
 

@@ -18,6 +18,7 @@ from moviegen.config.loading import (
     project_root,
     read_file,
     weights_file,
+    with_numbers,
 )
 from moviegen.config.networks import SIZES, ConfigError, DiTConfig, Group, TAEConfig
 from moviegen.config.params import (
@@ -104,4 +105,5 @@ __all__ = [
     "result_parameters",
     "visual_tokens",
     "weights_file",
+    "with_numbers",
 ]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from moviegen.config.networks import Group
 
 CONTENT = "what lies there decides results, its place does not"
 UNCOUNTED = "decides no result"
+NAME = "the name of what lies there decides results"
 LocalPath = Annotated[str, CONTENT]  # a file or folder
+RunFolder = Annotated[str, NAME]  # a run's, whose name holds its fingerprint
 
 
 def result_parameters(group: Group, name: str = "") -> Any:
@@ -19,10 +22,14 @@ def result_parameters(group: Group, name: str = "") -> Any:
     if name:
         key, _, rest = name.partition(".")
         return result_parameters(getattr(group, key), rest) if rest else result_parameters(group).get(key)
-    plain = group.model_dump(mode="json")
-    marked = {key for key, field in type(group).model_fields.items() if {CONTENT, UNCOUNTED} & _marks(field.metadata)}
-    values = {key: getattr(group, key) for key in type(group).model_fields if key not in marked}
-    return {key: result_parameters(one) if isinstance(one, Group) else plain[key] for key, one in values.items()}
+    plain, values = group.model_dump(mode="json"), {}
+    for key, field in type(group).model_fields.items():
+        value, marks = getattr(group, key), _marks(field.metadata)
+        if not {CONTENT, UNCOUNTED} & marks:
+            values[key] = result_parameters(value) if isinstance(value, Group) else plain[key]
+        if NAME in marks:
+            values[key] = Path(value).name
+    return values
 
 
 def local_paths(group: Group, name: str = "") -> dict[str, str]:

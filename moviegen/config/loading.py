@@ -13,12 +13,10 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from moviegen.config.networks import ConfigError, Group
+from moviegen.config.networks import ConfigError
 from moviegen.config.params import Params
 from moviegen.config.recipe import STAGE_GROUPS, Recipe, merge
 from moviegen.config.shapes import check_tables
-
-STAGE_FIELDS: dict[str, type[Group]] = {name: Recipe.model_fields[name].annotation for name in STAGE_GROUPS}
 
 
 def project_root(start: Path | None = None) -> Path:
@@ -108,14 +106,14 @@ def read_file(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 def extended(content: Mapping[str, Any], path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The content of the params file `path`, without its `extends`, over that of the file which that names."""
-    content = dict(content)
+    content = with_numbers(content)
     base = content.pop("extends", None)
     return merge(read_file(path.parent / str(base), (*extending, path)), content) if base else content
 
 
 def parse(content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, origin: str = "parameters") -> Params:
     """Builds `Params` from a nested mapping; see `load`."""
-    overrides = dict(overrides or {})
+    content, overrides = with_numbers(content), dict(overrides or {})
     for name, value in overrides.items():
         content = _override(content, name, value)
     where = f"{origin} with {overrides}" if overrides else origin
@@ -128,6 +126,18 @@ def parse(content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
     return params
+
+
+def with_numbers(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a params file with its stages by number: JSON, and papermill, write every key as text.
+
+    What is left of other keys is refused when parameters are checked.
+    """
+    stages = content.get("stages")
+    if not isinstance(stages, Mapping):
+        return dict(content)
+    numbered = {int(key) if str(key).isdecimal() else key: values for key, values in stages.items()}
+    return {**content, "stages": numbered}
 
 
 def check_job(recipe: Recipe, params: Params, where: str) -> None:
@@ -163,9 +173,9 @@ def parse_overrides(words: str | Iterable[str], stage: int | None = None) -> dic
         if not equals:
             if not name.startswith("--"):
                 raise ConfigError(f"{name!r} is not a parameter: write --name value, or name=value")
-            value = next(remaining, None)
-            if value is None:
+            if (following := next(remaining, None)) is None:
                 raise ConfigError(f"{name} has no value")
+            value = following
         name = name.removeprefix("--")
         own_stage = f"stages.{stage}." if stage and name.partition(".")[0] in STAGE_GROUPS else ""
         overrides[own_stage + name] = _read_value(name, value)
@@ -214,9 +224,10 @@ def known_fields() -> dict[str, Any]:
 def _fields_of(group: type[BaseModel], prefix: str = "") -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, field in group.model_fields.items():
-        inner = STAGE_FIELDS.get(name) if group is Params else None
-        inner = inner or next((t for t in (field.annotation, *get_args(field.annotation)) if _is_group(t)), None)
-        fields |= _fields_of(inner, f"{prefix}{name}.") if inner else {f"{prefix}{name}": field.annotation}
+        is_stage_group = group is Params and name in STAGE_GROUPS  # plain values there, as a stage may lay its own over
+        annotation = (Recipe.model_fields[name] if is_stage_group else field).annotation
+        inner = next((t for t in (annotation, *get_args(annotation)) if _is_group(t)), None)
+        fields |= _fields_of(inner, f"{prefix}{name}.") if inner else {f"{prefix}{name}": annotation}
     return fields
 
 

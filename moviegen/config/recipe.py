@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from moviegen.config.decisive import UNCOUNTED, LocalPath
+from moviegen.config.decisive import UNCOUNTED, LocalPath, RunFolder
 from moviegen.config.networks import SIZES, Group
 from moviegen.config.shapes import (
     ASPECT_RATIOS,
@@ -180,7 +180,7 @@ class Resume(Group):
     the other run's too.
     """
 
-    run: str = Field(min_length=1, description="folder of the other run, from the checkout's top")
+    run: RunFolder = Field(min_length=1, description="folder of the other run, from the checkout's top")
     force: bool = Field(False, description="also where other parameters differ; otherwise they are listed and refused")
 
 
@@ -221,8 +221,8 @@ class Recipe(Group):
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
-        for frames, *size in self.dataset.buckets:
-            check_tables("dataset", frames, tuple(size), self.model.max_size)
+        for frames, height, width in self.dataset.buckets:
+            check_tables("dataset", frames, (height, width), self.model.max_size)
         batch = self.dataloader.batch_size
         if self.sees_images and batch.image_batch_size == 0:
             raise ValueError("a stage that sees images needs dataloader.batch_size.image_batch_size > 0")

@@ -70,7 +70,8 @@ def make_buckets(size: tuple[int, int], lengths: Iterable[int], ratios: Iterable
         ratios: of ASPECT_RATIOS; none: just `size`.
         multiple: all sides are multiples of it.
     """
-    sizes = {bucket_size(size[0] * size[1], ratio, multiple) for ratio in ratios} or {tuple(size)}
+    height, width = size
+    sizes = {bucket_size(height * width, ratio, multiple) for ratio in ratios} or {(height, width)}
     return sorted(Bucket(frames, *pixels) for frames in set(lengths) for pixels in sizes)
 
 

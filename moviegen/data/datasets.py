@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_type_hints
 
 import numpy as np
 from tqdm import tqdm
@@ -225,8 +225,9 @@ def save_index(path: Path | str, clips: Iterable[Clip], root: Path | str) -> Non
 
 def load_index(path: Path | str, root: Path | str) -> list[Clip]:
     """The clips `save_index` wrote. Raises FileNotFoundError or ValueError for a missing, empty or other CSV."""
-    rows = _read_csv(Path(path), {field.name for field in fields(Clip)})
-    clips = [Clip(**{field.name: field.type(row[field.name]) for field in fields(Clip)}) for row in rows]
+    types = get_type_hints(Clip)
+    rows = _read_csv(Path(path), set(types))
+    clips = [Clip(**{name: kind(row[name]) for name, kind in types.items()}) for row in rows]
     return [replace(clip, path=Path(root) / clip.path) for clip in clips]
 
 

@@ -16,10 +16,10 @@ import skimage.data
 from PIL import Image
 from tqdm import tqdm
 
-from moviegen.data.videos import replacing, write_video
+from moviegen.data.videos import Codec, replacing, write_video
 
 FPS, FRAMES = 25, 40
-CODECS = {".avi": "mpeg4", ".mp4": "libx264"}
+CODECS: dict[str, Codec] = {".avi": "mpeg4", ".mp4": "libx264"}
 SAMPLE_TXT = """\
 Sample set of the MindSpore Movie Gen Report, version 1, seed {seed}.
 Nothing here was filmed: each clip is a virtual camera moving over one or two of the {photographs} photographs that
@@ -200,7 +200,8 @@ def render(shot: Shot, seed: int) -> np.ndarray:
     motion, rng = MOTIONS[shot.motion], np.random.default_rng([seed, shot.key])
     takes = []
     for name in shot.photographs:
-        move = motion.draw(rng)[:: -1 if motion.backwards else 1]
+        first, last = motion.draw(rng)
+        move = (last, first) if motion.backwards else (first, last)
         takes.append(_film(photograph(name), move, FRAMES // len(shot.photographs), shot.size, motion.exposures))
     return np.concatenate(takes)
 

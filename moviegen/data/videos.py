@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -20,9 +21,11 @@ from moviegen.runs.files import replacing
 
 HAS_DECORD = importlib.util.find_spec("decord") is not None  # no aarch64 wheel
 
+Codec = Literal["libx264", "mpeg4"]
+
 # One near-transparent setting per codec that repeats its bytes: one thread, and nothing decided by x264's lookahead,
 # whose SIMD code gives other costs from run to run (x264 in PyAV 18; its plain C code does not).
-ENCODERS = {
+ENCODERS: dict[Codec, dict[str, str]] = {
     "libx264": {
         "crf": "18",
         "preset": "veryfast",
@@ -148,7 +151,7 @@ def _size(frame: av.VideoFrame) -> tuple[int, int]:
     return (frame.width, frame.height) if frame.rotation % 180 else (frame.height, frame.width)
 
 
-def write_video(path: Path | str, frames: np.ndarray, fps: float, codec: str = "libx264") -> None:
+def write_video(path: Path | str, frames: np.ndarray, fps: float, codec: Codec = "libx264") -> None:
     """Encode uint8 (T, H, W, 3) RGB at `fps`, 4:2:0; the same frames always give the same bytes.
 
     `libx264` (mp4, mov, mkv) plays in a browser and starts before it is downloaded; `mpeg4` is the Xvid of UCF-101's
@@ -207,7 +210,7 @@ def _resample(frames: np.ndarray, height: int, width: int, scale: float, x: floa
     left, top = x * (frames.shape[2] - columns), y * (frames.shape[1] - rows)
     box = (left, top, left + columns, top + rows)
     resized = [Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC, box) for frame in frames]
-    video = np.stack(resized).transpose(3, 0, 1, 2).astype(np.float32)
+    video = np.stack([np.asarray(image) for image in resized]).transpose(3, 0, 1, 2).astype(np.float32)
     return np.ascontiguousarray(video / np.float32(127.5) - np.float32(1))
 
 

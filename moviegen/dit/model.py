@@ -89,7 +89,7 @@ class DiT(nn.Cell):
                 block.self_attn.attention.keep()
                 block.cross_attn.attention.keep()
 
-    def _split(self, text: tuple[ms.Tensor, ...]) -> tuple[tuple[ms.Tensor, ...], ms.Tensor | None]:
+    def _split(self, text: tuple[ms.Tensor, ...]) -> tuple[list[ms.Tensor], ms.Tensor | None]:
         """The embeddings, in the type of the arithmetic, and the mask; see `construct`."""
         count = len(self.config.text_widths)
         embeddings = [embedding.astype(self.dtype) for embedding in text[:count]]
@@ -97,7 +97,7 @@ class DiT(nn.Cell):
         return embeddings, text[count] if has_mask else None
 
     def _checked_size(
-        self, latent: ms.Tensor, embeddings: tuple[ms.Tensor, ...], mask: ms.Tensor | None
+        self, latent: ms.Tensor, embeddings: list[ms.Tensor], mask: ms.Tensor | None
     ) -> tuple[int, int, int]:
         """See `patches.checked_size`."""
         config, shapes = self.config, [embedding.shape for embedding in embeddings]

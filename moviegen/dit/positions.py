@@ -43,7 +43,8 @@ def position_tables(arrays: Arrays) -> dict[str, np.ndarray | StoredTensor]:
 
 def table_lengths(arrays: Arrays) -> tuple[int, int, int]:
     """What `max_size` (T, H, W) a transformer's weights are for."""
-    return tuple(table.shape[0] for table in position_tables(arrays).values())
+    frames, height, width = (table.shape[0] for table in position_tables(arrays).values())
+    return frames, height, width
 
 
 def grow_positions(arrays: Arrays, max_size: tuple[int, int, int]) -> Arrays:

@@ -159,8 +159,7 @@ def _started(job: Job) -> Iterator[subprocess.Popen]:
     try:
         yield guard
     finally:
-        guard.stdin.close()
-        guard.wait()
+        guard.communicate()  # closes its input, which tells it to end the job, and waits
 
 
 def _pass_on(line: str, on_progress: OnProgress | None) -> None:

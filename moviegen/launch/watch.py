@@ -89,16 +89,18 @@ class Watch:
     def raise_if_failed(self) -> None:
         """Raise what the worker that failed first reported; call it again and again while the job runs."""
         self._look()
-        if self._error() is None:
+        error = self._error()
+        if error is None:
             return
         for _ in range(LOOKS_FOR_STATUS):
             if self.guard.returncode is not None:
                 break
             time.sleep(GRACE_SECONDS)
             self._look()
-            if self._error().status is not None:
+            error = self._error() or error
+            if error.status is not None:
                 break
-        raise self._error()
+        raise error
 
     def stalled(self, seconds: float) -> StalledJobError:
         """Have every worker write its stacks to its log; return the error that shows the end of each log."""

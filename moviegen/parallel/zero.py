@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, nn, ops
+from numpy.typing import ArrayLike
 
 from moviegen.device.collectives import sum_shard
 from moviegen.device.world import World
@@ -143,7 +144,7 @@ class Zero:
 
     def whole(self, name: str, parameter: Parameter) -> np.ndarray:
         """The whole array of a master or of anything shaped like it; all ranks must ask together."""
-        if self.stage == 0:
+        if self._gather is None:
             return parameter.asnumpy()
         shape = self.shapes[name]
         return self._gather(parameter).asnumpy()[: int(np.prod(shape))].reshape(shape)
@@ -152,7 +153,7 @@ class Zero:
         """The network's whole weights; all ranks must ask together."""
         return {name: self.whole(name, master) for name, master in self.masters.items()}
 
-    def set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def set_arrays(self, arrays: Mapping[str, ArrayLike]) -> None:
         """Takes whole weights, saved by any number of ranks; one on disk is in memory only in its turn."""
         for name, weight in self.weights.items():
             whole = np.asarray(arrays[name])

@@ -69,7 +69,8 @@ def encode_share(run: runs.Run, clips: list[Clip], weights: Path, world: World) 
 
 def write_index(run: runs.Run, clips: list[Clip], held_out: list[Clip], weights: Path) -> None:
     """Lists what there is; `summary.json` comes last."""
-    root, rows, shapes = data_folder(run.params), [], {}
+    root, rows = data_folder(run.params), []
+    shapes: dict[str, list[int]] = {}
     for bucket, clip in clip_buckets(run.params, clips + held_out):
         path = latent_file(run.folder, bucket, clip, root)
         if path.exists():

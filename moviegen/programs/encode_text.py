@@ -20,7 +20,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from moviegen import device, runs
-from moviegen.config import ConfigError, Params, outputs_folder
+from moviegen.config import ConfigError, Params, local_paths, outputs_folder, result_parameters
 from moviegen.data.embeddings import Origins, caption_file, save_embedding
 from moviegen.data.splits import load_split
 from moviegen.device.collectives import barrier, join_world
@@ -109,9 +109,8 @@ def encode_captions(folder: Path, captions: Iterable[str], params: Params, world
 
 def captions_folder(params: Params, captions: Iterable[str]) -> Path:
     """Where captions of a file go by default: a folder named after them and their encoders."""
-    contents = {name: content_hash(name, encoder.folder) for name, encoder in params.text.encoders.items()}
-    encoder_settings = params.text.model_dump(mode="json")
-    mark = digest([sorted(set(captions)), params.seed, encoder_settings, contents])
+    contents = {name: content_hash(name, path) for name, path in local_paths(params.text).items()}
+    mark = digest([sorted(set(captions)), params.seed, result_parameters(params.text), contents])
     return outputs_folder(params) / "embeddings" / mark
 
 

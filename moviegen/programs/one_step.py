@@ -39,7 +39,7 @@ def timed(what: str, work: Callable[[], Result]) -> Result:
     return result
 
 
-def inputs(params: Params, dtype: type) -> tuple[np.ndarray, list[np.ndarray]]:
+def inputs(params: Params, dtype: type[np.floating]) -> tuple[np.ndarray, list[np.ndarray]]:
     """A random latent of stage 1's image, and random text embeddings of full length."""
     recipe, rng = params.recipes[1], np.random.default_rng(params.seed)
     latent = rng.standard_normal((1, 16, *latent_size(1, *recipe.dataset.size))).astype(dtype)

@@ -89,18 +89,16 @@ def summarise(distance: np.ndarray, captions: Sequence[str], clips: Sequence[str
     comparable = np.isfinite(distance)
     is_own = alike(captions, clips, lambda caption: frozenset([caption])) & comparable
     rank, nearest, row = ranks(distance, is_own), distance.argmin(1), np.arange(len(captions))
-    hit, shares = rank == 1, {"share_nearest": None, "chance": chance(is_own, comparable)}
-    shares["share_nearest"] = float(hit.mean())
-    known = all(map(photographs, [*captions, *clips]))
-    photograph = (is_own | alike(captions, clips, photographs)) & comparable if known else None
-    same = photograph[row, nearest] if known else [None] * len(row)
-    shares["share_photograph"] = float(same.mean()) if known else None
-    shares["chance_photograph"] = chance(photograph, comparable) if known else None
-    rows = [
-        (int(place), int(at), bool(is_hit), None if is_same is None else bool(is_same))
-        for place, at, is_hit, is_same in zip(nearest, rank, hit, same, strict=True)
-    ]
-    return {"prompts": len(captions), "clips": len(clips), **shares, "mean_rank": float(rank.mean())}, rows
+    hit, same = rank == 1, np.full(len(row), None)
+    shares = {"share_nearest": float(hit.mean()), "chance": chance(is_own, comparable)}
+    of_photograph: dict[str, float | None] = {"share_photograph": None, "chance_photograph": None}
+    if all(map(photographs, [*captions, *clips])):
+        is_same = (is_own | alike(captions, clips, photographs)) & comparable
+        same = is_same[row, nearest]
+        of_photograph = {"share_photograph": float(same.mean()), "chance_photograph": chance(is_same, comparable)}
+    rows = list(zip(nearest.tolist(), rank.tolist(), hit.tolist(), same.tolist(), strict=True))
+    summary = {"prompts": len(captions), "clips": len(clips), **shares, **of_photograph}
+    return summary | {"mean_rank": float(rank.mean())}, rows
 
 
 def training_clips(run: runs.Run) -> dict[Bucket, dict[Clip, Path]]:

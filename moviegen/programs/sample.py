@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from moviegen import device, runs
-from moviegen.config import ConfigError, Params, Sample, outputs_folder, parse, parse_overrides
+from moviegen import config, device, runs
+from moviegen.config import ConfigError, Params, Sample
 from moviegen.data.datasets import Clip
 from moviegen.data.embeddings import TextArrays, embeddings_folder, read_embeddings, text_arrays
 from moviegen.data.formats import clip_writer
@@ -42,7 +42,7 @@ from moviegen.runs.arrays import save_npz
 from moviegen.runs.files import write_csv, write_json
 from moviegen.runs.fingerprint import content_hash, digest
 from moviegen.runs.ranks import recorded
-from moviegen.tae.model import TAE, Decode
+from moviegen.tae.model import Decode
 from moviegen.tae.tiling import decode_tiles
 from moviegen.tae.weights import load_tae
 from moviegen.text.encoders import encoders, origins
@@ -52,27 +52,17 @@ STAGE = 3  # whose transformer samples
 PARAMETERS = {name: f"sample.{name}" for name in ("size", "frames", "steps", "guidance", "schedule")} | {"seed": "seed"}
 
 
-class Pipeline:
-    """Prompts to latents to clips.
-
-    Args:
-        dit, tae: files of weights; without `tae` nothing is decoded.
+class LatentPipeline:
+    """Prompts to latents, by the transformer in the file `dit`.
 
     Raises:
-        ConfigError: a checkpoint is damaged, of another size, or decodes other latents than are sampled.
+        ConfigError: the file is damaged, or of another size.
     """
 
-    def __init__(self, params: Params, settings: Sample, dit: Path, tae: Path | None, embed: Embed) -> None:
+    def __init__(self, params: Params, settings: Sample, dit: Path, embed: Embed) -> None:
         transformer = load_stage(dit, params, STAGE)
-        self.tae: TAE | None = load_tae(tae) if tae else None
-        if self.tae and self.tae.config.latent_channels != transformer.config.latent_channels:
-            raise ConfigError(
-                f"{tae} decodes latents of {self.tae.config.latent_channels} channels, and {dit} makes "
-                f"{transformer.config.latent_channels}"
-            )
-        self.settings = settings
+        self.settings, self.channels = settings, transformer.config.latent_channels
         self.sampler = Sampler(transformer, embed, settings.guidance, (settings.frames, *settings.size))
-        self.decode = Decode(self.tae) if self.tae else None
 
     def latents(self, prompts: list[list[Prompt]], quiet: bool | None) -> Iterator[tuple[Prompt, np.ndarray, float]]:
         """Each prompt's latent (C, T', H', W'), and its share of the seconds that its batch took."""
@@ -83,6 +73,28 @@ class Pipeline:
                 latents = self.sampler(batch, times, bar.update)
                 seconds = (time.perf_counter() - started) / len(batch)
                 yield from ((prompt, latent, seconds) for prompt, latent in zip(batch, latents, strict=True))
+
+    def write(self, path: Path, latent: np.ndarray) -> None:
+        """Writes a latent (C, T', H', W') as it is; `Pipeline` writes its clip."""
+        save_npz(path, latent_mean=latent, frames=self.settings.frames, fps=self.settings.fps)
+
+
+class Pipeline(LatentPipeline):
+    """Prompts to latents to clips, which the autoencoder in the file `tae` decodes.
+
+    Raises:
+        ConfigError: a file is damaged, of another size, or decodes other latents than are sampled.
+    """
+
+    def __init__(self, params: Params, settings: Sample, dit: Path, tae: Path, embed: Embed) -> None:
+        super().__init__(params, settings, dit, embed)
+        self.tae = load_tae(tae)
+        if (channels := self.tae.config.latent_channels) != self.channels:
+            raise ConfigError(f"{tae} decodes latents of {channels} channels, and {dit} makes {self.channels}")
+        self.decode = Decode(self.tae)
+
+    def write(self, path: Path, latent: np.ndarray) -> None:
+        clip_writer(path, self.settings.frames)(path, self.clip(latent), self.settings.fps)
 
     def clip(self, latent: np.ndarray) -> np.ndarray:
         """A latent (C, T', H', W') as uint8 (T, H, W, 3)."""
@@ -114,12 +126,10 @@ def sample(run: runs.Run) -> None:
         write_video(run.folder / generated, pipeline.clip(latent), settings.fps)
         seconds.append(sampling_seconds + time.perf_counter() - started)
         metrics.write(kind="clip", step=prompt.index + 1, steps=len(clips), seconds=round(seconds[-1], 3))
-        shown = min(clip.frames, settings.frames)
-        view = centre_view(clip.path, clip.frames, shown, *settings.size)
+        view = centre_view(clip.path, clip.frames, min(clip.frames, settings.frames), *settings.size)
         write_video(run.folder / reference, to_uint8(view), settings.fps)
         rows.append((prompt.index, split, clip.caption, prompt.seed, generated, reference))
-    header = ("index", "split", "caption", "seed", "generated", "reference")
-    write_csv(run.folder / "samples.csv", header, rows)
+    write_csv(run.folder / "samples.csv", ("index", "split", "caption", "seed", "generated", "reference"), rows)
     # The first batch's time holds the compilation, and a shorter last one's another: neither is how long a clip takes.
     steady = seconds[settings.batch_size : len(seconds) // settings.batch_size * settings.batch_size]
     per_clip = float(np.mean(steady)) if steady else None
@@ -170,8 +180,8 @@ def with_options(params: Params, options: argparse.Namespace) -> Params:
         if not sides:
             raise ConfigError(f"--size {given['size']}: write height x width in pixels, as 256x448")
         given["size"] = f"[{sides[1]}, {sides[2]}]"
-    overrides = parse_overrides([f"--{PARAMETERS[name]}={value}" for name, value in given.items()])
-    changed = parse(params.model_dump(mode="json"), overrides, origin=f"--config {options.config}")
+    overrides = config.parse_overrides([f"--{PARAMETERS[name]}={value}" for name, value in given.items()])
+    changed = config.parse(params.model_dump(mode="json"), overrides, origin=f"--config {options.config}")
     if changed.seed < 0:
         raise ConfigError(f"--seed {changed.seed}: a seed cannot be negative")
     schedule.get(changed.sample.schedule, changed.sample.steps)
@@ -202,19 +212,12 @@ def prompts_folder(
     params: Params, settings: Sample, prompts: list[Prompt], kind: str, dit: Path, tae: Path | None
 ) -> Path:
     """Where clips go by default: a folder named after all that they follow from."""
-    contents = [content_hash(name, str(path.absolute())) for name, path in (("dit", dit), ("tae", tae)) if path]
-    network = [params.dit_config(STAGE).model_dump(mode="json"), params.recipes[STAGE].train.settings.dtype]
-    text = params.text.model_dump(mode="json")
-    made_from = [
-        settings_of(settings),
-        [vars(prompt) for prompt in prompts],
-        kind,
-        params.seed,
-        contents,
-        network,
-        text,
-    ]
-    return outputs_folder(params) / "samples" / digest(made_from)
+    weights = {name: str(path.absolute()) for name, path in (("dit", dit), ("tae", tae)) if path}
+    contents = {name: content_hash(name, path) for name, path in (config.local_paths(params.text) | weights).items()}
+    arithmetic = [config.result_parameters(params.dit_config(STAGE)), params.recipes[STAGE].train.settings.dtype]
+    asked = [settings_of(settings), [vars(prompt) for prompt in prompts], kind, params.seed]
+    mark = digest([*asked, contents, arithmetic, config.result_parameters(params.text)])
+    return config.outputs_folder(params) / "samples" / mark
 
 
 def settings_of(sample: Sample) -> dict[str, Any]:
@@ -248,16 +251,12 @@ def file_of(prompt: Prompt, order: Order) -> str:
 
 def write_share(order: Order, params: Params, world: World) -> None:
     """Samples and writes this rank's batches."""
-    settings, frames = order.settings, order.settings.frames
     look_up = embed(params, order.prompts)  # before the transformer is there: encoders may be large
-    pipeline = Pipeline(params, settings, order.dit, order.tae, look_up)
-    share = batches(order.prompts, settings.batch_size)[world.rank :: world.size]
+    common = params, order.settings, order.dit
+    pipeline = Pipeline(*common, order.tae, look_up) if order.tae else LatentPipeline(*common, look_up)
+    share = batches(order.prompts, order.settings.batch_size)[world.rank :: world.size]
     for prompt, latent, _ in pipeline.latents(share, quiet=None if world.is_main else True):
-        path = order.folder / file_of(prompt, order)
-        if order.tae:
-            clip_writer(path, frames)(path, pipeline.clip(latent), settings.fps)
-        else:
-            save_npz(path, latent_mean=latent, frames=frames, fps=settings.fps)
+        pipeline.write(order.folder / file_of(prompt, order), latent)
 
 
 def write_index(order: Order) -> None:

@@ -146,8 +146,8 @@ def training_batches(run: runs.Run, stage: int, caches: Caches, world: World) ->
             f"{list(recipe.dataset.frames)} and the longest clip has {longest} frames"
         )
     empty = read_embeddings(caches.embeddings, [""], run.params.text)
-    sets = (clip_sets(run, caches, buckets) for buckets in (images, videos))
-    return Batches(*sets, empty, recipe, run.params.seed, world)
+    of_images, of_videos = (clip_sets(run, caches, buckets) for buckets in (images, videos))
+    return Batches(of_images, of_videos, empty, recipe, run.params.seed, world)
 
 
 def validation_batches(run: runs.Run, stage: int, caches: Caches, world: World) -> ValidationBatches:
@@ -193,7 +193,7 @@ def train(run: runs.Run, stage: int, world: World) -> None:
         validate=validation(loss, held_out),
         ema=EMA(zero, recipe.train.ema.decay) if recipe.train.ema else None,
         loss_scale=FLOAT16_LOSS_SCALE if dit.dtype == ms.float16 else 1.0,
-        start=(lambda: start(run, stage, world)) if recipe.train.resume else None,
+        start=partial(start, run, stage, world) if recipe.train.resume else None,
     )
     trainer.fit(training)
     save(run, dit, zero, trainer.ema)

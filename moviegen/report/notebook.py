@@ -14,7 +14,18 @@ from typing import Any
 from IPython.display import HTML, clear_output, display
 
 from moviegen import runs
-from moviegen.config import ConfigError, Params, load, merge, nearest, parse, parse_overrides, project_root, read_file
+from moviegen.config import (
+    ConfigError,
+    Params,
+    load,
+    merge,
+    nearest,
+    parse,
+    parse_overrides,
+    project_root,
+    read_file,
+    with_numbers,
+)
 from moviegen.launch.job import Job, ascend_environment
 from moviegen.launch.run import run_job
 from moviegen.report import markup, provenance, sections
@@ -106,12 +117,10 @@ def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
         _refuse_unknown(variables)
     section = sections.find(notebook, variables.get("stage"))
     scale, extends = variables.get("scale", "tiny"), variables.get("extends")
-    base = read_file(project_root() / "params" / extends) if extends else load(scale).model_dump(mode="json")
+    base = read_file(project_root() / "params" / extends) if extends else load(scale).model_dump()
     groups = {name: variables[name] for name in GROUPS if variables.get(name) is not None}
-    if "stages" in groups:  # papermill writes every key as text
-        groups["stages"] = {int(stage): values for stage, values in groups["stages"].items()}
     overrides = parse_overrides(variables.get("overrides") or "", section.stage)
-    content, source = merge(base, {"scale": scale, **groups}), extends or f"{scale}.yaml"
+    content, source = merge(base, with_numbers({"scale": scale, **groups})), extends or f"{scale}.yaml"
     return OpenSection(section, parse(content, overrides, origin=f"params/{source} and the notebook"))
 
 
@@ -130,7 +139,8 @@ def job(run: Run) -> Job:
 def _environment(run: Run) -> dict[str, str]:
     """An Ascend job's variables, with the values of those that the caller has exported."""
     cards = run.params.launch.local_worker_num if run.program.workers == "recipe" else 1
-    has_videos = run.program.is_training and run.params.recipes[run.program.stage].dataset.longest > 1
+    stage = run.program.trained_stage
+    has_videos = stage is not None and run.params.recipes[stage].dataset.longest > 1
     return {name: os.environ.get(name, value) for name, value in ascend_environment(cards, has_videos).items()}
 
 

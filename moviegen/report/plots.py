@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from IPython.display import HTML
@@ -13,9 +14,12 @@ from matplotlib.figure import Figure
 from moviegen.report import markup
 from moviegen.runs import Run
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 WIDTH = 7.2  # inches; the page is as wide
 INK, ACCENT, SECOND, FAINT = "#2b2f36", "#2563a8", "#c2571a", "#9db8d6"
-STYLE = {
+STYLE: dict[RcKeyType, object] = {
     "font.size": 9,
     "font.family": "DejaVu Sans",
     "axes.spines.top": False,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -60,7 +61,7 @@ def save_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, str] | None =
         save_file(named, temporary, dict(metadata or {}))
 
 
-def save_npz(path: Path, **arrays: np.ndarray) -> None:
+def save_npz(path: Path, **arrays: ArrayLike) -> None:
     """Writes an `.npz` whole or not at all."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)

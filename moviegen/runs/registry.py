@@ -48,9 +48,9 @@ class Program:
     stage: int | None = None
 
     @property
-    def is_training(self) -> bool:
-        """Whether it trains a stage of the transformer."""
-        return self.name in TRAINING
+    def trained_stage(self) -> int | None:
+        """The stage of the transformer that it trains, if it does."""
+        return self.stage if self.name in TRAINING else None
 
     def needs(self, params: Params) -> tuple[str, ...]:
         """The programs it builds on with these parameters."""
@@ -65,8 +65,8 @@ class Program:
             values["frames"] = [params.ucf101_frames, params.mixkit_frames]
         if self.name == "latents":
             values["buckets"] = [(recipe.dataset.buckets, recipe.sees_images) for recipe in params.recipes.values()]
-        if self.is_training:
-            values["recipe"] = result_parameters(params.recipes[self.stage])
+        if self.trained_stage:
+            values["recipe"] = result_parameters(params.recipes[self.trained_stage])
         if self.stage:
             values["dit"] = result_parameters(params.dit_config(self.stage))
         return values
@@ -74,7 +74,7 @@ class Program:
     def local_paths(self, params: Params) -> dict[str, str]:
         """The files and folders whose content decides its result, by the parameter that names them; empty: none."""
         paths = {name: path for read in self.reads for name, path in local_paths(params, read).items()}
-        return paths | (local_paths(params.recipes[self.stage]) if self.is_training else {})
+        return paths | (local_paths(params.recipes[self.trained_stage]) if self.trained_stage else {})
 
 
 def replacement(params: Params, name: str, stage: int | None = None) -> str:

@@ -67,14 +67,15 @@ class TAETrainingLoss(nn.Cell):
 
     def __init__(self, tae: TAE, weights: TAELoss, lpips: LPIPS | None, has_outlier_penalty: bool) -> None:
         super().__init__()
-        self.tae, self.lpips = tae, lpips
+        self.tae = tae
+        if lpips is not None:
+            self.lpips = lpips
         self.reconstruction_weight, self.kl_weight = weights.reconstruction, weights.kl
         self.perceptual_weight = weights.perceptual
         self.outlier_weight, self.outlier_radius = weights.outlier, weights.outlier_radius
         self.has_perceptual, self.has_outlier_penalty = lpips is not None, has_outlier_penalty
-        self.terms = ("reconstruction", "kl")
-        self.terms += ("perceptual",) if self.has_perceptual else ()
-        self.terms += ("outlier",) if self.has_outlier_penalty else ()
+        optional = {"perceptual": self.has_perceptual, "outlier": self.has_outlier_penalty}
+        self.terms = ("reconstruction", "kl", *(name for name, has_it in optional.items() if has_it))
 
     def construct(self, video: ms.Tensor, noise: ms.Tensor) -> tuple[ms.Tensor, ...]:
         """video (B, 3, T, H, W) in [-1, 1], noise latent-shaped -> total and each term (scalars)."""
@@ -82,11 +83,11 @@ class TAETrainingLoss(nn.Cell):
         reconstruction = reconstruction_loss(reconstructed, video)
         kl = kl_loss(mean, logvar, video.shape[0] * video.shape[2])
         total = self.reconstruction_weight * reconstruction + self.kl_weight * kl
-        terms = (reconstruction, kl)
+        terms = (reconstruction, kl)  # a tuple that grows: mypy is told below, as an annotation would be compiled
         if self.has_perceptual:
             perceptual = perceptual_loss(self.lpips, reconstructed, video)
-            total, terms = total + self.perceptual_weight * perceptual, (*terms, perceptual)
+            total, terms = total + self.perceptual_weight * perceptual, (*terms, perceptual)  # type: ignore[assignment]
         if self.has_outlier_penalty:
             outlier = outlier_penalty_loss(latent, self.outlier_radius)
-            total, terms = total + self.outlier_weight * outlier, (*terms, outlier)
+            total, terms = total + self.outlier_weight * outlier, (*terms, outlier)  # type: ignore[assignment]
         return (total, *terms)

@@ -12,8 +12,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, nn, ops
 from mindspore.common.initializer import initializer
-from pydantic import BaseModel, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
+from moviegen.text.folders import EncoderConfig
 from moviegen.text.layers import BLOCKED, MixTokens, Table, gelu, linear, quick_gelu
 
 MODEL_TYPES = ("clip", "clip_text_model", "metaclip_2", "metaclip_2_text_model")  # towers of the same layout
@@ -24,7 +25,7 @@ NOT_TRAINED = "embeddings.position_ids"  # 0, 1, 2, ...: older files hold it
 POSITIONS = "embeddings.position_embedding.weight"
 
 
-class ClipConfig(BaseModel, frozen=True):
+class ClipConfig(EncoderConfig, frozen=True):
     """What the tower reads of `config.json` or of its `text_config`; what a file leaves out has CLIP's value."""
 
     vocab_size: PositiveInt = 49408

@@ -10,7 +10,6 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 from mindspore import nn
-from pydantic import BaseModel
 
 from moviegen.config import ConfigError, Params, TextEncoder
 from moviegen.runs.weights import assign
@@ -28,7 +27,7 @@ class Family:
 
     kind: str
     model_types: tuple[str, ...]
-    config: type[BaseModel]
+    config: type[folders.EncoderConfig]
     network: Callable[..., nn.Cell]
     weights: Callable[..., Mapping[str, np.ndarray]]
 

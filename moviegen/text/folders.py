@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PositiveInt, ValidationError
 
 from moviegen.config import ConfigError, from_root
 from moviegen.runs.arrays import StoredTensor, stored_tensors
@@ -17,7 +18,20 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 HELP = "README.md, 'Pretrained weights', has the commands"
-Config = TypeVar("Config", bound=BaseModel)
+
+
+class EncoderConfig(BaseModel, frozen=True):
+    """What a network reads of `config.json`: this much, whatever its layout, and its family's own."""
+
+    vocab_size: PositiveInt
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Of an embedding."""
+
+
+Config = TypeVar("Config", bound=EncoderConfig)
 
 
 def find(parameter: str, named: str, published: str) -> Path:

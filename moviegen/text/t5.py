@@ -12,9 +12,10 @@ from typing import Literal, TypeVar
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
-from pydantic import BaseModel, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from moviegen.device.kernels import RMSNorm
+from moviegen.text.folders import EncoderConfig
 from moviegen.text.layers import BLOCKED, MixTokens, Table, gelu_tanh, linear
 
 MODEL_TYPES = ("t5",)
@@ -24,10 +25,9 @@ TIED = "encoder.embed_tokens.weight"  # a second name of `shared.weight`
 Stored = TypeVar("Stored")
 
 
-class T5Config(BaseModel, frozen=True):
+class T5Config(EncoderConfig, frozen=True):
     """What the encoder reads of `config.json`; the defaults are those of files from before the key existed."""
 
-    vocab_size: PositiveInt
     d_model: PositiveInt
     d_kv: PositiveInt
     d_ff: PositiveInt

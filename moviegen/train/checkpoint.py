@@ -148,7 +148,7 @@ def _check(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def _step(folder: Path) -> int:
-    return int(NAME.fullmatch(folder.name)[1])
+    return int(folder.name.removeprefix("step-"))
 
 
 def _validation_loss(folder: Path) -> float:

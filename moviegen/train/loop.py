@@ -140,12 +140,16 @@ class Trainer:
         def make(step: int) -> list[Batch]:
             return [batch_at(step, micro) for micro in range(self.schedule.micro_batches)]
 
+        last = self.schedule.steps
+        if first > last:
+            return
         with ThreadPoolExecutor(1) as pool:
-            pending = pool.submit(make, first) if first <= self.schedule.steps else None
-            for step in range(first, self.schedule.steps + 1):
+            pending = pool.submit(make, first)
+            for step in range(first, last + 1):
                 asked = time.perf_counter()
                 batches = pending.result()
-                pending = pool.submit(make, step + 1) if step < self.schedule.steps else None
+                if step < last:
+                    pending = pool.submit(make, step + 1)
                 yield step, batches, time.perf_counter() - asked
 
     def _update(self, step: int, batches: list[Batch], waited: float) -> float:

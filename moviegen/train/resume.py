@@ -17,8 +17,11 @@ def start(run: runs.Run, stage: int, world: World) -> Checkpoint:
     Raises:
         ConfigError: there is no such run, it is of another program, has no checkpoint, has nothing left to do, or was
             run with other parameters and `force` is not set.
+        ValueError: `train.resume` names none.
     """
     train = run.params.recipes[stage].train
+    if train.resume is None:
+        raise ValueError(f"{run.name} goes on from its own checkpoints only: it has no train.resume")
     folder, where = from_root(train.resume.run), f"stages.{stage}.train.resume.run"
     manifest = folder / "manifest.json"
     if not manifest.is_file():

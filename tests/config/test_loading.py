@@ -339,6 +339,21 @@ def test_a_choice_of_words_is_text_and_other_values_are_yaml():
     }  # fmt: skip
 
 
+def test_overrides_reach_stages_whose_numbers_became_text(content):
+    dumped = json.loads(config.parse(content).model_dump_json())
+    assert set(dumped["stages"]) == {"1", "2", "3"}
+    overrides = {"stages.2.train.clip_norm": 0.5}
+    assert config.parse(dumped, overrides).recipes == config.parse(content, overrides).recipes
+
+
+def test_a_runs_own_parameters_take_overrides_of_a_stage(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
+    run = runs.find(config.load("smoke"), "stage2")
+    run.write_params()
+    overrides = config.parse_overrides("--train.clip_norm 0.5", stage=2)
+    assert config.load(run.params_path, overrides).recipes == config.load("smoke", overrides).recipes
+
+
 def test_later_override_wins(content):
     steps = {}
     for order in (("train.steps", "stages.2.train.steps"), ("stages.2.train.steps", "train.steps")):

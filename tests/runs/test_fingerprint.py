@@ -228,6 +228,14 @@ def test_what_lies_at_a_path_counts_and_not_where_or_since_when(tmp_path, parame
     assert marks["one"] == marks["copy"] != marks["other"]
 
 
+def test_where_a_run_lies_that_another_goes_on_from_does_not_count():
+    def mark(folder):
+        return fingerprint(config.load("smoke", {"stages.2.train.resume.run": folder}), "stage2")
+
+    assert mark("outputs/smoke/runs/stage2-01234567") == mark("/elsewhere/runs/stage2-01234567")
+    assert mark("outputs/smoke/runs/stage2-01234567") != mark("outputs/smoke/runs/stage2-76543210")
+
+
 def test_every_path_among_the_parameters_is_one_of_some_program():
     read = set()
     params = config.load("smoke", dict.fromkeys(PATHS, "somewhere"))

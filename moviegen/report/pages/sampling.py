@@ -88,7 +88,7 @@ def retrieval(run: Run | None) -> HTML:
 def retrieval_verdict(run: Run | None) -> HTML:
     """Whether so many clips were found as the goal says."""
     summary = results.read_json(run, "summary.json")
-    if summary is None:
+    if run is None or summary is None:
         return markup.missing("Whether the goal is reached")
     verdict = "reached" if summary["share_nearest"] >= RETRIEVAL_GOAL else "not reached"
     goal, share, chance = map(percent, (RETRIEVAL_GOAL, summary["share_nearest"], summary["chance"]))
@@ -141,7 +141,7 @@ def error_table(run: Run | None) -> HTML:
 def error_verdict(run: Run | None) -> HTML:
     """Which schedule ends nearest at each number of steps, and what that says of the linear-quadratic one."""
     measured = results.read_csv(run, "errors.csv")
-    if measured is None:
+    if run is None or measured is None:
         return markup.missing("Which schedule ends nearest")
     errors = measured.pivot(index="steps", columns="schedule", values="error")
     groups = groupby(errors.idxmin(axis=1).items(), key=lambda item: item[1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib
 from IPython.display import HTML
 
@@ -27,7 +29,7 @@ def diagram(config: TAEConfig) -> HTML:
     ]
     video = ("video\nT · H · W", GREY, 0.25)
     latent = (f"{config.latent_channels}\nchannels\n1/8 of\nT, H, W", WARM, 0.34)
-    centred = {"ha": "center", "va": "bottom", "fontsize": 7.5, "color": INK}
+    centred: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 7.5, "color": INK}
     with matplotlib.rc_context(STYLE):
         figure, axes = sheet(height=2.4)
         for place, (text, color, height) in enumerate([video, *levels, latent, *reversed(levels), video]):
