@@ -5,7 +5,7 @@ import os
 import tempfile
 
 import moviegen
-import mindspore  # noqa: F401
+import mindspore
 import pytest
 
 
@@ -31,6 +31,20 @@ def pytest_collection_modifyitems(config, items):
 def graph_mode():
     """Every test that computes does so as the programs do; MindSpore takes its device once."""
     moviegen.device.start(0)
+
+
+@pytest.fixture
+def eager():
+    """Networks compute operator by operator: of many shapes, each once, compilation would take most of the time."""
+    mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
+    yield
+    mindspore.set_context(mode=mindspore.GRAPH_MODE)
+
+
+@pytest.fixture
+def eager_programs(eager, monkeypatch):
+    """The same of programs, which ask for graphs when they start."""
+    monkeypatch.setattr(moviegen.device, "start", lambda seed, launch=None: mindspore.set_seed(seed))
 
 
 class Bar:

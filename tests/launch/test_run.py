@@ -358,6 +358,7 @@ def test_a_worker_that_is_killed_is_named_with_its_last_words(make_job):
     assert error.value.status == -signal.SIGKILL
 
 
+@pytest.mark.whole_job
 def test_a_stalled_job_shows_the_worker_that_hangs_beside_the_one_that_waits(make_job):
     job = make_job(
         """

@@ -60,6 +60,7 @@ def files(run):
     return sorted(path.relative_to(run.folder).as_posix() for path in run.folder.glob("*/*.npz"))
 
 
+@pytest.mark.usefixtures("eager")
 def test_latents_of_a_long_clip_are_those_of_its_tiles(run):
     precompute(run, World())
     summary = json.loads((run.folder / "summary.json").read_text())

@@ -156,6 +156,7 @@ def test_progress_is_told_caption_by_caption(tmp_path, bars_of):
     assert told == [(name, 4, 4) for name in config.TEXT_ENCODERS]  # and the empty one
 
 
+@pytest.mark.whole_job
 def test_two_workers_write_what_one_writes_to_the_last_bit(tmp_path):
     """The two go on where a run was cut: a caption is already there, and stays as it is."""
     captions = ["a dog", "a red car turns left", "Ein Bär läuft", "x" * 20, "犬が走る"]

@@ -294,6 +294,7 @@ def test_the_reports_networks_are_found_whatever_the_options(prompts):
 # --- what is written ---
 
 
+@pytest.mark.usefixtures("eager_programs")
 def test_latents_are_decoded_later_to_the_same_video(sample, weights, tmp_path, capsys):
     status, folder = sample()
     assert status == 0
@@ -319,6 +320,7 @@ def test_latents_are_decoded_later_to_the_same_video(sample, weights, tmp_path, 
     assert settings["dit"] == str(weights / "dit.safetensors")
 
 
+@pytest.mark.usefixtures("eager_programs")
 def test_one_frame_is_an_image_at_once_or_decoded_later(sample, weights, tmp_path):
     status, folder = sample("--frames", "1")
     assert status == 0
@@ -371,6 +373,7 @@ def test_progress_is_told_step_by_step(sample, bars_of):
     assert [(bar.total, bar.n) for bar in bars] == [(4, 4)]  # two batches of two steps
 
 
+@pytest.mark.whole_job
 def test_two_workers_sample_what_one_does_to_the_last_bit(command, sample, tmp_path):
     """As the test above, in processes of their own, each with its share of the cores."""
     words = ("--format", "latents", "--sample.batch_size", "2")

@@ -186,6 +186,7 @@ def test_fine_tuning_starts_from_the_run_without_the_penalty(params):
         np.testing.assert_array_equal(array, arrays_of(tae)[name])
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_loss_that_is_not_finite_stops_the_run_naming_step_and_clips(params):
     broken = TAE(params.tae.model.model_copy(update={"is_temporal": False}))
     finished(params, "tae-image", broken)

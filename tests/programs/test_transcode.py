@@ -12,6 +12,8 @@ from moviegen.tae import naming
 from moviegen.tae.model import TAE
 from moviegen.tae.weights import save_tae
 
+pytestmark = pytest.mark.usefixtures("eager_programs")
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):

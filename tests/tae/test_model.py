@@ -5,6 +5,7 @@ import pytest
 from moviegen.tae.model import TAE, Decode, Encode, Reconstruct
 from moviegen.tae.weights import inflate, save_tae
 
+pytestmark = pytest.mark.usefixtures("eager")
 RNG = np.random.default_rng(0)
 
 
