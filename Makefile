@@ -45,7 +45,7 @@ test: $(STAMP)  ## run the tests; with ARGS=--all those of whole jobs too
 	@$(VENV)/bin/python -m tests $(ARGS)
 
 parity: $(PARITY_STAMP)  ## compare with PyTorch, diffusers and lpips, in an environment of their own
-	@$(PARITY_VENV)/bin/python -m pytest tests/parity $(ARGS)
+	@$(PARITY_VENV)/bin/python -m tests tests/parity/test_*.py $(ARGS)
 
 bench: $(PARITY_STAMP)  ## time and memory against PyTorch: outputs/bench/bench.json
 	@$(PARITY_VENV)/bin/python -m tests.bench $(ARGS)
