@@ -19,15 +19,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from moviegen import device, runs
+from moviegen import runs
 from moviegen.config import ConfigError, Params, local_paths, outputs_folder, result_parameters
 from moviegen.data.embeddings import Origins, caption_file, save_embedding
 from moviegen.data.splits import load_split
-from moviegen.device.collectives import barrier, join_world
+from moviegen.device.collectives import barrier
 from moviegen.device.world import World
 from moviegen.runs.files import write_csv, write_json
 from moviegen.runs.fingerprint import content_hash, digest
-from moviegen.runs.ranks import recorded
+from moviegen.runs.ranks import joined, recorded
 from moviegen.text.encoders import Encoder, encoders, origins
 
 
@@ -122,12 +122,10 @@ def encode_file(params: Params, options: argparse.Namespace) -> None:
     """
     captions = read_captions(Path(options.captions))
     folder = Path(options.output) if options.output else captions_folder(params, captions)
-    device.start(params.seed, params.launch)
-    world = join_world()
-    encode_captions(folder, captions, params, world)
-    if world.is_main:
-        print(folder)
-    barrier(world)
+    with joined(params) as world:
+        encode_captions(folder, captions, params, world)
+        if world.is_main:
+            print(folder)
 
 
 def encode_run(run: runs.Run, world: World) -> None:

@@ -26,14 +26,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from moviegen import config, device, runs
+from moviegen import config, runs
 from moviegen.config import ConfigError, Params, Sample
 from moviegen.data.datasets import Clip
 from moviegen.data.embeddings import TextArrays, embeddings_folder, read_embeddings, text_arrays
 from moviegen.data.formats import clip_writer
 from moviegen.data.splits import load_split
 from moviegen.data.videos import centre_view, to_uint8, write_video
-from moviegen.device.collectives import barrier, join_world
+from moviegen.device.collectives import barrier
 from moviegen.device.world import World
 from moviegen.dit.weights import for_sampling, load_stage
 from moviegen.flow import schedule
@@ -41,7 +41,7 @@ from moviegen.flow.sampler import Embed, Prompt, Sampler, batches, numbered
 from moviegen.runs.arrays import save_npz
 from moviegen.runs.files import write_csv, write_json
 from moviegen.runs.fingerprint import content_hash, digest
-from moviegen.runs.ranks import recorded
+from moviegen.runs.ranks import joined, recorded
 from moviegen.tae.model import Decode
 from moviegen.tae.tiling import decode_tiles
 from moviegen.tae.weights import load_tae
@@ -270,14 +270,12 @@ def write_index(order: Order) -> None:
 def sample_prompts(params: Params, options: argparse.Namespace) -> None:
     """`sample --prompts FILE`."""
     order = read_order(params, options)
-    device.start(params.seed, params.launch)
-    world = join_world()
-    write_share(order, params, world)
-    barrier(world)
-    if world.is_main:
-        write_index(order)
-        print(order.folder)
-    barrier(world)
+    with joined(params) as world:
+        write_share(order, params, world)
+        barrier(world)
+        if world.is_main:
+            write_index(order)
+            print(order.folder)
 
 
 def main(params: Params, options: argparse.Namespace) -> None:

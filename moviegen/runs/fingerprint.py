@@ -59,11 +59,13 @@ def digest(value: Any) -> str:
 
 
 def content_hash(parameter: str, path: str) -> str:
-    """Hash of the file or folder that a parameter names; empty where it names none, or what is not there."""
+    """Hash of the file or folder that a parameter names; empty where it names none, `missing` where it is not there."""
     place = from_root(path)
-    if path and place.is_dir():
+    if not path:
+        return ""
+    if place.is_dir():
         return hashes.folder_hash(place, CLIPS if parameter == "data.root" else MODELS)
-    return hashes.file_hash(place) if path and place.is_file() else ""
+    return hashes.file_hash(place) if place.is_file() else "missing"
 
 
 def forget() -> None:

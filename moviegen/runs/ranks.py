@@ -14,11 +14,22 @@ from moviegen.runs.run import Run, find, record
 
 
 @contextmanager
-def recorded(params: Params, name: str, facts: Callable[[], dict[str, Any]] = dict) -> Iterator[tuple[Run, World]]:
-    """Joins the job this process belongs to and keeps the run's manifest, on rank 0, while all ranks work.
+def joined(params: Params) -> Iterator[World]:
+    """Joins the job this process belongs to; no rank leaves before all are done.
 
-    No rank leaves before the run is complete: one that leaves early breaks the others' last collective, and the
-    notebook on its host looks for the finished run.
+    One that leaves early breaks the others' last collective.
+    """
+    device.start(params.seed, params.launch)
+    world = join_world()
+    yield world
+    barrier(world)
+
+
+@contextmanager
+def recorded(params: Params, name: str, facts: Callable[[], dict[str, Any]] = dict) -> Iterator[tuple[Run, World]]:
+    """`joined`, and keeps the run's manifest, on rank 0, while all ranks work.
+
+    The run is complete before a rank leaves: the notebook on its host looks for it.
 
     Args:
         facts: what the manifest says besides; asked on rank 0 only.
@@ -27,13 +38,12 @@ def recorded(params: Params, name: str, facts: Callable[[], dict[str, Any]] = di
         ConfigError: the job has other workers than the program can be computed by; see `check_workers`.
         RunBusy: another process works on the run.
     """
-    device.start(params.seed, params.launch)
-    world, run = join_world(), find(params, name)
-    check_workers(run, world)
-    with record(run, **facts()) if world.is_main else nullcontext():
-        yield run, world
-        barrier(world)
-    barrier(world)
+    with joined(params) as world:
+        run = find(params, name)
+        check_workers(run, world)
+        with record(run, **facts()) if world.is_main else nullcontext():
+            yield run, world
+            barrier(world)
 
 
 def check_workers(run: Run, world: World) -> None:

@@ -19,8 +19,6 @@ from typing import Any, Literal
 
 from moviegen.config import Params, Sample, local_paths, nearest, result_parameters
 
-TAE_PHASES = ("image", "opl-off", "opl-on", "mixkit")
-
 
 @dataclass(frozen=True)
 class Program:

@@ -228,6 +228,12 @@ def test_what_lies_at_a_path_counts_and_not_where_or_since_when(tmp_path, parame
     assert marks["one"] == marks["copy"] != marks["other"]
 
 
+@pytest.mark.parametrize(("parameter", "name"), PATHS.items())
+def test_a_path_where_nothing_is_is_not_as_if_none_were_named(tmp_path, parameter, name):
+    named = config.load("smoke", {parameter: str(tmp_path / "nothing")})
+    assert fingerprint(named, name) != fingerprint(config.load("smoke", {parameter: ""}), name)
+
+
 def test_where_a_run_lies_that_another_goes_on_from_does_not_count():
     def mark(folder):
         return fingerprint(config.load("smoke", {"stages.2.train.resume.run": folder}), "stage2")
