@@ -246,14 +246,16 @@ def test_a_stage_with_other_workers_than_its_recipes_names_a_command_that_has_th
     assert msrun[:4] == ["msrun", f"--master_port={port}", "--worker_num=2", "--local_worker_num=2"]
     scripts = str(Path(sys.executable).parent)
     environment = {"MOVIEGEN_OUTPUTS": str(outputs), "PATH": os.pathsep.join([scripts, os.environ["PATH"]])}
-    with subprocess.Popen(msrun, cwd=ROOT, env=os.environ | environment, stdout=subprocess.DEVNULL) as process:
+    guarded = (sys.executable, "-m", "moviegen.launch.guard", *msrun)  # msrun leaves a `tail` for each worker
+    options = {"cwd": ROOT, "env": os.environ | environment, "stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+    with subprocess.Popen(guarded, **options) as process:
         try:
             said, deadline = "", time.monotonic() + 60
             while "error: " not in said and time.monotonic() < deadline:
                 time.sleep(0.1)
                 said = "".join(log.read_text() for log in outputs.rglob("worker_0.log"))
         finally:
-            process.kill()  # by itself it would wait for its scheduler; the workers end with it
+            process.stdin.close()  # by itself it would wait for its scheduler
     assert "error: stage1 needs data-" in said  # they were let in
 
 
