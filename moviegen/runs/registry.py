@@ -62,7 +62,8 @@ class Program:
         if self.name == "data":
             values["frames"] = [params.ucf101_frames, params.mixkit_frames]
         if self.name == "latents":
-            values["buckets"] = [(recipe.dataset.buckets, recipe.sees_images) for recipe in params.recipes.values()]
+            recipes = params.recipes.values()
+            values["buckets"] = [[*map(list, recipe.dataset.buckets), recipe.sees_images] for recipe in recipes]
         if self.trained_stage:
             values["recipe"] = result_parameters(params.recipes[self.trained_stage])
         if self.stage:

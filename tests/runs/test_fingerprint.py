@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from moviegen import config
 from moviegen.runs import fingerprint as fingerprints
@@ -325,6 +326,13 @@ def test_seed_changes_everything_that_is_drawn():
 def test_same_parameters_through_another_door():
     # stage 2 says 6 steps itself: saying it again is no change
     assert changed(stages__2__train__steps=6) == set()
+
+
+@pytest.mark.parametrize("scale", ["smoke", "5B"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_parameters_are_plain_values_that_pages_and_manifests_can_write(name, scale):
+    values = PROGRAMS[name].parameters(config.load(scale))
+    assert yaml.safe_load(yaml.safe_dump(values)) == json.loads(json.dumps(values))
 
 
 # --- files ---
