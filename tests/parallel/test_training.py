@@ -166,7 +166,7 @@ def kill_everything():
 @pytest.mark.whole_job
 @pytest.mark.parametrize("workers", [1, 3])
 def test_what_two_ranks_saved_divided_others_load(stages, workers):
-    others = divided(workers, **{"train.save.keep": 7})
+    others = divided(workers, **{"stages.1.train.clip_norm": 0.9})  # another run: its stage 2 is adopted
     adopt_stage2(others, stages[3])
     run = runs.find(others, "stage3")
     run.write_params()
