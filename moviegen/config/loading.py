@@ -101,11 +101,6 @@ def read_file(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise ConfigError(f"{path} is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no parameters")
-    return extended(content, path, extending)
-
-
-def extended(content: Mapping[str, Any], path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The content of the params file `path`, without its `extends`, over that of the file which that names."""
     content = with_numbers(content)
     base = content.pop("extends", None)
     return merge(read_file(path.parent / str(base), (*extending, path)), content) if base else content

@@ -18,7 +18,8 @@ from typing import Literal, get_type_hints
 import numpy as np
 from tqdm import tqdm
 
-from moviegen.data.videos import BrokenVideo, VideoInfo, probe, replacing
+from moviegen.data.videos import BrokenVideo, VideoInfo, probe
+from moviegen.runs.files import replacing
 
 SUFFIXES = {".avi", ".mp4", ".mkv", ".mov"}
 UCF_NAME = re.compile(r"v_\w+_g(?P<group>\d+)_c\d+")

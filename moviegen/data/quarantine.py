@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from moviegen.data.datasets import Clip
 from moviegen.data.videos import BrokenVideo
-from moviegen.runs.files import replacing
+from moviegen.runs.files import write_csv
 
 Read = TypeVar("Read")
 
@@ -55,7 +55,4 @@ class Quarantine:
         """Sets a clip aside, with a warning."""
         warnings.warn(f"{clip.path} is set aside ({reason}); listed in {self.path}", stacklevel=2)
         self.reasons[str(clip.path)] = reason
-        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("path", "reason"))
-            writer.writerows(self.reasons.items())
+        write_csv(self.path, ("path", "reason"), self.reasons.items())

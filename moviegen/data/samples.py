@@ -16,7 +16,8 @@ import skimage.data
 from PIL import Image
 from tqdm import tqdm
 
-from moviegen.data.videos import Codec, replacing, write_video
+from moviegen.data.videos import Codec, write_video
+from moviegen.runs.files import replacing
 
 FPS, FRAMES = 25, 40
 CODECS: dict[str, Codec] = {".avi": "mpeg4", ".mp4": "libx264"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moviegen.config import ConfigError, Params, outputs_folder, project_root
+from moviegen.config import ConfigError, Params, from_root, outputs_folder
 from moviegen.data.datasets import Clip, load_index
 from moviegen.runs import Run
 
@@ -24,7 +24,7 @@ def data_folder(params: Params) -> Path:
     """
     if not params.data.root:
         return sample_folder(params)
-    folder = project_root() / Path(params.data.root).expanduser()
+    folder = from_root(params.data.root)
     if not folder.is_dir():
         raise ConfigError(f"data.root {folder} is not a folder: give one with UCF-101/ and mixkit/, or leave it empty")
     return folder

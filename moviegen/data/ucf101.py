@@ -63,9 +63,7 @@ def compare(clips: Sequence[Clip], root: Path) -> dict[str, Any] | None:
     lacking = {
         "missing_classes": [label for label in groups if not (folder / label).is_dir()],
         "empty_classes": [label for label, numbers in groups.items() if not numbers and (folder / label).is_dir()],
-        "partial_classes": [
-            label for label, numbers in groups.items() if numbers and set(range(1, GROUPS + 1)) - numbers
-        ],
+        "partial_classes": [label for label, numbers in groups.items() if numbers and ALL_GROUPS - numbers],
     }
     return {"clips": len(clips), "of": CLIPS, **lacking, "complete": len(clips) == CLIPS and not any(lacking.values())}
 

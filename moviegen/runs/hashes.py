@@ -39,9 +39,10 @@ def named_hash(contents: Iterable[tuple[str, str]]) -> str:
 
 
 def _hashes(files: list[Path]) -> list[str]:
-    known, versions = _known(_memory()), {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+    known, states = _known(_memory()), {path: path.stat() for path in files}
+    versions = {path: [state.st_size, state.st_mtime_ns] for path, state in states.items()}
     places = {path: str(path.absolute()) for path in files}
-    unread = [path for path in files if known.get(places[path], [])[:2] != list(versions[path])]
+    unread = [path for path in files if known.get(places[path], [])[:2] != versions[path]]
     for path in tqdm(unread, "reading files", unit="file", delay=2, leave=False, disable=None):
         known[places[path]] = [*versions[path], checksum(path)]
     if unread:
