@@ -6,7 +6,7 @@ import numpy as np
 from moviegen import runs
 from moviegen.config import DiTConfig, Params, TAEConfig, latent_size
 from moviegen.data import videos
-from moviegen.data.datasets import Clip, save_index
+from moviegen.data.clips import Clip, save_index
 from moviegen.data.embeddings import caption_file, save_embedding
 from moviegen.data.latents import clip_buckets, latent_file
 from moviegen.data.splits import data_folder, load_split

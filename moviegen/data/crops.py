@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from moviegen.config import TAEStage
-from moviegen.data import datasets, videos
-from moviegen.data.datasets import Clip
+from moviegen.data.clips import Clip, read
+from moviegen.data.datasets import batch_indices
+from moviegen.data.pixels import clip_indices, random_resized_crop, resize_and_crop
 from moviegen.data.quarantine import Quarantine
 
 VALIDATION_CLIPS = 16
@@ -32,9 +33,7 @@ class RandomCrops:
     def __call__(self, step: int, micro: int, rng: np.random.Generator) -> tuple[np.ndarray, tuple[str, ...]]:
         """One micro-batch of this rank: float32 (B, 3, T, H, W) in [-1, 1], T = 1 for images; and the clips' names."""
         frames = 1 if self.sees_images(step, micro) else self.stage.frames
-        indices = datasets.batch_indices(
-            len(self.clips), self.stage.batch_size, step - 1, self.seed, self.rank, self.ranks
-        )
+        indices = batch_indices(len(self.clips), self.stage.batch_size, step - 1, self.seed, self.rank, self.ranks)
         read = [self.quarantine.read(self.clips, i, lambda clip: self._crop(clip, frames, rng)) for i in indices]
         return np.stack([view for _, view in read]), tuple(clip.path.name for clip, _ in read)
 
@@ -44,15 +43,24 @@ class RandomCrops:
         return self.stage.frames == 1 or draw() < self.stage.image_ratio
 
     def _crop(self, clip: Clip, frames: int, rng: np.random.Generator) -> np.ndarray:
-        indices = videos.clip_indices(clip.frames, frames, rng=rng)
-        return videos.random_resized_crop(videos.read_frames(clip.path, indices), *self.stage.size, rng)
+        indices = clip_indices(clip.frames, frames, rng=rng)
+        return random_resized_crop(read(clip, indices), *self.stage.size, rng)
+
+
+def centre_view(clip: Clip, frames: int, height: int, width: int) -> np.ndarray:
+    """The fixed view of a clip: its centre `frames`, resized and centre-cropped.
+
+    Returns:
+        float32 (3, frames, height, width) in [-1, 1].
+    """
+    return resize_and_crop(read(clip, clip_indices(clip.frames, frames)), height, width)
 
 
 def centre_views(clips: list[Clip], frames: int, size: tuple[int, int], quarantine: Quarantine) -> np.ndarray:
     """The fixed views of clips: float32 (B, 3, T, H, W) in [-1, 1]."""
 
     def view(clip: Clip) -> np.ndarray:
-        return videos.centre_view(clip.path, clip.frames, frames, *size)
+        return centre_view(clip, frames, *size)
 
     return np.stack([quarantine.read(clips, index, view)[1] for index in range(len(clips))])
 

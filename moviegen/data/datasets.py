@@ -1,43 +1,26 @@
-"""Which clips there are: index a folder, set bad files aside, split, and order the clips for training.
+"""Which clips there are: index a folder, split, and order the clips for training.
 
 Two layouts: UCF-101 (`UCF-101/<Class>/v_<Class>_gXX_cYY.avi`; clips of one group gXX share a source video) and mixkit
 (a folder of videos and a CSV `video,caption`). Order is a pure function of (seed, step): nothing to save for a resume.
 """
 
-import csv
-import os
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Literal, get_type_hints
+from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
-from moviegen.data.videos import BrokenVideo, VideoInfo, probe
-from moviegen.runs.files import replacing
+from moviegen.data.clips import Clip
+from moviegen.data.tables import read_rows
 
 SUFFIXES = {".avi", ".mp4", ".mkv", ".mov"}
 UCF_NAME = re.compile(r"v_\w+_g(?P<group>\d+)_c\d+")
 LAYOUTS = "a UCF-101 folder of <Class>/v_<Class>_gXX_cYY.avi, or a mixkit folder of videos with video_caption_train.csv"
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One video file and what is known of it; frames, height, width and fps are 0 until `check_clips` measures them."""
-
-    path: Path
-    caption: str = ""
-    label: str = ""
-    group: int = 0
-    frames: int = 0
-    height: int = 0
-    width: int = 0
-    fps: float = 0.0
 
 
 def index_ucf101(folder: Path | str) -> list[Clip]:
@@ -78,7 +61,7 @@ def index_mixkit(folder: Path | str, csv_path: Path | str) -> list[Clip]:
     Files that are missing are counted and named in a warning. Raises FileNotFoundError without the CSV, ValueError
     without its columns, without rows, or when every file is missing.
     """
-    folder, rows = Path(folder), _read_csv(Path(csv_path), {"video", "caption"})
+    folder, rows = Path(folder), read_rows(Path(csv_path), {"video", "caption"})
     groups: dict[str, int] = {}  # several captions of one video stay together in a split
     clips = []
     for row in rows:
@@ -90,19 +73,6 @@ def index_mixkit(folder: Path | str, csv_path: Path | str) -> list[Clip]:
     if missing:
         warnings.warn(f"{csv_path}: {len(missing)} of {len(clips)} missing: {', '.join(missing)}", stacklevel=2)
     return [clip for clip in clips if clip.path.is_file()]
-
-
-def _read_csv(path: Path, columns: set[str]) -> list[dict[str, str]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no list of clips {path}; expected a CSV with the columns {sorted(columns)}")
-    with path.open(newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a byte order mark
-        reader = csv.DictReader(file, restval="")
-        header, rows = reader.fieldnames or [], list(reader)
-    if header and not columns <= set(header):
-        raise ValueError(f"{path} lacks the columns {sorted(columns - set(header))}; it has {header}")
-    if not rows:
-        raise ValueError(f"{path} is empty: it lists no clip")
-    return rows
 
 
 def split_ucf101(
@@ -192,44 +162,6 @@ def _find_mixkit(root: Path) -> tuple[list[Clip], list[Clip]]:
 def _words(name: str) -> str:
     """`ApplyEyeMakeup` and `apply_eye-makeup` -> `apply eye makeup`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|[_-]+", " ", name).lower().strip()
-
-
-def check_clips(
-    clips: Sequence[Clip], min_frames: int, progress: bool = False
-) -> tuple[list[Clip], list[tuple[Path, str]]]:
-    """Measure every clip: (the good ones with frames, height, width and fps filled, [(path, reason)] of the others).
-
-    Broken files and clips of fewer than `min_frames` frames are set aside, never raised.
-    """
-    paths = dict.fromkeys(clip.path for clip in clips)  # each file once, however many captions it has
-    measured = {path: _measure(path, min_frames) for path in tqdm(paths, "checking", unit="clip", disable=not progress)}
-    good = [replace(clip, **asdict(info)) for clip in clips if isinstance(info := measured[clip.path], VideoInfo)]
-    return good, [(path, reason) for path, reason in measured.items() if isinstance(reason, str)]
-
-
-def _measure(path: Path, min_frames: int) -> VideoInfo | str:
-    try:
-        info = probe(path)
-    except BrokenVideo as error:
-        return error.reason
-    return info if info.frames >= min_frames else f"{info.frames} frames, the recipe needs {min_frames}"
-
-
-def save_index(path: Path | str, clips: Iterable[Clip], root: Path | str) -> None:
-    """Write the clips as CSV, paths relative to `root` (a moved data set keeps its index)."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Clip)], lineterminator="\n")
-        writer.writeheader()
-        for clip in clips:
-            writer.writerow(asdict(clip) | {"path": Path(os.path.relpath(clip.path, root)).as_posix()})
-
-
-def load_index(path: Path | str, root: Path | str) -> list[Clip]:
-    """The clips `save_index` wrote. Raises FileNotFoundError or ValueError for a missing, empty or other CSV."""
-    types = get_type_hints(Clip)
-    rows = _read_csv(Path(path), set(types))
-    clips = [Clip(**{name: kind(row[name]) for name, kind in types.items()}) for row in rows]
-    return [replace(clip, path=Path(root) / clip.path) for clip in clips]
 
 
 def epoch_order(num_clips: int, seed: int, epoch: int) -> np.ndarray:

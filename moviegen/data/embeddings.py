@@ -81,7 +81,7 @@ def check_origins(folder: Path, origins: Origins) -> None:
     summary = folder / "summary.json"
     if not summary.is_file():
         raise ConfigError(f"{folder} holds no finished embeddings (no summary.json): run {COMMAND}")
-    recorded = json.loads(summary.read_text()).get("origin", {})
+    recorded = json.loads(summary.read_text(encoding="utf-8")).get("origin", {})
     for name, origin in origins.items():
         if recorded.get(name, {}) != origin:
             raise ConfigError(

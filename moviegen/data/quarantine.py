@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from moviegen.data.datasets import Clip
+from moviegen.data.clips import Clip
 from moviegen.data.videos import BrokenVideo
 from moviegen.runs.files import write_csv
 
@@ -26,7 +26,7 @@ class Quarantine:
         self.path = path
         self.reasons: dict[str, str] = {}
         if path.exists():
-            with path.open(newline="") as file:
+            with path.open(encoding="utf-8", newline="") as file:
                 self.reasons = {row["path"]: row["reason"] for row in csv.DictReader(file)}
 
     def __len__(self) -> int:

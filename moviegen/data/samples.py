@@ -182,14 +182,14 @@ def _names(pool: tuple[str, ...], first: int, label: str) -> tuple[str, ...]:
 
 
 def _write_notice(path: Path, text: str) -> None:
-    if path.exists() and path.read_text() != text:
+    if path.exists() and path.read_text(encoding="utf-8") != text:
         raise ValueError(f"{path.parent} holds a sample set of another seed or version: delete it, or name another one")
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _write_captions(path: Path, shots: list[Shot]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["video", "caption"])
         for shot in shots:

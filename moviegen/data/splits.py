@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from moviegen.config import ConfigError, Params, from_root, outputs_folder
-from moviegen.data.datasets import Clip, load_index
+from moviegen.data.clips import Clip, load_index
 from moviegen.runs import Run
 
 SPLITS = ("ucf101_train", "ucf101_test", "mixkit_train", "mixkit_val")

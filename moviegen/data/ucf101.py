@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from moviegen.config import project_root
-from moviegen.data.datasets import Clip
+from moviegen.data.clips import Clip
 
 CLIPS = 13_320
 GROUPS = 25  # of every class, numbered from 1
@@ -24,7 +24,7 @@ def shipped_split() -> dict[str, list[int]]:
 
     Raises FileNotFoundError without the shipped file.
     """
-    with (project_root() / SPLIT_FILE).open(newline="") as file:
+    with (project_root() / SPLIT_FILE).open(newline="", encoding="utf-8") as file:
         return {row["class"]: [int(group) for group in row["test_groups"].split()] for row in csv.DictReader(file)}
 
 

@@ -16,11 +16,12 @@ from tqdm import tqdm
 
 from moviegen import runs
 from moviegen.config import Bucket, Params
-from moviegen.data import videos
-from moviegen.data.datasets import Clip
+from moviegen.data.clips import Clip, read
 from moviegen.data.latents import by_bucket, clip_buckets, image_buckets, latent_file, load_latent, video_buckets
+from moviegen.data.pixels import clip_indices, resize_and_crop
 from moviegen.data.quarantine import Quarantine
 from moviegen.data.splits import data_folder, load_split
+from moviegen.data.videos import BrokenVideo
 from moviegen.device.collectives import barrier
 from moviegen.device.world import World
 from moviegen.runs.arrays import save_npz
@@ -35,10 +36,9 @@ from moviegen.tae.weights import load_tae
 def tiles(clip: Clip, bucket: Bucket) -> Iterator[np.ndarray]:
     """A clip as its bucket has it, tile by tile: (1, 3, t, H, W) in [-1, 1]."""
     frames, height, width = bucket
-    indices = videos.clip_indices(clip.frames, frames)
+    indices = clip_indices(clip.frames, frames)
     for start, stop in spans(frames, TILE):
-        images = videos.read_frames(clip.path, indices[start:stop])
-        yield videos.resize_and_crop(images, height, width)[None]
+        yield resize_and_crop(read(clip, indices[start:stop]), height, width)[None]
 
 
 def encode(network: Encode, tae: TAE, clip: Clip, bucket: Bucket) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +59,7 @@ def encode_share(run: runs.Run, clips: list[Clip], weights: Path, world: World) 
             continue
         try:
             mean, std = encode(network, tae, clip, bucket)
-        except videos.BrokenVideo as error:
+        except BrokenVideo as error:
             quarantine.add(clip, error.reason)
             continue
         save_npz(path, latent_mean=mean, latent_std=std)

@@ -38,7 +38,7 @@ def claim(folder: Path, origins: Origins) -> None:
         ConfigError: it already holds others'.
     """
     path = folder / "encoders.json"
-    if path.is_file() and json.loads(path.read_text()) != origins:
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != origins:
         raise ConfigError(f"{folder} holds embeddings of other encoders ({path.name} says whose): name another folder")
     write_json(path, origins)
 

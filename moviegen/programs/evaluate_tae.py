@@ -22,10 +22,12 @@ from tqdm import tqdm
 
 from moviegen import runs
 from moviegen.config import Params
-from moviegen.data.datasets import Clip
+from moviegen.data.clips import Clip
+from moviegen.data.crops import centre_view
+from moviegen.data.pixels import to_uint8
 from moviegen.data.quarantine import Quarantine
 from moviegen.data.splits import load_split
-from moviegen.data.videos import BrokenVideo, centre_view, to_uint8, write_video
+from moviegen.data.videos import BrokenVideo, write_video
 from moviegen.runs.files import write_json, write_text
 from moviegen.runs.ranks import recorded
 from moviegen.tae.model import TAE, Reconstruct
@@ -62,7 +64,7 @@ def aggregate(table: pd.DataFrame) -> dict[str, Any]:
 
 def view(params: Params, clip: Clip) -> np.ndarray:
     """A held-out clip under the fixed rule: float32 (3, T, H, W) in [-1, 1]."""
-    return centre_view(clip.path, clip.frames, params.tae.evaluation.frames, *params.tae.evaluation.size)
+    return centre_view(clip, params.tae.evaluation.frames, *params.tae.evaluation.size)
 
 
 def restore(network: Reconstruct, video: np.ndarray) -> np.ndarray:

@@ -15,7 +15,8 @@ from typing import Any
 from moviegen import runs
 from moviegen.config import ConfigError, Params
 from moviegen.data import datasets, samples, ucf101
-from moviegen.data.datasets import Clip
+from moviegen.data.checking import check_clips
+from moviegen.data.clips import Clip, save_index
 from moviegen.data.splits import SPLITS, data_folder, sample_folder
 from moviegen.runs.files import write_csv, write_json
 
@@ -34,7 +35,7 @@ def index(run: runs.Run) -> None:
     if not held_out:
         captioned, held_out = datasets.split_ucf101(captioned, seed=params.seed)
     for name, clips in zip(SPLITS, (train, test, captioned, held_out), strict=True):
-        datasets.save_index(run.folder / f"{name}.csv", clips, folder)
+        save_index(run.folder / f"{name}.csv", clips, folder)
     write_json(run.folder / "split.json", split_record(params, train, test))
     write_csv(run.folder / "quarantine.csv", ("path", "reason"), sorted({(str(p), reason) for p, reason in bad}))
     official = ucf101.compare(layout["ucf101"], folder)
@@ -75,7 +76,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
 
 
 def _checked(clips: list[Clip], min_frames: int) -> tuple[list[Clip], list[tuple[Path, str]]]:
-    good, bad = datasets.check_clips(clips, min_frames, progress=True) if clips else ([], [])
+    good, bad = check_clips(clips, min_frames, progress=True) if clips else ([], [])
     if clips and not good:
         listed = "; ".join(f"{path}: {reason}" for path, reason in bad[:5])
         raise ConfigError(f"none of {len(clips)} clips can be used (at least {min_frames} frames wanted): {listed}")

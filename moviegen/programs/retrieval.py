@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from moviegen import runs
 from moviegen.config import Bucket, ConfigError, Params
-from moviegen.data.datasets import Clip
+from moviegen.data.clips import Clip
 from moviegen.data.embeddings import embeddings_folder, read_embeddings
 from moviegen.data.latents import latent_file, latents_folder, load_latent, video_buckets
 from moviegen.data.samples import SUBJECTS

@@ -28,11 +28,13 @@ from tqdm import tqdm
 
 from moviegen import config, runs
 from moviegen.config import ConfigError, Params, Sample
-from moviegen.data.datasets import Clip
+from moviegen.data.clips import Clip
+from moviegen.data.crops import centre_view
 from moviegen.data.embeddings import TextArrays, embeddings_folder, read_embeddings, text_arrays
 from moviegen.data.formats import clip_writer
+from moviegen.data.pixels import to_uint8
 from moviegen.data.splits import load_split
-from moviegen.data.videos import centre_view, to_uint8, write_video
+from moviegen.data.videos import write_video
 from moviegen.device.collectives import barrier
 from moviegen.device.world import World
 from moviegen.dit.weights import for_sampling, load_stage
@@ -126,7 +128,7 @@ def sample(run: runs.Run) -> None:
         write_video(run.folder / generated, pipeline.clip(latent), settings.fps)
         seconds.append(sampling_seconds + time.perf_counter() - started)
         metrics.write(kind="clip", step=prompt.index + 1, steps=len(clips), seconds=round(seconds[-1], 3))
-        view = centre_view(clip.path, clip.frames, min(clip.frames, settings.frames), *settings.size)
+        view = centre_view(clip, min(clip.frames, settings.frames), *settings.size)
         write_video(run.folder / reference, to_uint8(view), settings.fps)
         rows.append((prompt.index, split, clip.caption, prompt.seed, generated, reference))
     write_csv(run.folder / "samples.csv", ("index", "split", "caption", "seed", "generated", "reference"), rows)

@@ -18,7 +18,7 @@ from mindspore import nn
 
 from moviegen import device, runs
 from moviegen.config import Bucket, ConfigError, Params, Text, weights_file
-from moviegen.data.datasets import Clip
+from moviegen.data.clips import Clip
 from moviegen.data.embeddings import check_captions, embeddings_folder, read_embeddings
 from moviegen.data.latents import (
     by_bucket,

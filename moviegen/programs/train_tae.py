@@ -17,8 +17,8 @@ import numpy as np
 
 from moviegen import runs
 from moviegen.config import ConfigError, Params, TAEConfig, TAELoss, TAEStage, latent_size, weights_file
+from moviegen.data.clips import Clip
 from moviegen.data.crops import RandomCrops, centre_views, spread
-from moviegen.data.datasets import Clip
 from moviegen.data.quarantine import Quarantine
 from moviegen.data.splits import load_split
 from moviegen.device.world import World

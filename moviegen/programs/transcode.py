@@ -19,6 +19,7 @@ from moviegen import device, runs
 from moviegen.config import SPATIAL_COMPRESSION, ConfigError, Params
 from moviegen.data import videos
 from moviegen.data.formats import clip_writer
+from moviegen.data.pixels import resize_and_crop, to_uint8
 from moviegen.runs.arrays import CheckpointError, save_npz
 from moviegen.runs.weights import load_arrays
 from moviegen.tae.model import TAE, Decode, Encode
@@ -36,7 +37,7 @@ def encode_file(tae: TAE, source: Path, target: Path) -> None:
     height, width = (side // SPATIAL_COMPRESSION * SPATIAL_COMPRESSION for side in (info.height, info.width))
 
     def tile(start: int, stop: int) -> np.ndarray:
-        return videos.resize_and_crop(videos.read_frames(source, range(start, stop)), height, width)[None]
+        return resize_and_crop(videos.read_frames(source, range(start, stop), info.reader), height, width)[None]
 
     mean, logvar = encode_tiles(Encode(tae), (tile(*span) for span in spans(info.frames, TILE)))
     std = np.exp(0.5 * logvar[0]) * np.float32(tae.config.scaling_factor)
@@ -56,7 +57,7 @@ def decode_file(tae: TAE, source: Path, target: Path) -> None:
     frames, fps = int(arrays["frames"]), float(arrays["fps"])
     write = clip_writer(target, frames)
     pieces = decode_tiles(Decode(tae), tae.denormalize(arrays["latent_mean"][None]), frames)
-    write(target, np.concatenate([videos.to_uint8(piece[0]) for piece in pieces]), fps)
+    write(target, np.concatenate([to_uint8(piece[0]) for piece in pieces]), fps)
 
 
 def main(params: Params, options: argparse.Namespace) -> None:

@@ -65,7 +65,7 @@ def stylesheet() -> str:
 
     light = HtmlFormatter(style="friendly").get_style_defs(".highlight")
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
-    pages = (TEMPLATE / "style.css").read_text()
+    pages = (TEMPLATE / "style.css").read_text(encoding="utf-8")
     return f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n{pages}"
 
 
@@ -103,7 +103,9 @@ def _with_media(body: str, folder: Path) -> str:
 
 
 def _remove_unused_media(folder: Path) -> None:
-    used = {name for page in folder.glob("*.html") for name in _PUBLISHED_MEDIA.findall(page.read_text())}
+    used = {
+        name for page in folder.glob("*.html") for name in _PUBLISHED_MEDIA.findall(page.read_text(encoding="utf-8"))
+    }
     for path in (folder / "media").glob("*"):
         if path.name not in used:
             path.unlink()
@@ -127,6 +129,6 @@ def _mark(executed: Path, site: dict[str, Any]) -> str:
 def _mark_of(page: Path) -> str | None:
     if not page.is_file():
         return None
-    with page.open() as file:
+    with page.open(encoding="utf-8") as file:
         match = _MARK.search(file.read(2000))
     return match.group(1) if match else None

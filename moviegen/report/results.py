@@ -26,7 +26,7 @@ def metrics(run: Run | None, kind: str) -> pd.DataFrame:
 def read_json(run: Run | None, name: str) -> dict[str, Any] | None:
     """A JSON file of the run's folder."""
     path = run.folder / name if run else None
-    return json.loads(path.read_text()) if path and path.is_file() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else None
 
 
 def read_csv(run: Run | None, name: str) -> pd.DataFrame | None:

@@ -96,7 +96,7 @@ def parameters(params: Params, section: sections.Section) -> dict[str, Any]:
 
 
 def _stamp(notebook: Path, mark: dict[str, Any]) -> None:
-    content = json.loads(notebook.read_text())
+    content = json.loads(notebook.read_text(encoding="utf-8"))
     content["metadata"]["moviegen"] = mark
     files.write_json(notebook, content)
 

@@ -151,7 +151,7 @@ def is_current(params: Params, section: Section) -> bool:
     path = section.executed(params)
     if not path.is_file():
         return False
-    return json.loads(path.read_text())["metadata"].get("moviegen") == mark(params, section)
+    return json.loads(path.read_text(encoding="utf-8"))["metadata"].get("moviegen") == mark(params, section)
 
 
 def _shows_parameters(section: Section) -> bool:

@@ -60,7 +60,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Writes a whole file or nothing."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

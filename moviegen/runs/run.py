@@ -70,7 +70,7 @@ class Run:
     def manifest(self) -> dict[str, Any]:
         """What `manifest.json` holds; empty where the run never started."""
         path = self.folder / "manifest.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -134,7 +134,7 @@ class Checkpoints:
 
 
 def _open(folder: Path) -> Checkpoint:
-    state = json.loads((folder / "state.json").read_text())
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     if state.pop("checksum") != digest(state):
         raise CheckpointError("state.json does not match its checksum")
     files = {name: stored_tensors(folder / f"{name}.safetensors") for name in state["files"]}
@@ -153,7 +153,7 @@ def _step(folder: Path) -> int:
 
 def _validation_loss(folder: Path) -> float:
     try:
-        loss = json.loads((folder / "state.json").read_text()).get("validation_loss")
+        loss = json.loads((folder / "state.json").read_text(encoding="utf-8")).get("validation_loss")
     except (OSError, ValueError):  # damaged: the first to go
         loss = None
     return float("inf") if loss is None else loss

@@ -26,7 +26,7 @@ def start(run: runs.Run, stage: int, world: World) -> Checkpoint:
     manifest = folder / "manifest.json"
     if not manifest.is_file():
         raise ConfigError(f"{where}: {folder} is not the folder of a run: it has no manifest.json")
-    earlier = json.loads(manifest.read_text())
+    earlier = json.loads(manifest.read_text(encoding="utf-8"))
     if earlier["program"] != run.program.name:
         raise ConfigError(f"{where}: {folder} is a run of {earlier['program']}, not of {run.program.name}")
     different = runs.differences(_without_resume(earlier["parameters"]), _without_resume(run.parameters))

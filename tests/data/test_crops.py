@@ -9,8 +9,8 @@ import pytest
 
 from moviegen.config import LRScheduler, TAEStage
 from moviegen.data import videos
+from moviegen.data.clips import Clip
 from moviegen.data.crops import RandomCrops, centre_views, spread
-from moviegen.data.datasets import Clip
 from moviegen.data.quarantine import Quarantine
 
 CORRUPTED = Path(__file__).parents[2] / ".." / "shared" / "clips" / "corrupted.mp4"

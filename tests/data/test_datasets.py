@@ -7,16 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from moviegen.data.checking import check_clips
+from moviegen.data.clips import Clip, load_index, save_index
 from moviegen.data.datasets import (
-    Clip,
     batch_indices,
-    check_clips,
     epoch_order,
     find_layout,
     index_mixkit,
     index_ucf101,
-    load_index,
-    save_index,
     split_ucf101,
 )
 from moviegen.data.videos import write_video

@@ -8,7 +8,7 @@ import pytest
 
 from moviegen import config, runs
 from moviegen.config import Bucket, ConfigError
-from moviegen.data.datasets import Clip
+from moviegen.data.clips import Clip
 from moviegen.data.latents import (
     by_bucket,
     check_latents,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from moviegen.data.datasets import Clip
+from moviegen.data.clips import Clip
 from moviegen.data.quarantine import Quarantine
 from moviegen.data.videos import BrokenVideo
 

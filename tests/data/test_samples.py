@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from moviegen.data import samples
-from moviegen.data.datasets import Clip, split_ucf101
+from moviegen.data.clips import Clip
+from moviegen.data.datasets import split_ucf101
 from moviegen.data.samples import (
     FRAMES,
     GROUPS,

@@ -11,7 +11,8 @@ import pytest
 
 from moviegen import config, runs
 from moviegen.data import ucf101
-from moviegen.data.datasets import Clip, find_layout, index_ucf101, load_index, split_ucf101
+from moviegen.data.clips import Clip, load_index
+from moviegen.data.datasets import find_layout, index_ucf101, split_ucf101
 from moviegen.data.videos import write_video
 from moviegen.programs import index_data
 from moviegen.report.pages.data import clips as clips_table

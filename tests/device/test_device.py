@@ -27,7 +27,7 @@ status = main(["count", "--config", "smoke", "--launch.device", sys.argv[1]])
 import mindspore as ms
 print("status", status, ms.get_context("device_target"), os.environ.get("ONEDNN_MAX_CPU_ISA"))
 """
-HAS_AVX512 = Path("/proc/cpuinfo").exists() and "avx512f" in Path("/proc/cpuinfo").read_text()
+HAS_AVX512 = Path("/proc/cpuinfo").exists() and "avx512f" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
 
 
 def run_python(folder, code, *arguments, **environment):

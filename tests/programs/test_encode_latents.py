@@ -10,8 +10,9 @@ import pytest
 from moviegen import __main__, config, runs
 from moviegen.config import Bucket, ConfigError, TAEConfig
 from moviegen.data import videos
-from moviegen.data.datasets import Clip, save_index
+from moviegen.data.clips import Clip, save_index
 from moviegen.data.latents import check_origin, latent_file, load_latent
+from moviegen.data.pixels import resize_and_crop
 from moviegen.data.splits import data_folder, load_split
 from moviegen.device.world import World
 from moviegen.programs import encode_latents
@@ -72,7 +73,7 @@ def test_latents_of_a_long_clip_are_those_of_its_tiles(run):
     mean, std = load_latent(latent_file(run.folder, BUCKET, clip, clip.path.parents[1]))
     frames = videos.read_frames(clip.path, range(2, 42))  # the centre 40 of 44
     for start, stop, part in ((0, 32, slice(0, 4)), (32, 40, slice(4, 5))):
-        tile = videos.resize_and_crop(frames[start:stop], 16, 32)[None]
+        tile = resize_and_crop(frames[start:stop], 16, 32)[None]
         wanted, logvar = (moment.asnumpy()[0] for moment in Encode(tae)(ms.Tensor(tile)))
         np.testing.assert_allclose(mean[:, part], (wanted - 0.5) * 2, atol=1e-5)
         np.testing.assert_allclose(std[:, part], np.exp(0.5 * logvar) * 2, atol=1e-6)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from moviegen import config, runs
-from moviegen.data.datasets import Clip, save_index
+from moviegen.data.clips import Clip, save_index
 from moviegen.data.videos import BrokenVideo
 from moviegen.programs import evaluate_tae
 from moviegen.programs.evaluate_tae import evaluate

@@ -10,7 +10,7 @@ import pytest
 
 from moviegen import __main__, config, runs
 from moviegen.config import Bucket, ConfigError
-from moviegen.data.datasets import Clip
+from moviegen.data.clips import Clip
 from moviegen.dit.weights import save_dit
 from moviegen.flow import schedule
 from moviegen.flow.sampler import euler

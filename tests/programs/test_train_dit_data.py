@@ -8,7 +8,7 @@ import pytest
 from moviegen import config, runs
 from moviegen.config import Bucket, ConfigError, latent_size
 from moviegen.data import embeddings, latents
-from moviegen.data.datasets import Clip, save_index
+from moviegen.data.clips import Clip, save_index
 from moviegen.data.latents import clip_buckets, latent_file
 from moviegen.device.world import World
 from moviegen.programs import train_dit

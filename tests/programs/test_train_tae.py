@@ -8,8 +8,8 @@ import pytest
 
 from moviegen import config, runs
 from moviegen.config import ConfigError, TAEConfig, TAELoss, TAEStage
+from moviegen.data.clips import Clip, save_index
 from moviegen.data.crops import RandomCrops
-from moviegen.data.datasets import Clip, save_index
 from moviegen.data.quarantine import Quarantine
 from moviegen.data.videos import write_video
 from moviegen.device.world import World

@@ -68,7 +68,7 @@ def _cards(notebook: Path) -> Iterable[tuple[list[str], str]]:
     """The runs and the caption of each figure and table that an executed notebook shows."""
     if not notebook.is_file():
         return
-    for cell in json.loads(notebook.read_text())["cells"]:
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         for output in cell.get("outputs", ()):
             content = "".join(output.get("data", {}).get("text/html", ""))
             for names, caption in _CARD.findall(content):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from moviegen import config
-from moviegen.data import datasets, videos
+from moviegen.data import clips, videos
 from moviegen.report.pages import data
 from tests.report.making import finished
 
@@ -23,8 +23,8 @@ def test_stills_find_the_clips_in_the_data_folder(tmp_path):
     folder = tmp_path / "clips"
     videos.write_video(folder / "one.mp4", np.zeros((20, 32, 48, 3), np.uint8), 25)
     run = finished(config.load("tiny", {"data.root": str(folder)}), "data")
-    clip = datasets.Clip(folder / "one.mp4", caption="A black clip.", frames=20, height=32, width=48, fps=25.0)
-    datasets.save_index(run.folder / "mixkit_train.csv", [clip], folder)
+    clip = clips.Clip(folder / "one.mp4", caption="A black clip.", frames=20, height=32, width=48, fps=25.0)
+    clips.save_index(run.folder / "mixkit_train.csv", [clip], folder)
     shown = data.stills(run, "mixkit_train.csv", 3, "Clips").data
     assert "data:image/jpeg" in shown
     assert "A black clip." in shown

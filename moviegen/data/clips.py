@@ -1,0 +1,57 @@
+"""One clip of a data set: what is known of it, its frames, and the index that lists it."""
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from moviegen.data.tables import read_rows
+from moviegen.data.videos import Reader, read_frames
+from moviegen.runs.files import replacing
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One video file and what is known of it; frames, height, width and fps are 0 until `check_clips` measures them.
+
+    With a stride, `frames` and `fps` count what is left when only every stride-th frame of the file is taken.
+    """
+
+    path: Path
+    caption: str = ""
+    label: str = ""
+    group: int = 0
+    frames: int = 0
+    height: int = 0
+    width: int = 0
+    fps: float = 0.0
+    stride: int = 1
+    reader: Reader = "pyav"
+
+
+def read(clip: Clip, indices: Sequence[int]) -> np.ndarray:
+    """The frames `indices` of a clip, uint8 (T, H, W, 3) RGB.
+
+    Raises BrokenVideo when the file cannot be decoded or has no such frame.
+    """
+    return read_frames(clip.path, [index * clip.stride for index in indices], clip.reader)
+
+
+def save_index(path: Path | str, clips: Iterable[Clip], root: Path | str) -> None:
+    """Write the clips as CSV, paths relative to `root` (a moved data set keeps its index)."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Clip)], lineterminator="\n")
+        writer.writeheader()
+        for clip in clips:
+            writer.writerow(asdict(clip) | {"path": Path(os.path.relpath(clip.path, root)).as_posix()})
+
+
+def load_index(path: Path | str, root: Path | str) -> list[Clip]:
+    """The clips `save_index` wrote. Raises FileNotFoundError or ValueError for a missing, empty or other CSV."""
+    rows = read_rows(Path(path), {field.name for field in fields(Clip)})
+    clips = TypeAdapter(list[Clip]).validate_python(rows)
+    return [replace(clip, path=Path(root) / clip.path) for clip in clips]
