@@ -37,7 +37,7 @@ class MetricsWriter:
 
     def write(self, **values: Any) -> None:
         """Adds one line; floats are kept to full precision."""
-        with self._path.open("a") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
     def drop_after(self, step: float) -> None:
