@@ -7,6 +7,8 @@ T frames, H rows, W columns: decoded frames are uint8 (T, H, W, 3) RGB, what mod
 import numpy as np
 from PIL import Image
 
+from moviegen.config import ConfigError
+
 
 def resize_and_crop(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     """Scale uint8 (T, H, W, 3) to just cover height x width, keep the centre: float32 (3, T, height, width), [-1, 1].
@@ -41,7 +43,16 @@ def _resample(frames: np.ndarray, height: int, width: int, scale: float, x: floa
 
 
 def to_uint8(video: np.ndarray) -> np.ndarray:
-    """float (3, T, H, W) in [-1, 1], clipped and rounded -> uint8 (T, H, W, 3); the inverse of reading."""
+    """float (3, T, H, W) in [-1, 1], clipped and rounded -> uint8 (T, H, W, 3); the inverse of reading.
+
+    Raises:
+        ConfigError: a value is no number: what made it would be shown, and scored, as black.
+    """
+    if np.isnan(video).any():
+        raise ConfigError(
+            "the autoencoder returned values that are not numbers: its weights have diverged or are damaged; train it "
+            "again, with a lower learning rate, or name other weights"
+        )
     return np.rint((np.clip(video, -1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 3, 0)
 
 

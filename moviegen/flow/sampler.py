@@ -15,7 +15,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from moviegen.config import check_tables, latent_size
+from moviegen.config import ConfigError, check_tables, latent_size
 from moviegen.flow.path import timestep
 
 Velocity = Callable[[np.ndarray, float], np.ndarray]
@@ -45,9 +45,18 @@ def batches(prompts: Sequence[Prompt], size: int) -> list[list[Prompt]]:
 def euler(
     x: np.ndarray, velocity: Velocity, times: np.ndarray, on_step: Callable[[], object] = lambda: None
 ) -> np.ndarray:
-    """Follows dx/dt = velocity(x, t) from times[0] to times[-1], one first-order step between neighbours."""
+    """Follows dx/dt = velocity(x, t) from times[0] to times[-1], one first-order step between neighbours.
+
+    Raises:
+        ConfigError: the velocity is not finite; no distance from such a latent means anything, and it decodes to black.
+    """
     for now, then in itertools.pairwise(times):
         x = x + np.float32(then - now) * velocity(x, float(now))
+        if not np.isfinite(x).all():
+            raise ConfigError(
+                f"the latent at t = {then:.4g} has values that are not finite: the transformer's weights have diverged "
+                f"or are damaged, or the guidance is too high; train again, name other weights or lower it"
+            )
         on_step()
     return x
 

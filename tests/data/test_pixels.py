@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from moviegen.config import ConfigError
 from moviegen.data.pixels import clip_indices, random_resized_crop, resize_and_crop, to_uint8
 
 
@@ -15,6 +16,13 @@ def test_round_trip_is_exact_without_resizing():
 def test_to_uint8_clips_and_rounds():
     video = np.array([-5, -1, 0.0, 1, 7, 2 * 100.4 / 255 - 1], np.float32).reshape(1, 1, 1, 6).repeat(3, 0)
     assert to_uint8(video)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255, 100]
+
+
+def test_what_is_no_number_is_refused_and_not_shown_as_black():
+    video = np.zeros((3, 2, 8, 8), np.float32)
+    video[1, 1, 3, 3] = np.nan
+    with pytest.raises(ConfigError, match="not numbers"):
+        to_uint8(video)
 
 
 def test_crop_keeps_the_centre_and_the_aspect():

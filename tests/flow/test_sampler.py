@@ -10,7 +10,7 @@ import pytest
 from mindspore import nn
 
 from moviegen import config, device
-from moviegen.config import DiTConfig
+from moviegen.config import ConfigError, DiTConfig
 from moviegen.dit.weights import load_stage, save_dit
 from moviegen.flow import schedule
 from moviegen.flow.sampler import (
@@ -92,6 +92,19 @@ def test_start_is_left_as_it_was():
     start = X.copy()
     euler(start, lambda x, t: x, schedule.linear(3))
     assert np.array_equal(start, X)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_velocity_that_is_not_finite_is_refused_where_it_comes(value):
+    asked = []
+
+    def velocity(x, t):
+        asked.append(t)
+        return np.where(np.arange(x.size).reshape(x.shape) == 7, np.float32(value if t > 0.3 else 0), x)
+
+    with pytest.raises(ConfigError, match=r"latent at t = 0.75 .*not finite: the transformer's weights"):
+        euler(X, velocity, schedule.linear(4))
+    assert asked == [0, 0.25, 0.5]
 
 
 # the linear part of linear-quadratic has steps of 1/1000 whatever their number: refined with them, so that all shrink
