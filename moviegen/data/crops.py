@@ -65,6 +65,7 @@ def centre_views(clips: list[Clip], frames: int, size: tuple[int, int], quaranti
     return np.stack([quarantine.read(clips, index, view)[1] for index in range(len(clips))])
 
 
-def spread(clips: list[Clip]) -> list[Clip]:
-    """At most about VALIDATION_CLIPS of them, evenly spread, always the same."""
-    return clips[:: max(1, len(clips) // VALIDATION_CLIPS)][:VALIDATION_CLIPS]
+def spread(clips: list[Clip], most: int = VALIDATION_CLIPS) -> list[Clip]:
+    """At most so many of them, evenly spread over all, always the same."""
+    count = min(most, len(clips))
+    return [clips[index * len(clips) // count] for index in range(count)]

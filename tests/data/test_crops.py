@@ -135,3 +135,10 @@ def test_some_are_spread_and_at_most_sixteen():
     assert spread(list(range(5))) == list(range(5))
     assert len(spread(list(range(100)))) == 16
     assert spread(list(range(64))) == list(range(0, 64, 4))
+
+
+@pytest.mark.parametrize(("count", "most"), [(31, 16), (40, 16), (17, 16), (5, 2), (3, 1)])
+def test_the_gaps_of_a_spread_differ_by_one_at_most(count, most):
+    gaps = np.diff([*spread(list(range(count)), most), count])  # the last gap: what is left behind the last
+    assert len(gaps) == most
+    assert gaps.max() - gaps.min() <= 1
