@@ -27,7 +27,7 @@ MODELS = (".json", ".safetensors", ".npz", ".csv")  # what counts in a folder of
 # Import name -> distribution of the packages that a result's numbers come from.
 PACKAGES = {
     "PIL": "pillow", "av": "av", "decord": "decord", "mindspore": "mindspore", "numpy": "numpy", "pandas": "pandas",
-    "skimage": "scikit-image", "tokenizers": "tokenizers",
+    "scipy": "scipy", "skimage": "scikit-image", "tokenizers": "tokenizers",
 }  # fmt: skip
 # Code that starts, watches, names and records runs cannot change what they compute, but for what reads arrays.
 BOOKKEEPING = ("moviegen.launch", "moviegen.runs")
