@@ -7,6 +7,7 @@ with the outlier penalty, and the former fine-tuned on mixkit: that one is used 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from moviegen import runs
 from moviegen.config import ConfigError, Params, TAEConfig, TAELoss, TAEStage, latent_size, weights_file
 from moviegen.data.clips import Clip
 from moviegen.data.crops import RandomCrops, centre_views, spread
+from moviegen.data.pixels import to_uint8
 from moviegen.data.quarantine import Quarantine
+from moviegen.data.scores import psnr
 from moviegen.data.splits import load_split
 from moviegen.device.world import World
 from moviegen.parallel.zero import Zero
@@ -94,9 +97,9 @@ def check_enough(clips: list[Clip], world: World, what: str) -> None:
 
 
 def mean_psnr(restored: np.ndarray, original: np.ndarray) -> float:
-    """Mean over a batch of each clip's PSNR in dB; values in [-1, 1], the first axis is the batch."""
-    squared = ((restored - original) / 2) ** 2
-    return float(np.mean(-10 * np.log10(squared.reshape(len(squared), -1).mean(1))))
+    """PSNR in dB as the evaluation has it, mean over frames and clips: (B, 3, T, H, W) in [-1, 1] twice."""
+    clips = zip(original, restored, strict=True)
+    return float(np.mean([psnr(to_uint8(one), to_uint8(other)).mean() for one, other in clips]))
 
 
 def validation(tae: TAE, views: np.ndarray, batch_size: int) -> Callable[[], Mapping[str, float]]:
@@ -108,7 +111,8 @@ def validation(tae: TAE, views: np.ndarray, batch_size: int) -> Callable[[], Map
     def validate() -> dict[str, float]:
         batches = [views[i : i + size] for i in range(0, len(views), size)]
         restored = np.concatenate([np.clip(reconstruct(ms.Tensor(batch)).asnumpy(), -1, 1) for batch in batches])
-        return {"loss": float(np.abs(restored - views).mean()), "psnr": mean_psnr(restored, views)}
+        loss = float(np.abs(restored - views).mean())
+        return {"loss": loss, "psnr": mean_psnr(restored, views) if math.isfinite(loss) else loss}
 
     return validate
 

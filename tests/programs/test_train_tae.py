@@ -1,6 +1,7 @@
 """The runs of the TAE section: where each starts, what it is trained on, and weights that are given."""
 
 import json
+import math
 
 import mindspore as ms
 import numpy as np
@@ -10,9 +11,11 @@ from moviegen import config, runs
 from moviegen.config import ConfigError, TAEConfig, TAELoss, TAEStage
 from moviegen.data.clips import Clip, save_index
 from moviegen.data.crops import RandomCrops
+from moviegen.data.pixels import resize_and_crop, to_uint8
 from moviegen.data.quarantine import Quarantine
 from moviegen.data.videos import write_video
 from moviegen.device.world import World
+from moviegen.programs import evaluate_tae
 from moviegen.programs import train_tae as program
 from moviegen.runs.arrays import CheckpointError
 from moviegen.runs.weights import to_arrays
@@ -204,6 +207,30 @@ def test_a_loss_that_is_not_finite_stops_the_run_naming_step_and_clips(params):
                 program.train(run, program.PHASES["opl-off"], World())
         finally:
             program.starting_point = start
+
+
+def test_validation_measures_psnr_as_the_evaluation_does():
+    """On views whose first clip comes back as it was, and the other with every value two grey levels off."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(2, 254, (2, 9, 16, 16, 3), dtype=np.uint8)
+    views = np.stack([resize_and_crop(clip, 16, 16) for clip in frames])
+    off = views + np.float32([0, 2.4 * 2 / 255]).reshape(2, 1, 1, 1, 1)  # rounds to two levels
+    restored, best = program.mean_psnr(off, views), 10 * math.log10(255**2 * 12)
+    assert restored == pytest.approx((best + 20 * math.log10(255 / 2)) / 2)
+    pairs = zip(frames, map(to_uint8, off), strict=True)
+    assert restored == np.mean([evaluate_tae.score(*pair)["psnr"] for pair in pairs])
+
+
+def test_black_clips_leave_validation_finite(monkeypatch):
+    monkeypatch.setattr(program, "Reconstruct", lambda tae: lambda video: video)
+    measured = program.validation(None, np.full((3, 3, 9, 16, 16), -1, np.float32), 2)()
+    assert measured == {"loss": 0, "psnr": pytest.approx(10 * math.log10(255**2 * 12))}
+
+
+def test_validation_of_a_network_that_diverged_is_no_number(monkeypatch):
+    monkeypatch.setattr(program, "Reconstruct", lambda tae: lambda video: video * float("nan"))
+    measured = program.validation(None, np.zeros((2, 3, 1, 16, 16), np.float32), 2)()
+    assert math.isnan(measured["loss"]) and math.isnan(measured["psnr"])  # the training's loop refuses it, on all ranks
 
 
 # --- weights that are given ---
