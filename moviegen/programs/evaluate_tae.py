@@ -1,32 +1,37 @@
 """`python -m moviegen tae evaluate`: PSNR and SSIM of every autoencoder of the report on the held-out clips.
 
 The clip rule is fixed: the centre `frames` frames of every held-out clip, resized and centre-cropped to `size`, latent
-means instead of samples. Frames are compared as 8-bit images; a clip's score is the mean over its frames. So the same
-clips give the same numbers, to the last digit.
+means instead of samples. Frames are compared as 8-bit images (`data.scores`); a clip's score is the mean over its
+frames, and a file counts once, however many captions it has. The same clips give the same numbers, to the last digit.
 
     scores.csv      a row a clip and model        classes.csv     a row a class and model
-    summary.json    means and 95 % intervals      videos.csv      original beside reconstruction: worst, median, best
+    summary.json    means over clips              videos.csv      original beside reconstruction: worst, median, best
+
+Intervals are of 95 %, by Student's t over source videos (`data.intervals`). Models are compared clip by clip: what
+differs from clip to clip, far more than from model to model, is in both and cancels.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
 import mindspore as ms
 import numpy as np
 import pandas as pd
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from tqdm import tqdm
 
 from moviegen import runs
-from moviegen.config import Params
+from moviegen.config import ConfigError, Params
+from moviegen.data import scores
 from moviegen.data.clips import Clip
-from moviegen.data.crops import centre_view
+from moviegen.data.crops import centre_view, spread
+from moviegen.data.intervals import mean_and_half_width
 from moviegen.data.pixels import to_uint8
 from moviegen.data.quarantine import Quarantine
-from moviegen.data.splits import load_split
+from moviegen.data.splits import data_folder, load_split
 from moviegen.data.videos import BrokenVideo, write_video
 from moviegen.runs.files import write_json, write_text
 from moviegen.runs.ranks import recorded
@@ -36,30 +41,43 @@ from moviegen.tae.weights import load_weights
 # What is scored, by the program that made it: an image autoencoder is inflated, the others are as they were trained.
 MODELS = ("tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit")
 SPLITS = {"ucf101": "ucf101_test", "mixkit": "mixkit_val"}
+MINUS = {"tae-opl-on": "tae-opl-off", "tae-mixkit": "tae-opl-off"}  # what a model is compared with, clip by clip
 SHOWN = {"ucf101": "tae-opl-off", "mixkit": "tae-mixkit"}  # whose reconstructions are kept as videos
 FPS = 12
-IDENTICAL = 100.0  # dB, for a frame equal to the last bit, whose PSNR is infinite
+MEASURES = ("psnr", "ssim")
+SOURCE = ["data_set", "label", "group"]  # which video a clip was cut from
 
 
-def scores(original: np.ndarray, restored: np.ndarray) -> tuple[float, float]:
-    """PSNR (dB) and SSIM of two clips, uint8 (T, H, W, 3)."""
-    pairs = list(zip(original, restored, strict=True))
-    psnr = [IDENTICAL if (a == b).all() else peak_signal_noise_ratio(a, b) for a, b in pairs]
-    ssim = [structural_similarity(a, b, channel_axis=-1) for a, b in pairs]
-    return float(np.mean(psnr)), float(np.mean(ssim))
+def score(original: np.ndarray, restored: np.ndarray) -> dict[str, float]:
+    """A clip's PSNR (dB) and SSIM, and how many frames are equal to the last bit; uint8 (T, H, W, 3) twice."""
+    return {
+        "psnr": float(scores.psnr(original, restored).mean()),
+        "ssim": float(scores.ssim(original, restored).mean()),
+        "identical": scores.identical(original, restored),
+    }
 
 
-def interval95(values: pd.Series) -> float | None:
-    """Half the width of the mean's 95 % interval, from a normal approximation; None for a single value."""
-    return float(1.96 * values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+def means(table: pd.DataFrame) -> dict[str, Any]:
+    """Of a row a clip: how many clips of how many source videos, and each measure's mean and interval's half width."""
+    sources = table.groupby(SOURCE).ngroup()
+    found: dict[str, Any] = {"clips": len(table), "sources": sources.nunique()}
+    for measure in MEASURES:
+        found[measure], found[f"{measure}_ci95"] = mean_and_half_width(table[measure], sources)
+    return found
 
 
 def aggregate(table: pd.DataFrame) -> dict[str, Any]:
-    """Mean and interval of each measure over the clips of a table."""
-    scores: dict[str, Any] = {"clips": len(table)}
-    for measure in ("psnr", "ssim"):
-        scores |= {measure: float(table[measure].mean()), f"{measure}_ci95": interval95(table[measure])}
-    return scores
+    """`means` of one model's clips, and how many of their frames are identical."""
+    return means(table) | {"identical": int(table["identical"].sum())}
+
+
+def difference(table: pd.DataFrame, model: str, other: str) -> dict[str, Any]:
+    """`means` of what one model's scores are above another's of the same clips."""
+    one, two = (table[table["model"] == name] for name in (model, other))
+    both = one.merge(two, on=[*SOURCE, "clip"], suffixes=("", "_of_other"), validate="one_to_one")
+    for measure in MEASURES:
+        both[measure] -= both[f"{measure}_of_other"]
+    return {"model": other} | means(both)
 
 
 def view(params: Params, clip: Clip) -> np.ndarray:
@@ -73,17 +91,24 @@ def restore(network: Reconstruct, video: np.ndarray) -> np.ndarray:
 
 
 def sound_clips(run: runs.Run) -> dict[str, list[Clip]]:
-    """The held-out clips of each data set that can be read; damaged ones are set aside and counted."""
-    data, limit = run.upstream("data"), run.params.tae.evaluation.max_clips or None
+    """The held-out clips of each data set that can be read, a file once; damaged ones are set aside and counted.
+
+    Raises:
+        ConfigError: none can be read.
+    """
+    data, most = run.upstream("data"), run.params.tae.evaluation.max_clips
     quarantine = Quarantine(run.folder / "quarantine.csv")
     clips: dict[str, list[Clip]] = {data_set: [] for data_set in SPLITS}
     for data_set, split in SPLITS.items():
-        for clip in load_split(data, split)[:limit]:
+        files = list({clip.path: clip for clip in load_split(data, split)}.values())
+        for clip in spread(files, most or len(files)):
             try:
                 view(run.params, clip)
                 clips[data_set].append(clip)
             except BrokenVideo as error:
                 quarantine.add(clip, error.reason)
+    if not any(clips.values()):
+        raise ConfigError(f"no held-out clip can be read: {quarantine.path} says why; mend or replace the files")
     return clips
 
 
@@ -92,15 +117,18 @@ def score_models(run: runs.Run, tae: TAE, network: Reconstruct, clips: dict[str,
     models = [name for name in MODELS if name in run.program.needs(run.params)]
     metrics, rows = runs.MetricsWriter(run.metrics_path), []
     metrics.drop_after(0)
-    total = len(models) * sum(map(len, clips.values()))
+    total, root = len(models) * sum(map(len, clips.values())), data_folder(run.params)
     with tqdm(total=total, desc="evaluating", disable=None) as progress:
         for model in models:
             load_weights(tae, run.upstream(model).folder / "tae.safetensors")
             for data_set, clip in ((data_set, clip) for data_set, members in clips.items() for clip in members):
                 video = view(run.params, clip)
-                psnr, ssim = scores(to_uint8(video), restore(network, video))
-                row = {"data_set": data_set, "clip": clip.path.name, "label": clip.label, "model": model}
-                rows.append(row | {"psnr": psnr, "ssim": ssim})
+                try:
+                    found = score(to_uint8(video), restore(network, video))
+                except ConfigError as error:
+                    raise ConfigError(f"{model}, {clip.path}: {error}") from error
+                place = {"clip": os.path.relpath(clip.path, root), "label": clip.label, "group": clip.group}
+                rows.append({"data_set": data_set, **place, "model": model, **found})
                 metrics.write(kind="clip", step=len(rows), steps=total, **rows[-1])
                 progress.update()
     return pd.DataFrame(rows)
@@ -114,10 +142,14 @@ def summarise(run: runs.Run, table: pd.DataFrame) -> None:
         for key, part in table.groupby(["data_set", "label", "model"], sort=True)
     ]
     write_text(run.folder / "classes.csv", pd.DataFrame(classes).to_csv(index=False))
-    summary = {
+    summary: dict[str, dict[str, Any]] = {
         data_set: {model: aggregate(part) for model, part in rows.groupby("model", sort=False)}
         for data_set, rows in table.groupby("data_set", sort=False)
     }
+    for data_set, models in summary.items():
+        for model, other in MINUS.items():
+            if {model, other} <= models.keys():
+                models[model]["minus"] = difference(table[table["data_set"] == data_set], model, other)
     write_json(run.folder / "summary.json", summary)
 
 

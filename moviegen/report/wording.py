@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from moviegen import plan
 from moviegen.config import Dataset
@@ -16,6 +16,16 @@ def shown(value: float | None, digits: int = 3) -> str:
 def percent(share: float | None) -> str:
     """A share with one decimal, or a dash where there is none."""
     return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def between(shares: Sequence[float] | None) -> str:
+    """The two ends of a share's interval, or a dash where there is none."""
+    return "-" if shares is None else " to ".join(map(percent, shares))
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A difference with its sign and so many significant digits, or a dash."""
+    return "-" if value is None else f"{value:+#.{digits}g}".rstrip(".")
 
 
 def duration(seconds: float | None) -> str:

@@ -1,4 +1,4 @@
-"""PSNR and SSIM of clips, and the interval of their mean, against formulas written out here."""
+"""Scores of clips, their means and intervals, and the run, with networks that return what is known."""
 
 import json
 import math
@@ -8,112 +8,73 @@ import mindspore as ms
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from moviegen import config, runs
+from moviegen.config import ConfigError
 from moviegen.data.clips import Clip, save_index
 from moviegen.data.videos import BrokenVideo
 from moviegen.programs import evaluate_tae
 from moviegen.programs.evaluate_tae import evaluate
 
-RNG = np.random.default_rng(0)
-CLIP = RNG.integers(0, 256, (3, 16, 24, 3), dtype=np.uint8)
+# --- a clip's score ---
 
 
-def noisy(clip, amount):
-    return np.clip(clip.astype(int) + RNG.integers(-amount, amount + 1, clip.shape), 0, 255).astype(np.uint8)
-
-
-def psnr(a, b):
-    return 10 * math.log10(255**2 / np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))
-
-
-@pytest.mark.parametrize("amount", [1, 10, 100])
-def test_psnr_is_the_mean_over_frames(amount):
-    other = noisy(CLIP, amount)
-    assert evaluate_tae.scores(CLIP, other)[0] == pytest.approx(
-        np.mean([psnr(a, b) for a, b in zip(CLIP, other, strict=True)])
-    )
-
-
-def test_psnr_of_one_level_everywhere():
-    grey = np.full((2, 16, 16, 3), 100, np.uint8)
-    assert evaluate_tae.scores(grey, grey + 1)[0] == pytest.approx(20 * math.log10(255))  # 48.13 dB
-    assert evaluate_tae.scores(grey + 1, grey)[0] == pytest.approx(20 * math.log10(255))  # no wrap below zero
-
-
-def test_frames_are_scored_one_by_one():
-    # one frame off by 1, one by 10: the mean of two PSNRs, not the PSNR of the mean error
-    grey = np.full((2, 16, 16, 3), 100, np.uint8)
-    other = grey + np.array([1, 10], np.uint8)[:, None, None, None]
-    assert evaluate_tae.scores(grey, other)[0] == pytest.approx(20 * math.log10(255) - 10)
-
-
-@pytest.mark.filterwarnings("ignore:divide by zero")
-def test_ssim_of_identical_clips_is_one():
-    assert evaluate_tae.scores(CLIP, CLIP.copy())[1] == 1
-
-
-def test_ssim_of_flat_clips_is_the_luminance_term():
-    a, b = 100.0, 150.0
+def test_a_clips_score_is_the_mean_over_its_frames():
+    # one frame off by 1, one by 10: the mean of two PSNRs, not the PSNR of the mean error; and one that is the same
+    grey = np.full((3, 16, 16, 3), 100, np.uint8)
+    other = grey + np.array([1, 10, 0], np.uint8)[:, None, None, None]
+    found, off_by_one = evaluate_tae.score(grey, other), 20 * math.log10(255)
+    assert found["psnr"] == pytest.approx((off_by_one + off_by_one - 20 + 10 * math.log10(255**2 * 12)) / 3)
+    assert found["identical"] == 1
     c1 = (0.01 * 255) ** 2
-    flat = [np.full((2, 16, 16, 3), value, np.uint8) for value in (a, b)]
-    assert evaluate_tae.scores(*flat)[1] == pytest.approx((2 * a * b + c1) / (a**2 + b**2 + c1), rel=1e-6)
-
-
-def test_ssim_falls_with_noise():
-    values = [evaluate_tae.scores(CLIP, noisy(CLIP, amount))[1] for amount in (1, 10, 50, 200)]
-    assert values == sorted(values, reverse=True)
-    assert values[0] > 0.99
-    assert values[-1] < 0.6
-
-
-def test_clips_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match="zip"):
-        evaluate_tae.scores(CLIP, CLIP[:2])
-
-
-@pytest.mark.filterwarnings("ignore:divide by zero")
-def test_psnr_of_identical_clips_is_finite():
-    assert math.isfinite(evaluate_tae.scores(CLIP, CLIP.copy())[0])
-
-
-# --- the interval ---
-
-
-def test_interval_by_its_formula():
-    values = [20.0, 22.0, 27.0, 31.0]
-    mean = sum(values) / 4
-    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / 3)
-    assert evaluate_tae.interval95(pd.Series(values)) == pytest.approx(1.96 * deviation / 2)
-
-
-def test_interval_of_equal_values_is_zero():
-    assert evaluate_tae.interval95(pd.Series([5.0, 5.0, 5.0])) == 0
-
-
-def test_interval_of_one_value_is_unknown():
-    assert evaluate_tae.interval95(pd.Series([5.0])) is None
-
-
-def test_interval_covers_the_mean_nineteen_times_in_twenty():
-    samples = np.random.default_rng(0).normal(30, 4, (2000, 50))
-    covered = [abs(row.mean() - 30) <= evaluate_tae.interval95(pd.Series(row)) for row in samples]
-    assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
+    ssim = [(2 * 100 * value + c1) / (100**2 + value**2 + c1) for value in (101, 110, 100)]
+    assert found["ssim"] == pytest.approx(np.mean(ssim), rel=1e-6)
 
 
 # --- the tables ---
 
 
-def test_aggregate_is_mean_and_interval():
-    table = pd.DataFrame({"psnr": [20.0, 22.0, 27.0, 31.0], "ssim": [0.5, 0.5, 0.5, 0.5]})
+def test_clips_of_one_video_count_as_one_for_the_interval():
+    """Groups of one number in two classes are two videos."""
+    table = pd.DataFrame(
+        {
+            "data_set": "ucf101", "label": ["A", "A", "A", "A", "B", "B"], "group": [1, 1, 2, 2, 1, 1],
+            "psnr": [20.0, 24.0, 22.0, 22.5, 30.0, 27.0], "ssim": 0.5, "identical": [0, 3, 0, 0, 1, 0],
+        }
+    )  # fmt: skip
     found = evaluate_tae.aggregate(table)
-    assert found["clips"] == 4
-    assert (found["psnr"], found["ssim"]) == (25, 0.5)
-    assert found["psnr_ci95"] == pytest.approx(1.96 * math.sqrt(74 / 3) / 2)  # squares 25 + 9 + 4 + 36
-    assert found["ssim_ci95"] == 0
+    videos = [22.0, 22.25, 28.5]
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(videos), scale=stats.sem(videos))
+    assert (found["clips"], found["sources"], found["identical"]) == (6, 3, 4)
+    assert (found["psnr"] - found["psnr_ci95"], found["psnr"] + found["psnr_ci95"]) == pytest.approx((low, high))
+    assert (found["ssim"], found["ssim_ci95"]) == (0.5, 0)
 
 
-# --- the run, with networks that return what is known ---
+def test_clips_of_a_single_video_have_no_interval():
+    table = pd.DataFrame(
+        {"data_set": "ucf101", "label": "A", "group": 1, "psnr": [20.0, 22.0], "ssim": 0.5, "identical": 0}
+    )
+    found = evaluate_tae.aggregate(table)
+    assert (found["sources"], found["psnr"], found["psnr_ci95"], found["ssim_ci95"]) == (1, 21, None, None)
+
+
+def test_a_difference_is_taken_clip_by_clip():
+    """Clips differ by tens of decibels, the two models by tenths, whatever the order of their rows."""
+    rng = np.random.default_rng(0)
+    level, gain = rng.uniform(10, 50, 12), rng.normal(0.2, 0.05, 12)
+    clips = {"data_set": "ucf101", "label": "A", "group": range(12), "clip": [f"{i}.avi" for i in range(12)]}
+    off = pd.DataFrame(clips | {"model": "tae-opl-off", "psnr": level, "ssim": 0.5})
+    on = pd.DataFrame(clips | {"model": "tae-opl-on", "psnr": level + gain, "ssim": 0.25})[::-1]
+    found = evaluate_tae.difference(pd.concat([off, on]), "tae-opl-on", "tae-opl-off")
+    low, high = stats.t.interval(0.95, 11, loc=gain.mean(), scale=stats.sem(gain))
+    assert found["model"] == "tae-opl-off"
+    assert (found["clips"], found["sources"]) == (12, 12)
+    assert (found["psnr"] - found["psnr_ci95"], found["psnr"] + found["psnr_ci95"]) == pytest.approx((low, high))
+    assert (found["ssim"], found["ssim_ci95"]) == (-0.25, 0)
+
+
+# --- the run ---
 
 
 class Shifted:
@@ -143,11 +104,15 @@ def prepared(tmp_path, monkeypatch, overrides):
     params = config.load("smoke", {"tae.evaluation.size": [16, 16], **overrides})
     root = tmp_path / "smoke" / "data"
     clips = [
-        Clip(root / f"v_{label}_g01_c{i:02d}.avi", label=label, group=1, frames=16)
+        Clip(root / label / f"v_{label}_g01_c{i:02d}.avi", label=label, group=1, frames=16)
         for label, count in (("Grey", 3), ("Light", 2))
         for i in range(count)
     ]
-    captioned = [Clip(root / f"{i}.mp4", caption="grey", label="mixkit", group=i, frames=16) for i in range(2)]
+    captioned = [
+        Clip(root / f"{i}.mp4", caption, label="mixkit", group=i, frames=16)
+        for i in range(2)
+        for caption in ("grey", "all grey")
+    ]
     for name in ("data", *evaluate_tae.MODELS):
         with runs.record(runs.find(params, name)) as upstream:
             if name == "data":
@@ -178,11 +143,17 @@ def test_every_autoencoder_is_scored_on_both_data_sets(run):
     for data_set, clips in (("ucf101", 5), ("mixkit", 2)):
         assert list(summary[data_set]) == list(evaluate_tae.MODELS)
         for model, found in summary[data_set].items():
-            assert found["clips"] == clips
+            assert (found["clips"], found["sources"], found["identical"]) == (clips, 2, 0)
             assert found["psnr"] == pytest.approx(expected_psnr(Shifted.LEVELS[model]))
             assert found["psnr_ci95"] == pytest.approx(0, abs=1e-9)
+    for model, levels in (("tae-opl-on", 2), ("tae-mixkit", 5)):
+        found = summary["ucf101"][model]["minus"]
+        assert (found["model"], found["clips"], found["sources"]) == ("tae-opl-off", 5, 2)
+        assert found["psnr"] == pytest.approx(expected_psnr(levels) - expected_psnr(1))
+        assert found["psnr_ci95"] == pytest.approx(0, abs=1e-9)
+    assert [model for model, found in summary["mixkit"].items() if "minus" in found] == ["tae-opl-on", "tae-mixkit"]
     table = pd.read_csv(run.folder / "scores.csv")
-    assert len(table) == 4 * (5 + 2)
+    assert len(table) == 4 * (5 + 2)  # a file is scored once, however many captions it has
     assert [line["clip"] for line in run.metrics()] == list(table["clip"])
 
 
@@ -191,6 +162,7 @@ def test_classes_are_scored_apart(run):
     classes = pd.read_csv(run.folder / "classes.csv")
     own = classes[(classes["data_set"] == "ucf101") & (classes["model"] == "tae-opl-off")].set_index("label")
     assert dict(own["clips"]) == {"Grey": 3, "Light": 2}
+    assert set(own["sources"]) == {1} and own["psnr_ci95"].isna().all()
     a, b, c1 = 150, 151, (0.01 * 255) ** 2
     assert own.loc["Light", "ssim"] == pytest.approx((2 * a * b + c1) / (a**2 + b**2 + c1), rel=1e-6)
 
@@ -198,19 +170,19 @@ def test_classes_are_scored_apart(run):
 def test_worst_median_and_best_clip_of_each_data_set_are_kept(run, monkeypatch):
     order = {"v_Grey_g01_c01": 9, "v_Light_g01_c00": 1}  # how much worse than the others, which tie
 
-    def scores(original, restored):
-        return 30 - next(worse), 0.5
+    def score(original, restored):
+        return {"psnr": 30 - next(worse), "ssim": 0.5, "identical": 0}
 
     names = ["v_Grey_g01_c00", "v_Grey_g01_c01", "v_Grey_g01_c02", "v_Light_g01_c00", "v_Light_g01_c01", "0", "1"]
     worse = iter([order.get(name, 0) - 5 * (name == "v_Grey_g01_c02") for name in names] * 4)
-    monkeypatch.setattr(evaluate_tae, "scores", scores)
+    monkeypatch.setattr(evaluate_tae, "score", score)
     evaluate(run)
     videos = pd.read_csv(run.folder / "videos.csv")
     own = videos[videos["data_set"] == "ucf101"].set_index("kind")
-    assert dict(own["clip"].str.removesuffix(".avi")) == {
-        "worst": "v_Grey_g01_c01",
-        "median": "v_Grey_g01_c00",
-        "best": "v_Grey_g01_c02",
+    assert dict(own["clip"]) == {
+        "worst": "Grey/v_Grey_g01_c01.avi",
+        "median": "Grey/v_Grey_g01_c00.avi",
+        "best": "Grey/v_Grey_g01_c02.avi",
     }
     assert set(own["model"]) == {"tae-opl-off"}
     assert set(videos[videos["data_set"] == "mixkit"]["model"]) == {"tae-mixkit"}
@@ -248,3 +220,38 @@ def test_a_trained_autoencoder_is_scored_alone(tmp_path, monkeypatch):
     run = prepared(tmp_path, monkeypatch, {"tae.tae_checkpoint": "models/tae.safetensors"})
     evaluate(run)
     assert list(json.loads((run.folder / "summary.json").read_text())["ucf101"]) == ["tae-mixkit"]
+
+
+def test_files_of_one_name_in_two_classes_stay_two_clips(tmp_path, monkeypatch):
+    run = prepared(tmp_path, monkeypatch, {"tae.evaluation.max_clips": 0})
+    root = tmp_path / "smoke" / "data"
+    clips = [Clip(root / label / "1.avi", label=label, group=1, frames=16) for label in ("Grey", "Light")]
+    save_index(run.upstream("data").folder / "ucf101_test.csv", clips, root)
+    evaluate(run)
+    table = pd.read_csv(run.folder / "scores.csv")
+    assert set(table["clip"][table["data_set"] == "ucf101"]) == {"Grey/1.avi", "Light/1.avi"}
+    found = json.loads((run.folder / "summary.json").read_text())["ucf101"]["tae-opl-on"]["minus"]
+    assert (found["clips"], found["sources"]) == (2, 2)
+
+
+def test_a_few_clips_are_spread_over_all_classes(tmp_path, monkeypatch):
+    run = prepared(tmp_path, monkeypatch, {"tae.evaluation.max_clips": 3})
+    evaluate(run)
+    classes = pd.read_csv(run.folder / "classes.csv")
+    assert set(classes["label"][classes["data_set"] == "ucf101"]) == {"Grey", "Light"}
+
+
+def test_a_restored_clip_without_numbers_is_refused_and_not_scored_as_black(run, monkeypatch):
+    monkeypatch.setattr(Shifted, "LEVELS", Shifted.LEVELS | {"tae-opl-on": math.nan})
+    with pytest.raises(ConfigError, match=r"tae-opl-on, .*v_Grey_g01_c00.avi: .*not numbers: its weights"):
+        evaluate(run)
+    assert not (run.folder / "summary.json").exists()
+
+
+def test_no_clip_to_score_is_an_error_that_names_the_list(run, monkeypatch):
+    def broken(params, clip):
+        raise BrokenVideo(clip.path, "half a file")
+
+    monkeypatch.setattr(evaluate_tae, "view", broken)
+    with pytest.warns(UserWarning, match="set aside"), pytest.raises(ConfigError, match=r"quarantine.csv says why"):
+        evaluate(run)

@@ -8,9 +8,10 @@ import pandas as pd
 from IPython.display import HTML
 
 from moviegen.config import Params
+from moviegen.data.scores import HIGHEST_PSNR
 from moviegen.report import markup, media, published, results
 from moviegen.report.tables import table
-from moviegen.report.wording import shown
+from moviegen.report.wording import shown, signed
 from moviegen.runs import Run
 
 TITLES = {
@@ -21,6 +22,10 @@ TITLES = {
 }
 
 
+IDENTICAL = "identical frames"
+INTERVAL = "± is a 95 % interval of the mean over clips, by Student's t over source videos; a single video has none"
+
+
 def scores(params: Params, evaluation: Run | None, trained: dict[str, Run | None]) -> HTML:
     """PSNR and SSIM on the UCF-101 test split of every autoencoder, beside the published ones."""
     rows = [
@@ -28,6 +33,7 @@ def scores(params: Params, evaluation: Run | None, trained: dict[str, Run | None
             "": "original report, OPL " + ("on" if score.opl else "off"),
             "clip (HxWxT)": "256x256x32",
             "clips": "20% of UCF-101",
+            "source videos": "-",
             "PSNR (dB)": score.psnr,
             "SSIM": score.ssim,
             "s/step": score.seconds_per_step,
@@ -35,20 +41,22 @@ def scores(params: Params, evaluation: Run | None, trained: dict[str, Run | None
         for score in published.TAE_SCORES
     ]
     for name, title in TITLES.items():
-        rows.append(_row(params, title, results.tae_scores(evaluation, "ucf101", name), trained.get(name)))
-    title = "Reconstruction of held-out UCF-101 clips; ± is a 95% interval"
-    return table(rows, title, [evaluation, *trained.values()])
+        speed = {"s/step": shown(results.seconds_per_step(trained.get(name)))}
+        rows.append(_row(params, title, results.tae_scores(evaluation, "ucf101", name)) | speed)
+    difference = _difference(params, evaluation, "ucf101", "tae-opl-on", "here, OPL on minus off, clip by clip")
+    rows += [row | {"s/step": "-"} for row in difference]
+    return _table(rows, "Reconstruction of held-out UCF-101 clips", [evaluation, *trained.values()])
 
 
 def mixkit_scores(params: Params, evaluation: Run | None) -> HTML:
     """PSNR and SSIM on the held-out mixkit clips, before and after fine-tuning on mixkit."""
     rows = [
-        _row(params, TITLES[name], results.tae_scores(evaluation, "mixkit", name), None)
+        _row(params, TITLES[name], results.tae_scores(evaluation, "mixkit", name))
         for name in ("tae-opl-off", "tae-mixkit")
     ]
-    for row in rows:
-        del row["s/step"]
-    return table(rows, "Reconstruction of held-out mixkit clips (the original report shows clips only)", [evaluation])
+    rows += _difference(params, evaluation, "mixkit", "tae-mixkit", "here, after minus before, clip by clip")
+    title = "Reconstruction of held-out mixkit clips (the original report shows clips only)"
+    return _table(rows, title, [evaluation])
 
 
 def classes(evaluation: Run | None, model: str = "tae-opl-off", most: int = 12) -> HTML:
@@ -61,17 +69,9 @@ def classes(evaluation: Run | None, model: str = "tae-opl-off", most: int = 12) 
     if ranked.empty:
         return markup.missing(title)
     chosen = ranked if len(ranked) <= most else pd.concat((ranked.head(most // 2), ranked.tail(most // 2)))
-    rows = [
-        {
-            "class": row.label,
-            "clips": row.clips,
-            "PSNR (dB)": shown(row.psnr, 4) + _plus_minus(row.psnr_ci95),
-            "SSIM": shown(row.ssim) + _plus_minus(row.ssim_ci95),
-        }
-        for row in chosen.itertuples()
-    ]
+    rows = [{"class": row["label"]} | _measured(row) for row in chosen.to_dict("records")]
     cut = "" if len(ranked) <= most else f", the {most // 2} worst and best of {len(ranked)}"
-    return table(rows, title + cut, [evaluation])
+    return _table(rows, title + cut, [evaluation])
 
 
 def reconstructions(run: Run | None, data_set: str) -> HTML:
@@ -89,24 +89,49 @@ def reconstructions(run: Run | None, data_set: str) -> HTML:
     return markup.card(f'<div class="grid">{"".join(players)}</div>', title, [run])
 
 
-def _row(params: Params, title: str, scores: dict[str, Any] | None, run: Run | None) -> dict[str, Any]:
+def _table(rows: list[dict[str, Any]], title: str, runs: list[Run | None]) -> HTML:
+    """Identical frames have a column where there are any."""
+    notes = [title, INTERVAL]
+    if any(row.get(IDENTICAL) for row in rows):
+        rows = [{**row, IDENTICAL: row.get(IDENTICAL, "-")} for row in rows]
+        notes.append(f"a frame equal to the last bit counts as {HIGHEST_PSNR:.1f} dB, the most that 8-bit frames show")
+    else:
+        rows = [{name: value for name, value in row.items() if name != IDENTICAL} for row in rows]
+    return table(rows, "; ".join(notes), runs)
+
+
+def _row(params: Params, title: str, scores: dict[str, Any] | None) -> dict[str, Any]:
+    return {"": title, "clip (HxWxT)": _rule(params)} | _measured(scores)
+
+
+def _difference(params: Params, evaluation: Run | None, data_set: str, model: str, title: str) -> list[dict[str, Any]]:
+    """A row, where both models were scored."""
+    found = (results.tae_scores(evaluation, data_set, model) or {}).get("minus")
+    if found is None:
+        return []
+    place = {"": title, "clip (HxWxT)": _rule(params), "clips": found["clips"], "source videos": found["sources"]}
+    psnr, ssim = (signed(found[name], 2) + _plus_minus(found[f"{name}_ci95"]) for name in ("psnr", "ssim"))
+    return [place | {"PSNR (dB)": psnr, "SSIM": ssim}]
+
+
+def _rule(params: Params) -> str:
     rule = params.tae.evaluation
+    return f"{rule.size[0]}x{rule.size[1]}x{rule.frames}"
+
+
+def _measured(scores: dict[str, Any] | None) -> dict[str, Any]:
+    """The cells of what `evaluate_tae.aggregate` found, from its JSON or its CSV."""
+    if scores is None:
+        return dict.fromkeys(("clips", "source videos", "PSNR (dB)", "SSIM"), markup.NOT_RUN)
     return {
-        "": title,
-        "clip (HxWxT)": f"{rule.size[0]}x{rule.size[1]}x{rule.frames}",
-        "clips": scores["clips"] if scores else markup.NOT_RUN,
-        "PSNR (dB)": _with_interval(scores, "psnr", 4),
-        "SSIM": _with_interval(scores, "ssim", 3),
-        "s/step": shown(results.seconds_per_step(run)),
+        "clips": scores["clips"],
+        "source videos": scores["sources"],
+        "PSNR (dB)": shown(scores["psnr"], 4) + _plus_minus(scores["psnr_ci95"]),
+        "SSIM": shown(scores["ssim"]) + _plus_minus(scores["ssim_ci95"]),
+        IDENTICAL: scores["identical"],
     }
 
 
-def _with_interval(scores: dict[str, Any] | None, name: str, digits: int) -> str:
-    if scores is None:
-        return markup.NOT_RUN
-    return shown(scores[name], digits) + _plus_minus(scores.get(f"{name}_ci95"))
-
-
 def _plus_minus(interval: float | str | None) -> str:
-    """A CSV has an empty text where a single clip has no interval."""
+    """A CSV has an empty text where a single video has no interval."""
     return f" ± {float(interval):.2g}" if interval not in (None, "") else ""

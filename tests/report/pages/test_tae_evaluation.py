@@ -4,7 +4,10 @@ import pytest
 from moviegen import runs
 from moviegen.report.pages import tae_evaluation
 from moviegen.runs import files
-from tests.report.making import cells, finished
+from tests.report.making import cells, finished, words
+
+MEASURED = {"clips": 12, "sources": 5, "identical": 0, "psnr": 24.512, "psnr_ci95": 1.31, "ssim": 0.78,
+            "ssim_ci95": None}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -22,31 +25,65 @@ def test_without_a_run_the_page_says_so(params, show):
 
 def test_scores_of_every_autoencoder_stand_beside_the_published_ones(params):
     evaluation, trained = finished(params, "tae-evaluation"), finished(params, "tae-opl-on")
-    measured = {"clips": 12, "psnr": 24.512, "psnr_ci95": 1.31, "ssim": 0.78, "ssim_ci95": None}
-    both = {"ucf101": {"tae-opl-on": measured}, "mixkit": {"tae-mixkit": measured | {"psnr": 19.234}}}
-    files.write_json(evaluation.folder / "summary.json", both)
+    files.write_json(evaluation.folder / "summary.json", {"ucf101": {"tae-opl-on": MEASURED}})
     writer = runs.MetricsWriter(trained.metrics_path)
     for step in range(1, 13):
         writer.write(kind="train", step=step, loss=2.0, reconstruction=step / 100, outlier=0.25, seconds=0.125 * step)
     rows = cells(tae_evaluation.scores(params, evaluation, {"tae-opl-on": trained})).set_index("")
     assert list(rows["PSNR (dB)"])[:2] == ["31.35", "31.17"]
     assert rows.loc["here, OPL on", "PSNR (dB)"] == "24.51 ± 1.3"
+    assert (rows.loc["here, OPL on", "clips"], rows.loc["here, OPL on", "source videos"]) == ("12", "5")
     assert rows.loc["here, OPL on", "SSIM"] == "0.780"
     assert float(rows.loc["here, OPL on", "s/step"]) == pytest.approx(
         0.125 * 7.5, abs=1e-3
     )  # the median of steps 3 to 12
     assert rows.loc["here, OPL off", "PSNR (dB)"] == "not run here"
-    assert "19.23" in tae_evaluation.mixkit_scores(params, evaluation).data
+    assert not any("minus" in title for title in rows.index)  # without both there is no difference
+
+
+def test_models_are_compared_clip_by_clip(params):
+    evaluation = finished(params, "tae-evaluation")
+    minus = {"model": "tae-opl-off", "clips": 12, "sources": 5, "psnr": -0.1234, "psnr_ci95": 0.0512, "ssim": 0.00321,
+             "ssim_ci95": None}  # fmt: skip
+    compared = {"tae-opl-off": MEASURED, "tae-opl-on": MEASURED | {"minus": minus}}
+    compared["tae-mixkit"] = MEASURED | {"minus": minus | {"psnr": 1.51}}
+    files.write_json(evaluation.folder / "summary.json", {"ucf101": compared, "mixkit": compared})
+    rows = cells(tae_evaluation.scores(params, evaluation, {})).set_index("")
+    row = rows.loc["here, OPL on minus off, clip by clip"]
+    assert list(row[["clips", "source videos", "PSNR (dB)", "SSIM"]]) == ["12", "5", "-0.12 ± 0.051", "+0.0032"]
+    rows = cells(tae_evaluation.mixkit_scores(params, evaluation)).set_index("")
+    assert rows.loc["here, after minus before, clip by clip", "PSNR (dB)"] == "+1.5 ± 0.051"
+    assert "nan" not in " ".join(rows.to_numpy().ravel())
+
+
+@pytest.mark.parametrize("show", [tae_evaluation.mixkit_scores, lambda *run: tae_evaluation.scores(*run, {})])
+def test_identical_frames_are_counted_where_there_are_any(params, show):
+    evaluation = finished(params, "tae-evaluation")
+    for identical in (0, 3):
+        found = {"tae-opl-off": MEASURED, "tae-mixkit": MEASURED | {"identical": identical}}
+        files.write_json(evaluation.folder / "summary.json", {"ucf101": found, "mixkit": found})
+        page = show(params, evaluation)
+        rows = cells(page).set_index("")
+        assert ("58.9 dB" in page.data) == ("identical frames" in rows.columns) == bool(identical)
+    assert rows.loc["here, OPL off, then fine-tuned on mixkit", "identical frames"] == "3"
+    assert rows.loc["here, OPL off", "identical frames"] == "0"
+
+
+def test_the_table_says_over_what_its_intervals_are(params):
+    page = words(tae_evaluation.mixkit_scores(params, finished(params, "tae-evaluation")))
+    page = words(tae_evaluation.mixkit_scores(params, finished(params, "tae-evaluation")))
+    assert "by Student&#x27;s t over source videos; a single video has none" in page
 
 
 def test_worst_and_best_classes_are_shown(params):
     evaluation = finished(params, "tae-evaluation")
     rows = [
-        {"data_set": "ucf101", "label": f"Class{i:02d}", "model": model, "clips": 2, "psnr": 20 + i, "psnr_ci95": 0.5,
-         "ssim": 0.5, "ssim_ci95": ""}
+        {"data_set": "ucf101", "label": f"Class{i:02d}", "model": model, "clips": 2, "sources": 2 - i % 2,
+         "psnr": 20 + i, "psnr_ci95": "" if i % 2 else 0.5, "ssim": 0.5, "ssim_ci95": "", "identical": 0}
         for i in range(20) for model in ("tae-opl-off", "tae-mixkit")
     ]  # fmt: skip
     files.write_text(evaluation.folder / "classes.csv", pd.DataFrame(rows).to_csv(index=False))
     shown = cells(tae_evaluation.classes(evaluation))
     assert list(shown["class"]) == [f"Class{i:02d}" for i in (*range(6), *range(14, 20))]
-    assert shown["PSNR (dB)"][0] == "20.00 ± 0.5"
+    assert list(shown["PSNR (dB)"][:2]) == ["20.00 ± 0.5", "21.00"]  # the second is of one video
+    assert list(shown["source videos"][:2]) == ["2", "1"]
