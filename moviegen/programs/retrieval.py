@@ -9,7 +9,7 @@ difference, and cancels.
 It is a hit where a clip of that caption is nearer than every clip of another caption; a tie is none. Clips of the
 sample set show few photographs, several clips each: whether the nearest clip shows the caption's photograph is the
 easier question, and is answered beside it. Of other data nobody knows what a caption's photograph is. `chance` is the
-share of hits of a clip drawn at random from the bucket.
+share of hits of a clip drawn at random from the bucket. A share's interval counts captions as independent draws.
 
 The run leaves `retrieval.csv`, a row a caption, and `summary.json`.
 """
@@ -21,6 +21,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -29,6 +30,7 @@ from moviegen import runs
 from moviegen.config import Bucket, ConfigError, Params
 from moviegen.data.clips import Clip
 from moviegen.data.embeddings import embeddings_folder, read_embeddings
+from moviegen.data.intervals import share_interval
 from moviegen.data.latents import latent_file, latents_folder, load_latent, video_buckets
 from moviegen.data.samples import SUBJECTS
 from moviegen.data.splits import data_folder, load_split
@@ -79,6 +81,11 @@ def chance(hits: np.ndarray, comparable: np.ndarray) -> float:
     return float((hits.sum(1) / comparable.sum(1)).mean())
 
 
+def share(of: str, hits: np.ndarray) -> dict[str, Any]:
+    """`share_<of>`: the share of a bool a caption that is true, and its 95 % interval (Wilson's)."""
+    return {f"share_{of}": float(hits.mean()), f"share_{of}_ci95": share_interval(int(hits.sum()), len(hits))}
+
+
 def summarise(distance: np.ndarray, captions: Sequence[str], clips: Sequence[str]) -> tuple[dict, list[tuple]]:
     """Shares, and of each caption the nearest clip's place, rank, same caption, same photograph (None: unknown).
 
@@ -90,12 +97,12 @@ def summarise(distance: np.ndarray, captions: Sequence[str], clips: Sequence[str
     is_own = alike(captions, clips, lambda caption: frozenset([caption])) & comparable
     rank, nearest, row = ranks(distance, is_own), distance.argmin(1), np.arange(len(captions))
     hit, same = rank == 1, np.full(len(row), None)
-    shares = {"share_nearest": float(hit.mean()), "chance": chance(is_own, comparable)}
-    of_photograph: dict[str, float | None] = {"share_photograph": None, "chance_photograph": None}
+    shares: dict[str, Any] = share("nearest", hit) | {"chance": chance(is_own, comparable)}
+    of_photograph = dict.fromkeys(("share_photograph", "share_photograph_ci95", "chance_photograph"))
     if all(map(photographs, [*captions, *clips])):
         is_same = (is_own | alike(captions, clips, photographs)) & comparable
         same = is_same[row, nearest]
-        of_photograph = {"share_photograph": float(same.mean()), "chance_photograph": chance(is_same, comparable)}
+        of_photograph = share("photograph", same) | {"chance_photograph": chance(is_same, comparable)}
     rows = list(zip(nearest.tolist(), rank.tolist(), hit.tolist(), same.tolist(), strict=True))
     summary = {"prompts": len(captions), "clips": len(clips), **shares, **of_photograph}
     return summary | {"mean_rank": float(rank.mean())}, rows

@@ -63,6 +63,22 @@ def test_a_common_offset_of_channels_changes_no_distance(clips):
     np.testing.assert_allclose(moved, retrieval.distances(latents, clips), rtol=1e-5)
 
 
+def test_shares_have_wilsons_interval():
+    summary, _ = retrieval.summarise(1 - np.eye(4)[[0, 1, 2, 0]], CAPTIONS[:4], CAPTIONS[:4])
+    assert summary["share_nearest"] == 0.75
+    low, high = summary["share_nearest_ci95"]
+    # both ends solve |share - p| = 1.96 sqrt(p (1 - p) / 4)
+    for end in (low, high):
+        assert (0.75 - end) ** 2 == pytest.approx(1.959964**2 * end * (1 - end) / 4, rel=1e-5)
+    assert 0 < low < 0.75 < high < 1
+    assert summary["share_photograph_ci95"] is None
+
+
+def test_latents_that_are_no_numbers_are_no_hits(clips):
+    with pytest.raises(ConfigError, match="not finite"):
+        sampled(lambda x, t: np.full_like(x, np.nan), clips)
+
+
 def test_ranks_count_the_clips_that_are_nearer_or_as_near():
     found = np.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [2.0, 2.0, 3.0]])
     own = np.array([[True, False, False], [False, False, True], [True, False, False]])

@@ -14,7 +14,7 @@ from moviegen.report import markup, media, results
 from moviegen.report.encoders import text_encoders
 from moviegen.report.plots import ACCENT, INK, SECOND, STYLE, drawn, panels
 from moviegen.report.tables import table
-from moviegen.report.wording import listed, percent, shown
+from moviegen.report.wording import between, listed, percent, shown
 from moviegen.runs import Run
 
 __all__ = [
@@ -67,12 +67,14 @@ def retrieval(run: Run | None) -> HTML:
         {
             "the nearest training clip": "has the same caption",
             "measured": percent(summary["share_nearest"]),
+            "95 % interval": between(summary["share_nearest_ci95"]),
             "chance": percent(summary["chance"]),
             "goal": f"at least {percent(RETRIEVAL_GOAL)}",
         },
         {
             "the nearest training clip": "shows the same photograph",
             "measured": percent(summary["share_photograph"]),
+            "95 % interval": between(summary["share_photograph_ci95"]),
             "chance": percent(summary["chance_photograph"]),
             "goal": "-",
         },
@@ -92,7 +94,9 @@ def retrieval_verdict(run: Run | None) -> HTML:
         return markup.missing("Whether the goal is reached")
     verdict = "reached" if summary["share_nearest"] >= RETRIEVAL_GOAL else "not reached"
     goal, share, chance = map(percent, (RETRIEVAL_GOAL, summary["share_nearest"], summary["chance"]))
-    text = f"The goal of {goal} is <b>{verdict}</b>: {share} were found, where chance finds {chance}."
+    interval = between(summary["share_nearest_ci95"])
+    text = f"The goal of {goal} is <b>{verdict}</b>: {share} were found (95 % interval {interval}), where chance finds "
+    text += f"{chance}."
     return markup.note(f"{text} From {markup.run_link(run.name)}.")
 
 

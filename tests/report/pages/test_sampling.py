@@ -96,8 +96,9 @@ def test_schedules_claim_is_judged_by_the_errors(params, quadratic, smooth, near
 
 def test_retrieval_shows_the_shares_beside_chance(params):
     run = finished(params, "retrieval")
-    summary = {"prompts": 24, "clips": 30, "share_nearest": 0.4583, "chance": 1 / 30, "share_photograph": None,
-               "chance_photograph": None, "mean_rank": 2.25, "buckets": ["16x48x80", "16x80x48"],
+    summary = {"prompts": 24, "clips": 30, "share_nearest": 0.4583, "share_nearest_ci95": [0.2789, 0.6493],
+               "chance": 1 / 30, "share_photograph": None, "share_photograph_ci95": None, "chance_photograph": None,
+               "mean_rank": 2.25, "buckets": ["16x48x80", "16x80x48"],
                "steps": 8, "guidance": 3.0}  # fmt: skip
     files.write_json(run.folder / "summary.json", summary)
     shown = sampling.retrieval(run)
@@ -106,8 +107,8 @@ def test_retrieval_shows_the_shares_beside_chance(params):
         in shown.data
     )
     assert [list(row) for row in cells(shown).itertuples(index=False)] == [
-        ["has the same caption", "45.8 %", "3.3 %", "at least 90.0 %"],
-        ["shows the same photograph", "-", "-", "-"],
+        ["has the same caption", "45.8 %", "27.9 % to 64.9 %", "3.3 %", "at least 90.0 %"],
+        ["shows the same photograph", "-", "-", "-", "-"],
     ]
 
 
@@ -116,7 +117,11 @@ def test_retrieval_shows_the_shares_beside_chance(params):
 )
 def test_retrievals_goal_is_reached_or_not(params, share, verdict):
     run = begun(params, "retrieval")
-    files.write_json(run.folder / "summary.json", {"share_nearest": share, "chance": 1 / 30})
+    files.write_json(
+        run.folder / "summary.json", {"share_nearest": share, "share_nearest_ci95": [0.25, 0.95], "chance": 1 / 30}
+    )
     shown = sampling.retrieval_verdict(run)
-    assert words(shown).startswith(f"The goal of 90.0 % is {verdict} were found, where chance finds 3.3 %.")
+    assert words(shown).startswith(
+        f"The goal of 90.0 % is {verdict} were found (95 % interval 25.0 % to 95.0 %), where chance finds 3.3 %."
+    )
     assert f'href="provenance.html#{run.name}"' in shown.data
