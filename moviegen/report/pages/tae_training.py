@@ -46,12 +46,13 @@ def inflation(run: Run | None) -> HTML:
     measured = results.read_json(run, "inflation.json")
     if measured is None:
         return markup.missing("Image autoencoder and its inflation on one image")
+    on = f"on {measured['images']} single images"
     rows = [
         {
-            "on single images": "largest difference between the two reconstructions, in [-1, 1]",
+            on: "largest difference between the two reconstructions, in [-1, 1]",
             "value": f"{measured['max_difference']:.2e}",
         },
-        {"on single images": "PSNR of the image autoencoder (dB)", "value": shown(measured["psnr_image_vae"], 4)},
+        {on: "PSNR of the image autoencoder (dB), mean over them", "value": shown(measured["psnr_image_vae"], 4)},
     ]
     return table(rows, "The image autoencoder and its inflation", [run])
 
@@ -63,10 +64,10 @@ def terms(trained: dict[str, Run | None]) -> HTML:
         lines, summary = results.metrics(run, "train"), results.read_json(run, "summary.json") or {}
         row = {"run": name, "steps": len(lines) or markup.NOT_RUN}
         for term in ("reconstruction", "perceptual", "kl", "outlier"):
-            row[f"{term} loss"] = (
-                shown(float(lines[term].tail(LAST_STEPS).mean())) if term in lines else "not in the loss"
-            )
+            absent = markup.NOT_RUN if lines.empty else "not in the loss"
+            row[f"{term} loss"] = shown(float(lines[term].tail(LAST_STEPS).mean())) if term in lines else absent
         rows.append(
             row | {"clips set aside": summary.get("set_aside", "-"), "s/step": shown(results.seconds_per_step(run))}
         )
-    return table(rows, f"Terms of the loss, mean of the last {LAST_STEPS} steps", list(trained.values()))
+    title = f"Terms of the loss, mean of the last {LAST_STEPS} steps (of all, where there are fewer)"
+    return table(rows, title, list(trained.values()))

@@ -21,6 +21,11 @@ def test_terms_are_means_of_the_last_steps(params):
     assert terms["perceptual loss"] == "not in the loss"
 
 
+def test_a_run_that_did_not_train_claims_no_loss(params):
+    row = cells(tae_training.terms({"OPL on": None})).iloc[0]
+    assert {row[f"{term} loss"] for term in ("reconstruction", "perceptual", "kl", "outlier")} == {"not run here"}
+
+
 def test_diagram_has_the_channels_of_the_recipe(params):
     drawing, config = svg(tae_training.diagram(params.tae.model)), params.tae.model
     for multiplier in config.channel_multipliers:
