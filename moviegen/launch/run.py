@@ -19,6 +19,7 @@ from typing import Any
 
 import filelock
 
+from moviegen.device.environment import leftovers
 from moviegen.launch.job import ENVIRONMENT, Job, msrun_command
 from moviegen.launch.watch import JobError, Tail, Watch
 from moviegen.launch.worker import LOG_DIR_VARIABLE
@@ -145,7 +146,8 @@ def _started(job: Job) -> Iterator[subprocess.Popen]:
     """Start the job below a guard; leaving the context, in whatever way, ends all of it."""
     bin_dir = str(Path(sys.executable).parent)  # msrun lives there, and the `python` it will look for on PATH
     command = [f"{bin_dir}/msrun", *msrun_command(job)[1:]] if job.uses_msrun else list(job.command)
-    environment = {**ENVIRONMENT, **os.environ, **job.environment, LOG_DIR_VARIABLE: str(job.log_dir.absolute())}
+    own = {name: value for name, value in os.environ.items() if name not in leftovers(os.environ)}
+    environment = {**ENVIRONMENT, **own, **job.environment, LOG_DIR_VARIABLE: str(job.log_dir.absolute())}
     environment["PATH"] = os.pathsep.join([bin_dir, environment.get("PATH", os.defpath)])
     with job.log("msrun" if job.uses_msrun else "0").open("wb") as log:
         guard = subprocess.Popen(

@@ -160,6 +160,18 @@ def test_several_hosts_that_each_look_for_the_scheduler_on_themselves_are_refuse
         run_job(job)
 
 
+# --- the environment -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_left_of_another_job_does_not_reach_this_one(make_job, monkeypatch):
+    for name in ("MS_ROLE", "RANK_ID", "MS_SIMULATION_LEVEL"):
+        monkeypatch.setenv(name, "3")
+    monkeypatch.setenv("HCCL_CONNECT_TIMEOUT", "7200")
+    job = make_job("print(rank, os.environ['HCCL_CONNECT_TIMEOUT'], flush=True)")
+    run_job(job)
+    assert job.log("0").read_text() == "0 7200\n"  # and the worker had nothing to say of what it leaves out
+
+
 # --- the pieces ----------------------------------------------------------------------------------------------------
 
 
@@ -470,11 +482,11 @@ def test_workers_die_with_an_msrun_that_is_killed(make_job, tmp_path):
     """The kernel's part, without a guard: as when someone kills an msrun typed by hand."""
     job = make_job("with supervised():\n    print('supervised', flush=True)\n    time.sleep(600)")
     job.log_dir.mkdir()
-    parent = f"import subprocess; subprocess.run(['python', '-m', 'tiny_worker', {str(job.log_dir)!r}])"
+    msrun = tmp_path / "msrun"
+    msrun.write_text(f"import subprocess\nsubprocess.run(['python', '-m', 'tiny_worker', {str(job.log_dir)!r}])")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, **job.environment, "PATH": path, "MS_ROLE": "MS_WORKER"}
-    arguments = [sys.executable, "-c", parent]
-    with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, msrun], env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "supervised\n"
         process.kill()
     wait_for(lambda: not processes_of(job.log_dir))
