@@ -17,10 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from moviegen.device.environment import leftovers
-from moviegen.launch.job import ENVIRONMENT, Job, msrun_command
+from moviegen.launch.job import ENVIRONMENT, RUN_VARIABLE, Job, msrun_command
+from moviegen.launch.lock import Held, held
 from moviegen.launch.watch import JobError, Tail, Watch
 from moviegen.launch.worker import LOG_DIR_VARIABLE
 
@@ -60,8 +59,12 @@ def run_job(job: Job, on_progress: OnProgress | None = None, stall_timeout: floa
     if stall_timeout is not None and job.metrics is None:
         raise ValueError("stall_timeout needs job.metrics: progress is a new line there")
     _check_address(job)
-    with _alone(job):
-        _follow(with_port(job), on_progress, stall_timeout)
+    job.log_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with held(job.log_dir):  # a second job would move its logs away, and one's errors would end the other
+            _follow(with_port(job), on_progress, stall_timeout)
+    except Held as error:
+        raise JobBusyError(f"another job is running with its logs in {job.log_dir}: {error}") from None
 
 
 def _follow(job: Job, on_progress: OnProgress | None, stall_timeout: float | None) -> None:
@@ -121,18 +124,6 @@ def _is_free(port: int) -> bool:
     return True
 
 
-@contextmanager
-def _alone(job: Job) -> Iterator[None]:
-    """Hold the job's log folder: a second job would move its logs away, and one's errors would end the other."""
-    job.log_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = filelock.FileLock(job.log_dir / ".lock").acquire(timeout=0)
-    except filelock.Timeout:
-        raise JobBusyError(f"another job is running with its logs in {job.log_dir}: wait for it, or end it") from None
-    with lock:
-        yield
-
-
 def _set_old_logs_aside(job: Job) -> None:
     """Forget an earlier attempt's errors, keep its logs as *.log.1: what is found from now on is this attempt's."""
     for error in job.log_dir.glob("error_*"):
@@ -148,6 +139,8 @@ def _started(job: Job) -> Iterator[subprocess.Popen]:
     command = [f"{bin_dir}/msrun", *msrun_command(job)[1:]] if job.uses_msrun else list(job.command)
     own = {name: value for name, value in os.environ.items() if name not in leftovers(os.environ)}
     environment = {**ENVIRONMENT, **own, **job.environment, LOG_DIR_VARIABLE: str(job.log_dir.absolute())}
+    environment[RUN_VARIABLE] = job.run
+    environment["PYTHONIOENCODING"] = "utf-8:backslashreplace"  # as logs are read, whatever the caller's locale
     environment["PATH"] = os.pathsep.join([bin_dir, environment.get("PATH", os.defpath)])
     with job.log("msrun" if job.uses_msrun else "0").open("wb") as log:
         guard = subprocess.Popen(

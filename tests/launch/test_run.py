@@ -172,6 +172,15 @@ def test_what_is_left_of_another_job_does_not_reach_this_one(make_job, monkeypat
     assert job.log("0").read_text() == "0 7200\n"  # and the worker had nothing to say of what it leaves out
 
 
+def test_a_job_is_told_its_run_and_writes_logs_that_can_be_read_in_any_locale(make_job, monkeypatch):
+    for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii",
+                        "MOVIEGEN_RUN": "another"}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    job = dataclasses.replace(make_job("print(os.environ['MOVIEGEN_RUN'], 'caf\\xe9 \\u5b57 \\udcff')"), run="text-1")
+    run_job(job)
+    assert job.log("0").read_text(encoding="utf-8") == "text-1 café 字 \\udcff\n"
+
+
 # --- the pieces ----------------------------------------------------------------------------------------------------
 
 
@@ -198,6 +207,12 @@ def test_report_errors_leaves_the_traceback_and_raises(tmp_path):
     (report,) = tmp_path.iterdir()
     assert report.name == "error_3.txt"
     assert "ZeroDivisionError: division by zero" in report.read_text()
+
+
+def test_a_traceback_with_a_name_that_is_no_text_is_left_as_well(tmp_path):
+    with pytest.raises(ValueError), worker.report_errors(tmp_path, "0"):
+        raise ValueError("/clips/\udcff.mp4")
+    assert r"/clips/\udcff.mp4" in (tmp_path / "error_0.txt").read_text()
 
 
 def test_the_scheduler_is_not_rank_0(monkeypatch):
