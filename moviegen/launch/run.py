@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from moviegen.device.environment import leftovers
+from moviegen.launch.hosts import check_first_host
 from moviegen.launch.job import ENVIRONMENT, RUN_VARIABLE, Job, msrun_command
 from moviegen.launch.lock import Held, held
 from moviegen.launch.watch import JobError, Tail, Watch
@@ -36,10 +37,6 @@ class PortTakenError(JobError):
     """The port asked for the scheduler is in use."""
 
 
-class AddressError(JobError):
-    """The scheduler's address is one that only its own host understands."""
-
-
 def run_job(job: Job, on_progress: OnProgress | None = None, stall_timeout: float | None = None) -> None:
     """Run this host's part of the job to its end; whatever ends this call, no process of the job is left.
 
@@ -50,7 +47,7 @@ def run_job(job: Job, on_progress: OnProgress | None = None, stall_timeout: floa
 
     Raises:
         JobBusyError: Another call runs a job with this `log_dir`; it is not disturbed.
-        AddressError: The job runs on several hosts, and each would look for the scheduler on itself.
+        AddressError: The job runs on several hosts, and `master_addr` does not lead them to the first.
         PortTakenError: `job.master_port` is in use.
         WorkerError: A worker failed.
         StalledJobError: No progress for `stall_timeout` seconds.
@@ -58,7 +55,7 @@ def run_job(job: Job, on_progress: OnProgress | None = None, stall_timeout: floa
     stall_timeout = job.stall_timeout if stall_timeout is None else stall_timeout
     if stall_timeout is not None and job.metrics is None:
         raise ValueError("stall_timeout needs job.metrics: progress is a new line there")
-    _check_address(job)
+    check_first_host(job)
     job.log_dir.mkdir(parents=True, exist_ok=True)
     try:
         with held(job.log_dir):  # a second job would move its logs away, and one's errors would end the other
@@ -83,15 +80,6 @@ def _follow(job: Job, on_progress: OnProgress | None, stall_timeout: float | Non
             if stall_timeout is not None and time.monotonic() - last_progress > stall_timeout:
                 raise watch.stalled(stall_timeout)
             time.sleep(POLL_SECONDS if running else 0)
-
-
-def _check_address(job: Job) -> None:
-    """Refuse what would otherwise show after `cluster_time_out`: every host would start a scheduler of its own."""
-    if job.host_num > 1 and (job.master_addr == "localhost" or job.master_addr.startswith("127.")):
-        raise AddressError(
-            f"{job.master_addr} is each of the {job.host_num} hosts itself: name the first one in launch.master_addr, "
-            f"as the others reach it"
-        )
 
 
 def with_port(job: Job) -> Job:
