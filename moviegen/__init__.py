@@ -24,11 +24,11 @@ text/        3.1.4 encoders, t5, clip, layers, tokenise, folders, stand_ins, emb
 flow/        3.1.2 path: X_t, V_t, times, loss; 3.4.2 schedule, sampler: Euler steps with guidance
 runs/        registry: which program makes what from what; fingerprint, hashes: what its result follows from; run,
              ranks, metrics, machine: what it leaves; files, arrays, weights: how that is written and read
-launch/      run, job, watch, guard, worker: processes, and how they end
+launch/      run, job, hosts, watch, guard, worker, lock: processes, and how they end
 parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes
 plan/        3.1.6 flops, memory, traffic, cost: computed, never measured
 config/      params, recipe, networks, shapes: every one; loading: files, overrides; decisive: which decide a result
-device/      attention, kernels, collectives, world, profiler: CPU or Ascend
+device/      attention, kernels, collectives, world, environment, profiler: CPU or Ascend
 
 3.1.5, spatial upsampling, is not part of this report. Importing the package imports nothing heavy: `moviegen.device`
 alone loads MindSpore.

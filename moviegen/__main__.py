@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 
 from moviegen import config, device, runs
 from moviegen.launch import worker
 from moviegen.launch.watch import JobError
-from moviegen.runs.files import NoSpaceError, full_disk_named
+from moviegen.runs.files import NoSpaceError, check_writable, full_disk_named
 
 # verb -> (what does it, what it says); modules are imported when their verb is asked for
 VERBS = {
@@ -27,6 +28,7 @@ VERBS = {
     "plan": ("programs.plan", "parameters, arithmetic and memory of each stage"),
     "report": ("report.run", "every section's notebook, then the HTML"),
 }
+WITHOUT_OUTPUTS = ("plan", "step")  # they print
 # of `sample --prompts FILE`: option -> (metavar, what it says)
 PROMPT_OPTIONS = {
     "size": ("HxW", "pixels, multiples of 16; default, as of what follows: the params file's sample.size"),
@@ -81,13 +83,19 @@ def module_of(options: argparse.Namespace) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the process's exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # no notebook's or test's
+            stream.reconfigure(errors="backslashreplace")  # a caption must not end a program where the locale is ASCII
     options, rest = parser().parse_known_args(arguments)
     try:
         with worker.supervised():
             overrides = config.parse_overrides(rest, getattr(options, "stage", None))
             params = config.load(options.config, overrides)
             device.choose(params.launch.device)
-            with full_disk_named(config.outputs_folder(params)):
+            outputs = config.outputs_folder(params)
+            with full_disk_named(outputs):
+                if options.verb not in WITHOUT_OUTPUTS:
+                    check_writable(outputs)
                 importlib.import_module(module_of(options)).main(params, options)
     except (config.ConfigError, runs.RunBusy, JobError, NoSpaceError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -46,13 +47,14 @@ def clips(tmp_path):
 def moviegen(outputs):
     """Runs the command line, its outputs in a folder of the test's own."""
 
-    def call(*arguments, scale="smoke"):
+    def call(*arguments, scale="smoke", **environment):
         return subprocess.run(
             (sys.executable, "-m", "moviegen", *arguments, *(("--config", scale) if scale else ())),
             cwd=ROOT,
-            env=os.environ | {"MOVIEGEN_OUTPUTS": str(outputs)},
+            env=os.environ | {"MOVIEGEN_OUTPUTS": str(outputs)} | environment,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=60,
         )
 
@@ -217,11 +219,57 @@ def test_a_full_disk_is_named(outputs):
     assert_refused(done, f"cannot write into {outputs / 'smoke'} (No space left on device)", "make room there")
 
 
-def test_another_error_of_the_system_is_shown_as_it_is(moviegen, outputs):
-    outputs.write_text("not a folder")
-    done = moviegen("count")
+def test_another_error_of_the_system_is_shown_as_it_is(outputs):
+    environment = os.environ | {"MOVIEGEN_OUTPUTS": str(outputs)}
+    broken = FULL.replace("28", "5").replace("No space left on device", "Input/output error")
+    done = subprocess.run((sys.executable, "-c", broken), cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "NotADirectoryError" in done.stderr or "FileExistsError" in done.stderr
+    assert "OSError: [Errno 5] Input/output error" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "place"), [("report", "/proc/none"), ("data index", "a file"), ("train --stage 1", "a link to nothing")]
+)
+def test_outputs_that_cannot_be_written_are_named_before_anything_runs(moviegen, outputs, tmp_path, verb, place):
+    if place == "a file":
+        outputs.write_text("")
+    elif place == "a link to nothing":
+        outputs.symlink_to(tmp_path / "gone" / "disk")
+        (tmp_path / "gone").write_text("")
+    else:
+        outputs = Path(place)
+    done = moviegen(*verb.split(), MOVIEGEN_OUTPUTS=str(outputs))
+    assert_refused(done, f"cannot write into {outputs / 'smoke'}", "have MOVIEGEN_OUTPUTS name a folder")
+    assert done.stdout == ""
+
+
+def test_what_only_prints_needs_no_outputs(moviegen):
+    assert moviegen("plan", MOVIEGEN_OUTPUTS="/proc/none").returncode == 0
+
+
+# --- the environment ---
+
+
+@pytest.mark.parametrize("encoding", ["", "ascii", "latin-1"])
+def test_a_word_that_the_locale_does_not_know_ends_no_program(moviegen, tmp_path, encoding):
+    params = tmp_path / "mine.yaml"
+    params.write_text(f"extends: {ROOT / 'params' / 'smoke.yaml'}\nscale: café_字\n", encoding="utf-8")
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": encoding}
+    done = moviegen("plan", scale=str(params), **locale)
+    assert done.returncode == 0, done.stderr
+    assert (
+        re.findall(r"^caf(.*?) +[123] ", done.stdout, re.M)
+        == [
+            "\ufffd_\\u5b57" if encoding == "latin-1" else "\\xe9_\\u5b57"  # no UTF-8, or ASCII
+        ]
+        * 3
+    )
+
+
+def test_a_program_started_for_a_run_that_no_longer_follows_says_so(moviegen, outputs):
+    done = moviegen("data", "index", MOVIEGEN_RUN="data-00000000")
+    assert_refused(done, "data-00000000 was asked for", "Start again what asked for it; nothing is lost")
+    assert not list(outputs.rglob("manifest.json"))
 
 
 # --- order ---

@@ -33,8 +33,12 @@ def project_root(start: Path | None = None) -> Path:
 
 
 def outputs_root() -> Path:
-    """`outputs/`, or `MOVIEGEN_OUTPUTS` where that is set (tests use it)."""
-    return Path(os.environ.get("MOVIEGEN_OUTPUTS") or project_root() / "outputs")
+    """`outputs/`, or `MOVIEGEN_OUTPUTS` where that is set (tests use it): a path as in a params file, see `from_root`.
+
+    A relative one is the same folder to a notebook, which runs in another.
+    """
+    named = Path(os.environ.get("MOVIEGEN_OUTPUTS") or "outputs").expanduser()
+    return named if named.is_absolute() else project_root() / named
 
 
 def outputs_folder(params: Params) -> Path:
@@ -72,8 +76,8 @@ def load(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Para
     Raises:
         ConfigError: no such file, not YAML, an unknown name, a bad value.
     """
-    path = Path(source)
-    if path.suffix not in (".yaml", ".yml"):
+    path = Path(source).expanduser()
+    if path.suffix not in (".yaml", ".yml") and path.name == str(source):
         path = project_root() / "params" / f"{source}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))

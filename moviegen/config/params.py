@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from moviegen.config.decisive import UNCOUNTED, LocalPath
 from moviegen.config.networks import SIZES, DiTConfig, Group, TAEConfig
@@ -195,7 +196,7 @@ class Sample(Group):
 class Params(Group):
     """A whole `params/<scale>.yaml`."""
 
-    scale: str
+    scale: str = Field(description="names the folder of its results below outputs/")
     seed: int = 42
     data: Data = Data()
     tae: TAE
@@ -208,6 +209,15 @@ class Params(Group):
     stages: dict[int, dict[str, Any]] = Field(description="what differs in stage 1, 2, 3")
     launch: Launch = Launch()
     sample: Sample
+
+    @field_validator("scale")
+    @classmethod
+    def _names_a_folder(cls, scale: str) -> str:
+        if not re.fullmatch(r"\w[\w.+-]{0,99}", scale) or scale == "hashes.json":  # what lies beside the folders
+            raise ValueError(
+                f"{scale!r} is no name for a folder: letters, digits, _, ., + and -, at most 100, no sign first"
+            )
+        return scale
 
     @model_validator(mode="after")
     def _stages(self) -> Params:

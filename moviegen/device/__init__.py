@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from moviegen.device import environment
+
 if TYPE_CHECKING:
     import mindspore as ms
 
@@ -67,9 +69,12 @@ def compute_dtype(name: str = "auto") -> ms.Type:
 def prepare_environment() -> None:
     """Sets what MindSpore reads once, when it is imported; a value already set by the user is kept.
 
+    But for what no result may follow from: see `environment`.
+
     Raises:
         ImportError: MindSpore was imported first, without these settings.
     """
+    environment.clear()
     variables = COMMON_ENVIRONMENT | (CPU_ENVIRONMENT if target() == "CPU" else {})
     if target() == "CPU" and "mindspore" in sys.modules and "ONEDNN_MAX_CPU_ISA" not in os.environ:
         raise ImportError(

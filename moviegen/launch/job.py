@@ -13,6 +13,7 @@ ENVIRONMENT = {
     "MS_RETRY_INTERVAL_LOWER": "1",  # s; workers ask the scheduler this often: halves the time of starting
     "MS_RETRY_INTERVAL_UPPER": "1",
 }
+RUN_VARIABLE = "MOVIEGEN_RUN"
 
 
 def ascend_environment(cards: int, has_videos: bool) -> dict[str, str]:
@@ -52,6 +53,8 @@ class Job:
     """Pin each worker to cores of its own."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables for all processes, above the caller's own and `ENVIRONMENT`."""
+    run: str = ""
+    """The run that the command computes, which its processes are told in RUN_VARIABLE. Empty: none."""
     cluster_time_out: int = 300
     """Seconds the workers have to find each other."""
     metrics: Path | None = None

@@ -17,9 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import filelock
-
-from moviegen.launch.job import ENVIRONMENT, Job, msrun_command
+from moviegen.device.environment import leftovers
+from moviegen.launch.hosts import check_first_host
+from moviegen.launch.job import ENVIRONMENT, RUN_VARIABLE, Job, msrun_command
+from moviegen.launch.lock import Held, held
 from moviegen.launch.watch import JobError, Tail, Watch
 from moviegen.launch.worker import LOG_DIR_VARIABLE
 
@@ -36,10 +37,6 @@ class PortTakenError(JobError):
     """The port asked for the scheduler is in use."""
 
 
-class AddressError(JobError):
-    """The scheduler's address is one that only its own host understands."""
-
-
 def run_job(job: Job, on_progress: OnProgress | None = None, stall_timeout: float | None = None) -> None:
     """Run this host's part of the job to its end; whatever ends this call, no process of the job is left.
 
@@ -50,7 +47,7 @@ def run_job(job: Job, on_progress: OnProgress | None = None, stall_timeout: floa
 
     Raises:
         JobBusyError: Another call runs a job with this `log_dir`; it is not disturbed.
-        AddressError: The job runs on several hosts, and each would look for the scheduler on itself.
+        AddressError: The job runs on several hosts, and `master_addr` does not lead them to the first.
         PortTakenError: `job.master_port` is in use.
         WorkerError: A worker failed.
         StalledJobError: No progress for `stall_timeout` seconds.
@@ -58,9 +55,13 @@ def run_job(job: Job, on_progress: OnProgress | None = None, stall_timeout: floa
     stall_timeout = job.stall_timeout if stall_timeout is None else stall_timeout
     if stall_timeout is not None and job.metrics is None:
         raise ValueError("stall_timeout needs job.metrics: progress is a new line there")
-    _check_address(job)
-    with _alone(job):
-        _follow(with_port(job), on_progress, stall_timeout)
+    check_first_host(job)
+    job.log_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with held(job.log_dir):  # a second job would move its logs away, and one's errors would end the other
+            _follow(with_port(job), on_progress, stall_timeout)
+    except Held as error:
+        raise JobBusyError(f"another job is running with its logs in {job.log_dir}: {error}") from None
 
 
 def _follow(job: Job, on_progress: OnProgress | None, stall_timeout: float | None) -> None:
@@ -79,15 +80,6 @@ def _follow(job: Job, on_progress: OnProgress | None, stall_timeout: float | Non
             if stall_timeout is not None and time.monotonic() - last_progress > stall_timeout:
                 raise watch.stalled(stall_timeout)
             time.sleep(POLL_SECONDS if running else 0)
-
-
-def _check_address(job: Job) -> None:
-    """Refuse what would otherwise show after `cluster_time_out`: every host would start a scheduler of its own."""
-    if job.host_num > 1 and (job.master_addr == "localhost" or job.master_addr.startswith("127.")):
-        raise AddressError(
-            f"{job.master_addr} is each of the {job.host_num} hosts itself: name the first one in launch.master_addr, "
-            f"as the others reach it"
-        )
 
 
 def with_port(job: Job) -> Job:
@@ -120,18 +112,6 @@ def _is_free(port: int) -> bool:
     return True
 
 
-@contextmanager
-def _alone(job: Job) -> Iterator[None]:
-    """Hold the job's log folder: a second job would move its logs away, and one's errors would end the other."""
-    job.log_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = filelock.FileLock(job.log_dir / ".lock").acquire(timeout=0)
-    except filelock.Timeout:
-        raise JobBusyError(f"another job is running with its logs in {job.log_dir}: wait for it, or end it") from None
-    with lock:
-        yield
-
-
 def _set_old_logs_aside(job: Job) -> None:
     """Forget an earlier attempt's errors, keep its logs as *.log.1: what is found from now on is this attempt's."""
     for error in job.log_dir.glob("error_*"):
@@ -145,7 +125,10 @@ def _started(job: Job) -> Iterator[subprocess.Popen]:
     """Start the job below a guard; leaving the context, in whatever way, ends all of it."""
     bin_dir = str(Path(sys.executable).parent)  # msrun lives there, and the `python` it will look for on PATH
     command = [f"{bin_dir}/msrun", *msrun_command(job)[1:]] if job.uses_msrun else list(job.command)
-    environment = {**ENVIRONMENT, **os.environ, **job.environment, LOG_DIR_VARIABLE: str(job.log_dir.absolute())}
+    own = {name: value for name, value in os.environ.items() if name not in leftovers(os.environ)}
+    environment = {**ENVIRONMENT, **own, **job.environment, LOG_DIR_VARIABLE: str(job.log_dir.absolute())}
+    environment[RUN_VARIABLE] = job.run
+    environment["PYTHONIOENCODING"] = "utf-8:backslashreplace"  # as logs are read, whatever the caller's locale
     environment["PATH"] = os.pathsep.join([bin_dir, environment.get("PATH", os.defpath)])
     with job.log("msrun" if job.uses_msrun else "0").open("wb") as log:
         guard = subprocess.Popen(

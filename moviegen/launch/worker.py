@@ -52,7 +52,7 @@ def report_errors(log_dir: Path, rank: str) -> Iterator[None]:
     except Exception:
         part = log_dir / f"error_{rank}.part"
         with suppress(OSError):  # a full disk: what is raised says so better
-            part.write_text(traceback.format_exc(), encoding="utf-8")
+            part.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
             part.replace(log_dir / f"error_{rank}.txt")  # atomic: the launcher never reads half a traceback
         raise
 

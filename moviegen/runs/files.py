@@ -8,12 +8,19 @@ import hashlib
 import io
 import json
 import os
+import secrets
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from moviegen.config import ConfigError
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, or the size a file may have
+
+# what network and FUSE mounts say that leave it to themselves when something reaches the disk
+CANNOT_FLUSH = (errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES)
 
 
 class NoSpaceError(OSError):
@@ -38,19 +45,39 @@ def full_disk_named(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def check_writable(folder: Path) -> None:
+    """Refuses a folder for results that cannot be made or written into, before anything is computed for it.
+
+    Raises:
+        ConfigError: the message names it, and the variable that names another.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise ConfigError(
+            f"cannot write into {folder}, where results go ({error.strerror}): have MOVIEGEN_OUTPUTS name a folder "
+            f"that can be written to, or mend this one"
+        ) from None
+
+
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
     """Gives a temporary name beside `path`: on success what was written there becomes `path`, otherwise it is gone.
 
-    The suffix is kept: some writers read the format off it.
+    The suffix is kept: some writers read the format off it. The name is drawn: processes of two hosts or containers
+    that share the folder may have the same number.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+            _flush(file.fileno())
         os.replace(temporary, path)
         flush_folder(path.parent)
     finally:
@@ -78,12 +105,23 @@ def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]
 
 
 def flush_folder(folder: Path | str) -> None:
-    """Puts what was created, renamed or removed in a folder on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Puts what was created, renamed or removed in a folder on the disk, where the file system can be told to."""
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # CIFS: a folder is no file there
+        return
+    try:
+        _flush(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _flush(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in CANNOT_FLUSH:
+            raise
 
 
 def checksum(path: Path | str) -> str:

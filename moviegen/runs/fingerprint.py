@@ -45,12 +45,28 @@ def _fingerprint(content: str, name: str) -> str:
     return digest(
         {
             "parameters": program.parameters(params),
-            "files": {name: content_hash(name, path) for name, path in program.local_paths(params).items()},
+            "files": _files(content, name),
             "code": code_hash(program.module),
             "packages": packages(program.module),
             "upstream": {upstream: _fingerprint(content, upstream) for upstream in program.needs(params)},
         }
     )
+
+
+@functools.cache
+def _files(content: str, name: str) -> dict[str, str]:
+    return _files_now(Params.model_validate_json(content), name)
+
+
+def _files_now(params: Params, name: str) -> dict[str, str]:
+    paths = registry.find(name).local_paths(params)
+    return {parameter: content_hash(parameter, path) for parameter, path in paths.items()}
+
+
+def changed_files(params: Params, name: str) -> list[str]:
+    """Parameters that name what is no longer as it was when this process computed the program's fingerprint."""
+    before, now = _files(params.model_dump_json(), name), _files_now(params, name)
+    return [parameter for parameter in now if now[parameter] != before[parameter]]
 
 
 def digest(value: Any) -> str:
@@ -70,7 +86,7 @@ def content_hash(parameter: str, path: str) -> str:
 
 def forget() -> None:
     """Has files and code looked at again: a notebook's kernel outlives what is edited beside it."""
-    for function in (_fingerprint, code_hash, packages, _import_graph, _syntax, _version):
+    for function in (_fingerprint, _files, code_hash, packages, _import_graph, _syntax, _version):
         function.cache_clear()
 
 

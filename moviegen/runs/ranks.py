@@ -10,7 +10,7 @@ from moviegen import device
 from moviegen.config import ConfigError, Params
 from moviegen.device.collectives import barrier, join_world
 from moviegen.device.world import World
-from moviegen.runs.run import Run, find, record
+from moviegen.runs.run import Run, check_asked, find, record
 
 
 @contextmanager
@@ -35,11 +35,13 @@ def recorded(params: Params, name: str, facts: Callable[[], dict[str, Any]] = di
         facts: what the manifest says besides; asked on rank 0 only.
 
     Raises:
-        ConfigError: the job has other workers than the program can be computed by; see `check_workers`.
+        ConfigError: the job has other workers than the program can be computed by, or computes another run than it was
+            started for; see `check_workers`, `check_asked`.
         RunBusy: another process works on the run.
     """
     with joined(params) as world:
         run = find(params, name)
+        check_asked(run)  # by every rank: each reads the runs before it by what it computes itself
         check_workers(run, world)
         with record(run, **facts()) if world.is_main else nullcontext():
             yield run, world

@@ -13,6 +13,7 @@ earlier parameters finds the earlier results.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import time
 from collections.abc import Iterator, Mapping
@@ -21,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import yaml
 
-from moviegen.config import ConfigError, Params, outputs_folder
-from moviegen.launch.job import Job, msrun_command
+from moviegen.config import ConfigError, Params, from_root, outputs_folder
+from moviegen.launch.job import RUN_VARIABLE, Job, msrun_command
+from moviegen.launch.lock import Held, held
 from moviegen.runs import fingerprint as fingerprints
 from moviegen.runs import registry
 from moviegen.runs.files import write_json, write_text
@@ -113,6 +114,7 @@ class Run:
             log_dir=self.log_folder,
             master_port=settings.master_port or None,
             metrics=self.metrics_path,
+            run=self.name,
             **{name: getattr(settings, name) for name in names if self.program.workers == "recipe"},
         )
 
@@ -143,25 +145,70 @@ def record(run: Run, **facts: Any) -> Iterator[Run]:
 
     Raises:
         RunBusy: another process holds the lock.
-        ConfigError: the folder is another run's; see `check_same`.
+        ConfigError: the folder is another run's, or another run was asked for; see `check_same`, `check_asked`. Or
+            what the run's parameters name changed while it was computed, which then is not complete.
     """
+    check_asked(run)
     run.write_params()
     with _lock(run):
-        path, started = run.folder / "manifest.json", time.time()
+        path, started = run.folder / "manifest.json", time.monotonic()  # which nobody sets back
         earlier = run.manifest.get("seconds", 0.0)
-        manifest = {"status": "running", "started": _utc(started), **provenance(run), **facts}
+        manifest = {"status": "running", "started": _utc_now(), **provenance(run), **facts}
         write_json(path, manifest)
         status = "failed"
         try:
             yield run
+            _check_unchanged(run)
             status = "complete"
         except KeyboardInterrupt:
             status = "interrupted"
             raise
         finally:
-            seconds = earlier + time.time() - started
+            seconds = earlier + time.monotonic() - started
             manifest |= {"status": status, "seconds": round(seconds, 2), "peak_memory_bytes": peak_memory()}
-            write_json(path, manifest | {"finished": _utc(time.time())})
+            write_json(path, manifest | {"finished": _utc_now()})
+
+
+def check_asked(run: Run) -> None:
+    """Refuses another run than the one this process was started for: whoever waits for that one would find none.
+
+    Raises:
+        ConfigError: the message names what has changed since, where that shows.
+    """
+    asked = os.environ.get(RUN_VARIABLE)
+    if not asked or asked == run.name:
+        return
+    changed = _changed_since(run, run.folder.with_name(asked) / "params.yaml")
+    raise ConfigError(
+        f"{asked} was asked for, and {run.name} is what follows from the files and the code of now: they changed since "
+        f"({', '.join(changed) or 'which of them does not show'}). Start again what asked for it; nothing is lost"
+    )
+
+
+def _changed_since(run: Run, mark: Path) -> list[str]:
+    """Files of the code, and of the folders that parameters name, that came or changed after a file was written."""
+    if not mark.is_file():
+        return []
+    since, params = mark.stat().st_mtime, run.params
+    named = {path for program in registry.ALL for path in program.local_paths(params).values() if path}
+    places = {Path(__file__).parents[1]: (".py",)} | {
+        from_root(path): (*fingerprints.CLIPS, *fingerprints.MODELS) for path in named
+    }
+    return sorted(
+        str(path)
+        for place, suffixes in places.items()
+        for path in (place.rglob("*") if place.is_dir() else [place])
+        if path.suffix in suffixes and path.is_file() and path.stat().st_ctime > since
+    )
+
+
+def _check_unchanged(run: Run) -> None:
+    changed = fingerprints.changed_files(run.params, run.program.name)
+    if changed:
+        raise ConfigError(
+            f"{', '.join(changed)}: what lies there changed while {run.name} was computed from it, which is not taken "
+            "for finished: start it again"
+        )
 
 
 def check_same(run: Run) -> None:
@@ -215,12 +262,11 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 @contextmanager
 def _lock(run: Run) -> Iterator[None]:
     try:
-        lock = filelock.FileLock(run.folder / ".lock").acquire(timeout=0)
-    except filelock.Timeout:
-        raise RunBusy(f"another process is writing into {run.folder}: wait for it, or end it") from None
-    with lock:
-        yield
+        with held(run.folder):
+            yield
+    except Held as error:
+        raise RunBusy(f"another process is writing into {run.folder}: {error}") from None
 
 
-def _utc(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+def _utc_now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

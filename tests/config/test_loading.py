@@ -460,6 +460,30 @@ def test_outputs_go_where_the_environment_says(monkeypatch, tmp_path):
     assert config.outputs_folder(params) == ROOT / "outputs" / "smoke"
 
 
+def test_relative_outputs_are_the_same_folder_to_a_notebook(monkeypatch):
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", "elsewhere")
+    for folder in (ROOT, ROOT / "notebooks"):
+        monkeypatch.chdir(folder)
+        assert config.outputs_root() == ROOT / "elsewhere"
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", "~/results")
+    assert config.outputs_root() == Path("/home/me/results")
+
+
+@pytest.mark.parametrize(
+    "scale", ["", ".", "..", "../mine", "a/b", "/etc", ".hidden", "-x", "a b", "a\n", "hashes.json"]
+)
+def test_scale_that_names_no_folder_of_its_own_is_refused(scale):
+    with pytest.raises(ConfigError, match="is no name for a folder") as caught:
+        config.load("smoke", {"scale": scale})
+    assert f"scale: {scale!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize("scale", ["mine", "5B-v1.2", "größe_2", "字"])
+def test_scale_of_ones_own_is_taken(scale):
+    assert config.load("smoke", {"scale": scale}).scale == scale
+
+
 @pytest.mark.parametrize(
     ("video", "latent"),
     [

@@ -18,8 +18,9 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 from moviegen.launch import watch, worker
+from moviegen.launch.hosts import AddressError
 from moviegen.launch.job import Job, host_commands, msrun_command
-from moviegen.launch.run import AddressError, JobBusyError, PortTakenError, run_job, with_port
+from moviegen.launch.run import JobBusyError, PortTakenError, run_job, with_port
 from moviegen.launch.watch import StalledJobError, WorkerError
 
 DEADLINE = 60  # seconds a waiting loop may take before the test fails
@@ -151,13 +152,33 @@ def test_a_taken_port_is_refused_by_its_number(make_job):
             run_job(make_job("", workers=2, master_port=port))
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "localhost"])
-@pytest.mark.parametrize("node_rank", [0, 1])
-def test_several_hosts_that_each_look_for_the_scheduler_on_themselves_are_refused(make_job, address, node_rank):
-    hosts = {"worker_num": 4, "local_worker_num": 2, "master_port": 8200, "node_rank": node_rank}
-    job = dataclasses.replace(make_job(""), master_addr=address, **hosts)
-    with pytest.raises(AddressError, match=f"{address} is each of the 2 hosts itself: .* launch.master_addr"):
+def test_a_job_whose_hosts_would_not_meet_is_not_started(make_job):
+    hosts = {"worker_num": 4, "local_worker_num": 2, "master_port": 8200}
+    job = dataclasses.replace(make_job(""), master_addr="localhost", **hosts)
+    with pytest.raises(AddressError, match=r"localhost \(.*\) is each of the 2 hosts itself: .* launch.master_addr"):
         run_job(job)
+    assert not job.log_dir.exists()
+
+
+# --- the environment -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_left_of_another_job_does_not_reach_this_one(make_job, monkeypatch):
+    for name in ("MS_ROLE", "RANK_ID", "MS_SIMULATION_LEVEL"):
+        monkeypatch.setenv(name, "3")
+    monkeypatch.setenv("HCCL_CONNECT_TIMEOUT", "7200")
+    job = make_job("print(rank, os.environ['HCCL_CONNECT_TIMEOUT'], flush=True)")
+    run_job(job)
+    assert job.log("0").read_text() == "0 7200\n"  # and the worker had nothing to say of what it leaves out
+
+
+def test_a_job_is_told_its_run_and_writes_logs_that_can_be_read_in_any_locale(make_job, monkeypatch):
+    for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii",
+                        "MOVIEGEN_RUN": "another"}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    job = dataclasses.replace(make_job("print(os.environ['MOVIEGEN_RUN'], 'caf\\xe9 \\u5b57 \\udcff')"), run="text-1")
+    run_job(job)
+    assert job.log("0").read_text(encoding="utf-8") == "text-1 café 字 \\udcff\n"
 
 
 # --- the pieces ----------------------------------------------------------------------------------------------------
@@ -186,6 +207,12 @@ def test_report_errors_leaves_the_traceback_and_raises(tmp_path):
     (report,) = tmp_path.iterdir()
     assert report.name == "error_3.txt"
     assert "ZeroDivisionError: division by zero" in report.read_text()
+
+
+def test_a_traceback_with_a_name_that_is_no_text_is_left_as_well(tmp_path):
+    with pytest.raises(ValueError), worker.report_errors(tmp_path, "0"):
+        raise ValueError("/clips/\udcff.mp4")
+    assert r"/clips/\udcff.mp4" in (tmp_path / "error_0.txt").read_text()
 
 
 def test_the_scheduler_is_not_rank_0(monkeypatch):
@@ -470,11 +497,11 @@ def test_workers_die_with_an_msrun_that_is_killed(make_job, tmp_path):
     """The kernel's part, without a guard: as when someone kills an msrun typed by hand."""
     job = make_job("with supervised():\n    print('supervised', flush=True)\n    time.sleep(600)")
     job.log_dir.mkdir()
-    parent = f"import subprocess; subprocess.run(['python', '-m', 'tiny_worker', {str(job.log_dir)!r}])"
+    msrun = tmp_path / "msrun"
+    msrun.write_text(f"import subprocess\nsubprocess.run(['python', '-m', 'tiny_worker', {str(job.log_dir)!r}])")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, **job.environment, "PATH": path, "MS_ROLE": "MS_WORKER"}
-    arguments = [sys.executable, "-c", parent]
-    with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, msrun], env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "supervised\n"
         process.kill()
     wait_for(lambda: not processes_of(job.log_dir))

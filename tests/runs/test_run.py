@@ -1,10 +1,12 @@
 """What a run leaves on disk: the manifest's story, one writer at a time, whole files, metrics that survive a cut."""
 
+import errno
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import yaml
 
 from moviegen import config, runs
 from moviegen.config import ConfigError
-from moviegen.runs import MetricsWriter, RunBusy, files, machine
+from moviegen.runs import MetricsWriter, RunBusy, files, fingerprint, machine
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
@@ -68,7 +70,7 @@ def test_finished_run_is_complete(run):
     assert done["fingerprint"] == run.fingerprint
     assert done["upstream"] == {"data": runs.find(run.params, "data").name}
     assert done["versions"]["python"] == sys.version.split()[0]
-    assert done["machine"]["cores"] == len(os.sched_getaffinity(0))
+    assert 0 < done["machine"]["cores"] <= len(os.sched_getaffinity(0))
     assert done["parameters"]["text"]["ul2"] == {"width": 64, "max_tokens": 24}
     assert done["peak_memory_bytes"] > 2**20
     assert done["started"] <= done["finished"]
@@ -138,6 +140,72 @@ def test_killed_writer_leaves_no_lock_and_no_claim(run):
     with runs.record(run):
         pass
     assert run.complete
+
+
+def test_a_clock_set_back_takes_no_time_from_a_run(run, monkeypatch):
+    with runs.record(run):
+        monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert 0 <= manifest(run)["seconds"] < 100
+
+
+# --- what changes while it is computed ---
+
+
+@pytest.fixture
+def clips(tmp_path):
+    folder = tmp_path / "clips"
+    (folder / "mixkit").mkdir(parents=True)
+    (folder / "mixkit" / "a.mp4").write_bytes(b"a")
+    return folder
+
+
+def test_another_run_than_the_one_asked_for_is_refused_with_what_changed(run, clips, monkeypatch):
+    params = config.load("smoke", {"data.root": str(clips)})
+    asked = runs.find(params, "data")
+    asked.write_params()
+    os.utime(asked.params_path, (0, 0))  # whatever the clock's resolution
+    (clips / "mixkit" / "b.mp4").write_bytes(b"b")
+    fingerprint.forget()
+    monkeypatch.setenv("MOVIEGEN_RUN", asked.name)
+    now = runs.find(params, "data")
+    with pytest.raises(ConfigError) as caught, runs.record(now):
+        pytest.fail("another run was begun")
+    assert all(text in str(caught.value) for text in (asked.name, now.name, str(clips / "mixkit" / "b.mp4")))
+    assert not now.folder.exists()
+    (clips / "mixkit" / "b.mp4").unlink()
+    fingerprint.forget()
+    with runs.record(runs.find(params, "data")):
+        pass
+    assert asked.complete
+
+
+def test_a_job_is_told_its_run(run):
+    assert run.job().run == run.name
+
+
+def change(path, text):
+    path.write_bytes(text)
+    os.utime(path, (1, path.stat().st_mtime + 1))  # whatever the clock's resolution
+
+
+def test_an_input_that_changes_while_it_is_read_finishes_no_run(clips, run):
+    data = runs.find(config.load("smoke", {"data.root": str(clips)}), "data")
+    with pytest.raises(ConfigError, match=f"data.root: what lies there changed while {data.name}"), runs.record(data):
+        change(clips / "mixkit" / "a.mp4", b"b")
+    assert manifest(data)["status"] == "failed"
+    with pytest.raises(ConfigError, match="start it again"), runs.record(data):
+        change(clips / "mixkit" / "new.mp4", b"b")
+    (clips / "mixkit" / "new.mp4").unlink()
+    with runs.record(data):  # as it was when the fingerprint was computed
+        change(clips / "mixkit" / "a.mp4", b"a")
+    assert data.complete
+
+
+def test_clips_that_arrive_do_not_undo_a_run_that_goes_by_the_index_of_before(clips, run):
+    text = runs.find(config.load("smoke", {"data.root": str(clips)}), "text")
+    with runs.record(text):
+        change(clips / "mixkit" / "new.mp4", b"b")
+    assert text.complete
 
 
 # --- upstream ---
@@ -215,6 +283,46 @@ def test_failed_write_leaves_no_temporary_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF])
+def test_a_file_system_that_cannot_be_told_to_flush_is_written_to(tmp_path, monkeypatch, error):
+    def fsync(_):
+        raise OSError(error, "cannot")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.write_text(tmp_path / "file.txt", "whole")
+    assert (tmp_path / "file.txt").read_text() == "whole"
+
+
+def test_a_folder_that_cannot_be_opened_is_written_to(tmp_path, monkeypatch):
+    def only_files(path, *rest, _open=os.open, **options):
+        if Path(path).is_dir():
+            raise PermissionError(errno.EACCES, "a folder is no file here")
+        return _open(path, *rest, **options)
+
+    monkeypatch.setattr(os, "open", only_files)
+    files.write_text(tmp_path / "file.txt", "whole")
+    assert (tmp_path / "file.txt").read_text() == "whole"
+
+
+def test_a_disk_that_fails_to_flush_is_not_passed_over(tmp_path, monkeypatch):
+    def fsync(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="Input/output"):
+        files.flush_folder(tmp_path)
+
+
+def test_processes_of_one_number_on_two_hosts_do_not_write_over_each_other(tmp_path):
+    path = tmp_path / "file.txt"
+    with files.replacing(path) as first:
+        first.write_text("first")
+        with files.replacing(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+
+
 # --- metrics ---
 
 
@@ -269,21 +377,6 @@ def test_dropping_from_nothing_makes_nothing(run):
 
 
 # --- provenance ---
-
-
-def test_commit_is_gits_own_or_unknown(monkeypatch, tmp_path):
-    monkeypatch.setattr(machine, "project_root", lambda: tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert machine.git_commit() == "unknown"
-    settings = ("-c", "user.name=x", "-c", "user.email=x@y", "-c", "commit.gpgsign=false")
-    subprocess.run(("git", "init", "-q"), cwd=tmp_path, check=True)
-    (tmp_path / "file").write_text("1")
-    subprocess.run(("git", "add", "."), cwd=tmp_path, check=True)
-    subprocess.run(("git", *settings, "commit", "-q", "--no-verify", "-m", "one"), cwd=tmp_path, check=True)
-    head = (tmp_path / ".git" / (tmp_path / ".git" / "HEAD").read_text().split()[1]).read_text().strip()
-    assert machine.git_commit() == head
-    (tmp_path / "file").write_text("2")
-    assert machine.git_commit() == head + "+changes"
 
 
 def test_package_that_is_absent_is_said(monkeypatch):

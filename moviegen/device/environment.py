@@ -1,0 +1,69 @@
+"""Variables of the environment that no result may follow from, and that only a worker of a job may have."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+# They change what is computed, and no fingerprint knows of them.
+ALTERING = (
+    "MS_COMPILER_CACHE_*",  # a graph compiled for other constants or shapes is taken for this one's: wrong numbers
+    "MS_SIMULATION_LEVEL",  # a dry run: nothing is computed, every loss is 0, and the program ends well
+    "MS_KERNEL_LAUNCH_SKIP",  # the same of the operations it names
+    "MS_JIT",  # 0: no graphs; a training step ends in a RecursionError
+    "MS_JIT_MODULES",  # which code becomes graphs
+    "MS_JIT_IGNORE_MODULES",
+    "MS_DEV_*",  # MindSpore's developers' switches: PRECOMPILE_ONLY computes nothing, GRAPH_KERNEL_FLAGS wrong losses
+)
+# msrun sets them for the processes it starts. In another one they are left from a job of before: it waits half an hour
+# for a scheduler that there is not, or is refused; and names its logs after another's rank.
+OF_A_JOB = (
+    "MS_ROLE", "MS_WORKER_NUM", "MS_SERVER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT", "MS_NODE_ID", "MS_WORKER_IP",
+    "RANK_ID", "RANK_SIZE", "DEVICE_ID", "RANK_TABLE_FILE",
+)  # fmt: skip
+KEPT = (
+    "MS_DEV_ENABLE_KERNEL_PACKET",  # a job on Ascend cards has it
+    "MS_DEV_SAVE_GRAPHS*",  # writes what was compiled, for who looks for a fault
+    "MS_DEV_DUMP_*",
+)
+
+
+def leftovers(environment: Mapping[str, str], in_job: bool = False) -> list[str]:
+    """Names of those variables that a process is better without.
+
+    Args:
+        in_job: msrun has started it.
+    """
+    unwanted = ALTERING if in_job else (*ALTERING, *OF_A_JOB)
+    return sorted(name for name in environment if _is_one(name, unwanted) and not _is_one(name, KEPT))
+
+
+def clear() -> None:
+    """Takes them out of this process's environment, and says so."""
+    found = leftovers(os.environ, in_job="MS_ROLE" in os.environ and is_below_msrun())
+    for name in found:
+        del os.environ[name]
+    if found:
+        print(
+            f"note: left out of the environment, as no result may follow from it: {', '.join(found)}", file=sys.stderr
+        )
+
+
+def is_below_msrun() -> bool:
+    """Whether msrun has started this process, or one that has."""
+    import psutil  # where it is asked for: every import of the package would wait for it
+
+    for process in psutil.Process().parents():
+        with suppress(psutil.Error):  # gone, or another user's
+            words = process.cmdline()
+            if any(Path(word).name == "msrun" for word in words[:2]) or "mindspore.parallel.cluster.run" in words:
+                return True
+    return False
+
+
+def _is_one(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
