@@ -6,6 +6,7 @@ What a notebook shows of these runs is its page's, a module of `moviegen.report.
 from __future__ import annotations
 
 import html
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ GROUPS = tuple(name for name in Params.model_fields if name != "scale")
 PARAMETERS = ("scale", "extends", "overrides", "stage", *GROUPS)
 NOT_PARAMETERS = {"In", "Out"}  # IPython's own
 WITHOUT_METRICS = ("data", "text")  # programs: their silence says nothing
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its fonts is nothing for a page
 PLAIN_DATA = (str, int, float, bool, list, dict, type(None))
 
 
