@@ -109,7 +109,7 @@ if ! command -v uv >/dev/null; then
     exit 1
   }
 fi
-echo "making $(1) from requirements.lock with $${pip[0]} (without a cache about 1 GB is downloaded) ..."
+echo "making $(1) from requirements.lock with $${pip[*]} (without a cache about 1 GB is downloaded) ..."
 rm -f $(1)/.made-from
 [ ! -d $(1) ] || find $(1)/ -mindepth 1 -delete
 if [ "$${pip[0]}" = uv ]; then
