@@ -27,8 +27,8 @@ def own_kernels() -> Iterator[type[AsyncKernelManager]]:
     """A class for nbclient's `kernel_manager_class`, of kernels of this interpreter with an IPython folder of theirs.
 
     So no `python3` of `JUPYTER_PATH` or of the home folder takes their place, no start-up file or configuration of the
-    reader's is read, and the home folder need not be there. They and their programs import the code that the report
-    itself does, also in a copied checkout whose environment names the first one.
+    reader's is read, and nothing is written into the home folder. They and their programs import the code that the
+    report itself does, also in a copied checkout whose environment names the first one.
     """
     with tempfile.TemporaryDirectory(prefix="moviegen-kernel-") as folder:
         paths = os.pathsep.join(filter(None, (CODE, os.environ.get("PYTHONPATH"))))

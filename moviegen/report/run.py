@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Iterator
@@ -32,13 +33,14 @@ class SectionFailed(RuntimeError):
 
 def main(params: Params, options: Namespace) -> None:
     """Brings the report of these parameters up to date; with `only_html`, publishes what there is."""
-    try:
-        if not options.only_html:
-            with _terminated_as_interrupted():
-                execute(params)
-    except SectionFailed as error:
-        sys.exit(f"error: {error}")
-    print(f"report: {publish.publish(params)}")
+    with _home_folder():
+        try:
+            if not options.only_html:
+                with _terminated_as_interrupted():
+                    execute(params)
+        except SectionFailed as error:
+            sys.exit(f"error: {error}")
+        print(f"report: {publish.publish(params)}")
 
 
 def execute(params: Params) -> None:
@@ -121,6 +123,20 @@ def _stamp(notebook: Path, mark: dict[str, Any]) -> None:
     content = json.loads(notebook.read_text(encoding="utf-8"))
     content["metadata"]["moviegen"] = mark
     files.write_json(notebook, content)
+
+
+@contextmanager
+def _home_folder() -> Iterator[None]:
+    """Gives one to a user of whom a container knows none: Jupyter and IPython do not start without."""
+    if os.path.expanduser("~") != "~":
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="moviegen-home-") as folder:
+        os.environ["HOME"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["HOME"]
 
 
 @contextmanager

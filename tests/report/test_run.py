@@ -1,4 +1,5 @@
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -119,6 +120,18 @@ def test_the_report_stops_at_a_failing_section_with_a_status(section, monkeypatc
     monkeypatch.setattr(publish, "publish", lambda params: pytest.fail("a failed report was published"))
     with pytest.raises(SystemExit, match="ZeroDivisionError"):
         run.main(params, Namespace(only_html=False))
+
+
+def test_a_user_without_a_home_folder_has_a_report(section, monkeypatch, capsys):
+    params, data, source = section
+    write(source, "x = 0", "import pathlib\nprint(pathlib.Path.home())")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", lambda user: {}[user])
+    monkeypatch.setattr(sections, "SECTIONS", [data])
+    publish._exporter.cache_clear()
+    run.main(params, Namespace(only_html=False))
+    assert "moviegen-home-" in nbformat.read(data.executed(params), as_version=4).cells[-1].outputs[0].text
+    assert "HOME" not in os.environ
 
 
 ONE_SECTION = """
