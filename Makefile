@@ -108,6 +108,7 @@ if ! command -v uv >/dev/null; then
     echo "error: $$python is $$("$$python" --version 2>&1 || true); this needs Python 3.11: make PYTHON=/path/to/python3.11 ..." >&2
     exit 1
   }
+  python=$$("$$python" -c 'import sys; print(sys._base_executable)')  # not the one in $(1), which goes first
 fi
 echo "making $(1) from requirements.lock with $${pip[*]} (without a cache about 1 GB is downloaded) ..."
 rm -f $(1)/.made-from

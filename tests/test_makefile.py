@@ -26,6 +26,7 @@ TOOLS = (
 PYTHON = """#!/usr/bin/env bash
 { printf '%s\\0' "$0" "$@"; printf '\\1'; env -0; printf '\\2'; } >>"$LOG"
 case "$*" in
+  "-c import sys; print"*) [ -e "$STUB" ] && echo "$STUB" || echo "$0" ;;
   "-c import sys"*) [ ! -e "$0.is-3.12" ] ;;
   --version) echo "Python 3.12.1" ;;
   "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; cp "$0" "$3/bin/jupyter" ;;
@@ -160,6 +161,15 @@ def test_an_environment_elsewhere_stays_there(checkout, tmp_path):
     assert checkout.make("setup").status == 0, checkout.said
     assert sorted(path.name for path in elsewhere.iterdir()) == [".made-from", "bin"]
     assert checkout.make("setup").installed == []
+
+
+def test_an_environment_that_is_active_is_made_again(made):
+    (made.folder / "requirements.lock").write_text("another\n")
+    own = made.folder / ".venv" / "bin"
+    shutil.copy(own / "python", own / "python3.11")
+    outside = (made.programs / "python3.11").rename(made.programs / "python3")
+    assert made.make("setup", PATH=f"{own}:{made.programs}", STUB=outside).status == 0, made.said
+    assert len(made.installed) == 2
 
 
 # --- with what it is made ---
