@@ -165,6 +165,15 @@ def test_no_caption_becomes_markup_of_a_page_or_of_the_appendix(params):
         assert hostile_list.says(text)
 
 
+def test_no_scale_becomes_markup(params):
+    page, plain = (
+        Parsed(publish.render(params.model_copy(update={"scale": scale}), section("data"), "mark"))
+        for scale in ("<i>mine</i>", "mine")
+    )
+    assert page.elements == plain.elements
+    assert page.says("scale <i>mine</i>")
+
+
 @pytest.mark.parametrize("name", ["a #1? 100%41.mp4", 'a "quoted" <name>.mp4', "字 🎬.mp4", "{{x}} $y$ & 'z'.mp4"])
 def test_a_published_clip_is_found_by_its_address(name, params):
     run = clip(finished(params, "sample"), name)
