@@ -2,6 +2,7 @@
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
@@ -9,92 +10,125 @@ MAKEFLAGS += --no-print-directory
 SCALE ?= tiny
 DATA ?=
 ARGS ?=
-PYTHON ?= python3
+PYTHON ?=
 
 VENV := .venv
-STAMP := $(VENV)/.made-from-lock
 PARITY_VENV := .venv-parity
-PARITY_STAMP := $(PARITY_VENV)/.made-from-lock
-PARITY_REQUIREMENTS := tests/parity/requirements.txt
 RUN := $(VENV)/bin/python -m moviegen
-# Double quotes in bash, so that a folder's name may hold spaces; quotes inside it come through the environment.
+# As it was typed, and read by bash from the environment: a folder's name may hold anything.
+override DATA := $(value DATA)
 export DATA
-OPTIONS = --config "$(SCALE)" $${DATA:+--data.root "$$(realpath -m -- "$$DATA")"} $(ARGS)
+# They would take the environment's own Python away from it, and this folder out of its path.
+unexport PYTHONHOME PYTHONSAFEPATH
 
-.PHONY: help setup report html data plan test parity bench step-1B lint lab clean
+# What a program is told, as bash's "$@". Not every shell has made a home folder of `DATA=~/clips`.
+define options
+[[ "$$DATA" != "~/"* ]] || DATA="$${HOME}$${DATA#"~"}"
+set -- --config "$(SCALE)" $${DATA:+--data.root "$$(realpath -m -- "$$DATA")"} $(ARGS)
+endef
+
+.PHONY: help setup parity-setup report html data plan test parity bench step-1B lint lab clean
 
 help:  ## list the targets
 	@echo "make TARGET [SCALE=tiny|1B|5B|30B] [DATA=/folder/with/clips] [ARGS='--sample.steps 10 ...']"
 	@grep -hE '^[a-zA-Z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-8s %s\n", $$1, $$2}'
 
-setup: $(STAMP)  ## make .venv from the lock file
+setup:  ## make .venv from the lock file, where it is not yet made from it
+	@$(call make-environment,$(VENV),)
 
-report: $(STAMP)  ## run what changed, then publish outputs/SCALE/html/index.html
-	@$(RUN) report $(OPTIONS)
+parity-setup:
+	@$(call make-environment,$(PARITY_VENV),tests/parity/requirements.txt)
 
-html: $(STAMP)  ## publish what has been run, run nothing
-	@$(RUN) report --only-html $(OPTIONS)
+report: setup  ## run what changed, then publish outputs/SCALE/html/index.html
+	@$(options)
+	$(RUN) report "$$@"
 
-data: $(STAMP)  ## check and split the clips; without DATA, render the sample set
-	@$(RUN) data index $(OPTIONS)
+html: setup  ## publish what has been run, run nothing
+	@$(options)
+	$(RUN) report --only-html "$$@"
 
-plan: $(STAMP)  ## parameters, arithmetic and memory of every scale
-	@for file in params/*.yaml; do $(RUN) plan --config "$$file"; echo; done
+data: setup  ## check and split the clips; without DATA, render the sample set
+	@$(options)
+	$(RUN) data index "$$@"
 
-test: $(STAMP)  ## run the tests; with ARGS=--all those of whole jobs too
+plan: setup  ## parameters, arithmetic and memory of every scale
+	@for file in params/*.yaml; do $(RUN) plan --config "$$file" $(ARGS); echo; done
+
+test: setup  ## run the tests; with ARGS=--all those of whole jobs too
 	@$(VENV)/bin/python -m tests $(ARGS)
 
-parity: $(PARITY_STAMP)  ## compare with PyTorch, diffusers and lpips, in an environment of their own
+parity: parity-setup  ## compare with PyTorch, diffusers and lpips, in an environment of their own
 	@$(PARITY_VENV)/bin/python -m tests tests/parity/test_*.py $(ARGS)
 
-bench: $(PARITY_STAMP)  ## time and memory against PyTorch: outputs/bench/bench.json
+bench: parity-setup  ## time and memory against PyTorch: outputs/bench/bench.json
 	@$(PARITY_VENV)/bin/python -m tests.bench $(ARGS)
 
-step-1B: $(STAMP)  ## one training step of the 1B transformer, and a forward pass of the 5B one, on this machine
+step-1B: setup  ## one training step of the 1B transformer, and a forward pass of the 5B one, on this machine
 	@$(RUN) step --config 1B --dataset.size "[256, 256]" $(ARGS)
-	@$(RUN) step --config 5B --forward --dataset.size "[256, 256]" $(ARGS)
+	$(RUN) step --config 5B --forward --dataset.size "[256, 256]" $(ARGS)
 
-lint: $(STAMP)  ## check style, types and import rules
+lint: setup  ## check style, types and import rules
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
 
-lab: $(STAMP)  ## open the notebooks in JupyterLab
-	@$(VENV)/bin/jupyter lab --notebook-dir=. notebooks/01_overview.ipynb
+lab: setup  ## open the notebooks in JupyterLab
+	@export JUPYTER_PATH="$$PWD/$(VENV)/share/jupyter$${JUPYTER_PATH:+:$$JUPYTER_PATH}"  # its python3 before all others
+	[ "$$(id -u)" != 0 ] || set -- --allow-root  # which JupyterLab wants to be told
+	$(VENV)/bin/jupyter lab --notebook-dir=. notebooks/01_overview.ipynb "$$@" $(ARGS)
 
 clean:  ## remove what was generated; the environments stay
 	@rm -rf outputs
 
-# $(1): the environment's folder.
+# Variables that have an installer put packages elsewhere, others, or none; where it finds them stays as the user says.
+MISLEADING := PYTHONPATH VIRTUAL_ENV $(addprefix PIP_,TARGET PREFIX ROOT PYTHON PYTHON_VERSION PLATFORM ABI IMPLEMENTATION \
+  NO_BINARY ONLY_BINARY CONSTRAINT BUILD_CONSTRAINT REQUIREMENT REQUIRE_HASHES DRY_RUN UPLOADED_PRIOR_TO) \
+  $(addprefix UV_,SYSTEM_PYTHON PROJECT PROJECT_ENVIRONMENT WORKING_DIR WORKING_DIRECTORY NO_BINARY NO_BINARY_PACKAGE \
+  NO_BUILD NO_BUILD_PACKAGE CONSTRAINT BUILD_CONSTRAINT OVERRIDE EXCLUDE EXCLUDE_NEWER REQUIRE_HASHES RESOLUTION \
+  PRERELEASE TORCH_BACKEND)
+IS_3_11 := import sys; sys.exit(sys.version_info[:2] != (3, 11))
+
+# $(1): the environment's folder. $(2): what is installed beside the lock file, if anything.
+# Its stamp says what it was made from, where, as its scripts and the link to this folder name their places. It is written
+# last: an environment that was interrupted half-way does not count as made.
 define make-environment
-@if command -v uv >/dev/null; then \
-	  echo "making $(1) from requirements.lock with uv ..."; \
-	  uv venv --quiet --allow-existing --python 3.11 $(1); \
-	  uv pip sync --quiet --python $(1)/bin/python --require-hashes requirements.lock; \
-	  uv pip install --quiet --python $(1)/bin/python --no-deps --no-build-isolation -e .; \
-	else \
-	  "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
-	    echo "error: $(PYTHON) is $$("$(PYTHON)" --version 2>&1 || true); this needs Python 3.11: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }; \
-	  echo "making $(1) from requirements.lock (a few minutes: about 1 GB is downloaded) ..."; \
-	  "$(PYTHON)" -m venv $(1); \
-	  $(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; \
-	  $(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; \
-	fi
+unset $(MISLEADING)
+export PIP_USER=0  # in pip.conf it may be 1
+made_from=$$(cat requirements.lock pyproject.toml $(2) <(pwd -P) <(realpath -m $(1)) | sha256sum)
+if [ "$$(cat $(1)/.made-from 2>/dev/null)" = "$$made_from" ] && $(1)/bin/python -c '$(IS_3_11)' 2>/dev/null; then
+  exit 0
+fi
+pip=(uv pip)
+to=(--quiet --python $(1)/bin/python)
+if ! command -v uv >/dev/null; then
+  pip=($(1)/bin/python -m pip)
+  to=(--quiet --disable-pip-version-check)
+  for python in "$(or $(PYTHON),python3.11)" "$(or $(PYTHON),python3)"; do
+    ! "$$python" -c '$(IS_3_11)' 2>/dev/null || break
+  done
+  "$$python" -c '$(IS_3_11)' 2>/dev/null || {
+    echo "error: $$python is $$("$$python" --version 2>&1 || true); this needs Python 3.11: make PYTHON=/path/to/python3.11 ..." >&2
+    exit 1
+  }
+  python=$$("$$python" -c 'import sys; print(sys._base_executable)')  # not the one in $(1), which goes first
+fi
+echo "making $(1) from requirements.lock with $${pip[*]} (without a cache about 1 GB is downloaded) ..."
+rm -f $(1)/.made-from
+[ ! -d $(1) ] || find $(1)/ -mindepth 1 -delete
+if [ "$${pip[0]}" = uv ]; then
+  uv venv --quiet --allow-existing --python 3.11 $(1)
+  uv pip sync "$${to[@]}" --require-hashes requirements.lock
+else
+  "$$python" -m venv $(1)
+  "$${pip[@]}" install "$${to[@]}" --require-hashes -r requirements.lock
+fi
+"$${pip[@]}" install "$${to[@]}" --no-deps --no-build-isolation -e .
+if [ -n "$(2)" ]; then
+  echo "adding $(2) ..."
+  "$${pip[@]}" install "$${to[@]}" "$$(grep '^torch==' $(2))"
+  "$${pip[@]}" install "$${to[@]}" --no-deps -r $(2)
+fi
+(cd notebooks && ../$(1)/bin/python -c 'import moviegen, papermill') || {
+  echo "error: what was installed is not in $(1): look for a target or a prefix in \`pip config list\`" >&2
+  exit 1
+}
+echo "$$made_from" >$(1)/.made-from
 endef
-
-# A stamp is written last: an environment that was interrupted half-way does not count as made.
-$(STAMP): requirements.lock pyproject.toml
-	@rm -f $@
-	$(call make-environment,$(VENV))
-	@touch $@
-
-$(PARITY_STAMP): requirements.lock $(PARITY_REQUIREMENTS) pyproject.toml
-	@rm -f $@
-	$(call make-environment,$(PARITY_VENV))
-	@echo "adding $(PARITY_REQUIREMENTS) ..."; \
-	if command -v uv >/dev/null; then \
-	  add=(uv pip install --quiet --python $(PARITY_VENV)/bin/python); \
-	else \
-	  add=($(PARITY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check); \
-	fi; \
-	"$${add[@]}" "$$(grep '^torch==' $(PARITY_REQUIREMENTS))"; \
-	"$${add[@]}" --no-deps -r $(PARITY_REQUIREMENTS)
-	@touch $@

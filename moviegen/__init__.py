@@ -1,7 +1,7 @@
 """Movie Gen in MindSpore: where each section of the paper stands, and where the rest is. A room uses those below it.
 
 report/      the sections' notebooks, executed and published as one HTML site
-               run, sections, notebook, progress: what is executed when, and what a notebook calls
+               run, kernel, sections, notebook, progress: what is executed when and how, and what a notebook calls
                pages/: overview, data, tae_training, tae_evaluation, transformer, training, sampling, parallelism, cost,
                provenance: what each page shows
                published: others' numbers; results: what runs left; provenance: where numbers come from

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import matplotlib
 import pandas as pd
 from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from moviegen.report import markup, results
-from moviegen.report.plots import ACCENT, FAINT, INK, SECOND, STYLE, drawn, panels
+from moviegen.report.plots import ACCENT, FAINT, INK, SECOND, drawn, panels, styled
 from moviegen.runs import Run
 
 COLORS = ((FAINT, ACCENT), ("#b9d8c2", "#2e7d4f"), ("#e8cdb0", "#b0651d"))  # of steps, of their running mean
@@ -20,7 +19,7 @@ def losses(run: Run | None, title: str) -> HTML:
     train, validation = results.metrics(run, "train"), results.metrics(run, "validation")
     if train.empty:
         return markup.missing(title)
-    with matplotlib.rc_context(STYLE):
+    with styled():
         figure, (upper, lower) = panels(2, height=3.6, heights=(3, 1), share_x=True)
         _draw_losses(upper, train)
         if not validation.empty:

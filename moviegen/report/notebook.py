@@ -6,6 +6,7 @@ What a notebook shows of these runs is its page's, a module of `moviegen.report.
 from __future__ import annotations
 
 import html
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ GROUPS = tuple(name for name in Params.model_fields if name != "scale")
 PARAMETERS = ("scale", "extends", "overrides", "stage", *GROUPS)
 NOT_PARAMETERS = {"In", "Out"}  # IPython's own
 WITHOUT_METRICS = ("data", "text")  # programs: their silence says nothing
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its fonts is nothing for a page
 PLAIN_DATA = (str, int, float, bool, list, dict, type(None))
 
 
@@ -115,13 +117,31 @@ def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
     fingerprint.forget()
     if not any(isinstance(value, OpenSection) for value in variables.values()):  # else they may be the reader's own
         _refuse_unknown(variables)
-    section = sections.find(notebook, variables.get("stage"))
+    section = sections.find(notebook, _stage(variables.get("stage")))
     scale, extends = variables.get("scale", "tiny"), variables.get("extends")
-    base = read_file(project_root() / "params" / extends) if extends else load(scale).model_dump()
     groups = {name: variables[name] for name in GROUPS if variables.get(name) is not None}
+    if extends:
+        base = _extended(extends)
+    elif len(groups) == len(GROUPS):
+        base = {}  # a whole params file, whose scale need not be one of params/
+    else:
+        base = load(str(scale)).model_dump()
     overrides = parse_overrides(variables.get("overrides") or "", section.stage)
     content, source = merge(base, with_numbers({"scale": scale, **groups})), extends or f"{scale}.yaml"
     return OpenSection(section, parse(content, overrides, origin=f"params/{source} and the notebook"))
+
+
+def _stage(given: Any) -> Any:
+    """A stage by its number: `papermill -r`, and YAML in quotes, give text."""
+    return int(given) if isinstance(given, str) and given.isdecimal() else given
+
+
+def _extended(name: Any) -> dict[str, Any]:
+    """The params file that papermill's `-f` file extends; where that one lies papermill does not say."""
+    path = project_root() / "params" / str(name)
+    if not path.is_file():
+        raise ConfigError(f"extends: there is no file {path}: in a notebook it is looked for from params/")
+    return read_file(path)
 
 
 def job(run: Run) -> Job:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+import matplotlib
 import numpy as np
 from IPython.display import HTML
 from matplotlib.figure import Figure
@@ -36,6 +38,11 @@ STYLE: dict[RcKeyType, object] = {
     "legend.frameon": False,
     "svg.hashsalt": "moviegen",  # the same figure gives the same bytes
 }
+
+
+def styled(changes: Mapping[RcKeyType, object] | None = None) -> AbstractContextManager[None]:
+    """Inside it figures look like the report's, whatever a reader's matplotlibrc says; `changes`: one figure's own."""
+    return matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE, **(changes or {})})
 
 
 def panels(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from moviegen.config import Params, outputs_folder, project_root
 from moviegen.report.sections import SECTIONS, Section
@@ -73,7 +74,10 @@ def stylesheet() -> str:
 def _exporter() -> Any:
     from nbconvert import HTMLExporter  # 1 s to import: not for a site that is up to date
 
-    return HTMLExporter(template_name=TEMPLATE.name, extra_template_basedirs=[str(TEMPLATE.parent)])
+    # named, as a reader's Jupyter folders may hold others of the same names
+    own = f"{sys.prefix}/share/jupyter/nbconvert/templates"
+    paths = [str(TEMPLATE), *(f"{own}/{name}" for name in ("basic", "classic", "base")), own]
+    return HTMLExporter(template_name=TEMPLATE.name, template_paths=paths)
 
 
 def _headings(notebook: Any) -> list[tuple[str, str]]:
@@ -90,22 +94,21 @@ def _with_media(body: str, folder: Path) -> str:
         source = (project_root() / "notebooks" / unquote(address)).resolve()
         if not source.is_file():
             return match.group()
-        name = f"{source.stem}-{file_hash(source)[:16]}{source.suffix}"
+        name = f"{source.stem[:40]}-{file_hash(source)[:16]}{source.suffix}"
         target = folder / "media" / name
         if not target.exists():
             target.parent.mkdir(exist_ok=True)
             temporary = target.with_name(f".{name}")
             shutil.copyfile(source, temporary)
             temporary.replace(target)
-        return f'{attribute}="media/{name}"'
+        return f'{attribute}="media/{quote(name)}"'
 
     return _LOCAL_MEDIA.sub(copied, body)
 
 
 def _remove_unused_media(folder: Path) -> None:
-    used = {
-        name for page in folder.glob("*.html") for name in _PUBLISHED_MEDIA.findall(page.read_text(encoding="utf-8"))
-    }
+    pages = [page.read_text(encoding="utf-8") for page in folder.glob("*.html")]
+    used = {unquote(name) for page in pages for name in _PUBLISHED_MEDIA.findall(page)}
     for path in (folder / "media").glob("*"):
         if path.name not in used:
             path.unlink()

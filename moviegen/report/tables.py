@@ -24,7 +24,13 @@ def bare_table(rows: Sequence[Mapping[str, Any]], raw: Iterable[str] = ()) -> st
     """A table without a caption; it scrolls where the page is narrower."""
     frame = pd.DataFrame(list(rows))
     for column in frame.columns.difference(list(raw)):
-        frame[column] = frame[column].map(lambda value: html.escape(str(value)))
+        frame[column] = frame[column].map(_text)
     with pd.option_context("display.max_colwidth", None):
+        frame = frame.rename(columns=_text)
         content = frame.to_html(index=False, escape=False, border=0, classes="table", justify="left")
     return f'<div class="scroll">{content}</div>'
+
+
+def _text(value: object) -> str:
+    """A value as HTML; pandas would write a line break as `\\n`."""
+    return html.escape(" ".join(str(value).split()))

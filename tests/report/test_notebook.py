@@ -30,6 +30,21 @@ def test_a_whole_params_file_as_papermill_writes_it_is_that_file():
     assert open_section("training", given | {"stage": 2}).params == params
 
 
+def test_a_whole_params_file_may_be_of_a_scale_of_its_own():
+    params = config.load("tiny").model_copy(update={"scale": "mine"})
+    assert open_section("data", params.model_dump(mode="json")).params == params
+    with pytest.raises(ConfigError, match=r"no params file .*mine\.yaml"):
+        open_section("data", {"scale": "mine", "seed": 3})
+
+
+def test_a_params_file_that_extends_another_is_laid_over_it():
+    params = open_section("training", {"scale": "mine", "extends": "smoke.yaml", "seed": 7, "stage": 1}).params
+    assert (params.scale, params.seed) == ("mine", 7)
+    assert params.recipes[1].train == config.load("smoke").recipes[1].train
+    with pytest.raises(ConfigError, match=r"extends: there is no file .*params/mine\.yaml"):
+        open_section("data", {"extends": "mine.yaml"})
+
+
 @pytest.mark.parametrize("scale", ["1B", "5B", "30B", "smoke"])
 def test_a_params_file_as_it_is_shipped_is_that_scale(scale):
     given = yaml.safe_load((config.project_root() / "params" / f"{scale}.yaml").read_text())
@@ -43,7 +58,8 @@ def test_overrides_in_the_notebook_of_a_stage_are_of_that_stage_alone():
 
 
 def test_the_training_notebook_is_a_section_for_each_stage():
-    assert open_section("training", {"stage": 3}).section.name == "training-3"
+    for stage in (3, "3"):  # papermill -p, and -r
+        assert open_section("training", {"stage": stage}).section.name == "training-3"
     with pytest.raises(ConfigError, match="stage 4"):
         open_section("training", {"stage": 4})
     with pytest.raises(ConfigError, match="stage 2"):

@@ -1,6 +1,11 @@
+import os
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from IPython.display import HTML
@@ -8,7 +13,7 @@ from IPython.display import HTML
 from moviegen.report import publish
 from moviegen.report.pages import sampling, transformer
 from moviegen.report.sections import SECTIONS
-from tests.report.making import sampled, write_executed
+from tests.report.making import sampled, section, write_executed
 
 LOADED = {("link", "href"), ("script", "src"), ("img", "src"), ("video", "src"), ("video", "poster"), ("iframe", "src")}
 
@@ -55,7 +60,7 @@ def test_nothing_is_loaded_from_the_network(params):
     for path in site.glob("*.html"):
         page = Page(path.read_text())
         for address in page.loaded:
-            assert address.startswith("data:") or (site / address).is_file(), address
+            assert address.startswith("data:") or (site / unquote(address)).is_file(), address
         assert "<script" not in path.read_text()
     assert not re.search(r"@import|url\(\s*['\"]?http", (site / "style.css").read_text())
 
@@ -96,3 +101,34 @@ def test_another_style_makes_every_page_again(params, tmp_path, monkeypatch):
     publish.publish(params)
     assert (site / "style.css").read_text().endswith("p { color: red }")
     assert all(path.stat().st_mtime_ns != before[path.name] for path in site.glob("*.html"))
+
+
+RENDER = """
+import sys
+from moviegen import config
+from moviegen.report import publish
+from tests.report.making import section
+sys.stdout.write(publish.render(config.load("tiny"), section("data"), "mark"))
+"""
+
+
+def test_a_readers_own_templates_and_configuration_change_no_page(params, tmp_path):
+    write_executed(params, "data", HTML("<p>shown</p>"))
+    expected = publish.render(params, section("data"), "mark")
+    for name in ("basic", "classic", "base"):
+        template = tmp_path / "jupyter" / "nbconvert" / "templates" / name
+        template.mkdir(parents=True)
+        (template / "conf.json").write_text('{"base_template": null, "preprocessors": {"1": {"type": "none.Such"}}}')
+        for file in ("index", "base", name):
+            (template / f"{file}.html.j2").write_text("a template of the reader's own")
+    for name in ("jupyter_config.py", "jupyter_nbconvert_config.py"):
+        (tmp_path / name).write_text("get_config().TemplateExporter.exclude_output = True")
+    done = subprocess.run(
+        (sys.executable, "-c", RENDER),
+        env=os.environ | {"JUPYTER_PATH": str(tmp_path / "jupyter"), "JUPYTER_CONFIG_DIR": str(tmp_path)},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == expected

@@ -1,4 +1,5 @@
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -10,14 +11,21 @@ import nbformat
 import psutil
 import pytest
 
+import moviegen
 from moviegen import config
 from moviegen.report import publish, run, sections
+from moviegen.report.pages import sampling
 
 
 @pytest.fixture
 def section(tmp_path, monkeypatch):
-    """The data section with a small notebook in its place; returns (params, section, path of the notebook)."""
-    source = tmp_path / "02_data.ipynb"
+    """The data section with a small notebook in its place; returns (params, section, path of the notebook).
+
+    Both folders are named so that papermill would look for a parameter of that name.
+    """
+    source = tmp_path / "{a checkout}" / "02_data.ipynb"
+    source.parent.mkdir()
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path / "{0}"))
     monkeypatch.setattr(sections.Section, "source", source)
     return config.load("tiny"), sections.SECTIONS[1], source
 
@@ -51,12 +59,79 @@ def test_a_failing_notebook_is_kept_and_its_error_told(section, capsys):
     assert [path.name for path in failed.parent.iterdir()] == [failed.name]
 
 
+def test_a_kernel_that_is_killed_is_named_and_its_notebook_kept(section):
+    params, data, source = section
+    write(source, "x = 0", "print('so far')", "import os\nos.kill(os.getpid(), 9)")
+    with pytest.raises(run.SectionFailed, match=r"the kernel of 02_data\.ipynb is gone \(Kernel died\)") as error:
+        run.execute_section(params, data)
+    assert "memory ran out" in str(error.value)
+    failed = data.executed(params).with_suffix(".failed.ipynb")
+    assert str(failed) in str(error.value)
+    assert nbformat.read(failed, as_version=4).cells[2].outputs[0].text == "so far\n"
+    assert not sections.is_current(params, data)
+
+
+START_UP = "print('a start-up file'); sample = None"
+
+
+@pytest.fixture
+def own_jupyter(tmp_path, monkeypatch):
+    """A reader's Jupyter, IPython and matplotlib: a `python3`, start-up files, a style and a back end of theirs."""
+    home = tmp_path / "home"
+    kernels, profile = home / "jupyter" / "kernels" / "python3", home / ".ipython" / "profile_default"
+    for folder in (kernels, profile / "startup"):
+        folder.mkdir(parents=True)
+    (kernels / "kernel.json").write_text('{"argv": ["/bin/false"], "display_name": "mine", "language": "python"}')
+    (profile / "startup" / "mine.py").write_text(START_UP)
+    (profile / "ipython_config.py").write_text(f"get_config().InteractiveShellApp.exec_lines = [{START_UP!r}]")
+    (home / "python_startup.py").write_text(START_UP)
+    (home / "matplotlibrc").write_bytes(b"axes.facecolor: black # \xff, which is not UTF-8\n")
+    (home / "file").touch()
+    variables = {
+        "HOME": home,
+        "IPYTHONDIR": home / ".ipython",
+        "JUPYTER_PATH": home / "jupyter",
+        "JUPYTER_PREFER_ENV_PATH": 0,
+        "JUPYTER_RUNTIME_DIR": home / "file" / "no-folder",
+        "MATPLOTLIBRC": home / "matplotlibrc",
+        "MPLBACKEND": "none of matplotlib's",
+        "MPLCONFIGDIR": home / "file" / "no-folder",
+        "PYTHONSTARTUP": home / "python_startup.py",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(value))
+
+
+def test_a_notebook_is_executed_by_this_interpreter_and_knows_nothing_of_the_readers_own(section, own_jupyter):
+    params, data, source = section
+    draw = "from moviegen.report import notebook\nfrom moviegen.report.pages import sampling\n"
+    draw += "print(sampling.schedules(sample['steps']).data)"
+    own = "import sys, moviegen\nprint(sys.executable, moviegen.__file__)"
+    write(source, "sample = None", own, draw)
+    run.execute_section(params, data)
+    *_, interpreter, figure = nbformat.read(data.executed(params), as_version=4).cells
+    assert [output.text for output in interpreter.outputs] == [f"{sys.executable} {moviegen.__file__}\n"]
+    assert [output.text for output in figure.outputs] == [f"{sampling.schedules(params.sample.steps).data}\n"]
+
+
 def test_the_report_stops_at_a_failing_section_with_a_status(section, monkeypatch):
     params, _, source = section
     write(source, "x = 0", "1 / x")
     monkeypatch.setattr(publish, "publish", lambda params: pytest.fail("a failed report was published"))
     with pytest.raises(SystemExit, match="ZeroDivisionError"):
         run.main(params, Namespace(only_html=False))
+
+
+def test_a_user_without_a_home_folder_has_a_report(section, monkeypatch, capsys):
+    params, data, source = section
+    write(source, "x = 0", "import pathlib\nprint(pathlib.Path.home())")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", lambda user: {}[user])
+    monkeypatch.setattr(sections, "SECTIONS", [data])
+    publish._exporter.cache_clear()
+    run.main(params, Namespace(only_html=False))
+    assert "moviegen-home-" in nbformat.read(data.executed(params), as_version=4).cells[-1].outputs[0].text
+    assert "HOME" not in os.environ
 
 
 ONE_SECTION = """
@@ -78,7 +153,15 @@ run_job(Job(("python", "-c", sleep, str(folder / "ready")), folder / "logs"))
 """
 
 
-def test_a_report_that_is_terminated_leaves_neither_kernel_nor_job(tmp_path):
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (signal.SIGTERM, 130),
+        pytest.param(signal.SIGHUP, 130, marks=pytest.mark.whole_job),  # its terminal was closed
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.whole_job),
+    ],
+)
+def test_a_report_that_is_ended_leaves_neither_kernel_nor_job(sent, status, tmp_path):
     source = tmp_path / "02_data.ipynb"
     write(source, "x = 0", SLEEPING_JOB.format(folder=str(tmp_path)))
     with subprocess.Popen(
@@ -95,14 +178,14 @@ def test_a_report_that_is_terminated_leaves_neither_kernel_nor_job(tmp_path):
             time.sleep(0.1)
         below = psutil.Process(report.pid).children(recursive=True)
         assert len(below) >= 3  # kernel, guard, worker
-        report.send_signal(signal.SIGTERM)
+        report.send_signal(sent)
         _, errors = report.communicate(timeout=60)
     _, alive = psutil.wait_procs(below, timeout=10)
     for process in alive:
         process.kill()
     assert alive == []
-    assert report.returncode == 130, errors
-    assert "interrupted: nothing is left running" in errors
+    assert report.returncode == status, errors
+    assert ("interrupted: nothing is left running" in errors) == (status == 130)
 
 
 # --- a report with nothing to do ---

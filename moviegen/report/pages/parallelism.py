@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import matplotlib
 import numpy as np
 from IPython.display import HTML
 
 from moviegen import plan
 from moviegen.config import SIZES, Params, visual_tokens
 from moviegen.report import markup, published, results
-from moviegen.report.plots import ACCENT, FAINT, INK, SECOND, STYLE, drawn, panels
+from moviegen.report.plots import ACCENT, FAINT, INK, SECOND, drawn, panels, styled
 from moviegen.report.results import StageRuns
 from moviegen.report.tables import table
 from moviegen.report.wording import shown
@@ -40,7 +39,7 @@ def traffic(params: Params, shards: tuple[int, ...] = (1, 2, 4, 8)) -> HTML:
 def zero(ranks: int = 8) -> HTML:
     """Memory of each published model's state on each card, by ZeRO stage, against what a card has."""
     sizes = list(published.SUPPORT)
-    with matplotlib.rc_context(STYLE):
+    with styled():
         figure, (axes,) = panels(1, height=2.9)
         for stage, color in enumerate((FAINT, "#6a96c4", ACCENT, "#16406e")):
             memory = [plan.state_bytes(SIZES[size], ranks, stage).total / 1e9 for size in sizes]

@@ -44,7 +44,7 @@ def _details(run: Run) -> str:
     facts = {
         "command": f"<code>{html.escape(manifest.get('command', '').replace(f'{project_root()}/', ''))}</code>",
         "built on": upstream,
-        "finished": f"{manifest.get('finished', '-')}, after {cost(manifest)}",
+        "finished": html.escape(f"{manifest.get('finished', '-')}, after {cost(manifest)}"),
         "commit": html.escape(manifest.get("commit", "-")),
         "machine": html.escape(_machine(manifest.get("machine"))),
         "versions": html.escape(versions),

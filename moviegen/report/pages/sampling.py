@@ -5,14 +5,13 @@ from __future__ import annotations
 import html
 from itertools import groupby
 
-import matplotlib
 import numpy as np
 from IPython.display import HTML
 
 from moviegen.flow import schedule
 from moviegen.report import markup, media, results
 from moviegen.report.encoders import text_encoders
-from moviegen.report.plots import ACCENT, INK, SECOND, STYLE, drawn, panels
+from moviegen.report.plots import ACCENT, INK, SECOND, drawn, panels, styled
 from moviegen.report.tables import table
 from moviegen.report.wording import between, listed, percent, shown
 from moviegen.runs import Run
@@ -28,7 +27,7 @@ RETRIEVAL_GOAL = 0.9  # of the training captions whose clip should be found agai
 
 def schedules(steps: int, fine_steps: int = 1000) -> HTML:
     """The linear-quadratic schedules beside the linear one: the times, and how long each step is."""
-    with matplotlib.rc_context(STYLE):
+    with styled():
         figure, (times_axes, lengths_axes) = panels(2, height=2.7, columns=True)
         for name, color in COLORS.items():
             times = schedule.get(name, steps)
@@ -105,7 +104,7 @@ def error_curves(run: Run | None) -> HTML:
     measured, summary = results.read_csv(run, "errors.csv"), results.read_json(run, "summary.json")
     if measured is None or summary is None:
         return markup.missing("Error of each schedule")
-    with matplotlib.rc_context(STYLE):
+    with styled():
         figure, (axes,) = panels(1, height=3.0)
         for name, rows in measured.groupby("schedule", sort=False):
             axes.plot(rows["steps"], rows["error"], "o-", ms=4, lw=1.4, color=COLORS[name], label=name)

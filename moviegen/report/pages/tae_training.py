@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib
 from IPython.display import HTML
 
 from moviegen.config import TAEConfig
 from moviegen.report import markup, results
 from moviegen.report.curves import losses
 from moviegen.report.diagrams import GREY, PALE, WARM, box, sheet
-from moviegen.report.plots import INK, STYLE, drawn
+from moviegen.report.plots import INK, drawn, styled
 from moviegen.report.tables import table
 from moviegen.report.wording import shown
 from moviegen.runs import Run
@@ -30,7 +29,7 @@ def diagram(config: TAEConfig) -> HTML:
     video = ("video\nT · H · W", GREY, 0.25)
     latent = (f"{config.latent_channels}\nchannels\n1/8 of\nT, H, W", WARM, 0.34)
     centred: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 7.5, "color": INK}
-    with matplotlib.rc_context(STYLE):
+    with styled():
         figure, axes = sheet(height=2.4)
         for place, (text, color, height) in enumerate([video, *levels, latent, *reversed(levels), video]):
             box(axes, place / 11 + 0.004, 0.55, 0.082, text, color, height=height, size=7)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import matplotlib
 from IPython.display import HTML
 from matplotlib.patches import Rectangle
 
 from moviegen.config import Params
 from moviegen.report import markup, results
 from moviegen.report.curves import losses
-from moviegen.report.plots import ACCENT, FAINT, INK, STYLE, WIDTH, drawn, panels
+from moviegen.report.plots import ACCENT, FAINT, INK, WIDTH, drawn, panels, styled
 from moviegen.report.tables import table
 from moviegen.runs import Run
 
@@ -50,7 +49,7 @@ def buckets(run: Run | None, stage: int) -> HTML:
     across = max(len(sizes), 9)
     side = 0.9 / max(max(ratio, 1 / ratio) for ratio in ratios.values()) ** 0.5
     most = max(1, counted["clips"].max())
-    with matplotlib.rc_context(STYLE | {"axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}):
+    with styled({"axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}):
         figure, (axes,) = panels(1, height=0.7 + 0.88 * WIDTH / across * len(lengths))
         for row in counted.itertuples():
             x, y, stretch = sizes.index((row.height, row.width)), lengths.index(row.frames), row.width / row.height

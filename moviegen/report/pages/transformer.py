@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
-import matplotlib
 from IPython.display import HTML
 
 from moviegen import plan
@@ -13,7 +12,7 @@ from moviegen.config import SIZES, DiTConfig, Params
 from moviegen.report import markup, published, results
 from moviegen.report.diagrams import GREY, PALE, WARM, arrow, box, rounded, sheet
 from moviegen.report.encoders import text_encoders
-from moviegen.report.plots import ACCENT, STYLE, drawn
+from moviegen.report.plots import ACCENT, drawn, styled
 from moviegen.report.tables import table
 from moviegen.report.wording import count, listed
 from moviegen.runs import Run
@@ -23,7 +22,7 @@ __all__ = ["backbone", "sizes", "text_encoders", "text_inputs"]
 
 def backbone(config: DiTConfig) -> HTML:
     """The transformer from latent to velocity, with one block opened."""
-    with matplotlib.rc_context(STYLE):
+    with styled():
         figure, axes = sheet(height=5.6)
         column = [
             (0.03, f"noisy latent: {config.latent_channels} channels, 1/8 of T, H, W", GREY),
