@@ -17,6 +17,7 @@ from moviegen.data.readers import HAS_DECORD, Reader, batch, open_decord
 from moviegen.data.streams import BrokenVideo, Timeline, check_limits, counted, opened, sought
 
 SPANS = 8  # in which decord is tried: it is the slowest to try
+NOT_DECORD = {"av1", "libdav1d"}  # younger than decord, which complains on the terminal
 MIN_SIDE = 8  # pixels: what the autoencoder makes one latent pixel of
 
 
@@ -49,7 +50,8 @@ def decode(path: Path | str, line: Timeline | None) -> Decoded:
         for number, frame in counted(path, container, stream):
             form = frame.width, frame.height, frame.rotation
             if first is None:
-                first, size, plain = form, _checked_size(path, pictures, frame), pictures.is_plain(frame)
+                first, size = form, _checked_size(path, pictures, frame)
+                plain = pictures.is_plain(frame) and stream.codec_context.name not in NOT_DECORD
             if frame.is_corrupt:
                 raise BrokenVideo(path, f"frame {number} is damaged")
             if form != first:

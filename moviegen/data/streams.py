@@ -45,9 +45,13 @@ def opened(path: Path | str) -> Iterator[tuple[InputContainer, av.VideoStream]]:
             check_limits(path, stream.frames, context.height, context.width)
             context.thread_count = 1
             context.options = {"max_pixels": str(MAX_PIXELS)}
-            yield container, stream
-    except av.ArgumentError as error:  # FFmpeg's answer to a size that it was told not to take
-        raise BrokenVideo(path, f"{error} (so are frames of more than {MAX_PIXELS} pixels refused)") from error
+            try:
+                yield container, stream
+            except av.FFmpegError as error:
+                if context.width and context.height:
+                    raise
+                reason = f"{error}: it does not state the size of its frames, or one of more than {MAX_PIXELS} pixels"
+                raise BrokenVideo(path, reason) from error
     except (av.FFmpegError, OSError, MemoryError, UnsupportedPicture) as error:
         raise BrokenVideo(path, error) from error
 
@@ -58,6 +62,8 @@ def _video_stream(path: Path | str, container: InputContainer) -> av.VideoStream
         raise BrokenVideo(path, "it has no video stream")
     if stream.disposition & Disposition.attached_pic:
         raise BrokenVideo(path, "it has no video stream, only a cover picture")
+    if stream.codec_context is None:
+        raise BrokenVideo(path, "no decoder here knows its codec")
     return stream
 
 
