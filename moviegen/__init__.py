@@ -16,8 +16,9 @@ programs/    a verb of the command line each
   3.5          evaluate_tae, retrieval: PSNR and SSIM; whether clips are nearest to their captions' own
                plan: what a recipe costs
 train/       3.2   loop, step, batches, optim, ema (3.3), state, checkpoint, resume
-data/        3.2.1 videos, pixels, clips, datasets, tables, checking, ucf101, splits, samples, quarantine, formats,
-             crops; latents, embeddings: caches; 3.5 scores, intervals: PSNR and SSIM; how far a mean may be off
+data/        3.2.1 videos, streams, readers, proofs, pictures, pixels: a file's frames; clips, datasets, tables,
+             checking, ucf101, splits, samples, quarantine, formats, crops: a set's clips; latents, embeddings: caches;
+             3.5 scores, intervals: PSNR and SSIM; how far a mean may be off
 tae/         3.1.1 model, coder, layers, losses, lpips, tiling, weights, naming
 dit/         3.1.3 model, layers, patches, positions, weights
 text/        3.1.4 encoders, t5, clip, layers, tokenise, folders, stand_ins, embedding

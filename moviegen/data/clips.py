@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter
 
+from moviegen.data.readers import Reader
 from moviegen.data.tables import read_rows
-from moviegen.data.videos import Reader, read_frames
+from moviegen.data.videos import read_frames
 from moviegen.runs.files import replacing
 
 
@@ -30,7 +31,7 @@ class Clip:
     width: int = 0
     fps: float = 0.0
     stride: int = 1
-    reader: Reader = "pyav"
+    reader: Reader = "counted"
 
 
 def read(clip: Clip, indices: Sequence[int]) -> np.ndarray:

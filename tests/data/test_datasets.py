@@ -17,7 +17,7 @@ from moviegen.data.datasets import (
     index_ucf101,
     split_ucf101,
 )
-from moviegen.data.videos import write_video
+from moviegen.data.videos import probe, write_video
 
 CLIPS = Path(__file__).parents[2] / ".." / "shared" / "clips"
 
@@ -219,9 +219,9 @@ def test_loose_real_clips_are_both_layouts_and_bad_ones_are_set_aside():
     assert {clip.label for clip in found["ucf101"]} == {"clips"} and len(found["ucf101"]) == 5
     good, bad = check_clips(found["train"], min_frames=32)
     assert [(clip.caption, clip.frames, clip.height, clip.width, clip.fps) for clip in good] == [
-        ("demo", 280, 256, 340, 28.0),
+        ("demo", 280, 256, 427, 28.0),
         ("pancake", 310, 240, 426, 30.0),
-        ("part 0", 32, 256, 340, 30.0),
+        ("part 0", 32, 256, 455, 30.0),
     ]
     assert [path.name for path, _ in bad] == ["corrupted.mp4", "unordered.mov"]
     assert "Invalid data" in bad[0][1] and bad[1][1] == "4 frames, the recipe needs 32"
@@ -234,7 +234,8 @@ def test_each_broken_file_is_set_aside_once_with_its_reason(tmp_path):
     touch(tmp_path, "empty.mp4")
     paths = [tmp_path / name for name in ("empty.mp4", "good.mp4", "gone.mp4", "empty.mp4")]
     good, bad = check_clips([Clip(path, caption=path.stem) for path in paths], min_frames=9)
-    assert good == [Clip(tmp_path / "good.mp4", "good", frames=9, height=32, width=48, fps=25.0)]
+    reader = probe(tmp_path / "good.mp4").reader
+    assert good == [Clip(tmp_path / "good.mp4", "good", frames=9, height=32, width=48, fps=25.0, reader=reader)]
     assert [path.name for path, _ in bad] == ["empty.mp4", "gone.mp4"] and bad[1][1] == "no such file"
     assert check_clips(good, min_frames=10) == ([], [(tmp_path / "good.mp4", "9 frames, the recipe needs 10")])
 
