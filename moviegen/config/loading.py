@@ -44,7 +44,7 @@ def outputs_folder(params: Params) -> Path:
 
 def from_root(path: str) -> Path:
     """A path of a params file: relative ones start at the checkout's top, `~` is the home folder."""
-    return project_root() / Path(path).expanduser()
+    return project_root() / os.path.expanduser(path)  # unlike pathlib's, leaves a folder called ~x alone
 
 
 def weights_file(parameter: str, path: str) -> Path:

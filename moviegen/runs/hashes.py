@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from moviegen.config import outputs_root
 from moviegen.runs.files import checksum, write_json
+from moviegen.runs.folders import walk
 
 Known = dict[str, list]  # absolute path -> [size, time of the last change in ns, hash]
 
@@ -25,29 +26,39 @@ def file_hash(path: Path) -> str:
 
 
 def folder_hash(folder: Path, suffixes: Collection[str]) -> str:
-    """Of the names and contents of all files below a folder that end in one of `suffixes`, in hexadecimal.
+    """Of the names and contents of the files below a folder that end in one of `suffixes`, in hexadecimal.
 
-    Names are relative, so a copied or moved folder has the same hash.
+    Which those are, `runs.folders.walk` says. Names are relative, so a copied or moved folder has the same hash.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    files = [path for path in walk(folder) if path.suffix.lower() in suffixes]
     return named_hash(zip((path.relative_to(folder).as_posix() for path in files), _hashes(files), strict=True))
 
 
 def named_hash(contents: Iterable[tuple[str, str]]) -> str:
     """Of (name, hash of the content) pairs."""
-    return hashlib.sha256("".join(f"{name} {content}\n" for name, content in contents).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(f"{name} {content}\n" for name, content in contents).encode(errors="surrogateescape")
+    ).hexdigest()
 
 
 def _hashes(files: list[Path]) -> list[str]:
-    known, states = _known(_memory()), {path: path.stat() for path in files}
-    versions = {path: [state.st_size, state.st_mtime_ns] for path, state in states.items()}
+    known, versions = _known(_memory()), {path: _version(path) for path in files}
     places = {path: str(path.absolute()) for path in files}
     unread = [path for path in files if known.get(places[path], [])[:2] != versions[path]]
     for path in tqdm(unread, "reading files", unit="file", delay=2, leave=False, disable=None):
-        known[places[path]] = [*versions[path], checksum(path)]
+        known[places[path]] = [*versions[path], checksum(path) if path.is_file() else "missing"]
     if unread:
         write_json(_memory(), known)
     return [known[places[path]][2] for path in files]
+
+
+def _version(path: Path) -> list[int]:
+    """Size and time of a file, which say whether it has to be read again; zeros for a link that leads nowhere."""
+    try:
+        state = path.stat()
+    except OSError:
+        return [0, 0]
+    return [state.st_size, state.st_mtime_ns]
 
 
 def _memory() -> Path:

@@ -12,11 +12,13 @@ import pytest
 from moviegen import config, runs
 from moviegen.data import ucf101
 from moviegen.data.clips import Clip, load_index
-from moviegen.data.datasets import find_layout, index_ucf101, split_ucf101
+from moviegen.data.datasets import index_ucf101, split_ucf101
+from moviegen.data.layouts import find_layout
 from moviegen.data.videos import write_video
 from moviegen.programs import index_data
 from moviegen.report.pages.data import clips as clips_table
 from moviegen.runs import registry
+from moviegen.runs.folders import walk
 
 SHIPPED = Path(__file__).parents[2] / "params" / "ucf101_split.csv"
 NUMBERS = range(1, 26)
@@ -149,7 +151,7 @@ def test_random_split_divides_groups_of_every_class(published):
 
 def test_files_of_handstand_pushups_are_spelt_otherwise(tmp_path):
     touch([clip for clip in clips_of(tmp_path) if clip.label.startswith("Handstand")])
-    found = index_ucf101(tmp_path)
+    found = index_ucf101(tmp_path, walk(tmp_path))
     assert (tmp_path / "HandstandPushups/v_HandStandPushups_g25_c01.avi").is_file()
     assert [(clip.label, clip.group) for clip in found] == [
         (label, group) for label in ("HandstandPushups", "HandstandWalking") for group in NUMBERS
