@@ -57,7 +57,7 @@ def find_layout(root: Path | str) -> dict[str, list[Clip]]:
     if loose and not train:
         ucf101, test = _find_loose(root, top, videos)
     if not (ucf101 or train):
-        raise ValueError(f"no videos found in {root} where they are looked for, but {videos[0]}; expected {LAYOUTS}")
+        raise ValueError(f"no videos found where they are looked for in {root}, but {videos[0]}; expected {LAYOUTS}")
     if not train:
         warnings.warn(f"{root} holds no captions: file or class names stand in for them", stacklevel=2)
         train, val = ([replace(clip, caption=_caption(clip, loose)) for clip in clips] for clips in (ucf101, test))

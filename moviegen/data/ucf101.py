@@ -42,7 +42,7 @@ def is_shipped(held_out: Mapping[str, list[int]]) -> bool:
 
 
 def compare(clips: Sequence[Clip], root: Path) -> dict[str, Any] | None:
-    """What the data folder `root` lacks of UCF-101; `clips` is its index (`datasets.find_layout`), not yet checked.
+    """What the data folder `root` lacks of UCF-101; `clips` is its index (`layouts.find_layout`), not yet checked.
 
     Not yet checked, because a clip too short for a recipe is still there: who has all files has all of UCF-101.
 
