@@ -276,6 +276,25 @@ def test_same_seed_and_folder_give_the_same_bytes(index, videos):
     assert written[0][0] != written[2][0]
 
 
+def test_a_folder_that_is_divided_is_split_as_it_is(index, videos, tmp_path):
+    for path in sorted((videos / "UCF-101/HandstandPushups").iterdir()):
+        part = "val" if "_g02_" in path.name or "_g05_" in path.name else "train"
+        copy = tmp_path / "mine" / part / "YoYo" / path.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    run = index(tmp_path / "mine", "divided")
+    for split in ("ucf101", "mixkit"):
+        parts = {"train": f"{split}_train.csv", "val": f"{split}_{'test' if split == 'ucf101' else 'val'}.csv"}
+        clips = {part: load_index(run.folder / name, tmp_path / "mine") for part, name in parts.items()}
+        assert {part: {clip.group for clip in found} for part, found in clips.items()} == {
+            "train": {1, 3, 4},
+            "val": {2, 5},
+        }
+        assert all(part in clip.path.parts for part, found in clips.items() for clip in found)
+    assert read(run, "split.json") == {"by": "folder"}
+    assert read(run, "summary.json")["ucf101"] == {"train": 6, "test": 4, "classes": 1}
+
+
 def test_random_split_records_no_groups(index, videos):
     record = read(index(videos, "random", **{"data.split": "random", "data.test_share": 0.3}), "split.json")
     assert record == {"seed": 42, "by": "random", "test_share": 0.3}
