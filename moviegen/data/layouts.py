@@ -15,13 +15,14 @@ from moviegen.data.captions import COLUMNS, Places, index_mixkit
 from moviegen.data.clips import Clip
 from moviegen.data.datasets import MIXKIT, index_ucf101, one_class
 from moviegen.data.tables import has_columns
-from moviegen.runs.folders import is_video, listed, walk
+from moviegen.runs.folders import VIDEO_SUFFIXES, is_video, listed, walk
 
 LAYOUTS = "a UCF-101 folder of <Class>/v_<Class>_gXX_cYY.avi, or a mixkit folder of videos with video_caption_train.csv"
 TRAIN_LIST, VAL_LIST = "video_caption_train.csv", "video_caption_val.csv"
 UCF101 = re.compile(r"ucf[-_ ]?101", re.IGNORECASE)
 TRAINING, HELD_OUT = {"train", "training"}, {"val", "valid", "validation", "test", "testing"}
 PLAIN = TRAINING | HELD_OUT | {"clips", "data", "video", "videos"}  # what a folder is called that is no class
+NOTES = {"", ".md", ".txt"}  # what people read, which nobody takes for a clip
 ARCHIVES = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip"}
 
 
@@ -180,7 +181,8 @@ def _train_list(root: Path, top: Path, files: Sequence[Path]) -> Path | None:
 def _name_what_is_left(root: Path, files: Sequence[Path], used: set[Path]) -> None:
     """Warns of the files that are in no layout."""
     left = [path for path in files if path not in used]
-    videos, others = [path for path in left if is_video(path)], [path for path in left if not is_video(path)]
+    videos = [path for path in left if is_video(path)]
+    others = [path for path in left if path.suffix.lower() not in VIDEO_SUFFIXES.union(NOTES)]
     parts = []
     if videos:
         names = listed([str(path.relative_to(root)) for path in videos])

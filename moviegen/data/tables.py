@@ -48,7 +48,7 @@ def numbered_rows(path: Path, columns: set[str], skipinitialspace: bool = False)
         raise ValueError(f"{path} has two columns {twice[0]!r}: rename the one that is not meant")
     rows = {line: _row(path, line, fields, names, delimiter) for line, fields in records}
     if not rows:
-        raise ValueError(f"{path} is empty: it lists no clip")
+        raise ValueError(f"{path} is empty: there is no row below a header")
     return rows
 
 

@@ -201,14 +201,17 @@ def test_what_is_left_out_is_counted_and_named(tmp_path):
         "loose.mp4",
         "other.webm",
         "Running/deeper/b.mp4",
-        "Running/a.txt",
+        "Running/a.JPG",
+        "b.jpg",
+        "d.zip",
+        "e.txt",
         "c.TXT",
         "LICENSE",
     )
     layout, (left,) = said(tmp_path)
     assert names(layout["ucf101"]) == ["a.mp4"]
     assert "3 videos that lie in no class folder and in no list (Running/deeper/b.mp4, loose.mp4, other.webm)" in left
-    assert "3 other files (2 .txt, 1 without a suffix)" in left
+    assert "3 other files (2 .jpg, 1 .zip)" in left
 
 
 def test_clips_that_a_list_does_not_name_are_named(tmp_path):

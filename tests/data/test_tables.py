@@ -88,9 +88,9 @@ def test_rows_are_counted_in_lines(tmp_path):
         ("video,text\na.mp4,A\n", r"lacks the columns \['caption'\]; it has \['video', 'text'\]"),
         ("a.mp4,a man\n", r"lacks the columns .* its first line names them"),
         (f"{'v' * 140_000}\n", r"the quote opened in line 1 is not closed"),
-        ("", r"is empty: it lists no clip"),
-        ("\n\n", r"is empty: it lists no clip"),
-        ("video,caption\n,\n", r"is empty: it lists no clip"),
+        ("", r"is empty: there is no row"),
+        ("\n\n", r"is empty: there is no row"),
+        ("video,caption\n,\n", r"is empty: there is no row"),
     ],
 )
 def test_what_is_not_certain_is_refused(tmp_path, content, message):
