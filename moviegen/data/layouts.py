@@ -110,7 +110,8 @@ def _ucf101_folder(root: Path, top: Path, videos: Sequence[Path]) -> Path | None
     """The folder called UCF-101, the inner one of two: its archives unpack into UCF101/UCF-101."""
     if (top / "UCF-101").is_dir():
         return top / "UCF-101"
-    folders = {folder for path in videos for folder in path.parents if folder.is_relative_to(root)} - {root}
+    parents = {path.parent for path in videos}
+    folders = {folder for parent in parents for folder in (parent, *parent.parents) if root in folder.parents}
     named = {folder for folder in folders if UCF101.fullmatch(folder.name)}
     named = {folder for folder in named if not any(folder in other.parents for other in named)}
     if len(named) > 1:
@@ -126,7 +127,8 @@ def _find_loose(root: Path, top: Path, videos: Sequence[Path]) -> tuple[list[Cli
 
 def _divided(folder: Path, videos: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """(`train`, and `val` and `test`) in a folder that has both, otherwise (itself, none)."""
-    inside = {folder / _first(path, folder) for path in videos if folder in path.parents} - set(videos)
+    parents = {path.parent for path in videos}
+    inside = {folder / _first(parent, folder) for parent in parents if folder in parent.parents}
     training, held_out = (
         sorted(part for part in inside if part.name.casefold() in names) for names in (TRAINING, HELD_OUT)
     )

@@ -30,8 +30,8 @@ def numbered_rows(path: Path, columns: set[str], skipinitialspace: bool = False)
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not UTF-8, lacks columns or rows, has a row of more or fewer fields than the header, or a
-            quote that is not closed; the message names file, line and what to write.
+        ValueError: it cannot be read, is not UTF-8, lacks columns or rows, has a row of more or fewer fields than the
+            header, or a quote that is not closed; the message names file, line and what to write.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no list of clips {path}; expected a CSV with the columns {sorted(columns)}")
@@ -54,12 +54,12 @@ def numbered_rows(path: Path, columns: set[str], skipinitialspace: bool = False)
 
 def has_columns(path: Path, columns: set[str]) -> bool:
     """Whether the first line of a CSV file names these columns, whatever comes after it."""
-    text = _decoded(path.read_bytes(), errors="replace")
+    text = _decoded(_content(path), errors="replace")
     return columns <= set(_header(text, _delimiter(text, columns)))
 
 
 def _text(path: Path) -> str:
-    content = path.read_bytes()
+    content = _content(path)
     try:
         text = _decoded(content)
     except UnicodeDecodeError as error:
@@ -72,6 +72,13 @@ def _text(path: Path) -> str:
         line = text[: text.index("\0")].count("\n") + 1
         raise ValueError(f"{path}, line {line}: it holds a NUL byte, and so is no UTF-8 text: save the file as UTF-8")
     return text
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _decoded(content: bytes, errors: str = "strict") -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -28,10 +29,13 @@ def file_hash(path: Path) -> str:
 def folder_hash(folder: Path, suffixes: Collection[str]) -> str:
     """Of the names and contents of the files below a folder that end in one of `suffixes`, in hexadecimal.
 
-    Which those are, `runs.folders.walk` says. Names are relative, so a copied or moved folder has the same hash.
+    Which those are, `runs.folders.walk` says; one that is gone or may not be read counts by its name. Names are
+    relative, so a copied or moved folder has the same hash.
     """
     files = [path for path in walk(folder) if path.suffix.lower() in suffixes]
-    return named_hash(zip((path.relative_to(folder).as_posix() for path in files), _hashes(files), strict=True))
+    sound = [path for path in files if path.is_file() and os.access(path, os.R_OK)]
+    contents = dict(zip(sound, _hashes(sound), strict=True))
+    return named_hash((path.relative_to(folder).as_posix(), contents.get(path, "missing")) for path in files)
 
 
 def named_hash(contents: Iterable[tuple[str, str]]) -> str:
@@ -42,23 +46,15 @@ def named_hash(contents: Iterable[tuple[str, str]]) -> str:
 
 
 def _hashes(files: list[Path]) -> list[str]:
-    known, versions = _known(_memory()), {path: _version(path) for path in files}
+    known, states = _known(_memory()), {path: path.stat() for path in files}
+    versions = {path: [state.st_size, state.st_mtime_ns] for path, state in states.items()}
     places = {path: str(path.absolute()) for path in files}
     unread = [path for path in files if known.get(places[path], [])[:2] != versions[path]]
     for path in tqdm(unread, "reading files", unit="file", delay=2, leave=False, disable=None):
-        known[places[path]] = [*versions[path], checksum(path) if path.is_file() else "missing"]
+        known[places[path]] = [*versions[path], checksum(path)]
     if unread:
         write_json(_memory(), known)
     return [known[places[path]][2] for path in files]
-
-
-def _version(path: Path) -> list[int]:
-    """Size and time of a file, which say whether it has to be read again; zeros for a link that leads nowhere."""
-    try:
-        state = path.stat()
-    except OSError:
-        return [0, 0]
-    return [state.st_size, state.st_mtime_ns]
 
 
 def _memory() -> Path:

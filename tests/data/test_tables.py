@@ -1,8 +1,10 @@
 """CSV files as spreadsheets, other programs and people write them: read right, or refused by file and line."""
 
+from pathlib import Path
+
 import pytest
 
-from moviegen.data.tables import numbered_rows, read_rows
+from moviegen.data.tables import has_columns, numbered_rows, read_rows
 
 COLUMNS = {"video", "caption"}
 GOOD = "video,caption\na.mp4,a man\nb.mp4,café\n"
@@ -54,6 +56,18 @@ def test_spaces_after_a_comma_count_in_tables_of_programs_alone(tmp_path):
     content = 'video,caption\na.mp4, "a man, walking"\n'
     assert rows(tmp_path / "list.csv", content, skipinitialspace=True) == [("a.mp4", "a man, walking")]
     assert rows(tmp_path / "list.csv", "video,caption\n a.mp4, x\n") == [(" a.mp4", " x")]
+
+
+def test_a_table_that_cannot_be_opened_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "list.csv").write_text(GOOD)
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    for look in (numbered_rows, has_columns):
+        with pytest.raises(ValueError, match=r"list\.csv cannot be read: Permission denied"):
+            look(tmp_path / "list.csv", COLUMNS)
 
 
 def test_rows_are_counted_in_lines(tmp_path):

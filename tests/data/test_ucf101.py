@@ -162,7 +162,7 @@ def test_files_of_handstand_pushups_are_spelt_otherwise(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*(no captions|ucfTrainTestlist)")
-@pytest.mark.parametrize("top", ["", "UCF-101"])
+@pytest.mark.parametrize("top", ["", "UCF-101", "UCF101/UCF-101"])
 def test_missing_empty_and_partial_classes_are_named(tmp_path, top):
     folder = tmp_path / top
     left_out = {"Archery", "Rafting", "YoYo"}

@@ -433,6 +433,15 @@ def test_every_clip_of_the_index_counts_and_so_does_its_list(clips, tmp_path, su
         before = mark_of_data(clips)
 
 
+def test_a_clip_that_may_not_be_read_is_as_good_as_missing(clips, monkeypatch):
+    before, access = mark_of_data(clips), os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("a.mp4") and access(path, mode))
+    assert mark_of_data(clips) != before
+    monkeypatch.undo()
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(clips.parent / "outputs"))
+    assert mark_of_data(clips) == before
+
+
 def test_names_that_are_not_utf_8_or_long_are_hashed(clips):
     before = mark_of_data(clips)
     (clips / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"1")
