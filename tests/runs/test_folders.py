@@ -37,6 +37,7 @@ def test_links_are_followed_and_loops_are_not(folder, tmp_path):
     (folder / "linked").symlink_to(tmp_path / "store")
     (folder / "again").symlink_to(tmp_path / "store")
     (folder / "a" / "up").symlink_to("..")
+    (folder / "a" / "d" / "up").symlink_to("..")
     (folder / "itself").symlink_to("itself")
     (folder / "gone.mp4").symlink_to("/nowhere/gone.mp4")
     (folder / "one.mp4").symlink_to(folder / "b.mp4")
