@@ -16,15 +16,15 @@ programs/    a verb of the command line each
   3.5          evaluate_tae, retrieval: PSNR and SSIM; whether clips are nearest to their captions' own
                plan: what a recipe costs
 train/       3.2   loop, step, batches, optim, ema (3.3), state, checkpoint, resume
-data/        3.2.1 videos, streams, readers, proofs, pictures, pixels: a file's frames; clips, datasets, tables,
-             checking, ucf101, splits, samples, quarantine, formats, crops: a set's clips; latents, embeddings: caches;
-             3.5 scores, intervals: PSNR and SSIM; how far a mean may be off
+data/        3.2.1 videos, streams, readers, proofs, pictures, pixels: a file's frames; layouts, captions, tables,
+             datasets, ucf101, clips, checking, splits, samples, quarantine, formats, crops: a set's clips; latents,
+             embeddings: caches; 3.5 scores, intervals: PSNR and SSIM; how far a mean may be off
 tae/         3.1.1 model, coder, layers, losses, lpips, tiling, weights, naming
 dit/         3.1.3 model, layers, patches, positions, weights
 text/        3.1.4 encoders, t5, clip, layers, tokenise, folders, stand_ins, embedding
 flow/        3.1.2 path: X_t, V_t, times, loss; 3.4.2 schedule, sampler: Euler steps with guidance
 runs/        registry: which program makes what from what; fingerprint, hashes: what its result follows from; run,
-             ranks, metrics, machine: what it leaves; files, arrays, weights: how that is written and read
+             ranks, metrics, machine: what it leaves; folders, files, arrays, weights: how that is written and read
 launch/      run, job, hosts, watch, guard, worker, lock: processes, and how they end
 parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes
 plan/        3.1.6 flops, memory, traffic, cost: computed, never measured

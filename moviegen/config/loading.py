@@ -48,7 +48,7 @@ def outputs_folder(params: Params) -> Path:
 
 def from_root(path: str) -> Path:
     """A path of a params file: relative ones start at the checkout's top, `~` is the home folder."""
-    return project_root() / Path(path).expanduser()
+    return project_root() / os.path.expanduser(path)  # unlike pathlib's, leaves a folder called ~x alone
 
 
 def weights_file(parameter: str, path: str) -> Path:
@@ -159,12 +159,18 @@ def parse_overrides(words: str | Iterable[str], stage: int | None = None) -> dic
         stage: where only this stage is computed: what is said of a stage's groups is said of it alone.
 
     Raises:
-        ConfigError: a name without a value, or a value without a name.
+        ConfigError: a name without a value, a value without a name, or what is not UTF-8.
     """
     try:
         words = shlex.split(words) if isinstance(words, str) else list(words)
     except ValueError as error:
         raise ConfigError(f"cannot read {words!r}: {error}") from None
+    try:
+        "".join(words).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{words}: a name that is not UTF-8 cannot be written down; rename that file or folder"
+        ) from None
     overrides: dict[str, Any] = {}
     remaining = iter(words)
     for word in remaining:

@@ -20,6 +20,7 @@ from moviegen.config import Bucket, ConfigError, Params, Recipe, from_root, near
 from moviegen.data.clips import Clip
 from moviegen.runs import Run
 from moviegen.runs.arrays import npz_shapes, read_npz
+from moviegen.runs.files import shortened
 from moviegen.runs.hashes import file_hash
 
 COMMAND = "`python -m moviegen precompute`"
@@ -65,7 +66,7 @@ def latent_file(folder: Path, bucket: Bucket, clip: Clip, root: Path) -> Path:
     """Where a clip's latent lies in a folder of latents; `root` is the data folder."""
     place = Path(os.path.relpath(clip.path, root)).as_posix()  # clips of two folders may share a name
     mark = hashlib.sha256(place.encode()).hexdigest()[:8]
-    return folder / str(bucket) / f"{clip.path.stem}-{mark}.npz"
+    return folder / str(bucket) / f"{shortened(clip.path.stem)}-{mark}.npz"
 
 
 def load_latent(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,10 @@ def data_folder(params: Params) -> Path:
         return sample_folder(params)
     folder = from_root(params.data.root)
     if not folder.is_dir():
-        raise ConfigError(f"data.root {folder} is not a folder: give one with UCF-101/ and mixkit/, or leave it empty")
+        raise ConfigError(
+            f"data.root {folder} is not a folder: give one with UCF-101/ and mixkit/ (an archive has to be unpacked), "
+            f"or leave it empty"
+        )
     return folder
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from moviegen.config import project_root
 from moviegen.data.clips import Clip
+from moviegen.runs.folders import listed
 
 CLIPS = 13_320
 GROUPS = 25  # of every class, numbered from 1
 ALL_GROUPS = set(range(1, GROUPS + 1))
 SPLIT_FILE = "params/ucf101_split.csv"
-NAMES_SHOWN = 10  # a sentence names so many classes; summary.json names all
 
 
 def shipped_split() -> dict[str, list[int]]:
@@ -42,19 +42,23 @@ def is_shipped(held_out: Mapping[str, list[int]]) -> bool:
 
 
 def compare(clips: Sequence[Clip], root: Path) -> dict[str, Any] | None:
-    """What the data folder `root` lacks of UCF-101; `clips` is its index (`datasets.find_layout`), not yet checked.
+    """What the data folder `root` lacks of UCF-101; `clips` is its index (`layouts.find_layout`), not yet checked.
 
     Not yet checked, because a clip too short for a recipe is still there: who has all files has all of UCF-101.
 
     Returns:
-        None where `root` is not UCF-101 as published: a clip lies elsewhere than in a folder of a published class.
+        None where `root` is not UCF-101 as published: not all clips lie in folders of published classes, side by side
+        in `root` or in one folder below it.
         Otherwise `clips` and `of` (numbers of files), the names `missing_classes` (no folder), `empty_classes` (a
         folder without videos) and `partial_classes` (not all 25 groups), and whether it is `complete`.
 
     Raises:
         FileNotFoundError: without the shipped file.
     """
-    folder = root / "UCF-101" if (root / "UCF-101").is_dir() else root
+    folders = {clip.path.parent.parent for clip in clips}
+    folder = folders.pop()
+    if folders or not folder.is_relative_to(root):
+        return None
     groups: dict[str, set[int]] = {label: set() for label in shipped_split()}
     for clip in clips:
         if clip.label not in groups or clip.path.parent != folder / clip.label:
@@ -73,7 +77,6 @@ def describe(official: Mapping[str, Any]) -> str:
     parts = [f"{official['clips']:,} of {official['of']:,} clips"]
     for key, what in (("missing", "missing"), ("empty", "empty"), ("partial", f"without all {GROUPS} groups")):
         if names := official[f"{key}_classes"]:
-            more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-            parts.append(f"classes {what}: {len(names)} ({', '.join(names[:NAMES_SHOWN])}{more})")
+            parts.append(f"classes {what}: {len(names)} ({listed(names)})")
     parts.append(f"split {'as in' if official['shipped_split'] else 'other than'} {SPLIT_FILE}")
     return "; ".join(parts)

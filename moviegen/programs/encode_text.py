@@ -12,7 +12,6 @@ run's manifest says it too. Under `msrun` each rank encodes its share.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from moviegen import runs
 from moviegen.config import ConfigError, Params, local_paths, outputs_folder, result_parameters
 from moviegen.data.embeddings import Origins, caption_file, save_embedding
 from moviegen.data.splits import load_split
+from moviegen.data.tables import numbered_rows
 from moviegen.device.collectives import barrier
 from moviegen.device.world import World
 from moviegen.runs.files import write_csv, write_json
@@ -47,21 +47,18 @@ def read_captions(path: Path) -> list[str]:
     """The captions of a CSV file (its column `caption`) or of a text file (its lines).
 
     Raises:
-        ConfigError: there is no such file, it is of another kind, or it holds no captions.
+        ConfigError: there is no such file, it is of another kind, holds no captions, or is a table that cannot be read
+            (see `numbered_rows`).
     """
     try:
         if path.suffix == ".csv":
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                rows = csv.DictReader(file)
-                if "caption" not in (rows.fieldnames or ()):
-                    raise ConfigError(f"{path} has no column `caption`, only: {', '.join(rows.fieldnames or ())}")
-                captions = [row["caption"] or "" for row in rows]
+            captions = [row["caption"] for row in numbered_rows(path, {"caption"}, skipinitialspace=True).values()]
         elif path.suffix == ".txt":
             with path.open(encoding="utf-8-sig") as file:
                 captions = [line.removesuffix("\n") for line in file]
         else:
             raise ConfigError(f"{path}: captions are read from .csv and .txt files")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
     if not any(captions):
         raise ConfigError(f"{path} holds no captions")

@@ -12,6 +12,9 @@ from moviegen.runs import Run
 
 StageRuns = dict[int, Run | None]  # the finished run of each training stage, or None
 WARM_UP_STEPS = 2  # the first steps compile; they are not the speed of the rest
+# the columns of runs' tables that hold names and captions, which may look like numbers
+TEXTS = ("caption", "clip", "data_set", "file", "generated", "kind", "label", "model", "path", "prompt", "reason",
+         "reference", "schedule", "split")  # fmt: skip
 # what a step saw -> how it is called; micro-batches of one update may be of both
 MEDIA = {"image": "images", "video": "videos", "mixed": "images and videos"}
 
@@ -30,9 +33,11 @@ def read_json(run: Run | None, name: str) -> dict[str, Any] | None:
 
 
 def read_csv(run: Run | None, name: str) -> pd.DataFrame | None:
-    """A CSV file of the run's folder; text stays text, an empty cell is an empty text."""
+    """A CSV file of the run's folder: texts as they are, "0003" and "NA" too, and an empty cell is an empty text."""
     path = run.folder / name if run else None
-    return pd.read_csv(path, keep_default_na=False) if path and path.is_file() else None
+    if not path or not path.is_file():
+        return None
+    return pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(TEXTS, str))
 
 
 def tae_scores(evaluation: Run | None, data_set: str, model: str) -> dict[str, Any] | None:

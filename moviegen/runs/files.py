@@ -73,7 +73,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f".{shortened(path.stem)}.{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -82,6 +82,17 @@ def replacing(path: Path | str) -> Iterator[Path]:
         flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def shortened(name: str, most: int = 120) -> str:
+    """A name of at most `most` bytes: a longer one's beginning, and a mark of the whole.
+
+    A file's name has 255 bytes at most, 143 in an encrypted home folder, and what is put around it needs some.
+    """
+    content = os.fsencode(name)
+    if len(content) <= most:
+        return name
+    return f"{content[: most - 9].decode(errors='ignore')}-{hashlib.sha256(content).hexdigest()[:8]}"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -20,8 +20,8 @@ import grimp
 
 from moviegen.config import Params, from_root
 from moviegen.runs import hashes, registry
+from moviegen.runs.folders import VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
 CLIPS = (*VIDEO_SUFFIXES, ".csv")  # what counts in a folder of clips
 MODELS = (".json", ".safetensors", ".npz", ".csv")  # what counts in a folder of weights, latents or embeddings
 # Import name -> distribution of the packages that a result's numbers come from.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from moviegen.config import outputs_root
 from moviegen.runs.files import checksum, write_json
+from moviegen.runs.folders import walk
 
 Known = dict[str, list]  # absolute path -> [size, time of the last change in ns, hash]
 
@@ -25,17 +27,22 @@ def file_hash(path: Path) -> str:
 
 
 def folder_hash(folder: Path, suffixes: Collection[str]) -> str:
-    """Of the names and contents of all files below a folder that end in one of `suffixes`, in hexadecimal.
+    """Of the names and contents of the files below a folder that end in one of `suffixes`, in hexadecimal.
 
-    Names are relative, so a copied or moved folder has the same hash.
+    Which those are, `runs.folders.walk` says; one that is gone or may not be read counts by its name. Names are
+    relative, so a copied or moved folder has the same hash.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
-    return named_hash(zip((path.relative_to(folder).as_posix() for path in files), _hashes(files), strict=True))
+    files = [path for path in walk(folder) if path.suffix.lower() in suffixes]
+    sound = [path for path in files if path.is_file() and os.access(path, os.R_OK)]
+    contents = dict(zip(sound, _hashes(sound), strict=True))
+    return named_hash((path.relative_to(folder).as_posix(), contents.get(path, "missing")) for path in files)
 
 
 def named_hash(contents: Iterable[tuple[str, str]]) -> str:
     """Of (name, hash of the content) pairs."""
-    return hashlib.sha256("".join(f"{name} {content}\n" for name, content in contents).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(f"{name} {content}\n" for name, content in contents).encode(errors="surrogateescape")
+    ).hexdigest()
 
 
 def _hashes(files: list[Path]) -> list[str]:

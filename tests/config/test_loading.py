@@ -1,6 +1,8 @@
 """Parameters: what loads, what is refused and with which words, and which of two values wins."""
 
 import json
+import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -495,3 +497,26 @@ def test_scale_of_ones_own_is_taken(scale):
 )
 def test_latent_size(video, latent):
     assert config.latent_size(*video) == latent
+
+
+def test_a_path_that_is_not_utf_8_is_refused_by_name():
+    with pytest.raises(ConfigError, match=r"caf\\udce9.*not UTF-8"):
+        config.parse_overrides(["--data.root", os.fsdecode(b"/clips/caf\xe9")])
+
+
+@pytest.mark.parametrize("name", ["hash sign #2", "100 % ? & 'quoted'", "-dash", "0003", "1e5", "null", "a: b", "字"])
+def test_a_folder_of_any_name_is_the_one_that_is_named(tmp_path, name):
+    """From the command line, from a notebook's `overrides`, and from the file that a run writes."""
+    folder = str(tmp_path / name)
+    for words in (["--data.root", folder], [f"data.root={folder}"], f"--data.root {shlex.quote(folder)}"):
+        params = config.load("smoke", config.parse_overrides(words))
+        assert params.data.root == folder
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")))
+        assert config.load(tmp_path / "params.yaml").data.root == folder
+
+
+def test_the_home_folder_is_written_as_a_shell_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert config.from_root("~/clips") == tmp_path / "clips"
+    assert config.from_root("~") == tmp_path
+    assert config.from_root("~no_such_user/clips") == config.project_root() / "~no_such_user/clips"

@@ -1,6 +1,4 @@
-import csv
 import shutil
-import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -9,15 +7,10 @@ import pytest
 
 from moviegen.data.checking import check_clips
 from moviegen.data.clips import Clip, load_index, save_index
-from moviegen.data.datasets import (
-    batch_indices,
-    epoch_order,
-    find_layout,
-    index_mixkit,
-    index_ucf101,
-    split_ucf101,
-)
+from moviegen.data.datasets import batch_indices, epoch_order, index_ucf101, split_ucf101
+from moviegen.data.layouts import find_layout
 from moviegen.data.videos import probe, write_video
+from moviegen.runs.folders import is_video, walk
 
 CLIPS = Path(__file__).parents[2] / ".." / "shared" / "clips"
 
@@ -30,10 +23,9 @@ def touch(folder, *names):
     return folder
 
 
-def write_csv(path, *rows, header=("video", "caption")):
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
+def index(folder):
+    """The clips of the class folders in a folder."""
+    return index_ucf101(folder, filter(is_video, walk(folder)))
 
 
 def ucf101_clips(classes=3, groups=10, per_group=2):
@@ -48,13 +40,13 @@ def ucf101_clips(classes=3, groups=10, per_group=2):
 def test_ucf101_names_are_parsed(tmp_path):
     touch(tmp_path, "Surf_Ing/v_Surf_Ing_g03_c12.avi", "Archery/v_Archery_g25_c01.avi", "Archery/.v_half_g01_c01.avi")
     touch(tmp_path, "Archery/notes.txt", ".cache/v_Archery_g01_c01.avi")
-    clips = [(clip.path.name, clip.label, clip.group) for clip in index_ucf101(tmp_path)]
+    clips = [(clip.path.name, clip.label, clip.group) for clip in index(tmp_path)]
     assert clips == [("v_Archery_g25_c01.avi", "Archery", 25), ("v_Surf_Ing_g03_c12.avi", "Surf_Ing", 3)]
 
 
 def test_files_of_other_names_get_groups_of_their_own(tmp_path):
     touch(tmp_path, "Cats/a.mp4", "Cats/b.MOV", "Cats/v_Cats_g04_c01.avi", "Dogs/x.mkv")
-    assert [(clip.path.name, clip.group) for clip in index_ucf101(tmp_path)] == [
+    assert [(clip.path.name, clip.group) for clip in index(tmp_path)] == [
         ("a.mp4", 5),
         ("b.MOV", 6),
         ("v_Cats_g04_c01.avi", 4),
@@ -64,15 +56,15 @@ def test_files_of_other_names_get_groups_of_their_own(tmp_path):
 
 def test_ucf101_folder_missing_or_empty(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere; expected .*<Class>/v_<Class>_gXX_cYY"):
-        index_ucf101(tmp_path / "nowhere")
+        index_ucf101(tmp_path / "nowhere", [])
     with pytest.raises(ValueError, match="no video in"):
-        index_ucf101(tmp_path)
+        index(tmp_path)
 
 
 def test_class_without_videos_is_reported(tmp_path):
     touch(tmp_path, "Cats/a.mp4", "Empty/readme.txt")
     with pytest.warns(UserWarning, match="Empty holds no video"):
-        assert len(index_ucf101(tmp_path)) == 1
+        assert len(index(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("by", ["group", "random"])
@@ -127,91 +119,6 @@ def test_split_refuses_what_it_cannot_do():
         split_ucf101(ucf101_clips(), by="groups")
 
 
-def test_mixkit_list(tmp_path):
-    touch(tmp_path / "mixkit", "a.mp4", "sub/b.mp4")
-    rows = [("a.mp4", "A cat, asleep."), ("sub/b.mp4", "Ein Hund läuft."), ("a.mp4", "A sleeping cat.")]
-    clips = index_mixkit(tmp_path / "mixkit", write_csv(tmp_path / "list.csv", *rows))
-    assert [(str(clip.path.relative_to(tmp_path / "mixkit")), clip.caption) for clip in clips] == rows
-    assert clips[0].group == clips[2].group != clips[1].group  # two captions of one video stay together
-
-
-def test_mixkit_missing_files_are_counted_and_named(tmp_path):
-    touch(tmp_path, "a.mp4")
-    listed = write_csv(tmp_path / "list.csv", ("a.mp4", "A"), ("b.mp4", "B"), ("c.mp4", "C"))
-    with pytest.warns(UserWarning, match=r"2 of 3 missing: b\.mp4, c\.mp4"):
-        assert [clip.caption for clip in index_mixkit(tmp_path, listed)] == ["A"]
-    (tmp_path / "a.mp4").unlink()
-    with pytest.raises(ValueError, match="none of the 3 videos"):
-        index_mixkit(tmp_path, listed)
-
-
-def test_bad_caption_lists(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nothing\.csv.*'caption', 'video'"):
-        index_mixkit(tmp_path, tmp_path / "nothing.csv")
-    (tmp_path / "list.csv").touch()
-    with pytest.raises(ValueError, match=r"list\.csv is empty"):
-        index_mixkit(tmp_path, tmp_path / "list.csv")
-    with pytest.raises(ValueError, match=r"list\.csv is empty"):
-        index_mixkit(tmp_path, write_csv(tmp_path / "list.csv"))
-    with pytest.raises(ValueError, match=r"lacks the columns \['caption'\]; it has \['video', 'text'\]"):
-        index_mixkit(tmp_path, write_csv(tmp_path / "list.csv", ("a.mp4", "A"), header=("video", "text")))
-
-
-def names(clips):
-    return [clip.path.name for clip in clips]
-
-
-def test_layout_of_the_sample_set_needs_no_warning(tmp_path):
-    touch(tmp_path, "UCF-101/Pan/v_Pan_g01_c01.avi", "mixkit/a.mp4", "mixkit/b.mp4")
-    write_csv(tmp_path / "video_caption_train.csv", ("a.mp4", "A"))
-    write_csv(tmp_path / "video_caption_val.csv", ("b.mp4", "B"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = find_layout(tmp_path)
-    assert {key: names(clips) for key, clips in found.items()} == {
-        "ucf101": ["v_Pan_g01_c01.avi"],
-        "train": ["a.mp4"],
-        "val": ["b.mp4"],
-    }
-
-
-def test_class_folders_alone_are_captioned_by_class(tmp_path):
-    touch(tmp_path, "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi", "BandMarching/v_BandMarching_g01_c01.avi")
-    with pytest.warns(UserWarning, match="no captions"):
-        found = find_layout(tmp_path)
-    assert [clip.caption for clip in found["train"]] == ["apply eye makeup", "band marching"]
-    assert names(found["ucf101"]) == names(found["train"]) and found["val"] == []
-
-
-def test_captions_alone_are_one_class(tmp_path):
-    touch(tmp_path, "a.mp4", "b.mp4")
-    write_csv(tmp_path / "captions.csv", ("a.mp4", "A"), ("b.mp4", "B"))
-    with pytest.warns(UserWarning, match="no UCF-101 classes"):
-        found = find_layout(tmp_path)
-    assert [clip.caption for clip in found["train"]] == ["A", "B"]
-    assert {clip.label for clip in found["ucf101"]} == {"mixkit"} and names(found["ucf101"]) == ["a.mp4", "b.mp4"]
-
-
-def test_mixkit_is_never_a_class(tmp_path):
-    touch(tmp_path, "Cats/a.mp4", "mixkit/b.mp4")
-    write_csv(tmp_path / "video_caption_train.csv", ("b.mp4", "B"))
-    assert names(find_layout(tmp_path)["ucf101"]) == ["a.mp4"]
-
-
-def test_layouts_that_cannot_be_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no data folder .*nowhere; expected a UCF-101 folder"):
-        find_layout(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"no videos found in .*; expected a UCF-101 folder"):
-        find_layout(tmp_path)
-    touch(tmp_path, "mixkit/a.mp4")
-    with pytest.raises(ValueError, match=r"0 CSV files and none is video_caption_train\.csv"):
-        find_layout(tmp_path)
-    for name in ("one.csv", "two.csv"):
-        write_csv(tmp_path / name, ("a.mp4", "A"))
-    with pytest.raises(ValueError, match="2 CSV files"):
-        find_layout(tmp_path)
-
-
 @pytest.mark.skipif(not CLIPS.is_dir(), reason=f"no real clips at {CLIPS}")
 def test_loose_real_clips_are_both_layouts_and_bad_ones_are_set_aside():
     with pytest.warns(UserWarning, match="file or class names stand in"):
@@ -248,7 +155,8 @@ def test_index_survives_a_move(tmp_path):
     moved = load_index(tmp_path / "copy.csv", tmp_path / "new")
     assert moved[0].path == tmp_path / "new/UCF-101/a.avi" and moved[0].fps == 29.97
     with pytest.raises(ValueError, match="lacks the columns"):
-        load_index(write_csv(tmp_path / "other.csv", ("a.mp4", "A")), tmp_path)
+        (tmp_path / "other.csv").write_text("video,caption\na.mp4,A\n")
+        load_index(tmp_path / "other.csv", tmp_path)
 
 
 def test_epoch_order_is_a_permutation_of_its_own():

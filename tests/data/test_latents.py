@@ -88,6 +88,15 @@ def test_clips_of_one_name_in_two_folders_have_files_of_their_own(tmp_path):
     assert latent_file(tmp_path, BUCKET, moved, tmp_path / "elsewhere") in files
 
 
+def test_a_clip_of_a_long_name_has_files_of_its_own_that_can_be_written(tmp_path):
+    clips = [Clip(tmp_path / f"{name}.mp4") for name in ("字" * 80, "字" * 79 + "漢", "x" * 251, "x" * 120, "0003")]
+    files = [latent_file(tmp_path, BUCKET, clip, tmp_path) for clip in clips]
+    for file in files:
+        write_latent(file)
+    assert len(list((tmp_path / str(BUCKET)).iterdir())) == 5
+    assert files[3].name.startswith("x" * 120 + "-") and files[4].name.startswith("0003-")
+
+
 def write_latent(path, shape=(16, 5, 2, 4)):
     rng = np.random.default_rng(0)
     mean, std = rng.standard_normal((2, *shape), np.float32)

@@ -12,11 +12,13 @@ import pytest
 from moviegen import config, runs
 from moviegen.data import ucf101
 from moviegen.data.clips import Clip, load_index
-from moviegen.data.datasets import find_layout, index_ucf101, split_ucf101
+from moviegen.data.datasets import index_ucf101, split_ucf101
+from moviegen.data.layouts import find_layout
 from moviegen.data.videos import write_video
 from moviegen.programs import index_data
 from moviegen.report.pages.data import clips as clips_table
 from moviegen.runs import registry
+from moviegen.runs.folders import walk
 
 SHIPPED = Path(__file__).parents[2] / "params" / "ucf101_split.csv"
 NUMBERS = range(1, 26)
@@ -149,7 +151,7 @@ def test_random_split_divides_groups_of_every_class(published):
 
 def test_files_of_handstand_pushups_are_spelt_otherwise(tmp_path):
     touch([clip for clip in clips_of(tmp_path) if clip.label.startswith("Handstand")])
-    found = index_ucf101(tmp_path)
+    found = index_ucf101(tmp_path, walk(tmp_path))
     assert (tmp_path / "HandstandPushups/v_HandStandPushups_g25_c01.avi").is_file()
     assert [(clip.label, clip.group) for clip in found] == [
         (label, group) for label in ("HandstandPushups", "HandstandWalking") for group in NUMBERS
@@ -160,7 +162,7 @@ def test_files_of_handstand_pushups_are_spelt_otherwise(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*(no captions|ucfTrainTestlist)")
-@pytest.mark.parametrize("top", ["", "UCF-101"])
+@pytest.mark.parametrize("top", ["", "UCF-101", "UCF101/UCF-101"])
 def test_missing_empty_and_partial_classes_are_named(tmp_path, top):
     folder = tmp_path / top
     left_out = {"Archery", "Rafting", "YoYo"}
@@ -272,6 +274,25 @@ def test_same_seed_and_folder_give_the_same_bytes(index, videos):
     ]
     assert written[0] == written[1]
     assert written[0][0] != written[2][0]
+
+
+def test_a_folder_that_is_divided_is_split_as_it_is(index, videos, tmp_path):
+    for path in sorted((videos / "UCF-101/HandstandPushups").iterdir()):
+        part = "val" if "_g02_" in path.name or "_g05_" in path.name else "train"
+        copy = tmp_path / "mine" / part / "YoYo" / path.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    run = index(tmp_path / "mine", "divided")
+    for split in ("ucf101", "mixkit"):
+        parts = {"train": f"{split}_train.csv", "val": f"{split}_{'test' if split == 'ucf101' else 'val'}.csv"}
+        clips = {part: load_index(run.folder / name, tmp_path / "mine") for part, name in parts.items()}
+        assert {part: {clip.group for clip in found} for part, found in clips.items()} == {
+            "train": {1, 3, 4},
+            "val": {2, 5},
+        }
+        assert all(part in clip.path.parts for part, found in clips.items() for clip in found)
+    assert read(run, "split.json") == {"by": "folder"}
+    assert read(run, "summary.json")["ucf101"] == {"train": 6, "test": 4, "classes": 1}
 
 
 def test_random_split_records_no_groups(index, videos):

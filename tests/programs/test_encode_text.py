@@ -199,11 +199,10 @@ def test_captions_of_a_text_file(tmp_path):
 
 
 def test_captions_of_a_csv_file(tmp_path):
-    rows = 'video,caption\na.mp4,"he said ""no"", then\nleft"\nb.mp4,Ein Bär läuft\nc.mp4,\nd.mp4\n'
+    rows = 'video,caption\na.mp4,"he said ""no"", then\nleft"\nb.mp4,Ein Bär läuft\nc.mp4,\n'
     assert read_captions(written(tmp_path, "c.csv", rows)) == [
         'he said "no", then\nleft',
         "Ein Bär läuft",
-        "",
         "",
     ]
     assert read_captions(written(tmp_path, "marked.csv", b"\xef\xbb\xbfcaption\na dog\n")) == ["a dog"]
@@ -212,9 +211,12 @@ def test_captions_of_a_csv_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("c.csv", "video,text\na.mp4,a dog\n", "no column `caption`, only: video, text"),
-        ("c.csv", "", "no column `caption`"),
-        ("c.csv", "caption\n", "holds no captions"),
+        ("c.csv", "video,text\na.mp4,a dog\n", r"lacks the columns \['caption'\]; it has \['video', 'text'\]"),
+        ("c.csv", "", "c.csv is empty"),
+        ("c.csv", "caption\n", "c.csv is empty"),
+        ("c.csv", "video,caption\na.mp4,\n", "holds no captions"),
+        ("c.csv", "caption\na dog, running\n", "line 2 has 2 fields and the header 1"),
+        ("c.csv", "caption\nein B\xe4r\n".encode("cp1252"), "c.csv, line 2: byte 0xe4 is not utf-8"),
         ("c.txt", "", "holds no captions"),
         ("c.txt", "\n\n", "holds no captions"),
         ("c.txt", b"\xff\xfe\x00", "cannot read .*c.txt"),

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from moviegen import config
+from moviegen.data.layouts import find_layout
 from moviegen.runs import fingerprint as fingerprints
 from moviegen.runs import hashes, registry
 from moviegen.runs.fingerprint import fingerprint
@@ -353,6 +354,11 @@ def marks(folder):
     return {name: fingerprint(params, name) for name in PROGRAMS}
 
 
+def mark_of_data(folder):
+    fingerprints.forget()
+    return fingerprint(config.load("smoke", {"data.root": str(folder)}), "data")
+
+
 @pytest.mark.parametrize("change", ["new file", "longer file", "other bytes", "removed file", "renamed", "new caption"])
 def test_change_in_the_data_folder_changes_all_that_see_it(clips, change):
     before, video = marks(clips), clips / "mixkit" / "a.mp4"
@@ -380,10 +386,70 @@ def test_a_touched_or_copied_data_folder_is_the_same(clips, tmp_path):
     assert marks(tmp_path / "elsewhere" / "copy") == before
 
 
-def test_other_files_in_the_data_folder_change_nothing(clips):
+def test_other_files_in_the_data_folder_change_nothing(clips, monkeypatch):
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(clips / "outputs"))
     before = marks(clips)
     (clips / "notes.txt").write_text("mine")
+    (clips / "mixkit" / ".b.mp4").write_bytes(b"half written")
+    (clips / "._video_caption_train.csv").write_bytes(b"\0")
+    (clips / "outputs" / "smoke" / "runs").mkdir(parents=True)
+    (clips / "outputs" / "smoke" / "runs" / "sampled.mp4").write_bytes(b"1")
+    (clips / "mixkit" / "up").symlink_to("..")
     assert marks(clips) == before
+
+
+@pytest.mark.parametrize("linked", ["folder", "file"])
+def test_a_change_behind_a_link_changes_all_that_see_it(clips, tmp_path, linked):
+    store = tmp_path / "store"
+    (clips / "mixkit").rename(store)
+    if linked == "folder":
+        (clips / "mixkit").symlink_to(store)
+    else:
+        (clips / "mixkit").mkdir()
+        (clips / "mixkit" / "a.mp4").symlink_to(store / "a.mp4")
+    marked = [mark_of_data(clips)]
+    (store / "a.mp4").write_bytes(b"other bytes")
+    marked.append(mark_of_data(clips))
+    (store / "a.mp4").unlink()
+    marked.append(mark_of_data(clips))
+    assert len(set(marked)) == 3
+    (store / "a.mp4").write_bytes(b"other bytes")
+    assert mark_of_data(clips) == marked[1]
+
+
+@pytest.mark.filterwarnings("ignore:.*(captions|classes|left out)")
+@pytest.mark.parametrize("suffix", ["webm", "MPG", "gif"])
+def test_every_clip_of_the_index_counts_and_so_does_its_list(clips, tmp_path, suffix):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / f"b.{suffix}").write_bytes(b"1")
+    (clips / "mixkit" / "linked").symlink_to(tmp_path / "store")
+    (clips / "video_caption_train.csv").write_text(f"video,caption\na.mp4,a\nlinked/b.{suffix},b\n")
+    listed = {clip.path for found in find_layout(clips).values() for clip in found}
+    assert {path.name for path in listed} == {"a.mp4", f"b.{suffix}"}
+    before = mark_of_data(clips)
+    for path in (*listed, clips / "video_caption_train.csv"):
+        path.write_bytes(path.read_bytes() + b" ")
+        assert mark_of_data(clips) != before
+        before = mark_of_data(clips)
+
+
+def test_a_clip_that_may_not_be_read_is_as_good_as_missing(clips, monkeypatch):
+    before, access = mark_of_data(clips), os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("a.mp4") and access(path, mode))
+    assert mark_of_data(clips) != before
+    monkeypatch.undo()
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(clips.parent / "outputs"))
+    assert mark_of_data(clips) == before
+
+
+def test_names_that_are_not_utf_8_or_long_are_hashed(clips):
+    before = mark_of_data(clips)
+    (clips / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"1")
+    (clips / ("字" * 80 + ".mp4")).write_bytes(b"1")
+    changed = mark_of_data(clips)
+    assert changed != before
+    hashes._known.cache_clear()  # as another process reads what this one has written
+    assert mark_of_data(clips) == changed
 
 
 def test_a_file_is_read_once_until_its_size_or_time_changes(clips, monkeypatch):

@@ -260,6 +260,18 @@ def test_text_replaces_what_was_there(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
 
 
+@pytest.mark.parametrize("stem", ["x" * 251, "字" * 83, "0003", ".hidden"])
+def test_a_file_of_any_name_is_written(tmp_path, stem):
+    files.write_text(tmp_path / f"{stem}.txt", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == [f"{stem}.txt"]
+
+
+def test_long_names_are_cut_and_stay_apart():
+    assert files.shortened("x" * 120) == "x" * 120
+    names = {files.shortened(stem + end) for stem in ("x" * 119, "字" * 60) for end in ("", "a", "bc", "de")}
+    assert len(names) == 8 and max(len(name.encode()) for name in names) == 120
+
+
 def cut(monkeypatch, path):
     """A write that fails when its bytes go to the disk, as on a full one."""
 
