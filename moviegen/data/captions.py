@@ -60,8 +60,10 @@ class Places:
         return ""
 
 
-def index_mixkit(csv_path: Path, places: Places) -> list[Clip]:
+def index_mixkit(csv_path: Path, places: Places, groups: dict[Path, int]) -> list[Clip]:
     """The clips that `csv_path` (video,caption) lists; each video is a group of its own.
+
+    `groups` has the number of each video listed before, in another list too, and is added to.
 
     Videos that are not there, and rows that repeat another, are counted and named in a warning. Raises
     FileNotFoundError without the CSV, and ValueError when it cannot be read (see `numbered_rows`), when a row has no
@@ -69,7 +71,6 @@ def index_mixkit(csv_path: Path, places: Places) -> list[Clip]:
     """
     rows = numbered_rows(csv_path, COLUMNS, skipinitialspace=True)
     clips: dict[Clip, int] = {}
-    groups: dict[Path, int] = {}  # several captions of one video stay together in a split
     missing, repeated = [], []
     for line, row in rows.items():
         path = places.find(row["video"])
@@ -78,7 +79,8 @@ def index_mixkit(csv_path: Path, places: Places) -> list[Clip]:
         if path is None or not is_video(path):
             missing.append(f"{row['video']} (no video by its suffix)" if path else row["video"])
             continue
-        clip = Clip(path, row["caption"], label="mixkit", group=groups.setdefault(path, len(groups) + 1))
+        group = groups.setdefault(path, len(groups) + 1)  # several captions of one video stay together in a split
+        clip = Clip(path, row["caption"], label="mixkit", group=group)
         if clip in clips:
             repeated.append(f"{row['video']} (line {line} as line {clips[clip]})")
         clips.setdefault(clip, line)

@@ -148,7 +148,8 @@ def _find_mixkit(root: Path, top: Path, files: Sequence[Path]) -> tuple[list[Cli
     folders = dict.fromkeys((train.parent / MIXKIT, train.parent, root))
     places = Places(files, [folder for folder in folders if folder.is_dir()])
     lists = [train, *(path for path in files if path == train.with_name(VAL_LIST))]
-    training, *rest = (index_mixkit(path, places) for path in lists)
+    groups: dict[Path, int] = {}
+    training, *rest = (index_mixkit(path, places, groups) for path in lists)
     held_out = rest[0] if rest else []
     if shared := sorted({clip.path.name for clip in training} & {clip.path.name for clip in held_out}):
         warnings.warn(

@@ -20,7 +20,7 @@ def write_csv(path, *rows, header=("video", "caption")):
 
 
 def index(root, listed, folder=""):
-    return index_mixkit(listed, Places(walk(root), [root / folder, root]))
+    return index_mixkit(listed, Places(walk(root), [root / folder, root]), {})
 
 
 def test_mixkit_list(tmp_path):

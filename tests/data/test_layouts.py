@@ -181,6 +181,16 @@ def test_a_video_in_both_lists_is_said_to_be_no_held_out_one(tmp_path):
         find_layout(tmp_path)
 
 
+def test_videos_of_two_lists_are_numbered_together(tmp_path):
+    """As one class they are split, and their scores weighed, by group: two videos must not share a number."""
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    write_csv(tmp_path / "video_caption_train.csv", ("a.mp4", "A"), ("b.mp4", "B"))
+    write_csv(tmp_path / "video_caption_val.csv", ("c.mp4", "C"), ("c.mp4", "Another of C"))
+    with pytest.warns(UserWarning, match="no UCF-101 classes"):
+        layout = find_layout(tmp_path)
+    assert [clip.group for clip in layout["ucf101"]] == [1, 2, 3, 3]
+
+
 # --- what is a clip, and what is left out ---
 
 
