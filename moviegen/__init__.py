@@ -23,7 +23,8 @@ dit/         3.1.3 model, layers, patches, positions, weights
 text/        3.1.4 encoders, t5, clip, layers, tokenise, folders, stand_ins, embedding
 flow/        3.1.2 path: X_t, V_t, times, loss; 3.4.2 schedule, sampler: Euler steps with guidance
 runs/        registry: which program makes what from what; fingerprint, hashes: what its result follows from; run,
-             ranks, metrics, machine: what it leaves; files, arrays, weights: how that is written and read
+             ranks, metrics, machine: what it leaves; files, arrays, weights: how that is written and read;
+             signatures: what an unreadable file is
 launch/      run, job, watch, guard, worker: processes, and how they end
 parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes
 plan/        3.1.6 flops, memory, traffic, cost: computed, never measured
