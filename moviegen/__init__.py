@@ -28,7 +28,8 @@ runs/        registry: which program makes what from what; fingerprint, hashes: 
 launch/      run, job, watch, guard, worker: processes, and how they end
 parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes
 plan/        3.1.6 flops, memory, traffic, cost: computed, never measured
-config/      params, recipe, networks, shapes: every one; loading: files, overrides; decisive: which decide a result
+config/      params, recipe, networks, shapes: every one; loading, strict_yaml: files, overrides; decisive: which
+             decide a result
 device/      attention, kernels, collectives, world, profiler: CPU or Ascend
 
 3.1.5, spatial upsampling, is not part of this report. Importing the package imports nothing heavy: `moviegen.device`
