@@ -53,7 +53,7 @@ class ClipConfig(EncoderConfig, frozen=True):
     def _divisible(self) -> ClipConfig:
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"hidden_size {self.hidden_size} is not divisible by its heads, {self.num_attention_heads}"
+                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
             )
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os.path
 from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -79,7 +80,7 @@ def read_config(folder: Path, kind: type[Config], model_types: tuple[str, ...]) 
     try:
         return kind.model_validate(content.get("text_config") or content)
     except ValidationError as error:
-        listed = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        listed = "; ".join(": ".join([*map(str, item["loc"]), item["msg"]]) for item in error.errors())
         raise ConfigError(f"{path}: {listed}") from None
 
 
@@ -97,7 +98,7 @@ def weight_files(folder: Path) -> list[Path]:
         refused = f": {reasons}" if reasons else ""
         raise ConfigError(f"{folder} has neither {WEIGHTS} nor {INDEX}{refused}; {HELP} that write safetensors")
     shards = sorted({folder / name for name in _weight_map(folder).values()})
-    missing = [path.name for path in shards if not path.is_file()]
+    missing = [path.name for path in shards if not os.path.isfile(path)]  # no error for a name that cannot be
     if missing or not shards:
         raise ConfigError(f"{folder / INDEX} lists files that are not there: {', '.join(missing) or 'it lists none'}")
     return shards
@@ -120,7 +121,7 @@ def weights_of(folder: Path) -> dict[str, StoredTensor]:
     """
     files = weight_files(folder)
     places = {} if files == [folder / WEIGHTS] else _weight_map(folder)
-    tensors = {}
+    tensors: dict[str, StoredTensor] = {}
     for path in files:
         stored = stored_tensors(path).items()
         tensors |= {name: tensor for name, tensor in stored if places.get(name, path.name) == path.name}
