@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from moviegen.config import ConfigError
 from moviegen.runs.files import replacing
-from moviegen.runs.signatures import what_it_is, what_weights_are
+from moviegen.runs.signatures import what_weights_are
 
 FLOATS = ("F16", "BF16", "F32", "F64")  # what weights are, by safetensors' names
 OTHERS = ("BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")  # counts, and the weights of quantised models
@@ -183,8 +183,7 @@ def _damage_named(path: Path, mend: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # zipfile's and NumPy's own, and those of what they use: zlib, tokenize, ast
-        known = what_it_is(path)
-        raise CheckpointError(f"{path} is {f'{known}; or' if known else f'damaged ({error}):'} {mend}") from None
+        raise CheckpointError(f"{path} is damaged ({error}): {mend}") from None
 
 
 def check_fits(
