@@ -25,13 +25,14 @@ def read_yaml(text: str) -> Any:
     if len(text) > LARGEST:
         raise YAMLError(f"it has {len(text)} characters, and parameters take fewer than {LARGEST}")
     try:
-        node = yaml.compose(text, yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
         if node is None:
             return None
         for count, _ in enumerate(_nodes(node), 1):
             if count > MOST_VALUES:
                 raise YAMLError(f"its aliases (*name) stand for more than {MOST_VALUES} values")
-        return yaml.load(text, yaml.SafeLoader)
+        return loader.construct_document(node)
     except YAMLError:
         raise
     except RecursionError:
