@@ -18,12 +18,13 @@ import yaml
 from moviegen import config
 import mindspore as ms
 from moviegen.config import DiTConfig, Save, TAEConfig, Text, TextEncoder
-from moviegen.data.embeddings import caption_file, check_captions, read_embeddings, save_embedding
-from moviegen.data.latents import check_latents, load_latent
+from moviegen.data.embeddings import caption_file, check_captions, check_origins, read_embeddings, save_embedding
+from moviegen.data.latents import check_latents, check_origin, load_latent
 from moviegen.dit.model import DiT
 from moviegen.dit.weights import load_dit, save_dit
 from moviegen.programs.transcode import read_encoded
 from moviegen.runs.arrays import save_npz
+from moviegen.runs.files import checksum, write_json
 from moviegen.runs.weights import to_arrays
 from moviegen.tae.model import TAE
 from moviegen.tae.weights import load_tae, load_weights, save_tae
@@ -107,6 +108,27 @@ class Embedding(Kind):
         assert read_embeddings(self.folder, ["dog"], TEXT)[0].shape == (1, 3, 4)
 
 
+class LatentSummary(Kind):
+    def make(self):
+        save_tae(self.folder / "tae.safetensors", TAE(SMALL))
+        write_json(self.folder / "summary.json", {"tae_sha256": checksum(self.folder / "tae.safetensors"), "clips": 3})
+        return self.folder / "summary.json"
+
+    def load(self):
+        check_origin(self.folder, self.folder / "tae.safetensors")
+
+
+class EmbeddingSummary(Kind):
+    origins = {"ul2": {"kind": "t5", "sha256": "0123456789abcdef", "max_tokens": 3}}  # noqa: RUF012
+
+    def make(self):
+        write_json(self.folder / "summary.json", {"captions": 1, "origin": self.origins})
+        return self.folder / "summary.json"
+
+    def load(self):
+        check_origins(self.folder, self.origins)
+
+
 class EncodedClip(Kind):
     def make(self):
         latent = np.random.default_rng(0).standard_normal((16, 1, 2, 2), np.float32)
@@ -182,8 +204,8 @@ class Shard(Encoder):
 KINDS = {
     kind.__name__: kind
     for kind in (
-        TaeWeights, Ckpt, NpzWeights, DitWeights, Latent, Embedding, EncodedClip, Training, TrainingState, Params,
-        Encoder, Index, Tokenizer, Shard,
+        TaeWeights, Ckpt, NpzWeights, DitWeights, Latent, LatentSummary, Embedding, EmbeddingSummary, EncodedClip,
+        Training, TrainingState, Params, Encoder, Index, Tokenizer, Shard,
     )
 }  # fmt: skip
 
@@ -226,7 +248,7 @@ def main(folder: Path) -> None:
             except BaseException as error:
                 outcome, message = type(error).__name__, str(error)
             faulthandler.cancel_dump_traceback_later()
-            where = kind.path.parent if isinstance(kind, Encoder) else kind.path
+            where = kind.path.parent if isinstance(kind, Encoder | LatentSummary | EmbeddingSummary) else kind.path
             line = {
                 "kind": name,
                 "number": number,
