@@ -24,11 +24,13 @@ dit/         3.1.3 model, layers, patches, positions, weights
 text/        3.1.4 encoders, t5, clip, layers, tokenise, folders, stand_ins, embedding
 flow/        3.1.2 path: X_t, V_t, times, loss; 3.4.2 schedule, sampler: Euler steps with guidance
 runs/        registry: which program makes what from what; fingerprint, hashes: what its result follows from; run,
-             ranks, metrics, machine: what it leaves; folders, files, arrays, weights: how that is written and read
+             ranks, metrics, machine: what it leaves; folders, files, arrays, weights: how that is written and read;
+             signatures: what an unreadable file is
 launch/      run, job, hosts, watch, guard, worker, lock: processes, and how they end
 parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes
 plan/        3.1.6 flops, memory, traffic, cost: computed, never measured
-config/      params, recipe, networks, shapes: every one; loading: files, overrides; decisive: which decide a result
+config/      params, recipe, networks, shapes: every one; loading, strict_yaml: files, overrides; decisive: which
+             decide a result
 device/      attention, kernels, collectives, world, environment, profiler: CPU or Ascend
 
 3.1.5, spatial upsampling, is not part of this report. Importing the package imports nothing heavy: `moviegen.device`

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from moviegen.config.networks import ConfigError
 from moviegen.config.params import Params
 from moviegen.config.recipe import STAGE_GROUPS, Recipe, merge
 from moviegen.config.shapes import check_tables
+from moviegen.config.strict_yaml import YAMLError, read_yaml
 
 
 def project_root(start: Path | None = None) -> Path:
@@ -100,9 +100,9 @@ def read_file(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{extending[-1]}: extends: there is no file {path}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
+        content = read_yaml(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML as parameters are written: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no parameters")
     content = with_numbers(content)
@@ -192,8 +192,8 @@ def _read_value(name: str, text: str) -> Any:
     if not text or _is_text(known_fields().get(".".join(_without_stage(name.split("."))))):
         return text
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return read_yaml(text)
+    except YAMLError as error:
         raise ConfigError(f"{name}: {text!r} is not YAML: {error}") from None
 
 

@@ -7,7 +7,6 @@ which encoders made them, by a hash of their files: embeddings of others are ref
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from moviegen.config import ConfigError, Text, TextEncoder, from_root
 from moviegen.runs import Run
 from moviegen.runs.arrays import npz_shapes, read_npz, save_npz
+from moviegen.runs.files import read_json
 
 COMMAND = "`python -m moviegen text encode --captions FILE`"
 MEND = "remove it and encode its caption again"
@@ -81,11 +81,12 @@ def check_origins(folder: Path, origins: Origins) -> None:
     summary = folder / "summary.json"
     if not summary.is_file():
         raise ConfigError(f"{folder} holds no finished embeddings (no summary.json): run {COMMAND}")
-    recorded = json.loads(summary.read_text(encoding="utf-8")).get("origin", {})
+    recorded = read_json(summary, f"encode the captions again with {COMMAND}").get("origin")
     for name, origin in origins.items():
-        if recorded.get(name, {}) != origin:
+        maker = recorded.get(name) if isinstance(recorded, dict) else None
+        if maker != origin:
             raise ConfigError(
-                f"the {name} embeddings in {folder} were made by {_described(recorded.get(name, {}))}, and the "
+                f"the {name} embeddings in {folder} were made by {_described(maker)}, and the "
                 f"parameters under text.{name} name {_described(origin)}: encode the captions again with {COMMAND}, or "
                 f"name the encoder of then"
             )
@@ -130,7 +131,7 @@ def _check_shapes(path: Path, name: str, encoder: TextEncoder, text: tuple[int, 
         )
 
 
-def _described(origin: Mapping[str, Any]) -> str:
-    if not origin:
+def _described(origin: Any) -> str:
+    if not isinstance(origin, dict) or not {"kind", "max_tokens", "sha256"} <= origin.keys():
         return "an unknown encoder"
-    return f"a {origin['kind']} encoder of {origin['max_tokens']} tokens with checksum {origin['sha256'][:12]}"
+    return f"a {origin['kind']} encoder of {origin['max_tokens']} tokens with checksum {str(origin['sha256'])[:12]}"

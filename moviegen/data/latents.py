@@ -8,7 +8,6 @@ are refused.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -20,7 +19,7 @@ from moviegen.config import Bucket, ConfigError, Params, Recipe, from_root, near
 from moviegen.data.clips import Clip
 from moviegen.runs import Run
 from moviegen.runs.arrays import npz_shapes, read_npz
-from moviegen.runs.files import shortened
+from moviegen.runs.files import read_json, shortened
 from moviegen.runs.hashes import file_hash
 
 COMMAND = "`python -m moviegen precompute`"
@@ -108,7 +107,7 @@ def check_origin(folder: Path, weights: Path) -> None:
     summary = folder / "summary.json"
     if not summary.is_file():
         raise ConfigError(f"{folder} holds no finished latents (no summary.json): run {COMMAND}")
-    encoder, decoder = json.loads(summary.read_text(encoding="utf-8")).get("tae_sha256"), file_hash(weights)
+    encoder, decoder = read_json(summary, f"run {COMMAND} again").get("tae_sha256"), file_hash(weights)
     if encoder != decoder:
         raise ConfigError(
             f"the latents in {folder} were made by a TAE with checksum {str(encoder)[:12]}, and {weights} has "

@@ -10,7 +10,7 @@ from moviegen import device
 from moviegen.config import ConfigError, DiTConfig, Params
 from moviegen.dit.model import DiT
 from moviegen.dit.positions import grow_positions, table_lengths
-from moviegen.runs.arrays import Arrays, save_arrays, stored_tensors
+from moviegen.runs.arrays import Arrays, save_arrays, stored_tensors, unwrapped
 from moviegen.runs.weights import assign, load_arrays, to_arrays
 
 WEIGHTS, EMA_WEIGHTS = "dit.safetensors", "dit_ema.safetensors"
@@ -85,7 +85,7 @@ def read_weights(path: Path) -> Arrays:
     Raises:
         CheckpointError: the file is damaged or of another kind.
     """
-    arrays = stored_tensors(path) if path.suffix == ".safetensors" else load_arrays(path)[0]
+    arrays: Arrays = unwrapped(stored_tensors(path) if path.suffix == ".safetensors" else load_arrays(path)[0])
     anchor = "latent_embedder.proj.weight"
     prefix = next((name.removesuffix(anchor) for name in arrays if name.endswith(anchor)), "")
     return {name.removeprefix(prefix): array for name, array in arrays.items()}

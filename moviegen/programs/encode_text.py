@@ -12,7 +12,6 @@ run's manifest says it too. Under `msrun` each rank encodes its share.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from moviegen.data.splits import load_split
 from moviegen.data.tables import numbered_rows
 from moviegen.device.collectives import barrier
 from moviegen.device.world import World
-from moviegen.runs.files import write_csv, write_json
+from moviegen.runs.files import read_json, write_csv, write_json
 from moviegen.runs.fingerprint import content_hash, digest
 from moviegen.runs.ranks import joined, recorded
 from moviegen.text.encoders import Encoder, encoders, origins
@@ -38,7 +37,7 @@ def claim(folder: Path, origins: Origins) -> None:
         ConfigError: it already holds others'.
     """
     path = folder / "encoders.json"
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != origins:
+    if path.is_file() and read_json(path, "remove it and what lies beside it, or name another folder") != origins:
         raise ConfigError(f"{folder} holds embeddings of other encoders ({path.name} says whose): name another folder")
     write_json(path, origins)
 

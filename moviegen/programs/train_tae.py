@@ -35,6 +35,9 @@ from moviegen.tae.weights import inflate, load_tae, load_weights, save_tae
 from moviegen.train.loop import Batch, Schedule, Trainer
 
 WEIGHTS = "tae.safetensors"
+# How far normalised latents may be from mean 0 and standard deviation 1. FLUX's VAE, which has SD3.5's shape, is at 4.2
+# with SD3.5's factors, and SD3.5's at 0.24 with FLUX's: 2 and 1/2 are half-way, and leave room for unusual clips.
+FARTHEST_MEAN, FARTHEST_DEVIATION = 1.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -118,14 +121,37 @@ def validation(tae: TAE, views: np.ndarray, batch_size: int) -> Callable[[], Map
 
 
 def measure_latents(tae: TAE, views: np.ndarray) -> TAEConfig:
-    """The TAE's config; `shift` and `scaling`, where left open, measured over the latents of some views."""
-    if tae.config.scaling_factor is not None and tae.config.shift_factor is not None:
-        return tae.config
-    encode = Encode(tae)
+    """The TAE's config; `shift` and `scaling`, where left open, measured over the latents of some views.
+
+    Raises:
+        ConfigError: those it has are another autoencoder's; see FARTHEST_MEAN.
+    """
+    encode, config = Encode(tae), tae.config
     latents = np.concatenate([encode(ms.Tensor(view[None]))[0].asnumpy() for view in views])
-    return tae.config.model_copy(
-        update={"shift_factor": float(latents.mean()), "scaling_factor": float(1 / latents.std())}
-    )
+    shift, deviation = float(latents.mean(dtype=np.float64)), float(latents.std(dtype=np.float64))
+    if not 0 < deviation < np.inf:
+        raise ConfigError(f"the latents of {len(views)} clips have standard deviation {deviation}: nothing to scale by")
+    used_shift = shift if config.shift_factor is None else config.shift_factor
+    used_scaling = 1 / deviation if config.scaling_factor is None else config.scaling_factor
+    mean, scaled = (shift - used_shift) * used_scaling, deviation * used_scaling
+    if abs(mean) > FARTHEST_MEAN or not 1 / FARTHEST_DEVIATION < scaled < FARTHEST_DEVIATION:
+        raise ConfigError(
+            f"with tae.model.shift_factor {used_shift:.4g} and scaling_factor {used_scaling:.4g} the latents of "
+            f"{len(views)} of the report's clips have mean {mean:.3g} and standard deviation {scaled:.3g}, and the "
+            f"transformer needs about 0 and 1: these factors are another autoencoder's. This one's were measured as "
+            f"shift_factor {shift:.4g} and scaling_factor {1 / deviation:.4g}: set these, or null, which measures them"
+        )
+    return config.model_copy(update={"shift_factor": used_shift, "scaling_factor": used_scaling})
+
+
+def measured(run: runs.Run, tae: TAE, views: np.ndarray) -> TAEConfig:
+    """`measure_latents` of what was just trained, and is not lost if that refuses it."""
+    try:
+        return measure_latents(tae, views)
+    except ConfigError as error:
+        kept = run.folder / WEIGHTS
+        save_tae(kept, tae)
+        raise ConfigError(f"{error}. With tae.tae_checkpoint {kept} it need not be trained again") from None
 
 
 def record_inflation(run: runs.Run, tae: TAE, images: np.ndarray) -> None:
@@ -210,6 +236,8 @@ def train(run: runs.Run, phase: Phase, world: World) -> None:
     quarantine = Quarantine(run.folder / ("quarantine.csv" if world.is_main else f"quarantine-{world.rank}.csv"))
     views = centre_views(spread(held_out), stage.frames, stage.size, quarantine)
     tae = starting_point(run, phase)
+    if phase.start == "tae-image" and tae.config.scaling_factor is not None:
+        measure_latents(tae, views[:, :, :1])  # refused before anything is trained on them
     if run.program.name == "tae-opl-off" and world.is_main:  # inflation is the same in the run with the penalty
         record_inflation(run, tae, views[: stage.batch_size, :, :1])
     loss = TAETrainingLoss(tae, params.tae.loss, perceptual(params.tae.loss), phase.has_outlier_penalty)
@@ -227,7 +255,7 @@ def train(run: runs.Run, phase: Phase, world: World) -> None:
     trainer.fit(Batches(crops, tae.config))
     if world.is_main:
         # only the last run's latents are ever normalised
-        config = measure_latents(tae, views) if phase.stage == "mixkit" else tae.config
+        config = measured(run, tae, views) if phase.stage == "mixkit" else tae.config
         save_tae(run.folder / WEIGHTS, tae, config)
         write_json(run.folder / "summary.json", {"terms": loss.terms, "set_aside": len(quarantine)})
 

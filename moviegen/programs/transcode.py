@@ -51,13 +51,30 @@ def decode_file(tae: TAE, source: Path, target: Path) -> None:
         CheckpointError: the file does not hold an encoded clip.
         ConfigError: the format is not known, or cannot hold the clip.
     """
+    latent, frames, fps = read_encoded(tae, source)
+    write = clip_writer(target, frames)
+    pieces = decode_tiles(Decode(tae), tae.denormalize(latent[None]), frames)
+    write(target, np.concatenate([to_uint8(piece[0]) for piece in pieces]), fps)
+
+
+def read_encoded(tae: TAE, source: Path) -> tuple[np.ndarray, int, float]:
+    """A clip that `encode_file` wrote: its latent (C, T', H', W'), its frames and how many of them make a second.
+
+    Raises:
+        CheckpointError: the file does not hold an encoded clip, or not this autoencoder's.
+    """
     arrays, _ = load_arrays(source)
     if missing := {"latent_mean", "frames", "fps"} - set(arrays):
         raise CheckpointError(f"{source} is not an encoded clip: it lacks {', '.join(sorted(missing))}")
-    frames, fps = int(arrays["frames"]), float(arrays["fps"])
-    write = clip_writer(target, frames)
-    pieces = decode_tiles(Decode(tae), tae.denormalize(arrays["latent_mean"][None]), frames)
-    write(target, np.concatenate([to_uint8(piece[0]) for piece in pieces]), fps)
+    latent, frames, fps = (arrays[name] for name in ("latent_mean", "frames", "fps"))
+    if latent.ndim != 4 or latent.shape[0] != tae.config.latent_channels or not np.isfinite(latent).all():
+        raise CheckpointError(
+            f"{source}: latent_mean of shape {latent.shape} is not finite values (C, T, H, W) of this autoencoder's "
+            f"{tae.config.latent_channels} channels"
+        )
+    if frames.size != 1 or fps.size != 1 or not 0 < frames <= latent.shape[1] * tae.stretch or not 0 < fps < np.inf:
+        raise CheckpointError(f"{source}: {frames} frames, {fps} a second, are not what its latent is")
+    return latent, int(frames), float(fps)
 
 
 def main(params: Params, options: argparse.Namespace) -> None:

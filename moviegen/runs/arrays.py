@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from moviegen.config import ConfigError
 from moviegen.runs.files import replacing
+from moviegen.runs.signatures import what_weights_are
 
-# what the readers of safetensors, `.ckpt` and `.npz` raise where a file is damaged, missing or of another kind
-UNREADABLE = (OSError, EOFError, KeyError, SafetensorError, TypeError, ValueError, zipfile.BadZipFile)
+FLOATS = ("F16", "BF16", "F32", "F64")  # what weights are, by safetensors' names
+OTHERS = ("BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")  # counts, and the weights of quantised models
+QUANTISED = "Weights are read as float64, float32, float16 or bfloat16: take those, not a quantised model's"
+# what bitsandbytes, GPTQ, AWQ and float8 models hold beside their weights
+QUANTISED_NAMES = (
+    "SCB", "absmax", "quant_map", "qweight", "qzeros", "scales", "g_idx", "weight_scale", "scale_weight",
+    "weight_scale_inv", "scaled_fp8", "weight_format", "input_scale", "bitsandbytes__nf4", "bitsandbytes__fp4",
+)  # fmt: skip
+# of training, of distribution, of compilation: what saves a network under them says so of every tensor
+WRAPPERS = ("module.", "network.", "_forward_module.", "_orig_mod.", "model.", "_backbone.")
+# a small file cannot unpack into all of the memory
+UNPACKED, TIMES = 256 * 2**20, 100
 
 
 class CheckpointError(ConfigError):
@@ -27,18 +39,50 @@ class CheckpointError(ConfigError):
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor on disk, read when NumPy asks for its values: a whole model may be larger than the memory."""
+    """A tensor on disk, read when NumPy asks for its values: a whole model may be larger than the memory.
+
+    Its `dtype` is safetensors' name of it. Values come as float32 where no other type is asked for.
+    """
 
     file: Path
     name: str
     shape: tuple[int, ...]
+    dtype: str
 
     def __array__(self, dtype: Any = None) -> np.ndarray:
-        with safe_open(self.file, framework="numpy") as file:
-            return file.get_tensor(self.name).astype(dtype or np.float32)
+        return self.read().astype(dtype or np.float32)
+
+    def read(self) -> np.ndarray:
+        """The values as they are stored, but bfloat16 as float32.
+
+        Raises:
+            CheckpointError: they are of a type that is not read, or the file is damaged.
+        """
+        if self.dtype not in FLOATS + OTHERS:
+            raise CheckpointError(f"{self.file}: {self.name} is {self.dtype}: {QUANTISED}")
+        with readable(self.file), safe_open(self.file, framework="numpy") as file:
+            values = file.get_tensor(self.name)
+            return values.astype(np.float32) if self.dtype == "BF16" else values
 
 
 Arrays = Mapping[str, np.ndarray | StoredTensor]
+Named = TypeVar("Named")
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raises CheckpointError where the file of weights at `path` cannot be read, and says what it is if that is known.
+
+    Whatever a reader raises of a damaged file is meant: there are six libraries below, of which none names all.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        known = what_weights_are(path)
+        again = ". It is damaged, or its download stopped" if path.is_file() else ""
+        raise CheckpointError(f"cannot read {path}: {f'it is {known}' if known else f'{error}{again}'}") from None
 
 
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:
@@ -47,11 +91,19 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
     Raises:
         CheckpointError: there is no such file, or it is damaged.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: StoredTensor(path, name, tuple(file.get_slice(name).get_shape())) for name in file.keys()}  # noqa: SIM118
-    except UNREADABLE as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from None
+    with readable(path), safe_open(path, framework="numpy") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {
+            name: StoredTensor(path, name, tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()
+        }
+
+
+def unwrapped(named: Mapping[str, Named]) -> dict[str, Named]:
+    """Tensors without what a wrapper of their network put before all names, and a compiler into any."""
+    named = {name.replace("_orig_mod.", ""): tensor for name, tensor in named.items()}
+    while wrapper := next((word for word in WRAPPERS if named and all(name.startswith(word) for name in named)), None):
+        named = {name.removeprefix(wrapper): tensor for name, tensor in named.items()}
+    return named
 
 
 def save_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, str] | None = None) -> None:
@@ -76,8 +128,18 @@ def read_npz(path: Path, *names: str, mend: str) -> tuple[np.ndarray, ...]:
     Raises:
         CheckpointError: there is no such file, it is damaged, or it lacks one of them.
     """
-    with damage_named(path, mend), np.load(path, allow_pickle=False) as file:
-        return tuple(file[name] for name in names)
+    with _damage_named(path, mend), _npz(path) as archive:
+        return tuple(_read_member(archive, f"{name}.npy") for name in names)
+
+
+def read_whole_npz(path: Path) -> dict[str, np.ndarray]:
+    """Every array of an `.npz` by its name.
+
+    Raises:
+        CheckpointError: as `read_npz`.
+    """
+    with readable(path), _npz(path) as archive:
+        return {name.removesuffix(".npy"): _read_member(archive, name) for name in archive.namelist()}
 
 
 def npz_shapes(path: Path, *names: str, mend: str) -> tuple[tuple[int, ...], ...]:
@@ -86,36 +148,55 @@ def npz_shapes(path: Path, *names: str, mend: str) -> tuple[tuple[int, ...], ...
     Raises:
         CheckpointError: as `read_npz`.
     """
-    with damage_named(path, mend), zipfile.ZipFile(path) as archive:
+    with _damage_named(path, mend), _npz(path) as archive:
         return tuple(_shape_of(archive, f"{name}.npy") for name in names)
+
+
+@contextmanager
+def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
+    with zipfile.ZipFile(path) as archive:
+        size, packed = sum(member.file_size for member in archive.infolist()), path.stat().st_size
+        if size > UNPACKED and size > TIMES * packed:
+            raise ValueError(f"it says that its {packed} bytes unpack into {size}, which no arrays do")
+        yield archive
+
+
+def _read_member(archive: zipfile.ZipFile, member: str) -> np.ndarray:
+    _shape_of(archive, member)  # before NumPy makes room for it
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _shape_of(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     with archive.open(member) as file:
-        return readers[np.lib.format.read_magic(file)](file)[0]
+        shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
+        says, holds = math.prod(shape) * dtype.itemsize, archive.getinfo(member).file_size - file.tell()
+    if dtype.kind not in "biuf" or min(shape, default=0) < 0 or says != holds:
+        raise ValueError(f"{member} says it is {shape} of {dtype}, {says} bytes, and holds {holds}")
+    return shape
 
 
 @contextmanager
-def damage_named(path: Path, mend: str) -> Iterator[None]:
+def _damage_named(path: Path, mend: str) -> Iterator[None]:
     """Raises CheckpointError where the file at `path` cannot be read, with what to do then."""
     try:
         yield
-    except UNREADABLE as error:
+    except Exception as error:  # zipfile's and NumPy's own, and those of what they use: zlib, tokenize, ast
         raise CheckpointError(f"{path} is damaged ({error}): {mend}") from None
 
 
 def check_fits(
     shapes: Mapping[str, Sequence[int]], arrays: Arrays, source: str, may_lack: tuple[str, ...] = ()
 ) -> None:
-    """Refuses arrays that are not of these names and shapes.
+    """Refuses arrays that are not of these names and shapes, or not of floating point.
 
     Args:
         source: what the arrays come from, for the message.
         may_lack: parts of names that need not be among the arrays.
 
     Raises:
-        CheckpointError: names are missing, unexpected, or of another shape; the message lists them.
+        CheckpointError: names are missing, unexpected, of another shape or type; the message lists them.
     """
     missing = [name for name in shapes if name not in arrays and not any(part in name for part in may_lack)]
     unexpected = [name for name in arrays if name not in shapes]
@@ -124,10 +205,21 @@ def check_fits(
         for name, shape in shapes.items()
         if name in arrays and tuple(arrays[name].shape) != tuple(shape)
     ]
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    typed = [f"{name}: {arrays[name].dtype}" for name in shapes if name in arrays and not _is_float(arrays[name])]
+    problems = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "of another shape": misshapen,
+        "of another type": typed,
+    }
     if any(problems.values()):
         listed = "; ".join(f"{len(names)} {kind}: {_listed(names)}" for kind, names in problems.items() if names)
-        raise CheckpointError(f"{source} does not fit the model: {listed}")
+        is_quantised = typed or any(name.endswith(QUANTISED_NAMES) for name in unexpected)
+        raise CheckpointError(f"{source} does not fit the model: {listed}{f'. {QUANTISED}' if is_quantised else ''}")
+
+
+def _is_float(array: np.ndarray | StoredTensor) -> bool:
+    return array.dtype in FLOATS if isinstance(array, StoredTensor) else array.dtype.kind == "f"
 
 
 def _listed(names: list[str]) -> str:

@@ -106,6 +106,24 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def read_json(path: Path, mend: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Args:
+        mend: what to do with a damaged file, for the message.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is damaged ({error}): {mend}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is damaged (it holds no JSON object): {mend}")
+    return content
+
+
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """`write_text` of a table."""
     text = io.StringIO()

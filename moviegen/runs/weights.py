@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import math
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter
+from mindspore.train.checkpoint_pb2 import Checkpoint
 from safetensors import safe_open
 
-from moviegen.runs.arrays import UNREADABLE, Arrays, CheckpointError, check_fits
+from moviegen.runs.arrays import (
+    QUANTISED,
+    Arrays,
+    CheckpointError,
+    check_fits,
+    read_whole_npz,
+    readable,
+    stored_tensors,
+)
+
+UNFINISHED = (".incomplete", ".part", ".partial", ".crdownload", ".aria2", ".tmp")
+CKPT_TYPES = {
+    "Float64": "<f8", "Float32": "<f4", "Float16": "<f2", "BFloat16": "<u2", "Bool": "?",
+    "Int64": "<i8", "Int32": "<i4", "Int16": "<i2", "Int8": "i1",
+    "UInt64": "<u8", "UInt32": "<u4", "UInt16": "<u2", "UInt8": "u1",
+}  # fmt: skip
 
 
 def load_arrays(path: Path, under: str = "") -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -25,32 +45,58 @@ def load_arrays(path: Path, under: str = "") -> tuple[dict[str, np.ndarray], dic
         CheckpointError: there is no such file, it is damaged, or it is of another kind.
     """
     readers = {".safetensors": _read_safetensors, ".ckpt": _read_ckpt, ".npz": _read_npz}
+    if path.suffix in UNFINISHED:
+        raise CheckpointError(f"{path} is a download that has not finished: fetch it again")
     if path.suffix not in readers:
         raise CheckpointError(
             f"{path}: {path.suffix or 'no suffix'} is not one of {', '.join(readers)}. A PyTorch pickle (.pt, .pth, "
             f".bin) can run code when it is opened, so it is not: save it with safetensors.torch.save_file first"
         )
-    try:
-        return readers[path.suffix](path, under)
-    except UNREADABLE as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from None
+    return readers[path.suffix](path, under)
 
 
 def _read_safetensors(path: Path, under: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    with safe_open(path, framework="numpy") as file:
-        names = list(file.keys())  # an image model in one file also holds networks of many GB that are not asked for
-        chosen = [name for name in names if name.startswith(under)] or names
-        return {name: file.get_tensor(name) for name in chosen}, dict(file.metadata() or {})
+    stored = stored_tensors(path)  # an image model in one file also holds networks of many GB that are not asked for
+    chosen = [name for name in stored if name.startswith(under)] or list(stored)
+    with readable(path), safe_open(path, framework="numpy") as file:
+        metadata = dict(file.metadata() or {})
+    return {name: stored[name].read() for name in chosen}, metadata
 
 
 def _read_ckpt(path: Path, under: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    parameters = ms.load_checkpoint(str(path))
-    return {name: parameter.astype(ms.float32).asnumpy() for name, parameter in parameters.items()}, {}
+    """Not by MindSpore's own reader, which fills a tensor that is too short with zeros."""
+    message = Checkpoint()
+    with readable(path):
+        content = path.read_bytes()
+        if content[-17:-10] == b"crc_num":
+            content, checksum = content[:-17], int.from_bytes(content[-10:])
+            if zlib.crc32(content) != checksum:
+                raise ValueError("it does not match its checksum")
+        message.ParseFromString(content)
+        if not message.value:
+            raise ValueError("it holds no tensors")
+        kept = [value for value in message.value if value.tensor.tensor_type != "str"]  # notes
+        return {
+            name: _tensor_of(name, [value.tensor for value in parts])
+            for name, parts in itertools.groupby(kept, lambda value: value.tag)
+        }, {}
+
+
+def _tensor_of(name: str, parts: Sequence[Any]) -> np.ndarray:
+    """A tensor of a `.ckpt`, which lies there in parts of 512 MB; bfloat16 and no other type becomes float32."""
+    kind, shape = parts[0].tensor_type, () if parts[0].dims == [0] else tuple(parts[0].dims)
+    if kind not in CKPT_TYPES:
+        raise ValueError(f"{name} is {kind or 'no tensor'}: {QUANTISED}")
+    values = np.frombuffer(b"".join(part.tensor_content for part in parts), CKPT_TYPES[kind])
+    if min(shape, default=0) < 0 or math.prod(shape) != values.size:
+        raise ValueError(f"{name} says it is {shape}, and holds {values.size} values")
+    if kind == "BFloat16":
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    return values.reshape(shape)
 
 
 def _read_npz(path: Path, under: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}, {}
+    return read_whole_npz(path), {}
 
 
 def to_arrays(parameters: Mapping[str, Parameter]) -> dict[str, np.ndarray]:
@@ -66,9 +112,21 @@ def assign(parameters: Mapping[str, Parameter], arrays: Arrays, source: str, may
         may_lack: parts of names of parameters that keep their values where `arrays` has none for them.
 
     Raises:
-        CheckpointError: names are missing, unexpected, or of another shape; the message lists them.
+        CheckpointError: names are missing, unexpected, of another shape or type, which the message lists; or one holds
+            NaN or infinity.
     """
     check_fits({name: parameter.shape for name, parameter in parameters.items()}, arrays, source, may_lack)
     for name, parameter in parameters.items():
         if name in arrays:
-            parameter.set_data(ms.Tensor(np.asarray(arrays[name], parameter.asnumpy().dtype)))
+            values = np.asarray(arrays[name], parameter.asnumpy().dtype)
+            if not _is_finite(values):
+                raise CheckpointError(
+                    f"{source}: {name} holds NaN or infinity: the file is damaged, or its training had diverged"
+                )
+            parameter.set_data(ms.Tensor(values))
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    """The sum says it at once, unless it overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum()) or np.isfinite(values).all())

@@ -8,6 +8,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, nn, ops
 
+from moviegen.runs.arrays import unwrapped
 from moviegen.runs.weights import assign, load_arrays
 
 # VGG16's convolutions, by their place in torchvision's `features`, in five slices; pooling is between slices.
@@ -78,7 +79,7 @@ def load_lpips(path: Path) -> LPIPS:
         CheckpointError: the file is damaged, or does not hold VGG16 and the five heads.
     """
     network = LPIPS()
-    arrays, _ = load_arrays(path)
+    arrays = unwrapped(load_arrays(path)[0])
     # the package keeps its heads twice, and constants beside its weights
     arrays = {name: array for name, array in arrays.items() if not name.startswith(("lins.", "scaling_layer."))}
     assign(dict(network.published_names()), arrays, str(path))

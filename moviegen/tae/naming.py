@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from moviegen.runs.arrays import unwrapped
 from moviegen.runs.weights import load_arrays
 
 # Present in a TAE and not in the image autoencoder it is inflated from; they start as the identity.
@@ -89,7 +90,8 @@ def load(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
         CheckpointError: the file is damaged or of another kind.
     """
     arrays, _ = load_arrays(path, under=SINGLE_FILE_PREFIX)
-    arrays = {name.removeprefix(SINGLE_FILE_PREFIX): array for name, array in arrays.items() if NEVER_USED not in name}
+    arrays = {name.removeprefix(SINGLE_FILE_PREFIX): array for name, array in arrays.items()}
+    arrays = {name: array for name, array in unwrapped(arrays).items() if NEVER_USED not in name}
     naming, named = recognise(arrays), {}
     for name in names:
         stored_name = naming(name)

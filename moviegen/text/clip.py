@@ -12,7 +12,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, nn, ops
 from mindspore.common.initializer import initializer
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from moviegen.text.folders import EncoderConfig
 from moviegen.text.layers import BLOCKED, MixTokens, Table, gelu, linear, quick_gelu
@@ -40,6 +40,22 @@ class ClipConfig(EncoderConfig, frozen=True):
     def width(self) -> int:
         """Of an embedding."""
         return self.hidden_size
+
+    @property
+    def landmarks(self) -> dict[str, tuple[int, ...]]:
+        """See `EncoderConfig`."""
+        return {
+            "embeddings.token_embedding.weight": (self.vocab_size, self.hidden_size),
+            f"encoder.layers.{self.num_hidden_layers - 1}.mlp.fc1.weight": (self.intermediate_size, self.hidden_size),
+        }
+
+    @model_validator(mode="after")
+    def _divisible(self) -> ClipConfig:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
+            )
+        return self
 
 
 def weights(stored: Mapping[str, Any], config: ClipConfig, length: int) -> dict[str, Any]:

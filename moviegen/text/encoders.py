@@ -96,9 +96,9 @@ class Pretrained:
 
     def load(self) -> nn.Cell:
         """The network with the folder's weights, for texts of `max_tokens` tokens."""
+        tensors = self.family.weights(folders.weights_of(self.folder), self.config, self.max_tokens)
+        folders.check_landmarks(self.folder, self.config, tensors)
         network = self.family.network(self.config, self.max_tokens)
-        stored = folders.weights_of(self.folder)
-        tensors = self.family.weights(stored, self.config, self.max_tokens)
         assign(dict(network.parameters_and_names()), tensors, str(self.folder))
         return network.set_train(False)
 

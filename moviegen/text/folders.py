@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os.path
 from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,13 +12,23 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, PositiveInt, ValidationError
 
 from moviegen.config import ConfigError, from_root
-from moviegen.runs.arrays import StoredTensor, stored_tensors
+from moviegen.runs.arrays import Arrays, CheckpointError, StoredTensor, check_fits, stored_tensors, unwrapped
 from moviegen.runs.hashes import file_hash, named_hash
+from moviegen.runs.signatures import what_it_is
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ORIGINAL = "take the one of float32, bfloat16 or float16 that it was made from"
 HELP = "README.md, 'Pretrained weights', has the commands"
+# what lies in a folder instead, by suffix
+UNUSABLE = {
+    ".bin": "can run code when opened, and is not",
+    ".gguf": "holds quantised weights, which are not read",
+    ".incomplete": "is a download that has not finished",
+    ".msgpack": "is Flax's",
+    ".h5": "is TensorFlow's",
+}
 
 
 class EncoderConfig(BaseModel, frozen=True):
@@ -29,6 +40,11 @@ class EncoderConfig(BaseModel, frozen=True):
     @abstractmethod
     def width(self) -> int:
         """Of an embedding."""
+
+    @property
+    @abstractmethod
+    def landmarks(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of some of the network's tensors, from which all of its sizes follow; of the last layer among them."""
 
 
 Config = TypeVar("Config", bound=EncoderConfig)
@@ -59,10 +75,12 @@ def read_config(folder: Path, kind: type[Config], model_types: tuple[str, ...]) 
     content = _read_json(path)
     if content.get("model_type") not in model_types:
         raise ConfigError(f"{path}: model_type {content.get('model_type')!r} is not one of {', '.join(model_types)}")
+    if "quantization_config" in content:
+        raise ConfigError(f"{path} is of a quantised model (quantization_config), which is not read: {ORIGINAL}")
     try:
         return kind.model_validate(content.get("text_config") or content)
     except ValidationError as error:
-        listed = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        listed = "; ".join(": ".join([*map(str, item["loc"]), item["msg"]]) for item in error.errors())
         raise ConfigError(f"{path}: {listed}") from None
 
 
@@ -75,23 +93,54 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if not (folder / INDEX).is_file():
-        pickles = ", ".join(sorted(path.name for path in folder.glob("*.bin")))
-        refused = f": {pickles} can run code when opened, and is not" if pickles else ""
+        others = sorted(path.name for path in folder.iterdir() if path.suffix in UNUSABLE)
+        reasons = "; ".join(f"{name} {UNUSABLE[Path(name).suffix]}" for name in others)
+        refused = f": {reasons}" if reasons else ""
         raise ConfigError(f"{folder} has neither {WEIGHTS} nor {INDEX}{refused}; {HELP} that write safetensors")
-    shards = sorted({folder / name for name in _read_json(folder / INDEX).get("weight_map", {}).values()})
-    missing = [path.name for path in shards if not path.is_file()]
+    shards = sorted({folder / name for name in _weight_map(folder).values()})
+    missing = [path.name for path in shards if not os.path.isfile(path)]  # no error for a name that cannot be
     if missing or not shards:
         raise ConfigError(f"{folder / INDEX} lists files that are not there: {', '.join(missing) or 'it lists none'}")
     return shards
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    """The name of each tensor's file, as the index has it."""
+    names = _read_json(folder / INDEX).get("weight_map", {})
+    files = names.values() if isinstance(names, dict) else [None]
+    if not all(isinstance(file, str) and Path(file).name == file for file in files):
+        raise ConfigError(f"{folder / INDEX}: weight_map is not a list of tensors and the names of their files")
+    return names
 
 
 def weights_of(folder: Path) -> dict[str, StoredTensor]:
     """Every tensor of a folder by its name there; none is read.
 
     Raises:
-        CheckpointError: a file is damaged.
+        CheckpointError: a file is damaged, or lies about what the index says of it.
     """
-    return {name: tensor for path in weight_files(folder) for name, tensor in stored_tensors(path).items()}
+    files = weight_files(folder)
+    places = {} if files == [folder / WEIGHTS] else _weight_map(folder)
+    tensors: dict[str, StoredTensor] = {}
+    for path in files:
+        stored = stored_tensors(path).items()
+        tensors |= {name: tensor for name, tensor in stored if places.get(name, path.name) == path.name}
+    if lost := [f"{name} in {file}" for name, file in places.items() if name not in tensors]:
+        raise CheckpointError(
+            f"{folder / INDEX} lists tensors that are not there: {', '.join(lost[:8])} ({len(lost)} of {len(places)}): "
+            f"the index and the files are not of one model"
+        )
+    return unwrapped(tensors)
+
+
+def check_landmarks(folder: Path, config: EncoderConfig, tensors: Arrays) -> None:
+    """Refuses a config that is not of these tensors, before a network of its sizes is built.
+
+    Raises:
+        CheckpointError: a tensor that follows from the config is missing, or of another shape.
+    """
+    known = {name: tensors[name] for name in config.landmarks if name in tensors}
+    check_fits(config.landmarks, known, f"what {folder} holds")
 
 
 def folder_hash(folder: Path, others: Iterable[str]) -> str:
@@ -104,9 +153,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path.parent} has no {path.name}; {HELP}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}") from None
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is {what_it_is(path) or f'not JSON: {error}'}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no JSON object")
     return content

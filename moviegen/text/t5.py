@@ -21,7 +21,7 @@ from moviegen.text.layers import BLOCKED, MixTokens, Table, gelu_tanh, linear
 MODEL_TYPES = ("t5",)
 ACTIVATIONS = {"relu": ops.relu, "gated-gelu": gelu_tanh, "gated-silu": ops.silu}
 ELSEWHERE = ("decoder.", "lm_head.")  # what a whole T5 holds besides its encoder
-TIED = "encoder.embed_tokens.weight"  # a second name of `shared.weight`
+TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # other names of `shared.weight`
 Stored = TypeVar("Stored")
 
 
@@ -43,14 +43,23 @@ class T5Config(EncoderConfig, frozen=True):
         """Of an embedding."""
         return self.d_model
 
+    @property
+    def landmarks(self) -> dict[str, tuple[int, ...]]:
+        """See `EncoderConfig`."""
+        attention, last = "encoder.block.0.layer.0.SelfAttention.", f"encoder.block.{self.num_layers - 1}.layer."
+        return {
+            "shared.weight": (self.vocab_size, self.d_model),
+            f"{attention}relative_attention_bias.weight": (self.relative_attention_num_buckets, self.num_heads),
+            f"{last}0.SelfAttention.q.weight": (self.num_heads * self.d_kv, self.d_model),
+            f"{last}1.DenseReluDense.wo.weight": (self.d_model, self.d_ff),
+        }
+
 
 def weights(stored: Mapping[str, Stored], config: T5Config, length: int) -> dict[str, Stored]:
     """The encoder's tensors among a file's; a tied table under its one name."""
-    kept = {name: tensor for name, tensor in stored.items() if not name.startswith(ELSEWHERE)}
-    if TIED in kept:
-        tied = kept.pop(TIED)
-        kept.setdefault("shared.weight", tied)
-    return kept
+    kept = {name: tensor for name, tensor in stored.items() if not name.startswith((*ELSEWHERE, *TIED))}
+    tables = [stored[name] for name in ("shared.weight", *TIED) if name in stored]
+    return kept | ({"shared.weight": tables[0]} if tables else {})
 
 
 def relative_buckets(length: int, num_buckets: int, max_distance: int) -> np.ndarray:

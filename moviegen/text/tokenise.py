@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from moviegen.config import ConfigError
+from moviegen.runs.signatures import what_it_is
 
 TOKENIZER = "tokenizer.json"
 Tokenise = Callable[[str], list[int]]
@@ -31,19 +33,30 @@ def read_tokeniser(folder: Path) -> Tokenise:
     path = folder / TOKENIZER
     if not path.is_file():
         raise ConfigError(f"{folder} has no {TOKENIZER}: put the encoder's own there (README.md, 'Pretrained weights')")
-    try:
+    with _usable(path):
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the package raises plain `Exception`s
-        raise ConfigError(f"{path} is not a tokenizer: {error}") from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
 
     def tokens_of(caption: str) -> list[int]:
-        return tokenizer.encode(caption).ids
+        with _usable(path):
+            return tokenizer.encode(caption).ids
 
     if not tokens_of(""):
         raise ConfigError(f"{path} does not mark the end of a text: the empty caption would have no token")
     return tokens_of
+
+
+@contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    """Raises ConfigError where the package does: it raises plain `Exception`s, and panics, which are not even that."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise  # an interruption
+        known = what_it_is(path)
+        raise ConfigError(f"{path} is {known or f'not a tokenizer: {error}'}") from None
 
 
 def cut(tokens: list[int], length: int) -> list[int]:

@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 
 from moviegen.config import Save
 from moviegen.runs.arrays import Arrays, CheckpointError, save_arrays, stored_tensors
-from moviegen.runs.files import FULL, NoSpaceError, checksum, flush_folder, write_json
+from moviegen.runs.files import FULL, NoSpaceError, checksum, flush_folder, read_json, write_json
 from moviegen.runs.fingerprint import digest
 
 NAME = re.compile(r"step-(\d{6,})")
@@ -134,7 +134,7 @@ class Checkpoints:
 
 
 def _open(folder: Path) -> Checkpoint:
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    state = read_json(folder / "state.json", "it is of no use")
     if state.pop("checksum") != digest(state):
         raise CheckpointError("state.json does not match its checksum")
     files = {name: stored_tensors(folder / f"{name}.safetensors") for name in state["files"]}

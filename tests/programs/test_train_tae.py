@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import mindspore as ms
 import numpy as np
@@ -20,10 +21,11 @@ from moviegen.programs import train_tae as program
 from moviegen.runs.arrays import CheckpointError
 from moviegen.runs.weights import to_arrays
 from moviegen.tae.model import TAE
-from moviegen.tae.weights import export_diffusers, load_tae, save_tae
+from moviegen.tae.weights import export_diffusers, load_tae, load_weights, save_tae
 from moviegen.train.loop import DivergedError
 
 ALONE = World()
+FACTORS = ("shift_factor", "scaling_factor")
 SMALL = {
     "tae.model": {"base_channels": 4, "channel_multipliers": [1, 1, 1, 2], "num_res_blocks": 1, "num_groups": 2},
     "tae.evaluation.size": [16, 16],
@@ -233,19 +235,99 @@ def test_validation_of_a_network_that_diverged_is_no_number(monkeypatch):
     assert math.isnan(measured["loss"]) and math.isnan(measured["psnr"])  # the training's loop refuses it, on all ranks
 
 
+# --- the scale of latents ---
+
+SD35, FLUX = (0.0609, 1.5305), (0.1159, 0.3611)  # shift and scaling, as both are published
+
+
+@pytest.fixture
+def views():
+    return np.random.default_rng(0).uniform(-1, 1, (3, 3, 1, 16, 16)).astype(np.float32)
+
+
+def autoencoder(params, views, right, given):
+    """One of single frames whose latents are what `right` (shift, scaling) makes 0 and 1; its config says `given`."""
+    shape = {"is_temporal": False, "shift_factor": given[0], "scaling_factor": given[1]}
+    tae = TAE(params.tae.model.model_copy(update=shape))
+    latents = np.concatenate([tae.encode(ms.Tensor(view[None]))[0].asnumpy() for view in views])
+    times = 1 / right[1] / latents.std()
+    last = tae.encoder.conv_out.conv_spat
+    last.weight.set_data(last.weight * float(times))
+    shift = np.where(np.arange(32) < 16, right[0] - latents.mean() * times, 0).astype(np.float32)
+    last.bias.set_data(last.bias + ms.Tensor(shift))
+    return tae
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("factors", [SD35, FLUX])
+def test_factors_that_fit_are_kept_and_open_ones_measured(params, views, factors):
+    shift, scaling = factors
+    kept = program.measure_latents(autoencoder(params, views, factors, factors), views)
+    assert (kept.shift_factor, kept.scaling_factor) == factors
+    for given in ((None, None), (shift, None), (None, scaling)):
+        found = program.measure_latents(autoencoder(params, views, factors, given), views)
+        assert (found.shift_factor, found.scaling_factor) == pytest.approx(factors, rel=1e-3)
+        for value, wanted in zip((found.shift_factor, found.scaling_factor), given, strict=True):
+            assert wanted is None or value == wanted
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize(
+    ("right", "given", "deviation"),
+    [(FLUX, SD35, "4.24"), (SD35, FLUX, "0.236"), ((1.5, 1.0), (0.0, 1.0), "1, "), (SD35, (0.0609, 4.0), "2.61")],
+)
+def test_factors_of_another_autoencoder_are_refused_with_the_right_ones(params, views, right, given, deviation):
+    with pytest.raises(ConfigError, match="standard deviation " + deviation) as refusal:
+        program.measure_latents(autoencoder(params, views, right, given), views)
+    assert f"tae.model.shift_factor {given[0]:.4g} and scaling_factor {given[1]:.4g}" in str(refusal.value)
+    measured = re.search(r"measured as shift_factor (\S+) and scaling_factor (\S+): set these", str(refusal.value))
+    assert [float(value) for value in measured.groups()] == pytest.approx(right, rel=1e-3)
+
+
+@pytest.mark.usefixtures("eager")
+def test_one_that_sees_nothing_is_refused(params, views):
+    tae = autoencoder(params, views, SD35, (None, None))
+    tae.encoder.conv_out.conv_spat.weight.set_data(ms.ops.zeros_like(tae.encoder.conv_out.conv_spat.weight) * np.nan)
+    with pytest.raises(ConfigError, match="standard deviation nan"):
+        program.measure_latents(tae, views)
+
+
+@pytest.mark.usefixtures("eager")
+def test_an_inflated_one_of_another_scale_is_refused_before_it_is_trained(params, views):
+    params = given(params, model=params.tae.model.model_copy(update=dict(zip(FACTORS, SD35, strict=True))))
+    finished(params, "tae-image", autoencoder(params, views, FLUX, SD35))
+    for phase in ("opl-off", "opl-on"):
+        run = runs.find(params, f"tae-{phase}")
+        with pytest.raises(ConfigError, match="another autoencoder's"), runs.record(run):
+            program.train(run, program.PHASES[phase], ALONE)
+        assert not run.metrics_path.exists()
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_given_one_of_another_scale_is_not_adopted_and_a_trained_one_not_lost(params, views, tmp_path):
+    params = given(params, model=params.tae.model.model_copy(update=dict(zip(FACTORS, SD35, strict=True))))
+    inflated = TAE(params.tae.model)
+    export_diffusers(tmp_path / "image.safetensors", autoencoder(params, views, FLUX, SD35))
+    load_weights(inflated, tmp_path / "image.safetensors")
+    save_tae(tmp_path / "given.safetensors", inflated)
+    with pytest.raises(ConfigError, match="another autoencoder's"), runs.record(runs.find(params, "tae-mixkit")) as run:
+        program.adopt(run, program.PHASES["mixkit"], tmp_path / "given.safetensors")
+    assert not (run.folder / "tae.safetensors").exists()
+    with pytest.raises(ConfigError, match=rf"tae.tae_checkpoint {run.folder}/tae.safetensors it need not be trained"):
+        program.measured(run, inflated, views)
+    assert load_tae(run.folder / "tae.safetensors").config.is_temporal
+
+
 # --- weights that are given ---
 
 
 @pytest.mark.parametrize("phase", ["image", "mixkit"])
 def test_weights_that_are_given_are_taken_instead_of_training(phase, params, tmp_path):
     is_image = phase == "image"
-    tae = TAE(
-        params.tae.model.model_copy(update={"is_temporal": not is_image, "scaling_factor": 3.0, "shift_factor": 0.0})
-    )
+    tae = TAE(params.tae.model.model_copy(update={"is_temporal": not is_image}))
     file = tmp_path / "given.safetensors"
     (export_diffusers if is_image else save_tae)(file, tae)
     params = given(params, **{"vae_checkpoint" if is_image else "tae_checkpoint": str(file)})
-    params = given(params, model=params.tae.model.model_copy(update={"scaling_factor": 3.0, "shift_factor": 0.0}))
     chosen = program.PHASES[phase]
     assert program.pretrained(params, chosen) == file
     with runs.record(runs.find(params, f"tae-{phase}")) as run:

@@ -139,6 +139,27 @@ def test_an_image_autoencoder_in_a_single_file_inflates(prefix, small, spatial, 
     assert_equal({name: found[name] for name in spatial}, spatial)
 
 
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "network.model."])
+@pytest.mark.parametrize("suffix", ["safetensors", "ckpt"])
+def test_a_network_saved_in_its_wrapper(wrapper, suffix, small, arrays, tmp_path):
+    named = {wrapper + name: array for name, array in arrays.items()}
+    if suffix == "ckpt":
+        ms.save_checkpoint([{"name": n, "data": ms.Tensor(a)} for n, a in named.items()], str(tmp_path / "tae.ckpt"))
+    else:
+        save_arrays(tmp_path / "tae.safetensors", named)
+    assert_equal(loads_to(small, tmp_path / f"tae.{suffix}"), arrays)
+
+
+def test_a_quantised_network_beside_the_autoencoder_is_not_looked_at(small, spatial, tmp_path):
+    named = {"first_stage_model." + naming.single_file(name): array for name, array in spatial.items()}
+    save_arrays(tmp_path / "sd.safetensors", named | {"model.diffusion_model.x.weight": np.ones(4, np.uint8)})
+    content = (tmp_path / "sd.safetensors").read_bytes().replace(b'"U8"', b'"F8_E4M3"')
+    length = int.from_bytes(content[:8], "little") + len('"F8_E4M3"') - len('"U8"')
+    (tmp_path / "sd.safetensors").write_bytes(length.to_bytes(8, "little") + content[8:])
+    found = loads_to(small, tmp_path / "sd.safetensors")
+    assert_equal({name: found[name] for name in spatial}, spatial)
+
+
 def test_half_precision_files_are_widened(small, arrays, tmp_path):
     half = [{"name": n, "data": ms.Tensor(a).astype(ms.bfloat16)} for n, a in arrays.items()]
     ms.save_checkpoint(half, str(tmp_path / "half.ckpt"))

@@ -143,6 +143,110 @@ def test_missing_unexpected_and_misshapen_tensors_are_listed(tmp_path):
         assert part in str(raised.value)
 
 
+def test_a_table_under_its_decoders_name_alone(tmp_path):
+    setting = write_ul2(tmp_path)
+    other = "decoder.embed_tokens.weight"
+    resave(tmp_path, lambda arrays: {name.replace("shared.weight", other): array for name, array in arrays.items()})
+    assert_weights("ul2", setting)
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod."])
+def test_a_network_saved_in_its_wrapper(tmp_path, wrapper):
+    setting = write_metaclip(tmp_path)
+    resave(tmp_path, lambda arrays: {f"{wrapper}text_model.{name}": array for name, array in arrays.items()})
+    assert_weights("metaclip", setting)
+
+
+def test_an_index_of_other_shards(tmp_path):
+    setting = write_ul2(tmp_path, shards=2)
+    path = tmp_path / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    first, second = sorted(set(index["weight_map"].values()))
+    name = "encoder.final_layer_norm.weight"
+    index["weight_map"][name] = second if index["weight_map"][name] == first else first
+    path.write_text(json.dumps(index))
+    with pytest.raises(
+        CheckpointError, match=rf"index.json lists tensors that are not there: {name} in model-.* \(1 of"
+    ):
+        Pretrained("ul2", setting).load()
+
+
+@pytest.mark.parametrize("weight_map", [[], 3, {"a": 1}, {"a": None}, {"a": "../model.safetensors"}, {"a": "x" * 300}])
+def test_an_index_that_is_none(tmp_path, weight_map):
+    setting = write_ul2(tmp_path, shards=2)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(ConfigError, match=r"index.json(: weight_map is not| lists files)"):
+        Pretrained("ul2", setting)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "says"),
+    [
+        ("ul2", {"num_layers": 10**9}, r"2 missing: encoder.block.999999999.layer"),
+        ("ul2", {"d_ff": 10**9}, r"DenseReluDense.wo.weight: \(16, 40\) for \(16, 1000000000\)"),
+        ("ul2", {"vocab_size": 10**9}, r"shared.weight: \(24, 16\) for \(1000000000, 16\)"),
+        ("ul2", {"d_kv": 10**9}, r"SelfAttention.q.weight: \(18, 16\)"),
+        ("ul2", {"relative_attention_num_buckets": 10**9}, r"relative_attention_bias.weight: \(32, 3\)"),
+        ("metaclip", {"num_hidden_layers": 10**9}, r"missing: encoder.layers.999999999"),
+        ("metaclip", {"intermediate_size": 10**9}, r"mlp.fc1.weight: \(40, 16\)"),
+        ("metaclip", {"vocab_size": 10**9}, r"token_embedding.weight: \(24, 16\)"),
+    ],
+)
+def test_sizes_of_another_network_are_refused_before_it_is_built(tmp_path, name, changes, says):
+    setting = {"ul2": write_ul2, "metaclip": write_metaclip}[name](tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(CheckpointError, match=says):
+        Pretrained(name, setting).load()
+
+
+def test_heads_that_do_not_divide_the_width(tmp_path):
+    setting = write_metaclip(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(CLIP | {"num_attention_heads": 3}))
+    with pytest.raises(ConfigError, match=r"hidden_size 16 is not divisible by num_attention_heads"):
+        Pretrained("metaclip", setting)
+
+
+def test_a_quantised_model(tmp_path):
+    setting = write_ul2(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(T5 | {"quantization_config": {"load_in_8bit": True}}))
+    with pytest.raises(ConfigError, match=r"config.json is of a quantised model"):
+        Pretrained("ul2", setting)
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer"),
+        ("<!doctype html>", "a web page"),
+        ("", "empty"),
+    ],
+)
+def test_what_is_in_the_place_of_a_file(tmp_path, file, content, says):
+    setting = write_ul2(tmp_path)
+    (tmp_path / file).write_text(content)
+    with pytest.raises(ConfigError, match=rf"{file}.* is {says}"):
+        Pretrained("ul2", setting).load()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("model.safetensors.incomplete", "has not finished"), ("model.gguf", "quantised"), ("tf_model.h5", "TensorFlow")],
+)
+def test_what_lies_in_a_folder_without_weights(tmp_path, name, says):
+    setting = write_ul2(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / name)
+    with pytest.raises(ConfigError, match=rf"neither model.safetensors nor .*: {name} .*{says}"):
+        Pretrained("ul2", setting)
+
+
+def test_a_folder_below_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    setting = write_ul2(tmp_path / "models").model_copy(update={"folder": "~/models"})
+    assert Pretrained("ul2", setting).folder == tmp_path / "models"
+
+
 def test_missing_shard(tmp_path):
     setting = write_ul2(tmp_path, shards=3)
     (tmp_path / "model-00002-of-00003.safetensors").unlink()

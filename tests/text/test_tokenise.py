@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from types import SimpleNamespace
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -58,10 +59,42 @@ def test_file_without_an_end_of_text_is_refused(tmp_path):
         read_tokeniser(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "{}", "no json"])
+@pytest.mark.parametrize("content", ["{}", "no json"])
 def test_damaged_file(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(ConfigError, match=r"tokenizer.json is not a tokenizer"):
+        read_tokeniser(tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"unk_token": "<gone>"}, {"vocab": {"</s>": 1}}, {"unk_token": ""}])
+def test_a_vocabulary_without_its_unknown_word(tmp_path, changes):
+    """Which the package finds out when it meets one."""
+    write_tokeniser(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["model"] |= changes
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"tokenizer.json is not a tokenizer"):
+        read_tokeniser(tmp_path)("an unknown word")
+
+
+def test_a_panic_of_the_package_is_an_error_of_the_file(tmp_path):
+    """Marks of the text's end that no special token explains; a panic is no `Exception`."""
+    write_tokeniser(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["post_processor"]["special_tokens"] = {}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"tokenizer.json is not a tokenizer"):
+        read_tokeniser(tmp_path)
+
+
+def test_an_interruption_is_none(tmp_path, monkeypatch):
+    write_tokeniser(tmp_path)
+
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("moviegen.text.tokenise.Tokenizer", SimpleNamespace(from_file=interrupted))
+    with pytest.raises(KeyboardInterrupt):
         read_tokeniser(tmp_path)
 
 
