@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from moviegen.config import outputs_root
 from moviegen.runs.files import checksum, write_json
 
 Known = dict[str, list]  # absolute path -> [size, time of the last change in ns, hash]
+SAVE_SECONDS = 30  # between two writes of the memory while files are read: what a killed process had read stays known
 
 
 def file_hash(path: Path) -> str:
@@ -35,19 +37,38 @@ def folder_hash(folder: Path, suffixes: Collection[str]) -> str:
 
 def named_hash(contents: Iterable[tuple[str, str]]) -> str:
     """Of (name, hash of the content) pairs."""
-    return hashlib.sha256("".join(f"{name} {content}\n" for name, content in contents).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(f"{name} {content}\n" for name, content in contents).encode(errors="surrogateescape")
+    ).hexdigest()
+
+
+def content_hashes(files: Iterable[Path]) -> dict[Path, str | OSError]:
+    """Of each file's bytes, in hexadecimal; of one that cannot be read, the error."""
+    known, found, saved, unsaved = _known(_memory()), {}, time.monotonic(), False
+    for path in tqdm(list(files), "reading files", unit="file", delay=2, leave=False, disable=None):
+        place = str(path.absolute())
+        try:
+            state = path.stat()
+            version = [state.st_size, state.st_mtime_ns]
+            if known.get(place, [])[:2] != version:
+                known[place], unsaved = [*version, checksum(path)], True
+            found[path] = known[place][2]
+        except OSError as error:
+            found[path] = error
+        if unsaved and time.monotonic() - saved > SAVE_SECONDS:
+            write_json(_memory(), known)
+            saved, unsaved = time.monotonic(), False
+    if unsaved:
+        write_json(_memory(), known)
+    return found
 
 
 def _hashes(files: list[Path]) -> list[str]:
-    known, states = _known(_memory()), {path: path.stat() for path in files}
-    versions = {path: [state.st_size, state.st_mtime_ns] for path, state in states.items()}
-    places = {path: str(path.absolute()) for path in files}
-    unread = [path for path in files if known.get(places[path], [])[:2] != versions[path]]
-    for path in tqdm(unread, "reading files", unit="file", delay=2, leave=False, disable=None):
-        known[places[path]] = [*versions[path], checksum(path)]
-    if unread:
-        write_json(_memory(), known)
-    return [known[places[path]][2] for path in files]
+    found = content_hashes(files)
+    for content in found.values():
+        if isinstance(content, OSError):
+            raise content
+    return [str(found[path]) for path in files]
 
 
 def _memory() -> Path:
