@@ -16,15 +16,16 @@ programs/    a verb of the command line each
   3.5          evaluate_tae, retrieval: PSNR and SSIM; whether clips are nearest to their captions' own
                plan: what a recipe costs
 train/       3.2   loop, step, batches, optim, ema (3.3), state, checkpoint, resume
-data/        3.2.1 videos, pixels, clips, datasets, tables, checking, ucf101, splits, samples, quarantine, formats,
-             crops; latents, embeddings: caches
+data/        3.2.1 videos, pixels, clips, datasets, tables, choice, measuring, checking, ucf101, splits, samples,
+             quarantine, formats, crops; latents, embeddings: caches
 tae/         3.1.1 model, coder, layers, losses, lpips, tiling, weights, naming
 dit/         3.1.3 model, layers, patches, positions, weights
 text/        3.1.4 encoders, t5, clip, layers, tokenise, folders, stand_ins, embedding
 flow/        3.1.2 path: X_t, V_t, times, loss; 3.4.2 schedule, sampler: Euler steps with guidance
 runs/        registry: which program makes what from what; fingerprint, hashes: what its result follows from; run,
-             ranks, metrics, machine: what it leaves; files, arrays, weights: how that is written and read
-launch/      run, job, watch, guard, worker: processes, and how they end
+             ranks, metrics, machine: what it leaves; files, arrays, weights: how that is written and read;
+             patience: how long the rest takes
+launch/      run, job, watch, guard, worker, pool: processes, and how they end
 parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes
 plan/        3.1.6 flops, memory, traffic, cost: computed, never measured
 config/      params, recipe, networks, shapes: every one; loading: files, overrides; decisive: which decide a result

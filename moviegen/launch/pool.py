@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection
@@ -28,14 +28,15 @@ SPAWN = multiprocessing.get_context("spawn")  # a fork would hold the locks of t
 
 @dataclass(frozen=True)
 class Lost:
-    """In the place of a result: why there is none."""
+    """In the place of a result: why there is none, and whether it is for being late."""
 
     reason: str
+    late: bool = False
 
 
 def each(
     function: Callable[[Item], Result], items: Iterable[Item], limit: float, workers: int | None = None
-) -> Iterator[tuple[Item, Result | Lost]]:
+) -> Generator[tuple[Item, Result | Lost], None, None]:
     """Every item with what the function returns for it, in the order in which they get done.
 
     Whatever ends this call, or this process, no worker is left.
@@ -91,14 +92,14 @@ class _Worker(Generic[Item, Result]):
         try:
             if self.pipe.poll():
                 return self.pipe.recv()
-            reason = f"took longer than {self.limit:g} s"
+            lost = Lost(f"took longer than {self.limit:g} s", late=True)
         except (EOFError, OSError):
             self.process.join()
-            reason = f"the process at work on it {how_it_ended(self.process.exitcode or 0)}"
+            lost = Lost(f"the process at work on it {how_it_ended(self.process.exitcode or 0)}")
         self.end()
         if not self.given:
-            raise RuntimeError(f"a worker process could not start: {reason}")
-        return Lost(reason)
+            raise RuntimeError(f"a worker process could not start: {lost.reason}")
+        return lost
 
     def end(self) -> None:
         self.process.kill()

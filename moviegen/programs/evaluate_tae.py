@@ -22,13 +22,15 @@ from tqdm import tqdm
 
 from moviegen import runs
 from moviegen.config import Params
-from moviegen.data.clips import Clip
+from moviegen.data.choice import choose
+from moviegen.data.clips import SHOWN_FPS, Clip
 from moviegen.data.crops import centre_view
 from moviegen.data.pixels import to_uint8
 from moviegen.data.quarantine import Quarantine
 from moviegen.data.splits import load_split
 from moviegen.data.videos import BrokenVideo, write_video
 from moviegen.runs.files import write_json, write_text
+from moviegen.runs.patience import Patience
 from moviegen.runs.ranks import recorded
 from moviegen.tae.model import TAE, Reconstruct
 from moviegen.tae.weights import load_weights
@@ -37,7 +39,6 @@ from moviegen.tae.weights import load_weights
 MODELS = ("tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit")
 SPLITS = {"ucf101": "ucf101_test", "mixkit": "mixkit_val"}
 SHOWN = {"ucf101": "tae-opl-off", "mixkit": "tae-mixkit"}  # whose reconstructions are kept as videos
-FPS = 12
 IDENTICAL = 100.0  # dB, for a frame equal to the last bit, whose PSNR is infinite
 
 
@@ -74,11 +75,11 @@ def restore(network: Reconstruct, video: np.ndarray) -> np.ndarray:
 
 def sound_clips(run: runs.Run) -> dict[str, list[Clip]]:
     """The held-out clips of each data set that can be read; damaged ones are set aside and counted."""
-    data, limit = run.upstream("data"), run.params.tae.evaluation.max_clips or None
+    data, most = run.upstream("data"), run.params.tae.evaluation.max_clips
     quarantine = Quarantine(run.folder / "quarantine.csv")
     clips: dict[str, list[Clip]] = {data_set: [] for data_set in SPLITS}
     for data_set, split in SPLITS.items():
-        for clip in load_split(data, split)[:limit]:
+        for clip in choose(load_split(data, split), most, seed=0):
             try:
                 view(run.params, clip)
                 clips[data_set].append(clip)
@@ -88,11 +89,17 @@ def sound_clips(run: runs.Run) -> dict[str, list[Clip]]:
 
 
 def score_models(run: runs.Run, tae: TAE, network: Reconstruct, clips: dict[str, list[Clip]]) -> pd.DataFrame:
-    """A row a model and clip. The models take turns in one network, which so is compiled once."""
+    """A row a model and clip. The models take turns in one network, which so is compiled once.
+
+    Raises:
+        ConfigError: all would take longer than `data.patience_hours`.
+    """
     models = [name for name in MODELS if name in run.program.needs(run.params)]
     metrics, rows = runs.MetricsWriter(run.metrics_path), []
     metrics.drop_after(0)
     total = len(models) * sum(map(len, clips.values()))
+    longest = max(map(len, clips.values()))
+    patience = Patience(run.params, "evaluating", ["clip"] * total, longest, limit="tae.evaluation.max_clips")
     with tqdm(total=total, desc="evaluating", disable=None) as progress:
         for model in models:
             load_weights(tae, run.upstream(model).folder / "tae.safetensors")
@@ -103,6 +110,7 @@ def score_models(run: runs.Run, tae: TAE, network: Reconstruct, clips: dict[str,
                 rows.append(row | {"psnr": psnr, "ssim": ssim})
                 metrics.write(kind="clip", step=len(rows), steps=total, **rows[-1])
                 progress.update()
+                patience.done("clip")
     return pd.DataFrame(rows)
 
 
@@ -134,9 +142,11 @@ def keep_examples(
         load_weights(tae, run.upstream(model).folder / "tae.safetensors")
         order = scored["psnr"].sort_values(kind="stable").index
         for kind, place in {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}.items():
-            video = view(run.params, clips[data_set][place])
+            clip = clips[data_set][place]
+            video = view(run.params, clip)
+            pair = np.concatenate((to_uint8(video), restore(network, video)), axis=2)
             file = Path("videos") / f"{data_set}-{kind}.mp4"
-            write_video(run.folder / file, np.concatenate((to_uint8(video), restore(network, video)), axis=2), FPS)
+            write_video(run.folder / file, pair, clip.fps or SHOWN_FPS)
             rows.append({"file": file, "kind": kind, **scored.loc[place]})
     write_text(run.folder / "videos.csv", pd.DataFrame(rows).to_csv(index=False))
 

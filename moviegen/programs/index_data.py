@@ -8,37 +8,44 @@ the data folder, `split.json` with how UCF-101 was split, `quarantine.csv` with 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from moviegen import runs
 from moviegen.config import ConfigError, Params
 from moviegen.data import datasets, samples, ucf101
-from moviegen.data.checking import check_clips
+from moviegen.data.checking import check_clips, rate_notes, rates
+from moviegen.data.choice import choose
 from moviegen.data.clips import Clip, save_index
+from moviegen.data.measuring import Unusable, measure
+from moviegen.data.quarantine import printable
 from moviegen.data.splits import SPLITS, data_folder, sample_folder
 from moviegen.runs.files import write_csv, write_json
 
 
 def index(run: runs.Run) -> None:
-    """Checks every clip and writes the split."""
+    """Measures every clip and writes the split."""
     params, folder = run.params, data_folder(run.params)
     if not params.data.root:
         samples.render_sample_set(folder)
-    layout = datasets.find_layout(folder)
-    ucf, bad = _checked(layout["ucf101"], params.ucf101_frames)
-    captioned, more = _checked(layout["train"], params.mixkit_frames)
-    held_out, most = _checked(layout["val"], params.mixkit_frames)
-    bad += more + most
-    train, test = datasets.split_ucf101(ucf, params.data.test_share, params.seed, params.data.split)
+    found = datasets.find_layout(folder)
+    chosen = {name: choose(clips, params.data.max_clips, params.seed) for name, clips in found.items()}
+    sound, bad = sound_clips(run, chosen)
+    write_quarantine(run, bad)
+    notes = [note for name, clips in sound.items() for note in rate_notes(name, clips, params.data.fps)]
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    train, test = datasets.split_ucf101(sound["ucf101"], params.data.test_share, params.seed, params.data.split)
+    captioned, held_out = sound["train"], sound["val"]
     if not held_out:
         captioned, held_out = datasets.split_ucf101(captioned, seed=params.seed)
     for name, clips in zip(SPLITS, (train, test, captioned, held_out), strict=True):
         save_index(run.folder / f"{name}.csv", clips, folder)
     write_json(run.folder / "split.json", split_record(params, train, test))
-    write_csv(run.folder / "quarantine.csv", ("path", "reason"), sorted({(str(p), reason) for p, reason in bad}))
-    official = ucf101.compare(layout["ucf101"], folder)
+    official = ucf101.compare(found["ucf101"], folder)
     if official:
         official["shipped_split"] = ucf101.is_shipped(ucf101.held_out_groups(train, test))
         print(f"UCF-101 as published: {ucf101.describe(official)}")
@@ -46,12 +53,51 @@ def index(run: runs.Run) -> None:
         run.folder / "summary.json",
         {
             "source": params.data.root or "rendered sample set",
-            "ucf101": {"train": len(train), "test": len(test), "classes": len({clip.label for clip in ucf})},
+            "ucf101": {"train": len(train), "test": len(test), "classes": len({clip.label for clip in train + test})},
             "mixkit": {"train": len(captioned), "val": len(held_out)},
-            "quarantined": len({str(path) for path, _ in bad}),
+            "left_out": {
+                "UCF-101": len(found["ucf101"]) - len(chosen["ucf101"]),
+                "mixkit": sum(len(found[name]) - len(chosen[name]) for name in ("train", "val")),
+            },
+            "quarantined": len(bad),
+            "set_aside": Counter(unusable.kind for unusable in bad.values()),
+            "rates": {"ucf101": rates(train + test), "mixkit": rates(captioned + held_out)},
+            "readers": Counter(clip.reader for clip in {c.path: c for clips in sound.values() for c in clips}.values()),
+            "notes": notes,
             "official": official,
         },
     )
+
+
+def sound_clips(run: runs.Run, lists: Mapping[str, list[Clip]]) -> tuple[dict[str, list[Clip]], dict[Path, Unusable]]:
+    """The sound clips of each list, and the files of all lists that are set aside.
+
+    Raises:
+        ConfigError: a list has clips, and none is sound; or measuring them takes too long.
+    """
+    params, metrics = run.params, runs.MetricsWriter(run.metrics_path)
+    metrics.drop_after(0)
+    verdicts = measure(params, lists.values(), lambda done, of: metrics.write(kind="file", step=done, steps=of))
+    sound: dict[str, list[Clip]] = {}
+    set_aside: dict[Path, Unusable] = {}
+    for name, clips in lists.items():
+        frames = params.ucf101_frames if name == "ucf101" else params.mixkit_frames
+        sound[name], bad = check_clips(clips, verdicts, frames, params.data.fps)
+        set_aside |= bad
+        if clips and not sound[name]:
+            listed = "; ".join(f"{path}: {unusable.reason}" for path, unusable in list(bad.items())[:5])
+            raise ConfigError(f"none of {len(clips)} clips can be used (at least {frames} frames wanted): {listed}")
+    return sound, set_aside
+
+
+def write_quarantine(run: runs.Run, bad: Mapping[Path, Unusable]) -> None:
+    """Lists the files that are set aside, and says how many there are."""
+    rows = [(printable(path), unusable.kind, unusable.reason) for path, unusable in sorted(bad.items())]
+    path = run.folder / "quarantine.csv"
+    write_csv(path, ("path", "kind", "reason"), rows)
+    if rows:
+        kinds = Counter(unusable.kind for unusable in bad.values()).most_common()
+        print(f"set aside: {', '.join(f'{count} {kind}' for kind, count in kinds)}; {path} says which")
 
 
 def split_record(params: Params, train: Iterable[Clip], test: Iterable[Clip]) -> dict[str, Any]:
@@ -73,11 +119,3 @@ def main(params: Params, options: argparse.Namespace) -> None:
             index(run)
         except (ValueError, FileNotFoundError) as error:  # what `datasets` says of a folder it cannot use
             raise ConfigError(str(error)) from error
-
-
-def _checked(clips: list[Clip], min_frames: int) -> tuple[list[Clip], list[tuple[Path, str]]]:
-    good, bad = check_clips(clips, min_frames, progress=True) if clips else ([], [])
-    if clips and not good:
-        listed = "; ".join(f"{path}: {reason}" for path, reason in bad[:5])
-        raise ConfigError(f"none of {len(clips)} clips can be used (at least {min_frames} frames wanted): {listed}")
-    return good, bad

@@ -18,6 +18,7 @@ import numpy as np
 from moviegen import device, runs
 from moviegen.config import SPATIAL_COMPRESSION, ConfigError, Params
 from moviegen.data import videos
+from moviegen.data.clips import SHOWN_FPS
 from moviegen.data.formats import clip_writer
 from moviegen.data.pixels import resize_and_crop, to_uint8
 from moviegen.runs.arrays import CheckpointError, save_npz
@@ -54,7 +55,7 @@ def decode_file(tae: TAE, source: Path, target: Path) -> None:
     arrays, _ = load_arrays(source)
     if missing := {"latent_mean", "frames", "fps"} - set(arrays):
         raise CheckpointError(f"{source} is not an encoded clip: it lacks {', '.join(sorted(missing))}")
-    frames, fps = int(arrays["frames"]), float(arrays["fps"])
+    frames, fps = int(arrays["frames"]), float(arrays["fps"]) or SHOWN_FPS
     write = clip_writer(target, frames)
     pieces = decode_tiles(Decode(tae), tae.denormalize(arrays["latent_mean"][None]), frames)
     write(target, np.concatenate([to_uint8(piece[0]) for piece in pieces]), fps)
