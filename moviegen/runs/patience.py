@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable
+from time import monotonic
 
 from moviegen.config import ConfigError, Params
 
@@ -15,8 +15,7 @@ ENOUGH = 4  # items that were timed, besides the first of a kind, which also com
 class Patience:
     """Watches a program that goes through clips, and ends it early where the rest would take too long.
 
-    It foresees from what it has measured alone: while of some kind of item too few are done, that kind counts nothing,
-    and what it says is the least.
+    It foresees from what it has measured alone, and so not before it has met some of each kind: let kinds take turns.
 
     Args:
         params: `data.patience_hours` is the limit; null: there is none.
@@ -41,7 +40,7 @@ class Patience:
         self.left = self.whole - Counter(done)
         self.timed: Counter[Hashable] = Counter()  # items of a kind, and the seconds they took, but for its first
         self.seconds: dict[Hashable, float] = defaultdict(float)
-        self.started = self.last = time.monotonic()
+        self.started = self.last = monotonic()
 
     def done(self, kind: Hashable) -> None:
         """One more item is done.
@@ -49,7 +48,7 @@ class Patience:
         Raises:
             ConfigError: the rest takes longer than the limit; it says how long, and what to set.
         """
-        now = time.monotonic()
+        now = monotonic()
         if kind in self.seconds:
             self.timed[kind] += 1
             self.seconds[kind] += now - self.last
@@ -57,14 +56,20 @@ class Patience:
             self.seconds[kind] = 0.0
         self.last = now
         self.left[kind] -= 1
+        if self.hours is None or now - self.started < WARM_UP_SECONDS or self._unmet():
+            return
         hours = self.foresee(self.left)
-        if self.hours is not None and now - self.started > WARM_UP_SECONDS and hours > self.hours:
+        if hours > self.hours:
             raise ConfigError(self._message(hours))
 
     def foresee(self, items: Counter[Hashable]) -> float:
         """Hours that so many items of each kind take."""
         rates = {kind: self.seconds[kind] / count for kind, count in self.timed.items() if count >= ENOUGH}
         return sum(items[kind] * rate for kind, rate in rates.items()) / 3600
+
+    def _unmet(self) -> bool:
+        """Whether there is more to do of some kind, and how long it takes is not known."""
+        return any(count > ENOUGH and self.timed[kind] < ENOUGH for kind, count in self.left.items())
 
     def _message(self, hours: float) -> str:
         fitting = max(2, int(0.9 * self.clips * (self.hours or 0) / self.foresee(self.whole)))  # 0.9: rates vary

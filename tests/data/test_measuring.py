@@ -203,7 +203,7 @@ def test_more_files_than_one_wants_to_wait_for_are_refused_early(folder, measure
     now = [0.0]
     for number in range(50):
         (folder / f"{number}.mp4").write_bytes(b"no video" + bytes([number]))
-    monkeypatch.setattr(patience.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(patience, "monotonic", lambda: now[0])
 
     def slow(path):
         now[0] += 200

@@ -7,6 +7,7 @@ from PIL import Image, ImageSequence
 from moviegen import __main__
 from moviegen.config import TAEConfig
 from moviegen.data import videos
+from moviegen.programs import transcode
 from moviegen.runs.weights import load_arrays
 from moviegen.tae import naming
 from moviegen.tae.model import TAE
@@ -60,6 +61,14 @@ def test_a_latent_is_decoded_to_a_gif_or_a_folder_of_images(weights, latent, tmp
         assert sum(shown) == 9 * 80
     images = sorted((tmp_path / "clip").iterdir())
     assert [path.name for path in images] == [f"frame-{number:04d}.png" for number in range(9)]
+
+
+def test_a_clip_that_states_no_rate_is_decoded_too(weights, latent, tmp_path, monkeypatch):
+    monkeypatch.setattr(transcode, "decode_tiles", lambda *_: [np.zeros((1, 3, 9, 16, 32), np.float32)])
+    with np.load(latent) as file:
+        np.savez(latent, **{**file, "fps": 0.0})
+    assert tae("decode", "--weights", weights, "--input", latent, "--output", tmp_path / "a.mp4") == 0
+    assert videos.probe(tmp_path / "a.mp4").fps > 0
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from moviegen.runs.patience import Patience
 def clock(monkeypatch):
     """A clock that stands still until it is moved on."""
     now = [0.0]
-    monkeypatch.setattr(patience.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(patience, "monotonic", lambda: now[0])
 
     def wait(seconds):
         now[0] += seconds
@@ -62,6 +62,15 @@ def test_each_kind_has_its_own_speed(clock):
         work(watch, clock, "image", 0.1, 1)
         work(watch, clock, "video", 30, 1)
     assert watch.foresee(watch.left) == pytest.approx((994 * 0.1 + 94 * 30) / 3600)
+
+
+def test_nothing_is_refused_before_each_kind_has_been_met(clock):
+    watch = watched(["image"] * 2000 + ["video"] * 100 + ["rare"])
+    work(watch, clock, "image", 10, 20)  # five hours more of images alone
+    work(watch, clock, "video", 10, 4)
+    with pytest.raises(ConfigError) as error:
+        work(watch, clock, "video", 10, 1)
+    assert int(re.search(r"data\.max_clips to (\d+)", str(error.value))[1]) == pytest.approx(0.9 * 360, abs=2)
 
 
 def test_one_slow_file_at_the_start_ends_nothing(clock):
