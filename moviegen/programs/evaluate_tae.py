@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from moviegen import runs
 from moviegen.config import Params
-from moviegen.data.choice import choose
 from moviegen.data.clips import SHOWN_FPS, Clip
 from moviegen.data.crops import centre_view
 from moviegen.data.pixels import to_uint8
@@ -75,11 +74,11 @@ def restore(network: Reconstruct, video: np.ndarray) -> np.ndarray:
 
 def sound_clips(run: runs.Run) -> dict[str, list[Clip]]:
     """The held-out clips of each data set that can be read; damaged ones are set aside and counted."""
-    data, most = run.upstream("data"), run.params.tae.evaluation.max_clips
+    data, limit = run.upstream("data"), run.params.tae.evaluation.max_clips or None
     quarantine = Quarantine(run.folder / "quarantine.csv")
     clips: dict[str, list[Clip]] = {data_set: [] for data_set in SPLITS}
     for data_set, split in SPLITS.items():
-        for clip in choose(load_split(data, split), most, seed=0):
+        for clip in load_split(data, split)[:limit]:
             try:
                 view(run.params, clip)
                 clips[data_set].append(clip)

@@ -55,10 +55,7 @@ def index(run: runs.Run) -> None:
             "source": params.data.root or "rendered sample set",
             "ucf101": {"train": len(train), "test": len(test), "classes": len({clip.label for clip in train + test})},
             "mixkit": {"train": len(captioned), "val": len(held_out)},
-            "left_out": {
-                "UCF-101": len(found["ucf101"]) - len(chosen["ucf101"]),
-                "mixkit": sum(len(found[name]) - len(chosen[name]) for name in ("train", "val")),
-            },
+            "left_out": left_out(found, chosen),
             "quarantined": len(bad),
             "set_aside": Counter(unusable.kind for unusable in bad.values()),
             "rates": {"ucf101": rates(train + test), "mixkit": rates(captioned + held_out)},
@@ -81,7 +78,7 @@ def sound_clips(run: runs.Run, lists: Mapping[str, list[Clip]]) -> tuple[dict[st
     sound: dict[str, list[Clip]] = {}
     set_aside: dict[Path, Unusable] = {}
     for name, clips in lists.items():
-        frames = params.ucf101_frames if name == "ucf101" else params.mixkit_frames
+        frames = params.ucf101_frames if name.startswith("ucf101") else params.mixkit_frames
         sound[name], bad = check_clips(clips, verdicts, frames, params.data.fps)
         set_aside |= bad
         if clips and not sound[name]:
@@ -98,6 +95,14 @@ def write_quarantine(run: runs.Run, bad: Mapping[Path, Unusable]) -> None:
     if rows:
         kinds = Counter(unusable.kind for unusable in bad.values()).most_common()
         print(f"set aside: {', '.join(f'{count} {kind}' for kind, count in kinds)}; {path} says which")
+
+
+def left_out(found: Mapping[str, list[Clip]], chosen: Mapping[str, list[Clip]]) -> dict[str, int]:
+    """How many clips of each data set are not among the chosen ones."""
+    counts = {"UCF-101": 0, "mixkit": 0}
+    for name, clips in found.items():
+        counts["UCF-101" if name.startswith("ucf101") else "mixkit"] += len(clips) - len(chosen[name])
+    return counts
 
 
 def split_record(params: Params, train: Iterable[Clip], test: Iterable[Clip]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def encode_file(tae: TAE, source: Path, target: Path) -> None:
 
     mean, logvar = encode_tiles(Encode(tae), (tile(*span) for span in spans(info.frames, TILE)))
     std = np.exp(0.5 * logvar[0]) * np.float32(tae.config.scaling_factor)
-    save_npz(target, latent_mean=tae.normalize(mean)[0], latent_std=std, frames=info.frames, fps=info.fps)
+    save_npz(target, latent_mean=tae.normalize(mean)[0], latent_std=std, frames=info.frames, fps=info.fps or SHOWN_FPS)
 
 
 def decode_file(tae: TAE, source: Path, target: Path) -> None:
@@ -55,7 +55,7 @@ def decode_file(tae: TAE, source: Path, target: Path) -> None:
     arrays, _ = load_arrays(source)
     if missing := {"latent_mean", "frames", "fps"} - set(arrays):
         raise CheckpointError(f"{source} is not an encoded clip: it lacks {', '.join(sorted(missing))}")
-    frames, fps = int(arrays["frames"]), float(arrays["fps"]) or SHOWN_FPS
+    frames, fps = int(arrays["frames"]), float(arrays["fps"])
     write = clip_writer(target, frames)
     pieces = decode_tiles(Decode(tae), tae.denormalize(arrays["latent_mean"][None]), frames)
     write(target, np.concatenate([to_uint8(piece[0]) for piece in pieces]), fps)

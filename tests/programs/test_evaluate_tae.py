@@ -251,17 +251,6 @@ def test_summary_of_one_clip_is_json(tmp_path, monkeypatch):
     assert summary["ucf101"]["tae-mixkit"]["clips"] == 1
 
 
-def test_a_limit_is_shared_by_the_classes(tmp_path, monkeypatch):
-    run = prepared(tmp_path, monkeypatch, {"tae.evaluation.max_clips": 2})
-    evaluate(run)
-    classes = pd.read_csv(run.folder / "classes.csv")
-    assert dict(classes[classes["model"] == "tae-image"].set_index("label")["clips"]) == {
-        "Grey": 1,
-        "Light": 1,
-        "mixkit": 2,
-    }
-
-
 def test_more_clips_than_one_wants_to_wait_for_are_refused_early(tmp_path, monkeypatch):
     run = prepared(tmp_path, monkeypatch, {"data.patience_hours": 0.5})
     looks = itertools.count(step=120)  # a clip takes two minutes

@@ -16,14 +16,16 @@ from moviegen.tae.weights import save_tae
 pytestmark = pytest.mark.usefixtures("eager_programs")
 
 
+CONFIG = TAEConfig(
+    base_channels=4, channel_multipliers=(1, 1, 1, 2), num_res_blocks=1, num_groups=2, scaling_factor=2.0,
+    shift_factor=0.5,
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    config = TAEConfig(
-        base_channels=4, channel_multipliers=(1, 1, 1, 2), num_res_blocks=1, num_groups=2, scaling_factor=2.0,
-        shift_factor=0.5,
-    )  # fmt: skip
     path = tmp_path_factory.mktemp("tae") / "tae.safetensors"
-    save_tae(path, TAE(config))
+    save_tae(path, TAE(CONFIG))
     return path
 
 
@@ -63,12 +65,12 @@ def test_a_latent_is_decoded_to_a_gif_or_a_folder_of_images(weights, latent, tmp
     assert [path.name for path in images] == [f"frame-{number:04d}.png" for number in range(9)]
 
 
-def test_a_clip_that_states_no_rate_is_decoded_too(weights, latent, tmp_path, monkeypatch):
-    monkeypatch.setattr(transcode, "decode_tiles", lambda *_: [np.zeros((1, 3, 9, 16, 32), np.float32)])
-    with np.load(latent) as file:
-        np.savez(latent, **{**file, "fps": 0.0})
-    assert tae("decode", "--weights", weights, "--input", latent, "--output", tmp_path / "a.mp4") == 0
-    assert videos.probe(tmp_path / "a.mp4").fps > 0
+def test_a_clip_that_states_no_rate_can_be_decoded_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(transcode, "encode_tiles", lambda *_: (np.zeros((1, 16, 1, 2, 4), np.float32),) * 2)
+    monkeypatch.setattr(transcode.videos, "probe", lambda path: videos.VideoInfo(1, 16, 32, 0.0))
+    transcode.encode_file(TAE(CONFIG), tmp_path / "clip.mp4", tmp_path / "clip.npz")
+    arrays, _ = load_arrays(tmp_path / "clip.npz")
+    assert float(arrays["fps"]) > 0
 
 
 @pytest.mark.parametrize(
