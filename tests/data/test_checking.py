@@ -1,6 +1,7 @@
 """Which clips are sound, and at which rate their frames are taken."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from moviegen.data.checking import at_rate, check_clips, rate_notes, rates
 from moviegen.data.clips import Clip, read
 from moviegen.data.measuring import Unusable
-from moviegen.data.videos import VideoInfo, write_video
+from moviegen.data.videos import Reader, VideoInfo, write_video
+
+READER = get_args(Reader)[0]
 
 
 def clip(fps, name="a", **known):
@@ -18,13 +21,14 @@ def clip(fps, name="a", **known):
 def test_sound_clips_are_filled_in_and_the_others_are_told_by_file():
     paths = [Path(f"{name}.mp4") for name in ("long", "short", "broken")]
     verdicts = {
-        paths[0]: VideoInfo(30, 48, 64, 25.0, "pyav"),
-        paths[1]: VideoInfo(15, 48, 64, 25.0, "pyav"),
+        paths[0]: VideoInfo(30, 48, 64, 25.0, READER),
+        paths[1]: VideoInfo(15, 48, 64, 25.0),
         paths[2]: Unusable("cannot be decoded", "half a file"),
     }
     clips = [Clip(path, caption) for caption in ("one", "two") for path in paths]  # each has two captions
     good, bad = check_clips(clips, verdicts, min_frames=16)
-    assert good == [Clip(paths[0], caption, frames=30, height=48, width=64, fps=25.0) for caption in ("one", "two")]
+    known = {"frames": 30, "height": 48, "width": 64, "fps": 25.0, "reader": READER}
+    assert good == [Clip(paths[0], caption, **known) for caption in ("one", "two")]
     assert bad == {
         paths[1]: Unusable("too short", "15 frames, the recipe needs 16"),
         paths[2]: Unusable("cannot be decoded", "half a file"),
@@ -51,7 +55,7 @@ def test_a_faster_clip_is_taken_at_the_whole_stride_that_comes_nearest(fps, targ
 
 
 def test_length_is_counted_at_the_rate_taken():
-    verdicts = {Path("a.mp4"): VideoInfo(40, 48, 64, 60.0, "pyav")}
+    verdicts = {Path("a.mp4"): VideoInfo(40, 48, 64, 60.0)}
     clips = [Clip(Path("a.mp4"))]
     assert check_clips(clips, verdicts, 8, fps=12)[0][0].frames == 8
     (why,) = check_clips(clips, verdicts, 9, fps=12)[1].values()
@@ -65,7 +69,7 @@ def test_two_films_of_one_movement_look_alike_at_one_rate(tmp_path):
         path = tmp_path / f"{fps}.mp4"
         greys = (40 + np.arange(frames) * 48 / fps).astype(np.uint8)
         write_video(path, np.broadcast_to(greys[:, None, None, None], (frames, 16, 16, 3)).copy(), fps)
-        (sound,), _ = check_clips([Clip(path)], {path: VideoInfo(frames, 16, 16, float(fps), "pyav")}, 16, fps=12)
+        (sound,), _ = check_clips([Clip(path)], {path: VideoInfo(frames, 16, 16, float(fps))}, 16, fps=12)
         taken[fps] = read(sound, range(sound.frames)).mean((1, 2, 3))
     np.testing.assert_allclose(taken[12], taken[60], atol=2)
 
