@@ -1,8 +1,8 @@
 """`python -m moviegen data sample|index`: which clips there are, which are sound, and how they are split.
 
 The index run leaves `ucf101_train.csv`, `ucf101_test.csv`, `mixkit_train.csv`, `mixkit_val.csv` with paths relative to
-the data folder, `split.json` with how UCF-101 was split, `quarantine.csv` with what was set aside and why, and
-`summary.json`.
+the data folder, `split.json` with how UCF-101 was split, `quarantine.csv` (path, kind, reason) with what was set aside
+and why, and `summary.json`; while files are measured, `metrics.jsonl` counts them.
 """
 
 from __future__ import annotations
@@ -35,35 +35,21 @@ def index(run: runs.Run) -> None:
     chosen = {name: choose(clips, params.data.max_clips, params.seed) for name, clips in found.items()}
     sound, bad = sound_clips(run, chosen)
     write_quarantine(run, bad)
-    notes = [note for name, clips in sound.items() for note in rate_notes(name, clips, params.data.fps)]
-    for note in notes:
-        warnings.warn(note, stacklevel=2)
-    train, test = datasets.split_ucf101(sound["ucf101"], params.data.test_share, params.seed, params.data.split)
-    captioned, held_out = sound["train"], sound["val"]
-    if not held_out:
-        captioned, held_out = datasets.split_ucf101(captioned, seed=params.seed)
-    for name, clips in zip(SPLITS, (train, test, captioned, held_out), strict=True):
+    splits = divided(params, sound)
+    for name, clips in splits.items():
         save_index(run.folder / f"{name}.csv", clips, folder)
-    write_json(run.folder / "split.json", split_record(params, train, test))
-    official = ucf101.compare(found["ucf101"], folder)
-    if official:
-        official["shipped_split"] = ucf101.is_shipped(ucf101.held_out_groups(train, test))
-        print(f"UCF-101 as published: {ucf101.describe(official)}")
-    write_json(
-        run.folder / "summary.json",
-        {
-            "source": params.data.root or "rendered sample set",
-            "ucf101": {"train": len(train), "test": len(test), "classes": len({clip.label for clip in train + test})},
-            "mixkit": {"train": len(captioned), "val": len(held_out)},
-            "left_out": left_out(found, chosen),
-            "quarantined": len(bad),
-            "set_aside": Counter(unusable.kind for unusable in bad.values()),
-            "rates": {"ucf101": rates(train + test), "mixkit": rates(captioned + held_out)},
-            "readers": Counter(clip.reader for clip in {c.path: c for clips in sound.values() for c in clips}.values()),
-            "notes": notes,
-            "official": official,
-        },
-    )
+    split = split_record(params, splits["ucf101_train"], splits["ucf101_test"])
+    write_json(run.folder / "split.json", split)
+    summary = {
+        "source": params.data.root or "rendered sample set",
+        **counts(splits),
+        "left_out": left_out(found, chosen),
+        "quarantined": len(bad),
+        "set_aside": Counter(unusable.kind for unusable in bad.values()),
+        "notes": notes(sound, params.data.fps),
+        "official": as_published(found["ucf101"], folder, splits),
+    }
+    write_json(run.folder / "summary.json", summary)
 
 
 def sound_clips(run: runs.Run, lists: Mapping[str, list[Clip]]) -> tuple[dict[str, list[Clip]], dict[Path, Unusable]]:
@@ -95,6 +81,45 @@ def write_quarantine(run: runs.Run, bad: Mapping[Path, Unusable]) -> None:
     if rows:
         kinds = Counter(unusable.kind for unusable in bad.values()).most_common()
         print(f"set aside: {', '.join(f'{count} {kind}' for kind, count in kinds)}; {path} says which")
+
+
+def divided(params: Params, sound: Mapping[str, list[Clip]]) -> dict[str, list[Clip]]:
+    """The clips of each of SPLITS."""
+    train, test = datasets.split_ucf101(sound["ucf101"], params.data.test_share, params.seed, params.data.split)
+    captioned, held_out = sound["train"], sound["val"]
+    if not held_out:
+        captioned, held_out = datasets.split_ucf101(captioned, seed=params.seed)
+    return dict(zip(SPLITS, (train, test, captioned, held_out), strict=True))
+
+
+def counts(splits: Mapping[str, list[Clip]]) -> dict[str, Any]:
+    """How many clips there are, how fast they play, and how many each reader reads."""
+    train, test, captioned, held_out = splits.values()
+    files = {clip.path: clip.reader for clips in splits.values() for clip in clips}
+    return {
+        "ucf101": {"train": len(train), "test": len(test), "classes": len({clip.label for clip in train + test})},
+        "mixkit": {"train": len(captioned), "val": len(held_out)},
+        "rates": {"ucf101": rates(train + test), "mixkit": rates(captioned + held_out)},
+        "readers": Counter(files.values()),
+    }
+
+
+def notes(sound: Mapping[str, list[Clip]], fps: float | None) -> list[str]:
+    """What is to be said of the rates of each list; it is said as a warning, too."""
+    told = [note for name, clips in sound.items() for note in rate_notes(name, clips, fps)]
+    for note in told:
+        warnings.warn(note, stacklevel=2)
+    return told
+
+
+def as_published(found: list[Clip], folder: Path, splits: Mapping[str, list[Clip]]) -> dict[str, Any] | None:
+    """What the folder lacks of UCF-101; None where it is not UCF-101. See `ucf101.compare`."""
+    official = ucf101.compare(found, folder)
+    if official:
+        held_out = ucf101.held_out_groups(splits["ucf101_train"], splits["ucf101_test"])
+        official["shipped_split"] = ucf101.is_shipped(held_out)
+        print(f"UCF-101 as published: {ucf101.describe(official)}")
+    return official
 
 
 def left_out(found: Mapping[str, list[Clip]], chosen: Mapping[str, list[Clip]]) -> dict[str, int]:
