@@ -17,16 +17,16 @@ programs/    a verb of the command line each
                plan: what a recipe costs
 train/       3.2   loop, step, batches, optim, ema (3.3), state, checkpoint, resume
 data/        3.2.1 videos, streams, readers, proofs, pictures, pixels: a file's frames; layouts, captions, tables,
-             datasets, ucf101, clips, checking, splits, samples, quarantine, formats, crops: a set's clips; latents,
-             embeddings: caches; 3.5 scores, intervals: PSNR and SSIM; how far a mean may be off
+             datasets, ucf101, clips, choice, measuring, checking, splits, samples, quarantine, formats, crops: a set's
+             clips; latents, embeddings: caches; 3.5 scores, intervals: PSNR and SSIM; how far a mean may be off
 tae/         3.1.1 model, coder, layers, losses, lpips, tiling, weights, naming
 dit/         3.1.3 model, layers, patches, positions, weights
 text/        3.1.4 encoders, t5, clip, layers, tokenise, folders, stand_ins, embedding
 flow/        3.1.2 path: X_t, V_t, times, loss; 3.4.2 schedule, sampler: Euler steps with guidance
 runs/        registry: which program makes what from what; fingerprint, hashes: what its result follows from; run,
              ranks, metrics, machine: what it leaves; folders, files, arrays, weights: how that is written and read;
-             signatures: what an unreadable file is
-launch/      run, job, hosts, watch, guard, worker, lock: processes, and how they end
+             signatures: what an unreadable file is; patience: how long the rest takes
+launch/      run, job, hosts, watch, guard, worker, pool, lock: processes, and how they end
 parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes
 plan/        3.1.6 flops, memory, traffic, cost: computed, never measured
 config/      params, recipe, networks, shapes: every one; loading, strict_yaml: files, overrides; decisive: which

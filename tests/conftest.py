@@ -86,3 +86,19 @@ def bars_of(monkeypatch):
         return bars
 
     return watched
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """The names of the files that are measured from now on: in this process, without workers."""
+    from moviegen.data import measuring
+
+    names = []
+
+    def each(function, paths, limit):
+        for path in list(paths):
+            names.append(path.name)
+            yield path, function(path)
+
+    monkeypatch.setattr(measuring, "each", each)
+    return names

@@ -51,8 +51,8 @@ def write_data(params: Params, captions: list[str]) -> None:
     for index, caption in enumerate(captions):
         path = root / "mixkit" / f"{index}.mp4"
         frames = np.random.default_rng(index).integers(0, 256, (params.mixkit_frames, 32, 48, 3), dtype=np.uint8)
-        videos.write_video(path, frames, 12)
-        clips.append(Clip(path, caption, "mixkit", index, frames=len(frames), height=32, width=48))
+        videos.write_video(path, frames, 25)
+        clips.append(Clip(path, caption, "mixkit", index, frames=len(frames), height=32, width=48, fps=25))
     with runs.record(runs.find(params, "data")) as run:
         save_index(run.folder / "mixkit_val.csv", clips[: len(clips) // 2], root)
         save_index(run.folder / "mixkit_train.csv", clips[len(clips) // 2 :], root)

@@ -69,9 +69,10 @@ def assert_refused(done, *words):
 
 
 def assert_nothing_half_written(outputs, *programs):
-    """Only failed manifests of the programs that were begun, and hashes: no result, no temporary file."""
-    files = [path for path in outputs.rglob("*") if path.is_file() and path != outputs / "hashes.json"]
-    assert {path.name for path in files} <= {"manifest.json", "params.yaml", ".lock"}
+    """Failed manifests of the programs that were begun, and what was hashed and measured: no result, nothing half."""
+    memories = {outputs / "hashes.json", outputs / "measured.jsonl"}
+    files = [path for path in outputs.rglob("*") if path.is_file() and path not in memories]
+    assert {path.name for path in files} <= {"manifest.json", "params.yaml", ".lock", "metrics.jsonl"}
     folders = sorted({path.parent for path in files})
     assert [folder.name.rsplit("-", 1)[0] for folder in folders] == list(programs)
     for folder in folders:

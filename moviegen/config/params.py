@@ -22,6 +22,19 @@ class Data(Group):
     )
     split: Literal["group", "random"] = Field("group", description="8:2 by UCF-101 group, or plain random")
     test_share: float = Field(0.2, gt=0, lt=1)
+    max_clips: int = Field(0, ge=0, description="at most so many clips of each list, evenly over its classes; 0: all")
+    fps: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="frames a second; of faster clips every n-th frame is taken, which comes nearest; null: all frames",
+    )
+    time_limit: float = Field(
+        300, gt=0, description="seconds in which a file must be decoded; one that takes longer is set aside"
+    )
+    patience_hours: Annotated[float | None, UNCOUNTED] = Field(
+        None, gt=0, description="how long a program may take for the clips; where it would take longer it stops early"
+    )
 
 
 class TAEStage(Group):

@@ -14,12 +14,15 @@ from moviegen.data.tables import read_rows
 from moviegen.data.videos import read_frames
 from moviegen.runs.files import replacing
 
+SHOWN_FPS = 12  # at which a clip is shown that does not state its rate
+
 
 @dataclass(frozen=True)
 class Clip:
-    """One video file and what is known of it; frames, height, width and fps are 0 until `check_clips` measures them.
+    """One video file and what is known of it; frames, height, width and fps are 0 until `check_clips` fills them in.
 
-    With a stride, `frames` and `fps` count what is left when only every stride-th frame of the file is taken.
+    With a stride, `frames` and `fps` count what is left when only every stride-th frame of the file is taken. An `fps`
+    of 0 that stays says that the file does not state its own.
     """
 
     path: Path

@@ -33,7 +33,7 @@ class Quarantine:
         return len(self.reasons)
 
     def __contains__(self, clip: Clip) -> bool:
-        return str(clip.path) in self.reasons
+        return printable(clip.path) in self.reasons
 
     def read(self, clips: Sequence[Clip], index: int, view: Callable[[Clip], Read]) -> tuple[Clip, Read]:
         """The view of a clip, or of the next sound one after it: which one follows from the files alone.
@@ -53,6 +53,11 @@ class Quarantine:
 
     def add(self, clip: Clip, reason: str) -> None:
         """Sets a clip aside, with a warning."""
-        warnings.warn(f"{clip.path} is set aside ({reason}); listed in {self.path}", stacklevel=2)
-        self.reasons[str(clip.path)] = reason
+        warnings.warn(f"{printable(clip.path)} is set aside ({reason}); listed in {self.path}", stacklevel=2)
+        self.reasons[printable(clip.path)] = reason
         write_csv(self.path, ("path", "reason"), self.reasons.items())
+
+
+def printable(path: Path) -> str:
+    r"""A path as UTF-8 can hold it: bytes of another encoding in its name are written \udc80 to \udcff."""
+    return str(path).encode(errors="backslashreplace").decode()

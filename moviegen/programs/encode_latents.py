@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from moviegen import runs
 from moviegen.config import Bucket, Params
+from moviegen.data.choice import in_turn
 from moviegen.data.clips import Clip, read
 from moviegen.data.latents import by_bucket, clip_buckets, image_buckets, latent_file, load_latent, video_buckets
 from moviegen.data.pixels import clip_indices, resize_and_crop
@@ -27,6 +28,7 @@ from moviegen.device.world import World
 from moviegen.runs.arrays import save_npz
 from moviegen.runs.files import write_csv, write_json
 from moviegen.runs.hashes import file_hash
+from moviegen.runs.patience import Patience
 from moviegen.runs.ranks import recorded
 from moviegen.tae.model import TAE, Encode
 from moviegen.tae.tiling import TILE, encode_tiles, spans
@@ -48,9 +50,18 @@ def encode(network: Encode, tae: TAE, clip: Clip, bucket: Bucket) -> tuple[np.nd
 
 
 def encode_share(run: runs.Run, clips: list[Clip], weights: Path, world: World) -> None:
-    """Encodes this rank's share of what is not there yet; a run that was cut goes on where it was."""
+    """Encodes this rank's share of what is not there yet; a run that was cut goes on where it was.
+
+    Buckets take turns, so that soon it is known how long each takes.
+
+    Raises:
+        ConfigError: all would take longer than `data.patience_hours`.
+    """
     tae, root = load_tae(weights), data_folder(run.params)
-    network, share = Encode(tae), clip_buckets(run.params, clips[world.rank :: world.size])
+    network = Encode(tae)
+    share = in_turn(clip_buckets(run.params, clips[world.rank :: world.size]), lambda pair: pair[0])
+    there = [bucket for bucket, clip in share if latent_file(run.folder, bucket, clip, root).exists()]
+    patience = Patience(run.params, "encoding the clips", [bucket for bucket, _ in share], len(clips), there)
     quarantine = Quarantine(run.folder / f"quarantine-{world.rank}.csv")
     metrics = runs.MetricsWriter(run.metrics_path) if world.is_main else None
     for step, (bucket, clip) in enumerate(tqdm(share, "encoding clips", disable=None if world.is_main else True), 1):
@@ -65,6 +76,7 @@ def encode_share(run: runs.Run, clips: list[Clip], weights: Path, world: World) 
         save_npz(path, latent_mean=mean, latent_std=std)
         if metrics:
             metrics.write(kind="clip", step=step, steps=len(share), clip=clip.path.name)
+        patience.done(bucket)
 
 
 def write_index(run: runs.Run, clips: list[Clip], held_out: list[Clip], weights: Path) -> None:

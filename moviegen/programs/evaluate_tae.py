@@ -26,7 +26,7 @@ from tqdm import tqdm
 from moviegen import runs
 from moviegen.config import ConfigError, Params
 from moviegen.data import scores
-from moviegen.data.clips import Clip
+from moviegen.data.clips import SHOWN_FPS, Clip
 from moviegen.data.crops import centre_view, spread
 from moviegen.data.intervals import mean_and_half_width
 from moviegen.data.pixels import to_uint8
@@ -34,6 +34,7 @@ from moviegen.data.quarantine import Quarantine
 from moviegen.data.splits import data_folder, load_split
 from moviegen.data.videos import BrokenVideo, write_video
 from moviegen.runs.files import write_json, write_text
+from moviegen.runs.patience import Patience
 from moviegen.runs.ranks import recorded
 from moviegen.tae.model import TAE, Reconstruct
 from moviegen.tae.weights import load_weights
@@ -43,7 +44,6 @@ MODELS = ("tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit")
 SPLITS = {"ucf101": "ucf101_test", "mixkit": "mixkit_val"}
 MINUS = {"tae-opl-on": "tae-opl-off", "tae-mixkit": "tae-opl-off"}  # what a model is compared with, clip by clip
 SHOWN = {"ucf101": "tae-opl-off", "mixkit": "tae-mixkit"}  # whose reconstructions are kept as videos
-FPS = 12
 MEASURES = ("psnr", "ssim")
 SOURCE = ["data_set", "label", "group"]  # which video a clip was cut from
 
@@ -113,11 +113,17 @@ def sound_clips(run: runs.Run) -> dict[str, list[Clip]]:
 
 
 def score_models(run: runs.Run, tae: TAE, network: Reconstruct, clips: dict[str, list[Clip]]) -> pd.DataFrame:
-    """A row a model and clip. The models take turns in one network, which so is compiled once."""
+    """A row a model and clip. The models take turns in one network, which so is compiled once.
+
+    Raises:
+        ConfigError: all would take longer than `data.patience_hours`.
+    """
     models = [name for name in MODELS if name in run.program.needs(run.params)]
     metrics, rows = runs.MetricsWriter(run.metrics_path), []
     metrics.drop_after(0)
     total, root = len(models) * sum(map(len, clips.values())), data_folder(run.params)
+    longest = max(map(len, clips.values()))
+    patience = Patience(run.params, "evaluating", ["clip"] * total, longest, limit="tae.evaluation.max_clips")
     with tqdm(total=total, desc="evaluating", disable=None) as progress:
         for model in models:
             load_weights(tae, run.upstream(model).folder / "tae.safetensors")
@@ -131,6 +137,7 @@ def score_models(run: runs.Run, tae: TAE, network: Reconstruct, clips: dict[str,
                 rows.append({"data_set": data_set, **place, "model": model, **found})
                 metrics.write(kind="clip", step=len(rows), steps=total, **rows[-1])
                 progress.update()
+                patience.done("clip")
     return pd.DataFrame(rows)
 
 
@@ -166,9 +173,11 @@ def keep_examples(
         load_weights(tae, run.upstream(model).folder / "tae.safetensors")
         order = scored["psnr"].sort_values(kind="stable").index
         for kind, place in {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}.items():
-            video = view(run.params, clips[data_set][place])
+            clip = clips[data_set][place]
+            video = view(run.params, clip)
+            pair = np.concatenate((to_uint8(video), restore(network, video)), axis=2)
             file = Path("videos") / f"{data_set}-{kind}.mp4"
-            write_video(run.folder / file, np.concatenate((to_uint8(video), restore(network, video)), axis=2), FPS)
+            write_video(run.folder / file, pair, clip.fps or SHOWN_FPS)
             rows.append({"file": file, "kind": kind, **scored.loc[place]})
     write_text(run.folder / "videos.csv", pd.DataFrame(rows).to_csv(index=False))
 

@@ -129,7 +129,7 @@ def sample(run: runs.Run) -> None:
         seconds.append(sampling_seconds + time.perf_counter() - started)
         metrics.write(kind="clip", step=prompt.index + 1, steps=len(clips), seconds=round(seconds[-1], 3))
         view = centre_view(clip, min(clip.frames, settings.frames), *settings.size)
-        write_video(run.folder / reference, to_uint8(view), settings.fps)
+        write_video(run.folder / reference, to_uint8(view), clip.fps or settings.fps)  # at its own speed
         rows.append((prompt.index, split, clip.caption, prompt.seed, generated, reference))
     write_csv(run.folder / "samples.csv", ("index", "split", "caption", "seed", "generated", "reference"), rows)
     # The first batch's time holds the compilation, and a shorter last one's another: neither is how long a clip takes.

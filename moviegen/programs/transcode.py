@@ -18,6 +18,7 @@ import numpy as np
 from moviegen import device, runs
 from moviegen.config import SPATIAL_COMPRESSION, ConfigError, Params
 from moviegen.data import videos
+from moviegen.data.clips import SHOWN_FPS
 from moviegen.data.formats import clip_writer
 from moviegen.data.pixels import resize_and_crop, to_uint8
 from moviegen.runs.arrays import CheckpointError, save_npz
@@ -41,7 +42,7 @@ def encode_file(tae: TAE, source: Path, target: Path) -> None:
 
     mean, logvar = encode_tiles(Encode(tae), (tile(*span) for span in spans(info.frames, TILE)))
     std = np.exp(0.5 * logvar[0]) * np.float32(tae.config.scaling_factor)
-    save_npz(target, latent_mean=tae.normalize(mean)[0], latent_std=std, frames=info.frames, fps=info.fps)
+    save_npz(target, latent_mean=tae.normalize(mean)[0], latent_std=std, frames=info.frames, fps=info.fps or SHOWN_FPS)
 
 
 def decode_file(tae: TAE, source: Path, target: Path) -> None:

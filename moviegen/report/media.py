@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from moviegen.config import project_root
-from moviegen.data import videos
+from moviegen.data import clips, videos
 from moviegen.report import markup
 
 STILL_HEIGHT = 240  # twice the height it is shown at: sharp on dense screens
@@ -31,10 +31,10 @@ def video(path: Path, caption: str) -> str:
     )
 
 
-def strip(path: Path, length: int, frames: int) -> str:
+def strip(clip: clips.Clip, frames: int) -> str:
     """Evenly spaced frames of one clip, side by side."""
     try:
-        images = videos.read_frames(path, np.linspace(0, length - 1, frames).round().astype(int).tolist())
+        images = clips.read(clip, np.linspace(0, clip.frames - 1, frames).round().astype(int).tolist())
     except videos.BrokenVideo as error:
         return str(markup.note(html.escape(str(error))).data)
     scale = STILL_HEIGHT / images.shape[1]
@@ -45,4 +45,4 @@ def strip(path: Path, length: int, frames: int) -> str:
     buffer = io.BytesIO()
     Image.fromarray(row).save(buffer, "JPEG", quality=88)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return markup.image(f"data:image/jpeg;base64,{data}", f"{frames} frames of {path.name}", "photo")
+    return markup.image(f"data:image/jpeg;base64,{data}", f"{frames} frames of {clip.path.name}", "photo")

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from moviegen.runs.files import checksum, write_json
 from moviegen.runs.folders import walk
 
 Known = dict[str, list]  # absolute path -> [size, time of the last change in ns, hash]
+SAVE_SECONDS = 30  # between two writes of the memory while files are read: what a killed process had read stays known
 
 
 def file_hash(path: Path) -> str:
@@ -45,16 +47,33 @@ def named_hash(contents: Iterable[tuple[str, str]]) -> str:
     ).hexdigest()
 
 
-def _hashes(files: list[Path]) -> list[str]:
-    known, states = _known(_memory()), {path: path.stat() for path in files}
-    versions = {path: [state.st_size, state.st_mtime_ns] for path, state in states.items()}
-    places = {path: str(path.absolute()) for path in files}
-    unread = [path for path in files if known.get(places[path], [])[:2] != versions[path]]
-    for path in tqdm(unread, "reading files", unit="file", delay=2, leave=False, disable=None):
-        known[places[path]] = [*versions[path], checksum(path)]
-    if unread:
+def content_hashes(files: Iterable[Path]) -> dict[Path, str | OSError]:
+    """Of each file's bytes, in hexadecimal; of one that cannot be read, the error."""
+    known, found, saved, unsaved = _known(_memory()), {}, time.monotonic(), False
+    for path in tqdm(list(files), "reading files", unit="file", delay=2, leave=False, disable=None):
+        place = str(path.absolute())
+        try:
+            state = path.stat()
+            version = [state.st_size, state.st_mtime_ns]
+            if known.get(place, [])[:2] != version:
+                known[place], unsaved = [*version, checksum(path)], True
+            found[path] = known[place][2]
+        except OSError as error:
+            found[path] = error
+        if unsaved and time.monotonic() - saved > SAVE_SECONDS:
+            write_json(_memory(), known)
+            saved, unsaved = time.monotonic(), False
+    if unsaved:
         write_json(_memory(), known)
-    return [known[places[path]][2] for path in files]
+    return found
+
+
+def _hashes(files: list[Path]) -> list[str]:
+    found = content_hashes(files)
+    for content in found.values():
+        if isinstance(content, OSError):
+            raise content
+    return [str(found[path]) for path in files]
 
 
 def _memory() -> Path:

@@ -1,5 +1,6 @@
 """Clips that turn out to be damaged while a run goes on."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,14 @@ def test_a_clip_set_aside_is_not_opened_again_also_by_a_resumed_run(tmp_path):
     resumed = Quarantine(path)
     assert CLIPS[0] in resumed
     assert resumed.read(CLIPS, 0, reader()) == (CLIPS[1], "B")  # though it could be read by now
+
+
+def test_a_name_that_is_not_utf8_is_listed_and_known_again(tmp_path):
+    clip = Clip(Path(os.fsdecode(b"caf\xe9.avi")))
+    with pytest.warns(UserWarning, match=r"caf\\udce9\.avi is set aside"):
+        Quarantine(tmp_path / "quarantine.csv").add(clip, "half a file")
+    assert (tmp_path / "quarantine.csv").read_text(encoding="utf-8") == "path,reason\ncaf\\udce9.avi,half a file\n"
+    assert clip in Quarantine(tmp_path / "quarantine.csv")
 
 
 def test_without_any_sound_clip_the_run_ends_naming_the_list(tmp_path):

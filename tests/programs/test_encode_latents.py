@@ -1,7 +1,9 @@
 """Latents of every clip: shapes, tiles, shares of ranks, resumption, and whose TAE made them."""
 
 import csv
+import itertools
 import json
+import shutil
 
 import mindspore as ms
 import numpy as np
@@ -17,6 +19,7 @@ from moviegen.data.splits import data_folder, load_split
 from moviegen.device.world import World
 from moviegen.programs import encode_latents
 from moviegen.programs.encode_latents import precompute
+from moviegen.runs import patience
 from moviegen.tae.model import TAE, Encode
 from moviegen.tae.weights import load_tae, save_tae
 
@@ -126,6 +129,30 @@ def test_a_run_that_was_cut_goes_on_where_it_was(run, quick):
     precompute(run, World())
     assert len(quick) == 1
     assert lost.exists()
+
+
+def test_buckets_take_turns_and_more_clips_than_one_wants_to_wait_for_are_refused_early(monkeypatch, run, quick):
+    two_buckets = ONE_BUCKET | {"dataset.frames": [24, 40]}
+    params = config.load("smoke", two_buckets | {"data.patience_hours": 0.1})
+    run = runs.find(params, "latents")
+    data, clips = runs.find(params, "data"), []
+    for index in range(100):
+        path = data_folder(params) / "mixkit" / f"many-{index}.mp4"
+        shutil.copy(data_folder(params) / "mixkit" / "0.mp4", path)
+        clips.append(Clip(path, label="mixkit", group=index, frames=44 if index < 80 else 30, height=16, width=32))
+    with runs.record(data):
+        save_index(data.folder / "mixkit_train.csv", clips[:-1], data_folder(params))
+        save_index(data.folder / "mixkit_val.csv", clips[-1:], data_folder(params))
+    looks = itertools.count(step=10)  # a latent takes ten seconds: 100 of them 16 minutes and not 6
+    monkeypatch.setattr(patience, "monotonic", lambda: next(looks))
+    with pytest.raises(ConfigError, match=r"encoding the clips takes 0\.2 hours more.*data\.max_clips to 32 "):
+        share(run, 0, 1)
+    assert len(quick) == len(files(run)) == 10  # of each bucket one, which also compiles, and four
+    assert {name.split("/")[0] for name in files(run)} == {"24x16x32", "40x16x32"}
+    patient = runs.find(config.load("smoke", two_buckets | {"data.patience_hours": None}), "latents")
+    assert patient.folder == run.folder
+    share(patient, 0, 1)
+    assert len(quick) == len(files(run)) == 100  # it went on where the other stopped
 
 
 def test_a_damaged_clip_is_set_aside_and_counted(run, quick):

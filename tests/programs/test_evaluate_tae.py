@@ -1,5 +1,6 @@
 """Scores of clips, their means and intervals, and the run, with networks that return what is known."""
 
+import itertools
 import json
 import math
 from typing import ClassVar
@@ -12,10 +13,11 @@ from scipy import stats
 
 from moviegen import config, runs
 from moviegen.config import ConfigError
-from moviegen.data.clips import Clip, save_index
-from moviegen.data.videos import BrokenVideo
+from moviegen.data.clips import SHOWN_FPS, Clip, save_index
+from moviegen.data.videos import BrokenVideo, probe
 from moviegen.programs import evaluate_tae
 from moviegen.programs.evaluate_tae import evaluate
+from moviegen.runs import patience
 
 # --- a clip's score ---
 
@@ -104,7 +106,7 @@ def prepared(tmp_path, monkeypatch, overrides):
     params = config.load("smoke", {"tae.evaluation.size": [16, 16], **overrides})
     root = tmp_path / "smoke" / "data"
     clips = [
-        Clip(root / label / f"v_{label}_g01_c{i:02d}.avi", label=label, group=1, frames=16)
+        Clip(root / label / f"v_{label}_g01_c{i:02d}.avi", label=label, group=1, frames=16, fps=25)
         for label, count in (("Grey", 3), ("Light", 2))
         for i in range(count)
     ]
@@ -186,7 +188,11 @@ def test_worst_median_and_best_clip_of_each_data_set_are_kept(run, monkeypatch):
     }
     assert set(own["model"]) == {"tae-opl-off"}
     assert set(videos[videos["data_set"] == "mixkit"]["model"]) == {"tae-mixkit"}
-    assert all((run.folder / file).stat().st_size for file in videos["file"])
+    rates = {file: probe(run.folder / file).fps for file in videos["file"]}
+    assert {file: rate for file, rate in rates.items() if "ucf101" in file} == {
+        f"videos/ucf101-{kind}.mp4": 25 for kind in ("worst", "median", "best")
+    }
+    assert {rate for file, rate in rates.items() if "mixkit" in file} == {SHOWN_FPS}  # those clips state none
 
 
 def test_the_same_clips_give_the_same_numbers_and_no_line_twice(run):
@@ -214,6 +220,14 @@ def test_summary_of_one_clip_is_json(tmp_path, monkeypatch):
 
     summary = json.loads((run.folder / "summary.json").read_text(), parse_constant=refuse)
     assert summary["ucf101"]["tae-mixkit"]["clips"] == 1
+
+
+def test_more_clips_than_one_wants_to_wait_for_are_refused_early(tmp_path, monkeypatch):
+    run = prepared(tmp_path, monkeypatch, {"data.patience_hours": 0.5})
+    looks = itertools.count(step=120)  # a clip takes two minutes
+    monkeypatch.setattr(patience, "monotonic", lambda: next(looks))
+    with pytest.raises(ConfigError, match=r"evaluating takes 0\.[67] hours more.*tae\.evaluation\.max_clips to 2 "):
+        evaluate(run)
 
 
 def test_a_trained_autoencoder_is_scored_alone(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from PIL import Image, ImageSequence
 from moviegen import __main__
 from moviegen.config import TAEConfig
 from moviegen.data import videos
+from moviegen.programs import transcode
 from moviegen.runs.weights import load_arrays
 from moviegen.tae import naming
 from moviegen.tae.model import TAE
@@ -15,14 +16,16 @@ from moviegen.tae.weights import save_tae
 pytestmark = pytest.mark.usefixtures("eager_programs")
 
 
+CONFIG = TAEConfig(
+    base_channels=4, channel_multipliers=(1, 1, 1, 2), num_res_blocks=1, num_groups=2, scaling_factor=2.0,
+    shift_factor=0.5,
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    config = TAEConfig(
-        base_channels=4, channel_multipliers=(1, 1, 1, 2), num_res_blocks=1, num_groups=2, scaling_factor=2.0,
-        shift_factor=0.5,
-    )  # fmt: skip
     path = tmp_path_factory.mktemp("tae") / "tae.safetensors"
-    save_tae(path, TAE(config))
+    save_tae(path, TAE(CONFIG))
     return path
 
 
@@ -60,6 +63,14 @@ def test_a_latent_is_decoded_to_a_gif_or_a_folder_of_images(weights, latent, tmp
         assert sum(shown) == 9 * 80
     images = sorted((tmp_path / "clip").iterdir())
     assert [path.name for path in images] == [f"frame-{number:04d}.png" for number in range(9)]
+
+
+def test_a_clip_that_states_no_rate_can_be_decoded_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(transcode, "encode_tiles", lambda *_: (np.zeros((1, 16, 1, 2, 4), np.float32),) * 2)
+    monkeypatch.setattr(transcode.videos, "probe", lambda path: videos.VideoInfo(1, 16, 32, 0.0))
+    transcode.encode_file(TAE(CONFIG), tmp_path / "clip.mp4", tmp_path / "clip.npz")
+    arrays, _ = load_arrays(tmp_path / "clip.npz")
+    assert float(arrays["fps"]) > 0
 
 
 @pytest.mark.parametrize(

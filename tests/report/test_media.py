@@ -2,13 +2,14 @@ import re
 from urllib.parse import unquote
 
 from moviegen.config import project_root
+from moviegen.data.clips import Clip
 from moviegen.report import media
 
 
 def test_broken_and_missing_videos_leave_a_note(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    assert "cannot read video" in media.strip(tmp_path / "broken.mp4", 10, 3)
-    assert "cannot read video" in media.strip(tmp_path / "missing.mp4", 10, 3)
+    assert "cannot read video" in media.strip(Clip(tmp_path / "broken.mp4", frames=10), 3)
+    assert "cannot read video" in media.strip(Clip(tmp_path / "missing.mp4", frames=10), 3)
 
 
 def test_a_video_is_found_from_the_notebooks(tmp_path):

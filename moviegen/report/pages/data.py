@@ -5,58 +5,78 @@ from __future__ import annotations
 import html
 
 import numpy as np
-import pandas as pd
 from IPython.display import HTML
 
+from moviegen.data.clips import Clip, load_index
 from moviegen.data.splits import data_folder
 from moviegen.data.ucf101 import describe
 from moviegen.report import markup, media, results
-from moviegen.report.tables import table
+from moviegen.report.tables import bare_table, table
 from moviegen.runs import Run
+
+MOST_SHOWN, SHOWN = 12, 3  # files set aside: all are shown where they are no more, else so many of each kind
 
 
 def clips(run: Run | None) -> HTML:
-    """How many clips there are, and how many could not be read."""
+    """How many clips there are, how fast they play, and what is not among them."""
     summary = results.read_json(run, "summary.json")
-    if summary is None:
+    if run is None or summary is None:
         return markup.missing("Clips")
-    ucf101, mixkit = summary["ucf101"], summary["mixkit"]
-    classes = f"{ucf101['classes']} classes"
+    ucf101, mixkit, aside = summary["ucf101"], summary["mixkit"], summary["set_aside"]
     rows = [
-        {"data set": "UCF-101", "training": ucf101["train"], "held out": f"{ucf101['test']} (test)", "note": classes},
-        {"data set": "mixkit", "training": mixkit["train"], "held out": f"{mixkit['val']} (validation)", "note": ""},
-        {"data set": "set aside", "training": "-", "held out": "-", "note": f"{summary['quarantined']} unreadable"},
+        {"data set": "UCF-101", "training": ucf101["train"], "held out": f"{ucf101['test']} (test)"}
+        | {"frames a second": _rates(summary["rates"]["ucf101"]), "note": f"{ucf101['classes']} classes"},
+        {"data set": "mixkit", "training": mixkit["train"], "held out": f"{mixkit['val']} (validation)"}
+        | {"frames a second": _rates(summary["rates"]["mixkit"]), "note": ""},
     ]
+    notes = {"set aside": ", ".join(f"{count} {kind}" for kind, count in aside.items()) or "no file"}
     if summary["official"]:
-        note = describe(summary["official"])
-        rows.insert(1, {"data set": "UCF-101 as published", "training": "-", "held out": "-", "note": note})
-    return table(rows, f"Clips of {summary['source']}", [run])
+        notes["UCF-101 as published"] = describe(summary["official"])
+    if any(summary["left_out"].values()):
+        left_out = " and ".join(f"{count:,} of {name}" for name, count in summary["left_out"].items() if count)
+        notes["left out"] = f"{left_out}, for data.max_clips {run.params.data.max_clips:,}"
+    if len(summary["readers"]) > 1:
+        notes["read by"] = ", ".join(f"{name}: {count:,}" for name, count in summary["readers"].items())
+    rows += [
+        {"data set": name, "training": "-", "held out": "-", "frames a second": "-", "note": note}
+        for name, note in notes.items()
+    ]
+    remarks = "".join(markup.note(html.escape(note)).data for note in summary["notes"])
+    return markup.card(bare_table(rows) + remarks, f"Clips of {summary['source']}", [run])
 
 
 def quarantine(run: Run | None) -> HTML:
-    """The files that were set aside and why."""
+    """The files that were set aside and why: each, or where they are many, some of each kind."""
     files = results.read_csv(run, "quarantine.csv")
     if files is None:
         return markup.missing("Files set aside")
     if files.empty:
         return markup.note("No file had to be set aside.")
-    return table(files.to_dict("records"), "Files set aside", [run])
+    shown = files.groupby("kind", sort=False).head(SHOWN) if len(files) > MOST_SHOWN else files
+    caption = "Files set aside" if len(shown) == len(files) else f"Some of {len(files):,} files set aside"
+    return table(shown.to_dict("records"), caption, [run])
+
+
+def _rates(rates: list[float]) -> str:
+    """The lowest, middle and highest rate in words."""
+    if not rates:
+        return "not stated"
+    low, middle, high = rates
+    return f"{middle:.4g}" if low == high else f"{low:.4g} to {high:.4g}, half of them up to {middle:.4g}"
 
 
 def stills(run: Run | None, index: str, count: int, caption: str, frames: int = 6) -> HTML:
     """Frames of a few clips of an index file, evenly spaced in time: one strip a clip."""
-    rows = results.read_csv(run, index)
-    if run is None or rows is None or rows.empty:
+    if run is None or not (run.folder / index).is_file():
         return markup.missing(caption)
-    folder = data_folder(run.params)
     strips = [
-        f'<figure class="strip">{media.strip(folder / row.path, row.frames, frames)}'
-        f"<figcaption>{html.escape(row.caption or row.label)}</figcaption></figure>"
-        for row in _spread(rows, count).itertuples()
+        f'<figure class="strip">{media.strip(clip, frames)}'
+        f"<figcaption>{html.escape(clip.caption or clip.label)}</figcaption></figure>"
+        for clip in _spread(load_index(run.folder / index, data_folder(run.params)), count)
     ]
     return markup.card("".join(strips), caption, [run])
 
 
-def _spread(rows: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Evenly spaced rows: neighbours in an index are often clips of one group."""
-    return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, count).round().astype(int))]
+def _spread(clips: list[Clip], count: int) -> list[Clip]:
+    """Evenly spaced ones: neighbours in an index are often clips of one group."""
+    return [clips[place] for place in np.unique(np.linspace(0, len(clips) - 1, count).round().astype(int))]

@@ -1,0 +1,45 @@
+"""Some of many clips: as many of each class, and of as many groups, as can be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from moviegen.data.clips import Clip
+
+Item = TypeVar("Item")
+
+
+def choose(clips: Sequence[Clip], most: int, seed: int) -> list[Clip]:
+    """At most `most` clips, in their order; 0: all.
+
+    Classes differ by one clip at most, as far as they have so many. Within a class each group comes once before any
+    comes again. Classes of the same groups keep the same ones, so that a split by group holds the same ones out of all.
+    """
+    if not most or len(clips) <= most:
+        return list(clips)
+    groups, labels = (_shuffled({getattr(clip, name) for clip in clips}, seed) for name in ("group", "label"))
+    places = sorted(range(len(clips)), key=lambda at: (groups[clips[at].group], labels[clips[at].label]))
+    places = in_turn(places, lambda at: (clips[at].label, clips[at].group))
+    places = in_turn(places, lambda at: clips[at].label)
+    return [clips[at] for at in sorted(places[:most])]
+
+
+def in_turn(items: Iterable[Item], kind: Callable[[Item], Hashable]) -> list[Item]:
+    """The first item of each kind, then the second of each, and so on."""
+    seen: Counter[Hashable] = Counter()
+    rounds: dict[int, list[Item]] = {}
+    for item in items:
+        rounds.setdefault(seen[kind(item)], []).append(item)
+        seen[kind(item)] += 1
+    return [item for members in rounds.values() for item in members]
+
+
+def _shuffled(values: set, seed: int) -> dict:
+    """Each value's place in a shuffle that follows from the values and the seed."""
+    return {
+        value: place for place, value in enumerate(np.random.default_rng(seed).permutation(sorted(values)).tolist())
+    }

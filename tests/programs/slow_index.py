@@ -1,0 +1,21 @@
+"""`data index` in which every file takes a while: `python -m tests.programs.slow_index DATA`."""
+
+import sys
+import time
+
+from moviegen.__main__ import main
+from moviegen.data import measuring
+from moviegen.launch.pool import each
+
+
+def slowly(path):
+    """Measures as long as a large file takes."""
+    time.sleep(0.1)
+    return measuring._measure(path)
+
+
+if __name__ == "__main__":
+    from tests.programs.slow_index import slowly  # by the name that workers find it by
+
+    measuring.each = lambda function, paths, limit: each(slowly, paths, limit)
+    sys.exit(main(["data", "index", "--config", "smoke", "--data.root", sys.argv[1]]))
