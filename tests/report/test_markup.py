@@ -9,6 +9,8 @@ import pytest
 
 from moviegen import config, runs
 from moviegen.data import videos
+from moviegen.data.clips import Clip, save_index
+from moviegen.data.splits import data_folder
 from moviegen.launch.job import Job
 from moviegen.report import encoders, markup, media, provenance, publish, tables
 from moviegen.report.pages import data, sampling, tae_evaluation
@@ -73,12 +75,16 @@ def clip(run, name):
 def clips_of(params, source):
     run = finished(params, "data")
     counts = {"ucf101": {"classes": 1, "train": 1, "test": 1}, "mixkit": {"train": 1, "val": 1}}
-    files.write_json(run.folder / "summary.json", counts | {"quarantined": 0, "official": None, "source": source})
+    counts |= {"rates": {"ucf101": [], "mixkit": []}, "readers": {}, "left_out": {}, "set_aside": {source: 1}}
+    files.write_json(run.folder / "summary.json", counts | {"notes": [source], "official": None, "source": source})
     return data.clips(run)
 
 
 def stills_of(params, caption):
-    run = csv(finished(params, "data"), "mixkit.csv", path="no.mp4", frames=4, caption=caption, label="")
+    run = finished(params, "data")
+    save_index(
+        run.folder / "mixkit.csv", [Clip(data_folder(params) / "no.mp4", caption, frames=4)], data_folder(params)
+    )
     return data.stills(run, "mixkit.csv", 1, "Stills")
 
 
@@ -88,7 +94,7 @@ def sample_of(params, caption):
 
 
 def classes_of(params, label):
-    scores = {"psnr": 30, "psnr_ci95": "", "ssim": 0.9, "ssim_ci95": ""}
+    scores = {"sources": 1, "psnr": 30, "psnr_ci95": "", "ssim": 0.9, "ssim_ci95": "", "identical": 0}
     columns = {"data_set": "ucf101", "model": "tae-opl-off", "label": label, "clips": 1} | scores
     return tae_evaluation.classes(csv(finished(params, "tae-evaluation"), "classes.csv", **columns))
 
@@ -124,7 +130,9 @@ PIECES = {
     "table": lambda params, text: tables.table([{text: text, "b": "<b>"}], text),
     "cell beside HTML": lambda params, text: tables.table([{"a": text, "b": "<i>x</i>"}], "", raw=("b",)),
     "video": lambda params, text: SimpleNamespace(data=media.video(config.outputs_folder(params) / text, text)),
-    "strip": lambda params, text: SimpleNamespace(data=media.strip(config.outputs_folder(params) / text, 4, 2)),
+    "strip": lambda params, text: SimpleNamespace(
+        data=media.strip(Clip(config.outputs_folder(params) / text, frames=4), 2)
+    ),
     "encoder": lambda params, text: encoders.text_encoders(with_encoder(params, text)),
     "command": would_run,
     "source": clips_of,

@@ -58,8 +58,8 @@ def test_numbers_for_names_reach_the_last_page(numeric):
     assert cells(data.quarantine(run))["path"][0].endswith("/mixkit/0004.mp4")
 
     evaluation, labels = finished(params, "tae-evaluation"), ("0", "007", "NA")
-    header = ("data_set", "label", "model", "clips", "psnr", "psnr_ci95", "ssim", "ssim_ci95")
-    scored = [("ucf101", label, "tae-opl-off", 1, 20 + place, "", 0.5, "") for place, label in enumerate(labels)]
+    header = ("data_set", "label", "model", "clips", "sources", "psnr", "psnr_ci95", "ssim", "ssim_ci95", "identical")
+    scored = [("ucf101", label, "tae-opl-off", 1, 1, 20 + at, "", 0.5, "", 0) for at, label in enumerate(labels)]
     write_csv(evaluation.folder / "classes.csv", header, scored)
     assert list(cells(tae_evaluation.classes(evaluation))["class"]) == list(labels)
     rows = [(f"videos/{label}.mp4", "worst", "ucf101", "0003.mp4", label, "tae-opl-off", 20.0, 0.5) for label in labels]
