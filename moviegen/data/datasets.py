@@ -59,14 +59,21 @@ def split_ucf101(
 
     By group, a group is never divided, and, as in the official UCF-101 lists, the same group numbers are held out of
     every class. At least one group goes to each side; a class of one group is divided by clip, with a warning; a class
-    of one clip is for training. Raises ValueError for fewer than two clips or a wrong option.
+    of one clip is for training. A single file is on both sides, with a warning. Raises ValueError without clips or for
+    a wrong option.
     """
-    if len(clips) < 2:
-        raise ValueError(f"cannot split {len(clips)} clip: training and test need at least one each")
+    if not clips:
+        raise ValueError("cannot split 0 clips: training and test need at least one")
     if not 0 < test_share < 1 or by not in ("group", "random"):
         raise ValueError(
             f"cannot split off {test_share} by {by!r}: a share lies in (0, 1), `by` is 'group' or 'random'"
         )
+    if len({clip.path for clip in clips}) == 1:
+        warnings.warn(
+            f"{clips[0].path.name} is the only clip: it is trained on and tested, so scores say nothing of unseen ones",
+            stacklevel=2,
+        )
+        return list(clips), list(clips)
     classes: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
         classes[clip.label].append(clip)

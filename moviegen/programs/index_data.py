@@ -8,11 +8,13 @@ and why, and `summary.json`; while files are measured, `metrics.jsonl` counts th
 from __future__ import annotations
 
 import argparse
+import sys
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from moviegen import runs
 from moviegen.config import ConfigError, Params
@@ -32,11 +34,12 @@ def index(run: runs.Run) -> None:
     params, folder = run.params, data_folder(run.params)
     if not params.data.root:
         samples.render_sample_set(folder)
-    found = find_layout(folder)
-    chosen = {name: choose(clips, params.data.max_clips, params.seed) for name, clips in found.items()}
-    sound, bad = sound_clips(run, chosen)
-    write_quarantine(run, bad)
-    splits = divided(params, sound)
+    with noted() as notes:
+        found = find_layout(folder)
+        chosen = {name: choose(clips, params.data.max_clips, params.seed) for name, clips in found.items()}
+        sound, bad = sound_clips(run, chosen)
+        write_quarantine(run, bad)
+        splits = divided(params, sound)
     for name, clips in splits.items():
         save_index(run.folder / f"{name}.csv", clips, folder)
     write_json(run.folder / "split.json", split_record(params, splits, bool(sound["ucf101_test"])))
@@ -46,14 +49,40 @@ def index(run: runs.Run) -> None:
         "left_out": left_out(found, chosen),
         "quarantined": len(bad),
         "set_aside": Counter(unusable.kind for unusable in bad.values()),
-        "notes": notes(sound, params.data.fps),
+        "notes": notes,
         "official": as_published(found["ucf101"] + found["ucf101_test"], folder, splits),
     }
     write_json(run.folder / "summary.json", summary)
 
 
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """Collects what is warned of, for the data page, and says it at once."""
+    notes: list[str] = []
+    show = warnings.showwarning
+
+    def note(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if category is not UserWarning:
+            show(message, category, filename, lineno, file, line)
+        elif str(message) not in notes:
+            notes.append(str(message))
+            print(f"note: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = note
+        yield notes
+
+
 def sound_clips(run: runs.Run, lists: Mapping[str, list[Clip]]) -> tuple[dict[str, list[Clip]], dict[Path, Unusable]]:
-    """The sound clips of each list, and the files of all lists that are set aside.
+    """The sound clips of each list, and the files of all lists that are set aside. Warns of rates that differ.
 
     Raises:
         ConfigError: a list has clips, and none is sound; or measuring them takes too long.
@@ -70,6 +99,8 @@ def sound_clips(run: runs.Run, lists: Mapping[str, list[Clip]]) -> tuple[dict[st
         if clips and not sound[name]:
             listed = "; ".join(f"{path}: {unusable.reason}" for path, unusable in list(bad.items())[:5])
             raise ConfigError(f"none of {len(clips)} clips can be used (at least {frames} frames wanted): {listed}")
+        for note in rate_notes(name, sound[name], params.data.fps):
+            warnings.warn(note, stacklevel=2)
     return sound, set_aside
 
 
@@ -103,14 +134,6 @@ def counts(splits: Mapping[str, list[Clip]]) -> dict[str, Any]:
         "rates": {"ucf101": rates(train + test), "mixkit": rates(captioned + held_out)},
         "readers": Counter(files.values()),
     }
-
-
-def notes(sound: Mapping[str, list[Clip]], fps: float | None) -> list[str]:
-    """What is to be said of the rates of each list; it is said as a warning, too."""
-    told = [note for name, clips in sound.items() for note in rate_notes(name, clips, fps)]
-    for note in told:
-        warnings.warn(note, stacklevel=2)
-    return told
 
 
 def as_published(found: list[Clip], folder: Path, splits: Mapping[str, list[Clip]]) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,9 +111,17 @@ def test_classes_of_one_clip_are_held_out_whole():
     assert (len(train), len(test)) == (2, 1)
 
 
+@pytest.mark.parametrize("by", ["group", "random"])
+def test_a_single_file_is_trained_on_and_tested(by):
+    """Of how many captions ever: without it on both sides there is nothing to train on, or nothing to test."""
+    clips = [replace(clip, caption=caption) for clip in ucf101_clips(1, 1, 1) for caption in ("one", "two")]
+    with pytest.warns(UserWarning, match=r"is the only clip: it is trained on and tested"):
+        assert split_ucf101(clips, by=by) == (clips, clips)
+
+
 def test_split_refuses_what_it_cannot_do():
-    with pytest.raises(ValueError, match="cannot split 1 clip"):
-        split_ucf101(ucf101_clips(1, 1, 1))
+    with pytest.raises(ValueError, match="cannot split 0 clips"):
+        split_ucf101([])
     with pytest.raises(ValueError, match=r"cannot split off 1\.5"):
         split_ucf101(ucf101_clips(), 1.5)
     with pytest.raises(ValueError, match="'groups'"):

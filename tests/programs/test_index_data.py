@@ -82,13 +82,16 @@ def test_the_sound_clips_are_split_and_the_others_are_told_by_kind(root):
     assert "1 not there" in shown and "a link to /nowhere/film.mp4" in shown and "25" in shown
 
 
-def test_too_few_sound_clips_leave_the_list_of_the_others_behind(tmp_path, measured):
+def test_a_single_sound_clip_is_used_and_all_that_is_odd_is_said_on_the_page_too(tmp_path, measured, capsys):
     film(tmp_path / "loose" / "a.mp4", 3)
     (tmp_path / "loose" / "gone.mp4").symlink_to("/nowhere/gone.mp4")
-    with pytest.warns(UserWarning, match="no captions"), pytest.raises(ValueError, match="cannot split 1 clip"):
-        index(tmp_path / "loose")
-    (listed,) = (tmp_path / "outputs").rglob("quarantine.csv")
-    assert "a link to /nowhere/gone.mp4" in listed.read_text()
+    (tmp_path / "loose" / "poster.psd").write_bytes(b"")
+    run = index(tmp_path / "loose")
+    assert "a link to /nowhere/gone.mp4" in (run.folder / "quarantine.csv").read_text()
+    assert [clips(run, name) for name in SPLITS] == [["a.mp4"]] * 4
+    said, shown = capsys.readouterr().err, words(page.clips(run))
+    for note in ("holds no captions", "1 other files (1 .psd)", "a.mp4 is the only clip"):
+        assert said.count(note) == 1 and note in shown
 
 
 def test_a_list_without_any_sound_clip_is_refused_with_reasons(root, measured):
@@ -114,8 +117,8 @@ def test_at_most_so_many_clips_of_each_list_are_measured_and_the_rest_is_told(ro
 
 def test_clips_of_other_rates_are_told_and_brought_to_one(root, measured):
     film(root / "mixkit" / "5.mp4", 5, frames=100, fps=60)
-    with pytest.warns(UserWarning, match=r"train: clips of 25 to 60 frames a second"):
-        run = index(root)
+    run = index(root)
+    assert any(note.startswith("train: clips of 25 to 60 frames a second") for note in summary(run)["notes"])
     assert summary(run)["rates"] == {"ucf101": [25, 25, 25], "mixkit": [25, 25, 60]}
     shown = words(page.clips(run))
     assert "25 to 60" in shown and "data.fps 25" in shown

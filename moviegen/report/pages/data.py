@@ -14,6 +14,7 @@ from moviegen.report import markup, media, results
 from moviegen.report.tables import bare_table, table
 from moviegen.runs import Run
 
+NOTES = 6  # shown of what the index had to say
 MOST_SHOWN, SHOWN = 12, 3  # files set aside: all are shown where they are no more, else so many of each kind
 
 
@@ -41,7 +42,10 @@ def clips(run: Run | None) -> HTML:
         {"data set": name, "training": "-", "held out": "-", "frames a second": "-", "note": note}
         for name, note in notes.items()
     ]
-    remarks = "".join(markup.note(html.escape(note)).data for note in summary["notes"])
+    said = summary["notes"][:NOTES]
+    if more := len(summary["notes"]) - len(said):
+        said.append(f"and {more} more in {run.folder.name}/summary.json")
+    remarks = "".join(markup.note(html.escape(note)).data for note in said)
     return markup.card(bare_table(rows) + remarks, f"Clips of {summary['source']}", [run])
 
 
