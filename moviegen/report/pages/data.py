@@ -26,7 +26,10 @@ def clips(run: Run | None) -> HTML:
     ucf101, mixkit, aside = summary["ucf101"], summary["mixkit"], summary["set_aside"]
     rows = [
         {"data set": "UCF-101", "training": ucf101["train"], "held out": f"{ucf101['test']} (test)"}
-        | {"frames a second": _rates(summary["rates"]["ucf101"]), "note": f"{ucf101['classes']} classes"},
+        | {
+            "frames a second": _rates(summary["rates"]["ucf101"]),
+            "note": f"{ucf101['classes']} {'class' if ucf101['classes'] == 1 else 'classes'}",
+        },
         {"data set": "mixkit", "training": mixkit["train"], "held out": f"{mixkit['val']} (validation)"}
         | {"frames a second": _rates(summary["rates"]["mixkit"]), "note": ""},
     ]
