@@ -159,8 +159,8 @@ def test_files_are_deterministic_and_follow_the_seed(tmp_path, two_clips):
         same, other = ((tmp_path / name / file).read_bytes() for name in ("b", "c"))
         assert (tmp_path / "a" / file).read_bytes() == same
         assert (other == same) == (file.suffix == ".csv")
-    assert probe(tmp_path / "a" / "UCF-101/PanLeft/v_PanLeft_g01_c01.avi") == VideoInfo(40, 240, 320, 25.0)
-    assert probe(tmp_path / "a" / "mixkit/coins-panright.mp4") == VideoInfo(40, 640, 360, 25.0)
+    assert probe(tmp_path / "a" / "UCF-101/PanLeft/v_PanLeft_g01_c01.avi") == VideoInfo(40, 240, 320, 12.0)
+    assert probe(tmp_path / "a" / "mixkit/coins-panright.mp4") == VideoInfo(40, 640, 360, 12.0)
 
 
 def test_encoding_repeats_its_bytes(tmp_path):
