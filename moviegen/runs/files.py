@@ -48,12 +48,14 @@ def full_disk_named(folder: Path) -> Iterator[None]:
 def check_writable(folder: Path) -> None:
     """Refuses a folder for results that cannot be made or written into, before anything is computed for it.
 
+    It is not made: what is refused after this leaves nothing behind.
+
     Raises:
         ConfigError: the message names it, and the variable that names another.
     """
+    nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         if error.errno in FULL:

