@@ -82,7 +82,7 @@ def _measure(path: Path) -> tuple[Verdict, State]:
     try:
         verdict: Verdict = probe(path)
     except BrokenVideo as error:
-        verdict = Unusable(UNDECODABLE, error.reason.replace(f": '{path}'", ""))  # the reason is its content's
+        verdict = Unusable(UNDECODABLE, error.reason)
     return verdict, _state(path)
 
 

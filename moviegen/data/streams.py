@@ -53,7 +53,7 @@ def opened(path: Path | str) -> Iterator[tuple[InputContainer, av.VideoStream]]:
                 reason = f"{error}: it does not state the size of its frames, or one of more than {MAX_PIXELS} pixels"
                 raise BrokenVideo(path, reason) from error
     except (av.FFmpegError, OSError, MemoryError, UnsupportedPicture) as error:
-        raise BrokenVideo(path, error) from error
+        raise BrokenVideo(path, str(error).replace(f": 'file:{path}'", "")) from error  # of the content, wherever it is
 
 
 def _video_stream(path: Path | str, container: InputContainer) -> av.VideoStream:
@@ -80,16 +80,23 @@ def check_limits(path: Path | str, frames: int, height: int, width: int) -> None
 def counted(path: Path | str, container: InputContainer, stream: av.VideoStream) -> Iterator[tuple[int, av.VideoFrame]]:
     """Every frame with its number, from the start: exact for any file.
 
-    Raises BrokenVideo where packets were lost on the way: what follows up to the next key frame is guessed, and looks
-    sound to the decoder.
+    Raises BrokenVideo where packets were lost on the way, or before the first: what follows up to the next key frame is
+    guessed, and looks sound to the decoder.
     """
-    number, hole = -1, 0
+    number, hole, begun = -1, 0, False
     try:
         for packet in container.demux(stream):
+            begun = begun or packet.is_keyframe
             hole = 0 if packet.is_keyframe else 1 if packet.is_corrupt else hole and hole + 1
             if hole > JOIN:
                 raise BrokenVideo(path, f"after frame {number}: packets were lost")
             for frame in packet.decode():
+                if (
+                    not begun
+                ):  # recordings may begin anywhere, and most decoders wait for a key frame: MPEG-4's does not
+                    raise BrokenVideo(
+                        path, "it begins after its first key frame: the frames up to the next are guessed"
+                    )
                 number += 1
                 yield number, frame
     except av.FFmpegError as error:

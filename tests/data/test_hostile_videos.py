@@ -60,6 +60,20 @@ def test_damaged_files_are_refused_or_read_as_counted(tmp_path):
     assert {"reason", "right"} <= {key for result in results for key in result}  # some are still whole
 
 
+def test_a_recording_that_lacks_its_first_key_frame_is_refused_where_the_decoder_guesses_it(tmp_path):
+    whole, later = write(tmp_path / "whole.avi", 40, codec="mpeg4"), tmp_path / "later.avi"
+    with av.open(str(whole)) as source, av.open(str(later), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if number >= 5 and packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    with pytest.raises(BrokenVideo, match="begins after its first key frame"):
+        probe(later)
+    with pytest.raises(BrokenVideo, match="begins after its first key frame"):
+        read_frames(later, [2])
+
+
 def patched(path, place, content):
     """Overwrites what follows the first `place`."""
     data = bytearray(path.read_bytes())
