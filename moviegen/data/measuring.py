@@ -74,7 +74,8 @@ def measure(
                 memory.add(contents[path], found[contents[path]])
             tell(done, len(unknown))
             patience.done("file")
-    return verdicts | {path: (memory.known | found)[content] for path, content in contents.items()}
+    by_content = memory.known | found
+    return verdicts | {path: by_content[content] for path, content in contents.items()}
 
 
 def _measure(path: Path) -> tuple[Verdict, State]:
