@@ -3,7 +3,7 @@
 Frames are uint8 (T, H, W, 3) RGB as a player shows them: T frames, H rows, W columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -87,6 +87,18 @@ def read_frames(path: Path | str, indices: Sequence[int], reader: Reader = "coun
             if index not in images:
                 raise BrokenVideo(path, f"it has {count} frames: there is no frame {index}")
     return np.stack([images[index] for index in indices])
+
+
+def read_windows(
+    path: Path | str, windows: Iterable[Sequence[int]], reader: Reader = "counted"
+) -> Iterator[np.ndarray]:
+    """`read_frames` of each of `windows`, numbers that ascend from the first window to the last.
+
+    What is read by counting is decoded once for all windows, not from the start for each.
+    """
+    if reader == "counted":
+        return readers.windows_by_counting(path, windows)
+    return (read_frames(path, window, reader) for window in windows)
 
 
 def write_video(path: Path | str, frames: np.ndarray, fps: float, codec: Codec = "libx264") -> None:
