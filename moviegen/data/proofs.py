@@ -128,6 +128,13 @@ def proven(path: Path | str, line: Timeline | None, decoded: Decoded) -> Reader:
     return "decord" if HAS_DECORD and decoded.plain and _decord_right(path, line, decoded) else "pyav"
 
 
+def repeats(path: Path | str, decoded: Decoded) -> bool:
+    """Whether a file decodes to the same once more: damage that a decoder says nothing of may show what memory held."""
+    with opened(path) as (container, stream):
+        pictures = Pictures(stream.sample_aspect_ratio)
+        return [digest(pictures.luma(frame)) for _, frame in counted(path, container, stream)] == decoded.luma
+
+
 def _seeks_right(path: Path | str, line: Timeline, decoded: Decoded) -> bool:
     spans = list(pairwise([*line.keys, len(decoded.luma)]))[1:]  # the first needs no seek
     try:

@@ -53,7 +53,8 @@ def probe(path: Path | str) -> VideoInfo:
     """Decode the whole of `path`, measure it, and prove which reader is exact for it.
 
     Headers lie (Matroska states no frame count, half-copied files state too many, damage inside shows only when it is
-    decoded), so every frame is decoded, and once more after seeking: once per data set.
+    decoded), so every frame is decoded, and once more after seeking, or where that is not exact from the start: once
+    per data set.
 
     Raises BrokenVideo when the file is missing, is not a video, holds no frame, has a damaged frame or one of another
     size than the first, is smaller or larger than any clip should be, or cannot be shown right.
@@ -62,6 +63,8 @@ def probe(path: Path | str) -> VideoInfo:
     decoded = proofs.decode(path, line)
     height, width = decoded.size
     reader = proofs.proven(path, line, decoded)
+    if reader == "counted" and not proofs.repeats(path, decoded):  # the others were decoded twice to be proven
+        raise BrokenVideo(path, "its frames come out otherwise when they are decoded again: it is damaged")
     return VideoInfo(len(decoded.times), height, width, proofs.frame_rate(decoded), reader)
 
 
