@@ -140,7 +140,7 @@ def test_a_damaged_memory_costs_only_what_it_lost(folder, measured, tmp_path):
     look(folder / "a.mp4", folder / "b.mp4")
     memory = tmp_path / "outputs" / "measured.jsonl"
     lines = memory.read_bytes().splitlines(keepends=True)
-    memory.write_bytes(b"\0" * 40 + b"\n" + lines[1])
+    memory.write_bytes(b"\0" * 40 + b"\n" + b"5\n" + lines[1])
     measured.clear()
     with pytest.warns(UserWarning, match="line 1 is damaged"):
         assert frames_of(look(folder / "a.mp4", folder / "b.mp4")) == {"a.mp4": 9, "b.mp4": 12}
