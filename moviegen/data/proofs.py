@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import zlib
+from collections import deque
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -132,10 +133,18 @@ def proven(path: Path | str, line: Timeline | None, decoded: Decoded) -> Reader:
 
 
 def repeats(path: Path | str, decoded: Decoded) -> bool:
-    """Whether a file decodes to the same once more: damage that a decoder says nothing of may show what memory held."""
+    """Whether a file decodes to the same once more, in other memory.
+
+    Damage that a decoder says nothing of may show what was there before.
+    """
+    held: deque[av.VideoFrame] = deque(maxlen=3)  # a frame that is held is not decoded into
     with opened(path) as (container, stream):
         pictures = Pictures(stream.sample_aspect_ratio)
-        return [digest(*pictures.stored(frame)) for _, frame in counted(path, container, stream)] == decoded.stored
+        again = []
+        for _, frame in counted(path, container, stream):
+            again.append(digest(*pictures.stored(frame)))
+            held.append(frame)
+    return again == decoded.stored
 
 
 def _seeks_right(path: Path | str, line: Timeline, decoded: Decoded) -> bool:
