@@ -100,16 +100,12 @@ def frame_rate(decoded: Decoded) -> float:
 def marks(line: Timeline, frames: int) -> list[list[int]]:
     """For some spans between key frames, evenly spread, the numbers that tell whether decord is right in it.
 
-    The first two tell whether it starts there and goes on; the last, in the first, middle and last of these spans,
-    whether it arrives at the next.
+    The first two tell whether it starts there and goes on, the last whether it arrives at the next: what goes wrong
+    between key frames mostly stays until there.
     """
     spans = list(pairwise([*line.keys, frames]))
     chosen = [spans[i] for i in sorted(set(np.linspace(0, len(spans) - 1, SPANS).round().astype(int).tolist()))]
-    whole = {0, len(chosen) // 2, len(chosen) - 1}
-    return [
-        sorted({start, min(start + 1, stop - 1), *([stop - 1] if place in whole else [])})
-        for place, (start, stop) in enumerate(chosen)
-    ]
+    return [sorted({start, min(start + 1, stop - 1), stop - 1}) for start, stop in chosen]
 
 
 def digest(*planes: np.ndarray) -> int:
