@@ -10,6 +10,8 @@ from pathlib import Path
 
 from moviegen.data.clips import Clip
 from moviegen.data.measuring import Unusable, Verdict
+from moviegen.runs.folders import listed
+from moviegen.runs.hashes import content_hashes
 
 UNEVEN = 2  # times the slowest rate: where the fastest is more, it is said
 SLOWER = 0.9  # of the rate asked for: 29.97 passes for 30
@@ -69,6 +71,23 @@ def rate_notes(name: str, clips: Sequence[Clip], fps: float | None) -> list[str]
     if unknown and (known or fps):
         notes.append(f"{name}: {unknown} clips state no rate and are taken frame by frame")
     return notes
+
+
+def copy_notes(name: str, train: Sequence[Clip], held_out: Sequence[Clip]) -> list[str]:
+    """What is to be said of held-out files that are copies of files trained on, and so are no unseen ones.
+
+    Args:
+        name: of the data set.
+    """
+    trained, held = ({clip.path for clip in clips} for clips in (train, held_out))
+    contents = content_hashes(trained | held)
+    seen = {contents[path] for path in trained}
+    copies = sorted(str(path) for path in held - trained if contents[path] in seen)
+    if not copies:
+        return []
+    return [
+        f"{name}: {len(copies)} held-out files are copies of files trained on: remove one of each: {listed(copies)}"
+    ]
 
 
 def rates(clips: Sequence[Clip]) -> list[float]:

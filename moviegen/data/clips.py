@@ -2,16 +2,16 @@
 
 import csv
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter
 
+from moviegen.data import videos
 from moviegen.data.readers import Reader
 from moviegen.data.tables import read_rows
-from moviegen.data.videos import read_frames
 from moviegen.runs.files import replacing
 
 SHOWN_FPS = 12  # at which a clip is shown that does not state its rate
@@ -42,7 +42,13 @@ def read(clip: Clip, indices: Sequence[int]) -> np.ndarray:
 
     Raises BrokenVideo when the file cannot be decoded or has no such frame.
     """
-    return read_frames(clip.path, [index * clip.stride for index in indices], clip.reader)
+    return videos.read_frames(clip.path, [index * clip.stride for index in indices], clip.reader)
+
+
+def read_windows(clip: Clip, windows: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
+    """`read` of each of `windows`, one after the other: their numbers ascend from the first window to the last."""
+    numbers = ([index * clip.stride for index in window] for window in windows)
+    return videos.read_windows(clip.path, numbers, clip.reader)
 
 
 def save_index(path: Path | str, clips: Iterable[Clip], root: Path | str) -> None:

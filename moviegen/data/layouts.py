@@ -151,10 +151,9 @@ def _find_mixkit(root: Path, top: Path, files: Sequence[Path]) -> tuple[list[Cli
     groups: dict[Path, int] = {}
     training, *rest = (index_mixkit(path, places, groups) for path in lists)
     held_out = rest[0] if rest else []
-    if shared := sorted({clip.path.name for clip in training} & {clip.path.name for clip in held_out}):
-        warnings.warn(
-            f"{root}: {len(shared)} videos are in both lists, so are no held-out ones: {listed(shared)}", stacklevel=3
-        )
+    if shared := sorted({clip.path for clip in training} & {clip.path for clip in held_out}):
+        names = listed([str(path.relative_to(root)) for path in shared])
+        warnings.warn(f"{root}: {len(shared)} videos are in both lists, so are no held-out ones: {names}", stacklevel=3)
     return training, held_out, set(lists)
 
 

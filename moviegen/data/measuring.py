@@ -74,7 +74,8 @@ def measure(
                 memory.add(contents[path], found[contents[path]])
             tell(done, len(unknown))
             patience.done("file")
-    return verdicts | {path: (memory.known | found)[content] for path, content in contents.items()}
+    by_content = memory.known | found
+    return verdicts | {path: by_content[content] for path, content in contents.items()}
 
 
 def _measure(path: Path) -> tuple[Verdict, State]:
@@ -82,7 +83,7 @@ def _measure(path: Path) -> tuple[Verdict, State]:
     try:
         verdict: Verdict = probe(path)
     except BrokenVideo as error:
-        verdict = Unusable(UNDECODABLE, error.reason.replace(f": '{path}'", ""))  # the reason is its content's
+        verdict = Unusable(UNDECODABLE, error.reason)
     return verdict, _state(path)
 
 

@@ -5,6 +5,7 @@ The matrix and the range of its colours are those that the file states. Where it
 fields stay woven.
 """
 
+import math
 from fractions import Fraction
 from typing import NamedTuple, cast
 
@@ -81,9 +82,21 @@ class Pictures:
         picture = picture.swapaxes(0, 1) if turn.transpose else picture
         return picture[:: -1 if turn.flip_rows else 1, :: -1 if turn.flip_columns else 1]
 
-    def luma(self, frame: av.VideoFrame) -> np.ndarray:
-        """The brightness as stored, uint8 (H, W): what tells frames apart at little cost."""
-        return self._reformatter.reformat(frame, format="gray", threads=1).to_ndarray()
+    def stored(self, frame: av.VideoFrame) -> list[np.ndarray]:
+        """All that `rgb` follows from, at little cost: the stored planes, uint8 (H, bytes), or else `rgb`.
+
+        Raises UnsupportedPicture as `rgb` does, but for planes.
+        """
+        if not frame.format.is_planar or any(plane.line_size <= 0 for plane in frame.planes):
+            return [self.rgb(frame)]
+        widths = [0] * len(frame.planes)  # in bytes, without what fills the rows up
+        for component in frame.format.components:
+            widths[component.plane] += component.width * math.ceil(component.bits / 8)
+        planes = []
+        for plane, width in zip(frame.planes, widths, strict=True):
+            rows = np.frombuffer(cast(memoryview, plane), np.uint8).reshape(-1, plane.line_size)
+            planes.append(rows[: plane.height, :width])
+        return planes
 
     def is_plain(self, frame: av.VideoFrame) -> bool:
         """Whether the frame is shown as it is stored."""

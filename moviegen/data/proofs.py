@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import zlib
+from collections import deque
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -24,13 +25,13 @@ MIN_SIDE = 8  # pixels: what the autoencoder makes one latent pixel of
 class Decoded(NamedTuple):
     """A file whose frames were counted from the start.
 
-    Height and width as shown; a digest of each frame's brightness and its time; digests of the RGB pictures of those
+    Height and width as shown; a digest of each frame as it is stored and its time; digests of the RGB pictures of those
     frames that are `marks` of the timeline; whether frames are shown as they are stored; the rate that the container
     states, frames a second, and the unit of the times in seconds.
     """
 
     size: tuple[int, int]
-    luma: list[int]
+    stored: list[int]
     times: list[int | None]
     pictures: dict[int, int]
     plain: bool
@@ -44,7 +45,7 @@ def decode(path: Path | str, line: Timeline | None) -> Decoded:
     Raises BrokenVideo where a frame is damaged or has another size than the first, and as `probe` says.
     """
     marked = {number for numbers in marks(line, len(line.times)) for number in numbers} if line else set()
-    luma, times, shown, first = [], [], {}, None
+    stored, times, shown, first = [], [], {}, None
     with opened(path) as (container, stream):
         pictures = Pictures(stream.sample_aspect_ratio)
         for number, frame in counted(path, container, stream):
@@ -57,7 +58,7 @@ def decode(path: Path | str, line: Timeline | None) -> Decoded:
             if form != first:
                 raise BrokenVideo(path, f"frame {number} is {_named(form)}, those before it are {_named(first)}")
             check_limits(path, number + 1, *size)
-            luma.append(digest(pictures.luma(frame)))
+            stored.append(digest(*pictures.stored(frame)))
             times.append(frame.pts)
             if number in marked:
                 shown[number] = digest(pictures.rgb(frame))
@@ -65,7 +66,7 @@ def decode(path: Path | str, line: Timeline | None) -> Decoded:
         unit = Fraction(stream.time_base or 0)
     if first is None:
         raise BrokenVideo(path, "it has 0 frames")
-    return Decoded(size, luma, times, shown, plain, rate, unit)
+    return Decoded(size, stored, times, shown, plain, rate, unit)
 
 
 def _checked_size(path: Path | str, pictures: Pictures, frame: av.VideoFrame) -> tuple[int, int]:
@@ -99,28 +100,27 @@ def frame_rate(decoded: Decoded) -> float:
 def marks(line: Timeline, frames: int) -> list[list[int]]:
     """For some spans between key frames, evenly spread, the numbers that tell whether decord is right in it.
 
-    The first two tell whether it starts there and goes on; the last, in the first, middle and last of these spans,
-    whether it arrives at the next.
+    The first two tell whether it starts there and goes on, the last whether it arrives at the next: what goes wrong
+    between key frames mostly stays until there.
     """
     spans = list(pairwise([*line.keys, frames]))
     chosen = [spans[i] for i in sorted(set(np.linspace(0, len(spans) - 1, SPANS).round().astype(int).tolist()))]
-    whole = {0, len(chosen) // 2, len(chosen) - 1}
-    return [
-        sorted({start, min(start + 1, stop - 1), *([stop - 1] if place in whole else [])})
-        for place, (start, stop) in enumerate(chosen)
-    ]
+    return [sorted({start, min(start + 1, stop - 1), stop - 1}) for start, stop in chosen]
 
 
-def digest(picture: np.ndarray) -> int:
+def digest(*planes: np.ndarray) -> int:
     """One number that pictures share only when they are equal, but for one in four thousand million."""
-    return zlib.crc32(np.ascontiguousarray(picture).data)
+    number = 0
+    for plane in planes:
+        number = zlib.crc32(np.ascontiguousarray(plane).data, number)
+    return number
 
 
 def proven(path: Path | str, line: Timeline | None, decoded: Decoded) -> Reader:
     """The fastest reader that is exact for a file.
 
     `pyav`: each packet states the time of one frame, and sought at each key frame all frames up to the next are those
-    that were counted, their brightness compared bit for bit. `decord`: moreover it counts as many frames and has the
+    that were counted, compared bit for bit. `decord`: moreover it counts as many frames and has the
     same key frames, and its `marks` are those that were counted, RGB bit for bit, each span sought anew.
     """
     if line is None or line.times != decoded.times or not _seeks_right(path, line, decoded):
@@ -128,8 +128,23 @@ def proven(path: Path | str, line: Timeline | None, decoded: Decoded) -> Reader:
     return "decord" if HAS_DECORD and decoded.plain and _decord_right(path, line, decoded) else "pyav"
 
 
+def repeats(path: Path | str, decoded: Decoded) -> bool:
+    """Whether a file decodes to the same once more, in other memory.
+
+    Damage that a decoder says nothing of may show what was there before.
+    """
+    held: deque[av.VideoFrame] = deque(maxlen=3)  # a frame that is held is not decoded into
+    with opened(path) as (container, stream):
+        pictures = Pictures(stream.sample_aspect_ratio)
+        again = []
+        for _, frame in counted(path, container, stream):
+            again.append(digest(*pictures.stored(frame)))
+            held.append(frame)
+    return again == decoded.stored
+
+
 def _seeks_right(path: Path | str, line: Timeline, decoded: Decoded) -> bool:
-    spans = list(pairwise([*line.keys, len(decoded.luma)]))[1:]  # the first needs no seek
+    spans = list(pairwise([*line.keys, len(decoded.stored)]))[1:]  # the first needs no seek
     try:
         with opened(path) as (container, stream):
             pictures = Pictures(stream.sample_aspect_ratio)
@@ -138,8 +153,8 @@ def _seeks_right(path: Path | str, line: Timeline, decoded: Decoded) -> bool:
                 for number, frame in sought(container, stream, line, start):
                     if number >= stop:
                         break
-                    found[number] = digest(pictures.luma(frame))
-                if found != dict(enumerate(decoded.luma[start:stop], start)):
+                    found[number] = digest(*pictures.stored(frame))
+                if found != dict(enumerate(decoded.stored[start:stop], start)):
                     return False
     except (BrokenVideo, av.FFmpegError):
         return False
@@ -147,10 +162,10 @@ def _seeks_right(path: Path | str, line: Timeline, decoded: Decoded) -> bool:
 
 
 def _decord_right(path: Path | str, line: Timeline, decoded: Decoded) -> bool:
-    first, *others = marks(line, len(decoded.luma))
+    first, *others = marks(line, len(decoded.stored))
     try:
         reader = open_decord(path)
-        if len(reader) != len(decoded.luma) or reader.get_key_indices() != line.keys:
+        if len(reader) != len(decoded.stored) or reader.get_key_indices() != line.keys:
             return False
         for numbers in (first, *reversed(others)):  # backwards: decord seeks where it has not just been
             if [digest(picture) for picture in batch(reader, numbers)] != [decoded.pictures[n] for n in numbers]:

@@ -8,14 +8,14 @@ asked for and goes by the times that packets state. `decord` seeks too, by times
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from moviegen.data.pictures import Pictures
-from moviegen.data.streams import Timeline, counted, opened, sought, timeline
+from moviegen.data.streams import BrokenVideo, Timeline, counted, opened, sought, timeline
 
 HAS_DECORD = importlib.util.find_spec("decord") is not None  # no aarch64 wheel
 
@@ -38,6 +38,25 @@ def by_seeking(path: Path | str, numbers: Collection[int]) -> dict[int, np.ndarr
 def by_counting(path: Path | str, numbers: Collection[int]) -> tuple[dict[int, np.ndarray], int]:
     """Number -> uint8 (H, W, 3), of those frames that there are, and how many were decoded to find them."""
     return _collect(path, numbers)
+
+
+def windows_by_counting(path: Path | str, windows: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
+    """uint8 (T, H, W, 3) of each of `windows`, numbers that ascend from the first window to the last, in one pass.
+
+    Raises BrokenVideo when the file cannot be decoded or has no such frame.
+    """
+    number = -1
+    with opened(path) as (container, stream):
+        pictures, frames = Pictures(stream.sample_aspect_ratio), counted(path, container, stream)
+        for window in windows:
+            images: list[np.ndarray] = []
+            while len(images) < len(window):
+                number, frame = next(frames, (number, None))
+                if frame is None:
+                    raise BrokenVideo(path, f"it has {number + 1} frames: there is no frame {window[len(images)]}")
+                if number == window[len(images)]:
+                    images.append(pictures.rgb(frame))
+            yield np.stack(images)
 
 
 def _collect(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from moviegen.data.pictures import MAX_PIXELS, UnsupportedPicture
 
 MAX_FRAMES = 1_000_000  # of one file: nine hours at 30 a second
 MAX_DECODED = 1 << 41  # pixels of one file: nine hours of 1080p, half an hour of 8K
+STRICT = {"mjpeg": {"err_detect": "explode"}}  # else it shows what memory held where a damaged picture ends
 JOIN = 3  # packets: where transport streams were joined, FFmpeg flags one so many before the key frame that starts anew
 
 
@@ -44,7 +45,7 @@ def opened(path: Path | str) -> Iterator[tuple[InputContainer, av.VideoStream]]:
             context = stream.codec_context
             check_limits(path, stream.frames, context.height, context.width)
             context.thread_count = 1
-            context.options = {"max_pixels": str(MAX_PIXELS)}
+            context.options = {"max_pixels": str(MAX_PIXELS)} | STRICT.get(context.name, {})
             try:
                 yield container, stream
             except av.FFmpegError as error:
@@ -53,7 +54,7 @@ def opened(path: Path | str) -> Iterator[tuple[InputContainer, av.VideoStream]]:
                 reason = f"{error}: it does not state the size of its frames, or one of more than {MAX_PIXELS} pixels"
                 raise BrokenVideo(path, reason) from error
     except (av.FFmpegError, OSError, MemoryError, UnsupportedPicture) as error:
-        raise BrokenVideo(path, error) from error
+        raise BrokenVideo(path, str(error).replace(f": 'file:{path}'", "")) from error  # of the content, wherever it is
 
 
 def _video_stream(path: Path | str, container: InputContainer) -> av.VideoStream:
@@ -77,19 +78,36 @@ def check_limits(path: Path | str, frames: int, height: int, width: int) -> None
         raise BrokenVideo(path, f"{frames} frames of {width}x{height} are more than {MAX_DECODED} pixels")
 
 
+def packets(container: InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    """Every packet of a stream, and at the end an empty one.
+
+    Where another stream appeared on the way, as in recordings of television, PyAV may look for it among those of the
+    beginning when it has come to the end: the empty packet of this one came before.
+    """
+    with suppress(IndexError):
+        yield from container.demux(stream)
+
+
 def counted(path: Path | str, container: InputContainer, stream: av.VideoStream) -> Iterator[tuple[int, av.VideoFrame]]:
     """Every frame with its number, from the start: exact for any file.
 
-    Raises BrokenVideo where packets were lost on the way: what follows up to the next key frame is guessed, and looks
-    sound to the decoder.
+    Raises BrokenVideo where packets were lost on the way, or before the first: what follows up to the next key frame is
+    guessed, and looks sound to the decoder.
     """
-    number, hole = -1, 0
+    number, hole, begun = -1, 0, False
     try:
-        for packet in container.demux(stream):
+        for packet in packets(container, stream):
+            begun = begun or packet.is_keyframe
             hole = 0 if packet.is_keyframe else 1 if packet.is_corrupt else hole and hole + 1
             if hole > JOIN:
                 raise BrokenVideo(path, f"after frame {number}: packets were lost")
             for frame in packet.decode():
+                if (
+                    not begun
+                ):  # recordings may begin anywhere, and most decoders wait for a key frame: MPEG-4's does not
+                    raise BrokenVideo(
+                        path, "it begins after its first key frame: the frames up to the next are guessed"
+                    )
                 number += 1
                 yield number, frame
     except av.FFmpegError as error:
@@ -126,7 +144,7 @@ def timeline(path: Path | str) -> Timeline | None:
 def _timeline(path: str, size: int, modified: int) -> Timeline | None:
     times, key_times = [], set()
     with opened(path) as (container, stream):
-        for packet in container.demux(stream):
+        for packet in packets(container, stream):
             if packet.size == 0 or packet.is_discard:  # the end; cut away by an edit list
                 continue
             if packet.pts is None:
@@ -146,7 +164,8 @@ def sought(
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """The frames from a key frame on with their numbers, by seeking: right where `probe` found it right."""
     container.seek(line.times[key], stream=stream)
-    for frame in container.decode(stream):
-        number = line.number(frame.pts)
-        if number is not None and number >= key:  # before it come pictures that lack one of their neighbours
-            yield number, frame
+    for packet in packets(container, stream):
+        for frame in packet.decode():
+            number = line.number(frame.pts)
+            if number is not None and number >= key:  # before it come pictures that lack one of their neighbours
+                yield number, frame

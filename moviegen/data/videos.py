@@ -3,7 +3,7 @@
 Frames are uint8 (T, H, W, 3) RGB as a player shows them: T frames, H rows, W columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -53,7 +53,8 @@ def probe(path: Path | str) -> VideoInfo:
     """Decode the whole of `path`, measure it, and prove which reader is exact for it.
 
     Headers lie (Matroska states no frame count, half-copied files state too many, damage inside shows only when it is
-    decoded), so every frame is decoded, and once more after seeking: once per data set.
+    decoded), so every frame is decoded, and once more after seeking, or where that is not exact from the start: once
+    per data set.
 
     Raises BrokenVideo when the file is missing, is not a video, holds no frame, has a damaged frame or one of another
     size than the first, is smaller or larger than any clip should be, or cannot be shown right.
@@ -62,6 +63,8 @@ def probe(path: Path | str) -> VideoInfo:
     decoded = proofs.decode(path, line)
     height, width = decoded.size
     reader = proofs.proven(path, line, decoded)
+    if reader == "counted" and not proofs.repeats(path, decoded):  # the others were decoded twice to be proven
+        raise BrokenVideo(path, "its frames come out otherwise when they are decoded again: it is damaged")
     return VideoInfo(len(decoded.times), height, width, proofs.frame_rate(decoded), reader)
 
 
@@ -87,6 +90,18 @@ def read_frames(path: Path | str, indices: Sequence[int], reader: Reader = "coun
             if index not in images:
                 raise BrokenVideo(path, f"it has {count} frames: there is no frame {index}")
     return np.stack([images[index] for index in indices])
+
+
+def read_windows(
+    path: Path | str, windows: Iterable[Sequence[int]], reader: Reader = "counted"
+) -> Iterator[np.ndarray]:
+    """`read_frames` of each of `windows`, numbers that ascend from the first window to the last.
+
+    What is read by counting is decoded once for all windows, not from the start for each.
+    """
+    if reader == "counted":
+        return readers.windows_by_counting(path, windows)
+    return (read_frames(path, window, reader) for window in windows)
 
 
 def write_video(path: Path | str, frames: np.ndarray, fps: float, codec: Codec = "libx264") -> None:

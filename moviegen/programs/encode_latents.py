@@ -17,7 +17,7 @@ from tqdm import tqdm
 from moviegen import runs
 from moviegen.config import Bucket, Params
 from moviegen.data.choice import in_turn
-from moviegen.data.clips import Clip, read
+from moviegen.data.clips import Clip, read_windows
 from moviegen.data.latents import by_bucket, clip_buckets, image_buckets, latent_file, load_latent, video_buckets
 from moviegen.data.pixels import clip_indices, resize_and_crop
 from moviegen.data.quarantine import Quarantine
@@ -39,8 +39,8 @@ def tiles(clip: Clip, bucket: Bucket) -> Iterator[np.ndarray]:
     """A clip as its bucket has it, tile by tile: (1, 3, t, H, W) in [-1, 1]."""
     frames, height, width = bucket
     indices = clip_indices(clip.frames, frames)
-    for start, stop in spans(frames, TILE):
-        yield resize_and_crop(read(clip, indices[start:stop]), height, width)[None]
+    for window in read_windows(clip, (indices[start:stop] for start, stop in spans(frames, TILE))):
+        yield resize_and_crop(window, height, width)[None]
 
 
 def encode(network: Encode, tae: TAE, clip: Clip, bucket: Bucket) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from moviegen import runs
 from moviegen.config import ConfigError, Params
 from moviegen.data import datasets, samples, ucf101
-from moviegen.data.checking import check_clips, rate_notes, rates
+from moviegen.data.checking import check_clips, copy_notes, rate_notes, rates
 from moviegen.data.choice import choose
 from moviegen.data.clips import Clip, save_index
 from moviegen.data.layouts import find_layout
@@ -40,6 +40,7 @@ def index(run: runs.Run) -> None:
         sound, bad = sound_clips(run, chosen)
         write_quarantine(run, bad)
         splits = divided(params, sound)
+        warn_of_copies(splits)
     for name, clips in splits.items():
         save_index(run.folder / f"{name}.csv", clips, folder)
     write_json(run.folder / "split.json", split_record(params, splits, bool(sound["ucf101_test"])))
@@ -98,7 +99,9 @@ def sound_clips(run: runs.Run, lists: Mapping[str, list[Clip]]) -> tuple[dict[st
         set_aside |= bad
         if clips and not sound[name]:
             listed = "; ".join(f"{path}: {unusable.reason}" for path, unusable in list(bad.items())[:5])
-            raise ConfigError(f"none of {len(clips)} clips can be used (at least {frames} frames wanted): {listed}")
+            raise ConfigError(
+                f"none of {len(clips)} clips can be used (at least {frames} frames wanted) of the list {name}: {listed}"
+            )
         for note in rate_notes(name, sound[name], params.data.fps):
             warnings.warn(note, stacklevel=2)
     return sound, set_aside
@@ -122,6 +125,13 @@ def divided(params: Params, sound: Mapping[str, list[Clip]]) -> dict[str, list[C
     if not held_out:
         captioned, held_out = datasets.split_ucf101(captioned, seed=params.seed)
     return dict(zip(SPLITS, (train, test, captioned, held_out), strict=True))
+
+
+def warn_of_copies(splits: Mapping[str, list[Clip]]) -> None:
+    """Warns of what is trained on and held out under two names."""
+    train, test, captioned, held_out = splits.values()
+    for note in (*copy_notes("UCF-101", train, test), *copy_notes("mixkit", captioned, held_out)):
+        warnings.warn(note, stacklevel=2)
 
 
 def counts(splits: Mapping[str, list[Clip]]) -> dict[str, Any]:

@@ -36,11 +36,8 @@ def encode_file(tae: TAE, source: Path, target: Path) -> None:
     """
     info = videos.probe(source)
     height, width = (side // SPATIAL_COMPRESSION * SPATIAL_COMPRESSION for side in (info.height, info.width))
-
-    def tile(start: int, stop: int) -> np.ndarray:
-        return resize_and_crop(videos.read_frames(source, range(start, stop), info.reader), height, width)[None]
-
-    mean, logvar = encode_tiles(Encode(tae), (tile(*span) for span in spans(info.frames, TILE)))
+    windows = videos.read_windows(source, (range(*span) for span in spans(info.frames, TILE)), info.reader)
+    mean, logvar = encode_tiles(Encode(tae), (resize_and_crop(frames, height, width)[None] for frames in windows))
     std = np.exp(0.5 * logvar[0]) * np.float32(tae.config.scaling_factor)
     save_npz(target, latent_mean=tae.normalize(mean)[0], latent_std=std, frames=info.frames, fps=info.fps or SHOWN_FPS)
 

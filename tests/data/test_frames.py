@@ -6,8 +6,8 @@ import av
 import numpy as np
 import pytest
 
-from moviegen.data import readers, streams
-from moviegen.data.videos import BrokenVideo, probe, read_frames
+from moviegen.data import proofs, readers, streams
+from moviegen.data.videos import BrokenVideo, probe, read_frames, read_windows
 from tests.data.numbered import numbers, write, x264
 
 FRAMES = 60
@@ -181,3 +181,40 @@ def test_a_file_name_may_look_like_an_address(tmp_path, monkeypatch):
     write(tmp_path / "12:30.mp4", 8)
     info = probe("12:30.mp4")
     assert numbers(read_frames("12:30.mp4", [7, 2], info.reader)) == [7, 2]
+
+
+def test_windows_are_what_is_read_one_by_one_and_counted_frames_are_decoded_once(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.ts", 60, container="mpegts")
+    windows = [range(5, 20), [20, 22], range(40, 60)]
+    expected = [list(window) for window in windows]
+    whole, decoded = readers.counted, []
+
+    def counted(*arguments):
+        for number, frame in whole(*arguments):
+            decoded.append(number)
+            yield number, frame
+
+    monkeypatch.setattr(readers, "counted", counted)
+    assert probe(path).reader == "counted"
+    assert [numbers(frames) for frames in read_windows(path, windows)] == expected
+    assert decoded == list(range(60))
+    with pytest.raises(BrokenVideo, match="it has 60 frames: there is no frame 60"):
+        list(read_windows(path, [[3], [59, 60]]))
+    sought = write(tmp_path / "a.mp4", 60)
+    assert [numbers(frames) for frames in read_windows(sought, windows, probe(sought).reader)] == expected
+
+
+@pytest.mark.skipif(not readers.HAS_DECORD, reason="decord has no wheel for this machine")
+@pytest.mark.parametrize("wrong", [0, 1, 11, 12, 23, 24, 35, 59])
+def test_decord_is_not_taken_where_it_is_wrong_at_either_end_of_a_span(tmp_path, monkeypatch, wrong):
+    path = write(tmp_path / "a.mp4", FRAMES, options=x264())
+    assert probe(path).reader == "decord"
+    right = proofs.batch
+
+    def batch(reader, numbers):
+        frames = right(reader, numbers).copy()
+        frames[[number == wrong for number in numbers]] ^= 1
+        return frames
+
+    monkeypatch.setattr(proofs, "batch", batch)
+    assert probe(path).reader == "pyav"

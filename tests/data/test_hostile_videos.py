@@ -1,5 +1,6 @@
 """Files that lie about their size, and good files made bad: refused with a reason, or read as they were counted."""
 
+import itertools
 import json
 import os
 import struct
@@ -11,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from moviegen.data import streams
+from moviegen.data import proofs, streams
 from moviegen.data.videos import BrokenVideo, probe, read_frames
 from tests.data.numbered import write, x264
 from tests.mutations import mutations
@@ -58,6 +59,50 @@ def test_damaged_files_are_refused_or_read_as_counted(tmp_path):
     results = lines[1::2]
     assert len(results) == len(paths) and all(result.get("reason") or result.get("right") for result in results)
     assert {"reason", "right"} <= {key for result in results for key in result}  # some are still whole
+
+
+def test_a_recording_that_lacks_its_first_key_frame_is_refused_where_the_decoder_guesses_it(tmp_path):
+    whole, later = write(tmp_path / "whole.avi", 40, codec="mpeg4"), tmp_path / "later.avi"
+    with av.open(str(whole)) as source, av.open(str(later), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if number >= 5 and packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    with pytest.raises(BrokenVideo, match="begins after its first key frame"):
+        probe(later)
+    with pytest.raises(BrokenVideo, match="begins after its first key frame"):
+        read_frames(later, [2])
+
+
+def test_a_damaged_jpeg_is_refused_wherever_its_picture_breaks_off(tmp_path):
+    path = write(tmp_path / "a.avi", 20, codec="mjpeg", pixels="yuvj420p")
+    content = bytearray(path.read_bytes())
+    starts = [at for at in range(len(content)) if content[at : at + 3] == b"\xff\xda\0"]  # of each picture's data
+    content[starts[7] + 40 : starts[7] + 80] = b"\x55" * 40
+    path.write_bytes(content)
+    with pytest.raises(BrokenVideo, match="after frame 6"):
+        probe(path)
+
+
+def test_a_file_that_decodes_otherwise_each_time_is_refused(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.ts", 20, container="mpegts")
+    assert probe(path).reader == "counted"
+    different = itertools.count()
+    monkeypatch.setattr(proofs, "digest", lambda *planes: next(different))
+    with pytest.raises(BrokenVideo, match="come out otherwise"):
+        probe(path)
+
+
+def test_a_stream_that_appears_on_the_way_is_no_end():
+    class Container:
+        """As PyAV is at the end of such a file."""
+
+        def demux(self, stream):
+            yield from "ab"
+            raise IndexError
+
+    assert list(streams.packets(Container(), None)) == ["a", "b"]
 
 
 def patched(path, place, content):

@@ -181,6 +181,15 @@ def test_a_video_in_both_lists_is_said_to_be_no_held_out_one(tmp_path):
         find_layout(tmp_path)
 
 
+def test_two_videos_of_one_name_in_two_folders_are_not_one(tmp_path):
+    touch(tmp_path, "train/1.mp4", "val/1.mp4")
+    write_csv(tmp_path / "video_caption_train.csv", ("train/1.mp4", "A"))
+    write_csv(tmp_path / "video_caption_val.csv", ("val/1.mp4", "B"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*both lists")
+        find_layout(tmp_path)
+
+
 def test_videos_of_two_lists_are_numbered_together(tmp_path):
     """As one class they are split, and their scores weighed, by group: two videos must not share a number."""
     touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")

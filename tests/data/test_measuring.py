@@ -91,6 +91,15 @@ def test_nothing_is_measured_again_whatever_its_name_and_place(folder, measured,
     assert measured == []
 
 
+def test_why_a_file_is_set_aside_names_no_other_place_where_it_was_found_before(folder, measured):
+    (folder / "first.mp4").write_bytes(b"no video" * 100)
+    look(folder / "first.mp4")
+    shutil.copy(folder / "first.mp4", folder / "second.mp4")
+    verdict = look(folder / "second.mp4")["second.mp4"]
+    assert measured == ["first.mp4"]
+    assert "Invalid data" in verdict.reason and "first" not in verdict.reason
+
+
 def test_a_file_of_several_names_and_lists_is_measured_once(folder, measured):
     shutil.copy(folder / "a.mp4", folder / "twin.mp4")
     params = config.load("smoke")
@@ -131,7 +140,7 @@ def test_a_damaged_memory_costs_only_what_it_lost(folder, measured, tmp_path):
     look(folder / "a.mp4", folder / "b.mp4")
     memory = tmp_path / "outputs" / "measured.jsonl"
     lines = memory.read_bytes().splitlines(keepends=True)
-    memory.write_bytes(b"\0" * 40 + b"\n" + lines[1])
+    memory.write_bytes(b"\0" * 40 + b"\n" + b"5\n" + lines[1])
     measured.clear()
     with pytest.warns(UserWarning, match="line 1 is damaged"):
         assert frames_of(look(folder / "a.mp4", folder / "b.mp4")) == {"a.mp4": 9, "b.mp4": 12}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from moviegen.data import readers
+from moviegen.data.pictures import Pictures
 from moviegen.data.videos import BrokenVideo, probe, read_frames, write_video
 
 ONE = 1 << 16
@@ -253,3 +254,28 @@ def test_of_two_streams_the_one_that_players_show_is_read(tmp_path):
 @pytest.mark.skipif(not readers.HAS_DECORD, reason="decord has no wheel")
 def test_decord_reads_what_needs_no_more_than_decoding(tmp_path):
     assert probe(encode(tmp_path / "clip.mp4", y_cb_cr(1), colorspace=1, color_range=1)).reader == "decord"
+
+
+@pytest.mark.parametrize(
+    "pixels", ["yuv420p", "yuv422p10le", "nv12", "yuv444p16le", "gbrp", "gray", "rgb24", "yuyv422"]
+)
+def test_what_is_stored_tells_pictures_apart_by_any_colour_and_by_nothing_else(pixels):
+    """Odd sizes are filled up in memory with whatever was there."""
+    grey = np.full((18, 38, 3), 120, np.uint8)
+    other = grey.copy()
+    other[10:12, 30:32] = 140, 120, 95
+    pictures = Pictures(None)
+
+    def stored(picture):
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixels)
+        return [plane.tobytes() for plane in pictures.stored(frame)]
+
+    assert stored(grey) == stored(grey) and stored(grey) != stored(other)
+
+
+def test_damage_to_colours_alone_is_seen():
+    frame = av.VideoFrame.from_ndarray(np.full((16, 32, 3), 120, np.uint8), format="rgb24").reformat(format="yuv420p")
+    before = [plane.copy() for plane in Pictures(None).stored(frame)]
+    frame.planes[2].update(bytes(len(bytes(frame.planes[2]))))
+    luma, blue, red = (np.array_equal(*pair) for pair in zip(before, Pictures(None).stored(frame), strict=True))
+    assert luma and blue and not red

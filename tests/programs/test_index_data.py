@@ -101,6 +101,24 @@ def test_a_list_without_any_sound_clip_is_refused_with_reasons(root, measured):
         index(root)
 
 
+def test_a_held_out_copy_of_what_is_trained_on_is_told(root, measured, capsys):
+    for number in (4, 5):
+        (root / f"mixkit/{number}.mp4").write_bytes((root / "mixkit" / "0.mp4").read_bytes())
+    (root / "video_caption_train.csv").write_text("video,caption\n0.mp4,a\n1.mp4,b\n0.mp4,another of a\n")
+    (root / "video_caption_val.csv").write_text("video,caption\n2.mp4,c\n4.mp4,d\n4.mp4,another of d\n5.mp4,e\n")
+    run = index(root)
+    (note,) = [note for note in summary(run)["notes"] if "are copies of" in note]
+    assert note.startswith("mixkit: 2 held-out files are copies of files trained on") and "mixkit/5.mp4" in note
+    assert note in capsys.readouterr().err
+
+
+def test_copies_on_one_side_of_the_split_are_nothing_to_tell(root, measured):
+    (root / "mixkit/1.mp4").write_bytes((root / "mixkit/0.mp4").read_bytes())
+    (root / "video_caption_train.csv").write_text("video,caption\n0.mp4,a\n1.mp4,b\n")
+    (root / "video_caption_val.csv").write_text("video,caption\n2.mp4,c\n")
+    assert not [note for note in summary(index(root))["notes"] if "are copies of" in note]
+
+
 def test_at_most_so_many_clips_of_each_list_are_measured_and_the_rest_is_told(root, measured):
     run = index(root, data__max_clips=4)
     splits = {name: load_split(run, name) for name in SPLITS}
