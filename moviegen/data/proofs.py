@@ -18,8 +18,8 @@ from moviegen.data.readers import HAS_DECORD, Reader, batch, open_decord
 from moviegen.data.streams import BrokenVideo, Timeline, check_limits, counted, opened, sought
 
 SPANS = 8  # in which decord is tried: it is the slowest to try
-# Their decoding is defined to the bit, so decord's FFmpeg of 2020 gives what PyAV's gives. MPEG-4's inverse transform is
-# not, and in two clips of Xvid a pixel was one level off. AV1 is younger than decord, which complains on the terminal.
+# Their decoding is defined to the bit, so decord's FFmpeg of 2020 gives what PyAV's does. MPEG-4's inverse transform is
+# not: in two clips of Xvid a pixel was one level off. AV1 is younger than decord, which complains on the terminal.
 FOR_DECORD = {"ffv1", "h264", "hevc", "vp8", "vp9"}
 MIN_SIDE = 8  # pixels: what the autoencoder makes one latent pixel of
 
