@@ -159,7 +159,7 @@ def parse_overrides(words: str | Iterable[str], stage: int | None = None) -> dic
         stage: where only this stage is computed: what is said of a stage's groups is said of it alone.
 
     Raises:
-        ConfigError: a name without a value, a value without a name, or what is not UTF-8.
+        ConfigError: a name without a value, a value without a name, a name twice, or what is not UTF-8.
     """
     try:
         words = shlex.split(words) if isinstance(words, str) else list(words)
@@ -172,6 +172,7 @@ def parse_overrides(words: str | Iterable[str], stage: int | None = None) -> dic
             f"{words}: a name that is not UTF-8 cannot be written down; rename that file or folder"
         ) from None
     overrides: dict[str, Any] = {}
+    texts: dict[str, str] = {}
     remaining = iter(words)
     for word in remaining:
         name, equals, value = word.partition("=")
@@ -182,8 +183,10 @@ def parse_overrides(words: str | Iterable[str], stage: int | None = None) -> dic
                 raise ConfigError(f"{name} has no value")
             value = following
         name = name.removeprefix("--")
-        own_stage = f"stages.{stage}." if stage and name.partition(".")[0] in STAGE_GROUPS else ""
-        overrides[own_stage + name] = _read_value(name, value)
+        full = f"stages.{stage}.{name}" if stage and name.partition(".")[0] in STAGE_GROUPS else name
+        if full in overrides:
+            raise ConfigError(f"{full} is given twice, as {texts[full]!r} and as {value!r}: keep one of them")
+        overrides[full], texts[full] = _read_value(name, value), value
     return overrides
 
 

@@ -414,6 +414,20 @@ def test_override_misspelt(words, expected):
         config.parse_overrides(words)
 
 
+@pytest.mark.parametrize(
+    ("words", "stage", "expected"),
+    [
+        ("--train.steps 5 --train.steps 6", None, r"train\.steps is given twice, as '5' and as '6'"),
+        ("train.steps=5 --train.steps=5", None, r"train\.steps is given twice"),
+        ("--train.steps 5 --stages.2.train.steps 6", 2, r"stages\.2\.train\.steps is given twice, as '5' and as '6'"),
+        (["--data.root", "a", "--data.root", "b c"], None, r"data\.root is given twice, as 'a' and as 'b c'"),
+    ],
+)
+def test_an_override_given_twice_is_refused(words, stage, expected):
+    with pytest.raises(ConfigError, match=expected):
+        config.parse_overrides(words, stage)
+
+
 @pytest.mark.parametrize("words", ["--sample.size [96,", "--data.root 'open"])
 def test_override_that_cannot_be_read(words):
     with pytest.raises(ConfigError):
