@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from moviegen import config, device, runs
 from moviegen.launch import worker
@@ -43,6 +45,21 @@ PROMPT_OPTIONS = {
 }
 
 
+class _Once(argparse.Action):
+    """Keeps an option's value, of a file or folder without its `~`; refuses a second one."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, options: argparse.Namespace, value: Any, name: Any = None
+    ) -> None:
+        given = vars(options).setdefault("given", {})
+        if self.dest in given:
+            raise argparse.ArgumentError(self, f"given twice, as {given[self.dest]} and as {value}: keep one of them")
+        given[self.dest] = value
+        if self.metavar in ("FILE", "DIR"):  # no shell has read `--output=~/clips`
+            value = os.path.expanduser(value)
+        setattr(options, self.dest, value)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line but for the `--key.subkey value` overrides, which `config` reads."""
     top = argparse.ArgumentParser(prog="python -m moviegen", description=__doc__, allow_abbrev=False)
@@ -50,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     added = {}
     for verb, (_, help_text) in VERBS.items():
         added[verb] = verbs.add_parser(verb, help=help_text, allow_abbrev=False)
+        added[verb].register("action", None, _Once)
         added[verb].add_argument("--config", default="tiny", metavar="FILE", help="a params file, or a scale's name")
     added["data"].add_argument("action", choices=("sample", "index"))
     added["tae"].add_argument("action", choices=("train", "evaluate", "encode", "decode", "export"))

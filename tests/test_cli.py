@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from moviegen import __main__
 from moviegen.data.videos import write_video
 
 ROOT = Path(__file__).parent.parent
@@ -77,6 +78,43 @@ def assert_nothing_half_written(outputs, *programs):
     assert [folder.name.rsplit("-", 1)[0] for folder in folders] == list(programs)
     for folder in folders:
         assert json.loads((folder / "manifest.json").read_text())["status"] == "failed"
+
+
+# --- options ---
+
+FILE_OPTIONS = {
+    ("tae", "encode"): ("config", "weights", "input", "output"),
+    ("text", "encode"): ("config", "captions", "output"),
+    ("sample",): ("config", "prompts", "output", "dit", "tae"),
+}
+
+
+@pytest.mark.parametrize(("verb", "names"), FILE_OPTIONS.items(), ids=" ".join)
+def test_options_of_files_know_the_home_folder(tmp_path, monkeypatch, verb, names):
+    """A shell leaves the tilde of `--output=~/x` and of a quoted one as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = __main__.parser().parse_args([*verb, *(f"--{name}=~/{name}" for name in names)])
+    assert {name: getattr(options, name) for name in names} == {name: f"{tmp_path}/{name}" for name in names}
+
+
+def test_other_options_are_taken_as_they_are(monkeypatch):
+    options = __main__.parser().parse_args(["sample", "--prompts", "p.txt", "--schedule", "~", "--size", "96x96"])
+    assert (options.schedule, options.size, options.output, options.config) == ("~", "96x96", None, "tiny")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "--stage", "1", "--stage", "2"),
+        ("report", "--config", "tiny", "--config", "5B"),
+        ("sample", "--prompts", "a", "--prompts=b"),
+    ],
+)
+def test_an_option_that_is_given_twice_is_refused(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        __main__.parser().parse_known_args(words)
+    first, second = words[2], words[-1].rpartition("=")[2]
+    assert f"given twice, as {first} and as {second}: keep one of them" in capsys.readouterr().err
 
 
 # --- parameters ---

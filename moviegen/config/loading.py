@@ -37,7 +37,7 @@ def outputs_root() -> Path:
 
     A relative one is the same folder to a notebook, which runs in another.
     """
-    named = Path(os.environ.get("MOVIEGEN_OUTPUTS") or "outputs").expanduser()
+    named = Path(os.path.expanduser(os.environ.get("MOVIEGEN_OUTPUTS") or "outputs"))
     return named if named.is_absolute() else project_root() / named
 
 
@@ -76,7 +76,7 @@ def load(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Para
     Raises:
         ConfigError: no such file, not YAML, an unknown name, a bad value.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.suffix not in (".yaml", ".yml") and path.name == str(source):
         path = project_root() / "params" / f"{source}.yaml"
     if not path.is_file():
@@ -107,7 +107,9 @@ def read_file(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise ConfigError(f"{path} holds no parameters")
     content = with_numbers(content)
     base = content.pop("extends", None)
-    return merge(read_file(path.parent / str(base), (*extending, path)), content) if base else content
+    return (
+        merge(read_file(path.parent / os.path.expanduser(str(base)), (*extending, path)), content) if base else content
+    )
 
 
 def parse(content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, origin: str = "parameters") -> Params:

@@ -169,7 +169,7 @@ def _text(value: Any) -> str:
 
 def _extended(name: Any) -> dict[str, Any]:
     """The params file that papermill's `-f` file extends; where that one lies papermill does not say."""
-    path = project_root() / "params" / str(name)
+    path = project_root() / "params" / os.path.expanduser(str(name))
     if not path.is_file():
         raise ConfigError(f"extends: there is no file {path}: in a notebook it is looked for from params/")
     return read_file(path)

@@ -534,3 +534,16 @@ def test_the_home_folder_is_written_as_a_shell_does(tmp_path, monkeypatch):
     assert config.from_root("~/clips") == tmp_path / "clips"
     assert config.from_root("~") == tmp_path
     assert config.from_root("~no_such_user/clips") == config.project_root() / "~no_such_user/clips"
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", "~/made")
+    assert config.outputs_root() == tmp_path / "made"
+    (tmp_path / "base.yaml").write_text((ROOT / "params" / "smoke.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text("extends: ~/base.yaml\nseed: 7\n")
+    assert config.load("~/mine.yaml").seed == 7
+
+
+def test_the_home_folder_of_nobody_is_a_name(monkeypatch):
+    """`pathlib` raises an error of its own."""
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", "~no_such_user/made")
+    assert config.outputs_root() == config.project_root() / "~no_such_user/made"
+    with pytest.raises(ConfigError, match=r"no params file ~no_such_user/mine\.yaml"):
+        config.load("~no_such_user/mine.yaml")
