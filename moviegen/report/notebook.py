@@ -42,7 +42,7 @@ PARAMETERS = ("scale", "extends", "overrides", "stage", *GROUPS)
 NOT_PARAMETERS = {"In", "Out", "PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}  # IPython's and papermill's own
 DOTTED = "_dotted"  # the variable that holds what was given by a dotted name
 _DOTTED_LINE = re.compile(r"^([\w.-]*[.-][\w.-]*) = ")
-WITHOUT_METRICS = ("data", "text")  # programs: their silence says nothing
+MAY_BE_SILENT = ("data", "text")  # for as long as a file, or an encoder's first captions, take
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its fonts is nothing for a page
 PLAIN_DATA = (str, int, float, bool, list, dict, type(None))
 
@@ -183,7 +183,7 @@ def job(run: Run) -> Job:
         # hosts share the run's folder, and each sets its own old logs aside
         log_dir=asked.log_dir / f"host{asked.node_rank}" if asked.node_rank else asked.log_dir,
         environment=_environment(run) if settings.device == "Ascend" else {},
-        stall_timeout=None if run.program.name in WITHOUT_METRICS else settings.stall_timeout,
+        stall_timeout=None if run.program.name in MAY_BE_SILENT else settings.stall_timeout,
     )
 
 
