@@ -13,7 +13,7 @@ from typing import Any
 from moviegen import config, device, runs
 from moviegen.launch import worker
 from moviegen.launch.watch import JobError
-from moviegen.runs.files import NoSpaceError, check_writable, full_disk_named
+from moviegen.runs.files import FORBIDDEN, NoSpaceError, check_writable, full_disk_named
 
 # verb -> (what does it, what it says); modules are imported when their verb is asked for
 VERBS = {
@@ -117,6 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 importlib.import_module(module_of(options)).main(params, options)
     except (config.ConfigError, runs.RunBusy, JobError, NoSpaceError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in FORBIDDEN or not error.filename:
+            raise
+        who = "another user's, or this one may not touch it"  # left by one who was root, most often
+        print(f"error: {error.filename}: {error.strerror}: it is {who}: change its owner or its mode", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: nothing is left running; the next run goes on from the last checkpoint", file=sys.stderr)

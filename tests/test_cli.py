@@ -1,5 +1,6 @@
 """`python -m moviegen` given bad input: a clear message, exit status 2, no traceback, nothing half-written."""
 
+import errno
 import json
 import os
 import re
@@ -115,6 +116,29 @@ def test_an_option_that_is_given_twice_is_refused(words, capsys):
         __main__.parser().parse_known_args(words)
     first, second = words[2], words[-1].rpartition("=")[2]
     assert f"given twice, as {first} and as {second}: keep one of them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_file_of_another_user_is_named(number, tmp_path, monkeypatch, capsys):
+    """As root left it in a container, below a folder that can be written to."""
+
+    def write(params, options):
+        raise OSError(number, os.strerror(number), str(tmp_path / "manifest.json"))
+
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr("moviegen.programs.plan.main", write)
+    assert __main__.main(["plan", "--config", "smoke"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {tmp_path / 'manifest.json'}: {os.strerror(number)}: it is another user's")
+
+
+def test_another_error_of_the_system_is_not_taken_for_that(monkeypatch):
+    def write(params, options):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
+
+    monkeypatch.setattr("moviegen.programs.plan.main", write)
+    with pytest.raises(FileNotFoundError):
+        __main__.main(["plan", "--config", "smoke"])
 
 
 # --- parameters ---

@@ -19,6 +19,7 @@ from moviegen.config import ConfigError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, or the size a file may have
 
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 # what network and FUSE mounts say that leave it to themselves when something reaches the disk
 CANNOT_FLUSH = (errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES)
 

@@ -21,8 +21,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
-            records.append(json.loads(line))
-        except ValueError as error:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError("it holds no JSON object")
+            records.append(record)
+        except (ValueError, RecursionError) as error:
             warnings.warn(f"{path}, line {number} is damaged ({error}): it is left out", stacklevel=2)
     return records
 

@@ -487,7 +487,7 @@ def test_relative_outputs_are_the_same_folder_to_a_notebook(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "scale", ["", ".", "..", "../mine", "a/b", "/etc", ".hidden", "-x", "a b", "a\n", "hashes.json"]
+    "scale", ["", ".", "..", "../mine", "a/b", "/etc", ".hidden", "-x", "a b", "a\n", "hashes.json", "measured.jsonl"]
 )
 def test_scale_that_names_no_folder_of_its_own_is_refused(scale):
     with pytest.raises(ConfigError, match="is no name for a folder") as caught:

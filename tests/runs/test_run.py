@@ -372,7 +372,10 @@ def test_half_line_is_left_out(run):
     assert run.metrics() == [{"step": 1}]
 
 
-@pytest.mark.parametrize("damage", [b"\0" * 64, b"\0" * 7 + b'"loss": 1}', b"\xff\xfe{", b'{"step": 3, "lo'])
+@pytest.mark.parametrize(
+    "damage",
+    [b"\0" * 64, b"\0" * 7 + b'"loss": 1}', b"\xff\xfe{", b'{"step": 3, "lo', b"5", b'["step"]', b"[" * 100_000],
+)
 def test_damaged_lines_are_left_out_with_a_warning_and_the_run_goes_on(run, damage):
     writer = MetricsWriter(run.metrics_path)
     for step in (1, 2):
