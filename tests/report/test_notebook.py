@@ -191,7 +191,8 @@ def test_a_program_that_ends_unfinished_is_an_error(monkeypatch):
 
 
 def test_without_its_device_a_recipe_is_shown_and_not_run(monkeypatch, capsys):
-    monkeypatch.setattr("moviegen.device.accelerators", lambda: 0)
+    monkeypatch.setattr("moviegen.report.provenance.accelerators", lambda: 1)
+    monkeypatch.setattr("moviegen.device.accelerators", lambda: 1)
     monkeypatch.setattr(notebook, "run_job", lambda *_, **__: pytest.fail("it was started"))
     shown = []
     monkeypatch.setattr(notebook, "display", shown.append)
@@ -201,6 +202,7 @@ def test_without_its_device_a_recipe_is_shown_and_not_run(monkeypatch, capsys):
     )
     assert section.launch("stage2") is None
     assert "not run here" in shown[0].data
+    assert "written for 8 Ascend cards a host, and this machine has 1." in shown[0].data
     assert "msrun" in shown[0].data
     assert "--worker_num=8" in shown[0].data
 
