@@ -118,6 +118,27 @@ def test_an_option_that_is_given_twice_is_refused(words, capsys):
     assert f"given twice, as {first} and as {second}: keep one of them" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "tae export --weights none.safetensors --output {}/vae.safetensors",
+        "text encode --captions {captions} --output {}",
+        "sample --prompts {captions} --dit {captions} --tae {captions} --output {}",
+    ],
+)
+@pytest.mark.parametrize("place", ["/proc/none", "/dev/null/none"])
+def test_an_output_that_cannot_be_written_is_named_before_anything_is_computed(
+    words, place, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setattr("moviegen.device.start", lambda *_: pytest.fail("it was begun"))
+    (tmp_path / "captions.txt").write_text("a dog\n")
+    command = words.format(place, captions=tmp_path / "captions.txt").split()
+    assert __main__.main([*command, "--config", "smoke"]) == 2
+    told = capsys.readouterr().err
+    assert f"error: cannot write into {place}, where results go" in told and "have --output name a folder" in told
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
 def test_a_file_of_another_user_is_named(number, tmp_path, monkeypatch, capsys):
     """As root left it in a container, below a folder that can be written to."""

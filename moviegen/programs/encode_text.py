@@ -24,7 +24,7 @@ from moviegen.data.splits import load_split
 from moviegen.data.tables import numbered_rows
 from moviegen.device.collectives import barrier
 from moviegen.device.world import World
-from moviegen.runs.files import read_json, write_csv, write_json
+from moviegen.runs.files import check_writable, read_json, write_csv, write_json
 from moviegen.runs.fingerprint import content_hash, digest
 from moviegen.runs.patience import Patience
 from moviegen.runs.ranks import joined, recorded
@@ -163,10 +163,11 @@ def encode_file(params: Params, options: argparse.Namespace) -> None:
     """`text encode --captions FILE`.
 
     Raises:
-        ConfigError: see `read_captions`, `claim` and `Pretrained`.
+        ConfigError: see `read_captions`, `check_writable`, `claim` and `Pretrained`.
     """
     captions = read_captions(Path(options.captions))
     folder = Path(options.output) if options.output else captions_folder(params, captions)
+    check_writable(folder, "--output")
     with joined(params) as world:
         encode_captions(folder, captions, params, world)
         if world.is_main:

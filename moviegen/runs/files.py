@@ -11,7 +11,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,23 +46,34 @@ def full_disk_named(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, named_by: str = "MOVIEGEN_OUTPUTS") -> None:
     """Refuses a folder for results that cannot be made or written into, before anything is computed for it.
 
+    Args:
+        named_by: the variable or option that can name another.
+
     Raises:
-        ConfigError: the message names it, and the variable that names another.
+        ConfigError: the message names both.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=_there(folder)):
             pass
     except OSError as error:
         if error.errno in FULL:
             raise
         raise ConfigError(
-            f"cannot write into {folder}, where results go ({error.strerror}): have MOVIEGEN_OUTPUTS name a folder "
-            f"that can be written to, or mend this one"
+            f"cannot write into {folder}, where results go ({error.strerror}): have {named_by} name a folder that can "
+            f"be written to, or mend this one"
         ) from None
+
+
+def _there(folder: Path) -> Path:
+    """A folder or, where it is not made yet, the nearest above it; what is refused leaves none behind."""
+    for place in (folder, *folder.parents):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            place.lstat()
+            return place
+    return folder
 
 
 @contextmanager
