@@ -27,6 +27,9 @@ define options
 set -- --config "$(SCALE)" $${DATA:+--data.root "$$(realpath -m -- "$$DATA")"} $(ARGS)
 endef
 
+# A parameter is given once.
+options_of_step = $(if $(findstring dataset.size,$(ARGS)),,--dataset.size "[256, 256]") $(ARGS)
+
 .PHONY: help setup parity-setup report html data plan test parity bench step-1B lint lab clean
 
 help:  ## list the targets
@@ -64,8 +67,8 @@ bench: parity-setup  ## time and memory against PyTorch: outputs/bench/bench.jso
 	@$(PARITY_VENV)/bin/python -m tests.bench $(ARGS)
 
 step-1B: setup  ## one training step of the 1B transformer, and a forward pass of the 5B one, on this machine
-	@$(RUN) step --config 1B --dataset.size "[256, 256]" $(ARGS)
-	$(RUN) step --config 5B --forward --dataset.size "[256, 256]" $(ARGS)
+	@$(RUN) step --config 1B $(options_of_step)
+	$(RUN) step --config 5B --forward $(options_of_step)
 
 lint: setup  ## check style, types and import rules
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports

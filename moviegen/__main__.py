@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from moviegen import config, device, runs
 from moviegen.launch import worker
 from moviegen.launch.watch import JobError
-from moviegen.runs.files import NoSpaceError, check_writable, full_disk_named
+from moviegen.runs.files import FORBIDDEN, NoSpaceError, check_writable, full_disk_named
 
 # verb -> (what does it, what it says); modules are imported when their verb is asked for
 VERBS = {
@@ -43,6 +45,21 @@ PROMPT_OPTIONS = {
 }
 
 
+class _Once(argparse.Action):
+    """Keeps an option's value, of a file or folder without its `~`; refuses a second one."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, options: argparse.Namespace, value: Any, name: Any = None
+    ) -> None:
+        given = vars(options).setdefault("given", {})
+        if self.dest in given:
+            raise argparse.ArgumentError(self, f"given twice, as {given[self.dest]} and as {value}: keep one of them")
+        given[self.dest] = value
+        if self.metavar in ("FILE", "DIR"):  # no shell has read `--output=~/clips`
+            value = os.path.expanduser(value)
+        setattr(options, self.dest, value)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line but for the `--key.subkey value` overrides, which `config` reads."""
     top = argparse.ArgumentParser(prog="python -m moviegen", description=__doc__, allow_abbrev=False)
@@ -50,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     added = {}
     for verb, (_, help_text) in VERBS.items():
         added[verb] = verbs.add_parser(verb, help=help_text, allow_abbrev=False)
+        added[verb].register("action", None, _Once)
         added[verb].add_argument("--config", default="tiny", metavar="FILE", help="a params file, or a scale's name")
     added["data"].add_argument("action", choices=("sample", "index"))
     added["tae"].add_argument("action", choices=("train", "evaluate", "encode", "decode", "export"))
@@ -99,6 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 importlib.import_module(module_of(options)).main(params, options)
     except (config.ConfigError, runs.RunBusy, JobError, NoSpaceError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in FORBIDDEN or not error.filename:
+            raise
+        who = "another user's, or this one may not touch it"  # left by one who was root, most often
+        print(f"error: {error.filename}: {error.strerror}: it is {who}: change its owner or its mode", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: nothing is left running; the next run goes on from the last checkpoint", file=sys.stderr)

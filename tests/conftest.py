@@ -95,7 +95,7 @@ def measured(monkeypatch):
 
     names = []
 
-    def each(function, paths, limit):
+    def each(function, paths, limit, workers):
         for path in list(paths):
             names.append(path.name)
             yield path, function(path)

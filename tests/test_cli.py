@@ -1,5 +1,6 @@
 """`python -m moviegen` given bad input: a clear message, exit status 2, no traceback, nothing half-written."""
 
+import errno
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from moviegen import __main__
 from moviegen.data.videos import write_video
 
 ROOT = Path(__file__).parent.parent
@@ -77,6 +79,87 @@ def assert_nothing_half_written(outputs, *programs):
     assert [folder.name.rsplit("-", 1)[0] for folder in folders] == list(programs)
     for folder in folders:
         assert json.loads((folder / "manifest.json").read_text())["status"] == "failed"
+
+
+# --- options ---
+
+FILE_OPTIONS = {
+    ("tae", "encode"): ("config", "weights", "input", "output"),
+    ("text", "encode"): ("config", "captions", "output"),
+    ("sample",): ("config", "prompts", "output", "dit", "tae"),
+}
+
+
+@pytest.mark.parametrize(("verb", "names"), FILE_OPTIONS.items(), ids=" ".join)
+def test_options_of_files_know_the_home_folder(tmp_path, monkeypatch, verb, names):
+    """A shell leaves the tilde of `--output=~/x` and of a quoted one as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = __main__.parser().parse_args([*verb, *(f"--{name}=~/{name}" for name in names)])
+    assert {name: getattr(options, name) for name in names} == {name: f"{tmp_path}/{name}" for name in names}
+
+
+def test_other_options_are_taken_as_they_are(monkeypatch):
+    options = __main__.parser().parse_args(["sample", "--prompts", "p.txt", "--schedule", "~", "--size", "96x96"])
+    assert (options.schedule, options.size, options.output, options.config) == ("~", "96x96", None, "tiny")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "--stage", "1", "--stage", "2"),
+        ("report", "--config", "tiny", "--config", "5B"),
+        ("sample", "--prompts", "a", "--prompts=b"),
+    ],
+)
+def test_an_option_that_is_given_twice_is_refused(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        __main__.parser().parse_known_args(words)
+    first, second = words[2], words[-1].rpartition("=")[2]
+    assert f"given twice, as {first} and as {second}: keep one of them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "tae export --weights none.safetensors --output {}/vae.safetensors",
+        "text encode --captions {captions} --output {}",
+        "sample --prompts {captions} --dit {captions} --tae {captions} --output {}",
+    ],
+)
+@pytest.mark.parametrize("place", ["/proc/none", "/dev/null/none"])
+def test_an_output_that_cannot_be_written_is_named_before_anything_is_computed(
+    words, place, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setattr("moviegen.device.start", lambda *_: pytest.fail("it was begun"))
+    (tmp_path / "captions.txt").write_text("a dog\n")
+    command = words.format(place, captions=tmp_path / "captions.txt").split()
+    assert __main__.main([*command, "--config", "smoke"]) == 2
+    told = capsys.readouterr().err
+    assert f"error: cannot write into {place}, where results go" in told and "have --output name a folder" in told
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_file_of_another_user_is_named(number, tmp_path, monkeypatch, capsys):
+    """As root left it in a container, below a folder that can be written to."""
+
+    def write(params, options):
+        raise OSError(number, os.strerror(number), str(tmp_path / "manifest.json"))
+
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr("moviegen.programs.plan.main", write)
+    assert __main__.main(["plan", "--config", "smoke"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {tmp_path / 'manifest.json'}: {os.strerror(number)}: it is another user's")
+
+
+def test_another_error_of_the_system_is_not_taken_for_that(monkeypatch):
+    def write(params, options):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
+
+    monkeypatch.setattr("moviegen.programs.plan.main", write)
+    with pytest.raises(FileNotFoundError):
+        __main__.main(["plan", "--config", "smoke"])
 
 
 # --- parameters ---

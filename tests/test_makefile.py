@@ -243,3 +243,21 @@ def test_python_is_not_misled(made):
     asked = {"PYTHONHOME": "/elsewhere", "PYTHONSAFEPATH": "1", "PYTHONPATH": "/cann/python"}
     _, _, environment = made.make("plan", **asked).make("report", **asked).ran[-1]
     assert {name for name in asked if name in environment} == {"PYTHONPATH"}  # where CANN has its own
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], ["--dataset.size", "[256, 256]"]),
+        (["ARGS=--seed 3"], ["--dataset.size", "[256, 256]", "--seed", "3"]),
+        (["ARGS=--dataset.size [64,64] --seed 3"], ["--dataset.size", "[64,64]", "--seed", "3"]),
+    ],
+)
+def test_a_size_of_ones_own_takes_the_place_of_the_steps(made, words, told):
+    """Given twice it would be refused."""
+    assert made.make("step-1B", *words).status == 0, made.said
+    steps = [told for _, told, _ in made.ran if "step" in told]
+    assert [words[words.index("step") + 1 :] for words in steps] == [
+        ["--config", "1B", *told],
+        ["--config", "5B", "--forward", *told],
+    ]

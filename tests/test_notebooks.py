@@ -50,11 +50,17 @@ def test_declares_every_parameter(path):
     assert all(declared[group]["default"] == "None" for group in GROUPS)
 
 
+def test_takes_dotted_names_before_papermill_gives_them(path):
+    parameters = code(path)[0]
+    assert "parameters" in parameters.metadata.tags
+    assert "take_dotted_names()" in parameters.source
+
+
 def test_imports_only_its_page(path):
     imports = [node for tree in trees(path) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     page = path.stem.partition("_")[2]
     assert [ast.unparse(node) for node in imports] == [
-        "from moviegen.report.notebook import open_section",
+        "from moviegen.report.notebook import open_section, take_dotted_names",
         f"from moviegen.report.pages import {page} as page",  # its own name may be a parameter's: `data`
     ]
 

@@ -37,7 +37,7 @@ def outputs_root() -> Path:
 
     A relative one is the same folder to a notebook, which runs in another.
     """
-    named = Path(os.environ.get("MOVIEGEN_OUTPUTS") or "outputs").expanduser()
+    named = Path(os.path.expanduser(os.environ.get("MOVIEGEN_OUTPUTS") or "outputs"))
     return named if named.is_absolute() else project_root() / named
 
 
@@ -76,7 +76,7 @@ def load(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Para
     Raises:
         ConfigError: no such file, not YAML, an unknown name, a bad value.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.suffix not in (".yaml", ".yml") and path.name == str(source):
         path = project_root() / "params" / f"{source}.yaml"
     if not path.is_file():
@@ -107,7 +107,9 @@ def read_file(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise ConfigError(f"{path} holds no parameters")
     content = with_numbers(content)
     base = content.pop("extends", None)
-    return merge(read_file(path.parent / str(base), (*extending, path)), content) if base else content
+    return (
+        merge(read_file(path.parent / os.path.expanduser(str(base)), (*extending, path)), content) if base else content
+    )
 
 
 def parse(content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, origin: str = "parameters") -> Params:
@@ -159,7 +161,7 @@ def parse_overrides(words: str | Iterable[str], stage: int | None = None) -> dic
         stage: where only this stage is computed: what is said of a stage's groups is said of it alone.
 
     Raises:
-        ConfigError: a name without a value, a value without a name, or what is not UTF-8.
+        ConfigError: a name without a value, a value without a name, a name twice, or what is not UTF-8.
     """
     try:
         words = shlex.split(words) if isinstance(words, str) else list(words)
@@ -172,6 +174,7 @@ def parse_overrides(words: str | Iterable[str], stage: int | None = None) -> dic
             f"{words}: a name that is not UTF-8 cannot be written down; rename that file or folder"
         ) from None
     overrides: dict[str, Any] = {}
+    texts: dict[str, str] = {}
     remaining = iter(words)
     for word in remaining:
         name, equals, value = word.partition("=")
@@ -182,8 +185,10 @@ def parse_overrides(words: str | Iterable[str], stage: int | None = None) -> dic
                 raise ConfigError(f"{name} has no value")
             value = following
         name = name.removeprefix("--")
-        own_stage = f"stages.{stage}." if stage and name.partition(".")[0] in STAGE_GROUPS else ""
-        overrides[own_stage + name] = _read_value(name, value)
+        full = f"stages.{stage}.{name}" if stage and name.partition(".")[0] in STAGE_GROUPS else name
+        if full in overrides:
+            raise ConfigError(f"{full} is given twice, as {texts[full]!r} and as {value!r}: keep one of them")
+        overrides[full], texts[full] = _read_value(name, value), value
     return overrides
 
 

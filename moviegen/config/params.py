@@ -13,6 +13,8 @@ from moviegen.config.networks import SIZES, DiTConfig, Group, TAEConfig
 from moviegen.config.recipe import STAGE_GROUPS, LRScheduler, Optimizer, Recipe, Save, merge
 from moviegen.config.shapes import PATCH, SPATIAL_COMPRESSION, check_pixels
 
+BESIDE = ("hashes.json", "measured.jsonl")  # what lies in outputs/ beside the folders of scales
+
 
 class Data(Group):
     """Where the clips come from."""
@@ -226,7 +228,7 @@ class Params(Group):
     @field_validator("scale")
     @classmethod
     def _names_a_folder(cls, scale: str) -> str:
-        if not re.fullmatch(r"\w[\w.+-]{0,99}", scale) or scale == "hashes.json":  # what lies beside the folders
+        if not re.fullmatch(r"\w[\w.+-]{0,99}", scale) or scale in BESIDE:
             raise ValueError(
                 f"{scale!r} is no name for a folder: letters, digits, _, ., + and -, at most 100, no sign first"
             )

@@ -22,6 +22,7 @@ from moviegen.data.videos import BrokenVideo, VideoInfo, probe
 from moviegen.launch.pool import Lost, each
 from moviegen.runs.fingerprint import code_hash, digest, packages
 from moviegen.runs.hashes import content_hashes
+from moviegen.runs.machine import cores
 from moviegen.runs.metrics import MetricsWriter, read_metrics
 from moviegen.runs.patience import Patience
 
@@ -67,7 +68,8 @@ def measure(
             unknown.setdefault(content, path)
     patience = Patience(params, "measuring the clips", ["file"] * len(unknown), max(map(len, lists), default=0))
     found: dict[str, Verdict] = {}
-    with closing(each(_measure, unknown.values(), params.data.time_limit)) as answers:
+    workers = max(1, round(cores()))  # more would take a container's share of time from each other, up to the limit
+    with closing(each(_measure, unknown.values(), params.data.time_limit, workers)) as answers:
         for done, (path, answer) in enumerate(tqdm(answers, "measuring", len(unknown), unit="file", disable=None), 1):
             found[contents[path]] = _verdict(answer, states[path], params.data.time_limit)
             if not isinstance(answer, Lost) and answer[1] == states[path]:

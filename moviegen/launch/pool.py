@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 import signal
 import time
 from collections import deque
@@ -35,7 +34,7 @@ class Lost:
 
 
 def each(
-    function: Callable[[Item], Result], items: Iterable[Item], limit: float, workers: int | None = None
+    function: Callable[[Item], Result], items: Iterable[Item], limit: float, workers: int
 ) -> Generator[tuple[Item, Result | Lost], None, None]:
     """Every item with what the function returns for it, in the order in which they get done.
 
@@ -44,7 +43,7 @@ def each(
     Args:
         function: of a module, where other processes find it.
         limit: seconds that one call may take.
-        workers: how many processes; None: one for each core that this process may use.
+        workers: how many processes, at most.
 
     Raises:
         RuntimeError: a worker ended before it was given an item.
@@ -52,7 +51,7 @@ def each(
     waiting = deque(items)
     crew: list[_Worker[Item, Result]] = []
     try:
-        for _ in range(min(workers or len(os.sched_getaffinity(0)), len(waiting))):
+        for _ in range(min(workers, len(waiting))):
             crew.append(_Worker(function, limit))
         while crew:
             for worker in _ready(crew):

@@ -6,13 +6,13 @@ own below `outputs/<scale>/embeddings`, whose name is printed; `dataset.text_emb
 caption, which guidance needs, is always among them.
 
 `encoders.json` says from the beginning, and `summary.json` when all is there, which encoders made the embeddings. A
-run's manifest says it too. Under `msrun` each rank encodes its share.
+run's manifest says it too, and its `metrics.jsonl` counts captions. Under `msrun` each rank encodes its share.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -24,8 +24,9 @@ from moviegen.data.splits import load_split
 from moviegen.data.tables import numbered_rows
 from moviegen.device.collectives import barrier
 from moviegen.device.world import World
-from moviegen.runs.files import read_json, write_csv, write_json
+from moviegen.runs.files import check_writable, read_json, write_csv, write_json
 from moviegen.runs.fingerprint import content_hash, digest
+from moviegen.runs.patience import Patience
 from moviegen.runs.ranks import joined, recorded
 from moviegen.text.encoders import Encoder, encoders, origins
 
@@ -72,8 +73,53 @@ def missing(folder: Path, captions: list[str], chosen: list[Encoder]) -> dict[st
     }
 
 
-def encode_share(folder: Path, todo: Mapping[str, list[str]], chosen: list[Encoder], world: World) -> None:
-    """Encodes this rank's share of what is `missing`, one encoder after the other."""
+class Account:
+    """What a run says of the captions that its rank encodes, and how long it waits for them.
+
+    Each encoder's are foreseen by themselves: they do not take turns, as two may not fit into the memory.
+
+    Args:
+        todo: what is `missing`.
+        captions: how many there are, of all ranks.
+    """
+
+    def __init__(self, run: runs.Run, world: World, todo: Mapping[str, list[str]], captions: int) -> None:
+        left = {name: len(those[world.rank :: world.size]) for name, those in todo.items()}
+        self.patience = {
+            name: Patience(
+                run.params,
+                f"encoding captions with {name}",
+                [name] * (captions // world.size),
+                captions,
+                [name] * (captions // world.size - count),
+            )
+            for name, count in left.items()
+        }
+        self.step, self.steps = 0, sum(left.values())
+        self.metrics = runs.MetricsWriter(run.metrics_path) if world.is_main else None
+        if self.metrics:
+            self.metrics.drop_after(0)
+
+    def done(self, name: str) -> None:
+        """One more caption went through the encoder of this name.
+
+        Raises:
+            ConfigError: the rest takes longer than `data.patience_hours`.
+        """
+        self.step += 1
+        if self.metrics:
+            self.metrics.write(kind="caption", step=self.step, steps=self.steps, encoder=name)
+        self.patience[name].done(name)
+
+
+def encode_share(
+    folder: Path,
+    todo: Mapping[str, list[str]],
+    chosen: list[Encoder],
+    world: World,
+    done: Callable[[str], None] = lambda name: None,
+) -> None:
+    """Encodes this rank's share of what is `missing`, one encoder after the other; tells `done` of each caption."""
     for encoder in chosen:
         share = todo[encoder.name][world.rank :: world.size]
         if not share:
@@ -82,10 +128,13 @@ def encode_share(folder: Path, todo: Mapping[str, list[str]], chosen: list[Encod
         hidden = None if world.is_main else True
         for caption, embedding in tqdm(encoded, f"encoding captions: {encoder.name}", len(share), disable=hidden):
             save_embedding(caption_file(folder, encoder.name, caption), **vars(embedding))
+            done(encoder.name)
 
 
-def encode_captions(folder: Path, captions: Iterable[str], params: Params, world: World) -> None:
-    """Encodes captions and the empty one into a folder; one that was cut goes on where it was."""
+def encode_captions(
+    folder: Path, captions: Iterable[str], params: Params, world: World, run: runs.Run | None = None
+) -> None:
+    """Encodes captions and the empty one into a folder, a run's or another; one that was cut goes on where it was."""
     ordered = ["", *sorted(set(captions) - {""})]
     chosen = encoders(params)
     if world.is_main:
@@ -93,7 +142,7 @@ def encode_captions(folder: Path, captions: Iterable[str], params: Params, world
     barrier(world)
     todo = missing(folder, ordered, chosen)
     barrier(world)  # nobody writes before all have listed the same
-    encode_share(folder, todo, chosen, world)
+    encode_share(folder, todo, chosen, world, *([Account(run, world, todo, len(ordered)).done] if run else []))
     barrier(world)
     if world.is_main:
         rows = [(caption, caption_file(folder, "ul2", caption).name) for caption in ordered]
@@ -114,10 +163,11 @@ def encode_file(params: Params, options: argparse.Namespace) -> None:
     """`text encode --captions FILE`.
 
     Raises:
-        ConfigError: see `read_captions`, `claim` and `Pretrained`.
+        ConfigError: see `read_captions`, `check_writable`, `claim` and `Pretrained`.
     """
     captions = read_captions(Path(options.captions))
     folder = Path(options.output) if options.output else captions_folder(params, captions)
+    check_writable(folder, "--output")
     with joined(params) as world:
         encode_captions(folder, captions, params, world)
         if world.is_main:
@@ -128,7 +178,7 @@ def encode_run(run: runs.Run, world: World) -> None:
     """Encodes every caption of both mixkit splits."""
     data = run.upstream("data")
     captions = [clip.caption for split in ("mixkit_train", "mixkit_val") for clip in load_split(data, split)]
-    encode_captions(run.folder, captions, run.params, world)
+    encode_captions(run.folder, captions, run.params, world, run)
 
 
 def main(params: Params, options: argparse.Namespace) -> None:

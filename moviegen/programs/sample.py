@@ -41,7 +41,7 @@ from moviegen.dit.weights import for_sampling, load_stage
 from moviegen.flow import schedule
 from moviegen.flow.sampler import Embed, Prompt, Sampler, batches, numbered
 from moviegen.runs.arrays import save_npz
-from moviegen.runs.files import write_csv, write_json
+from moviegen.runs.files import check_writable, write_csv, write_json
 from moviegen.runs.fingerprint import content_hash, digest
 from moviegen.runs.ranks import joined, recorded
 from moviegen.tae.model import Decode
@@ -207,6 +207,7 @@ def read_order(params: Params, options: argparse.Namespace) -> Order:
     folder = Path(options.output) if options.output else prompts_folder(params, changed.sample, prompts, kind, dit, tae)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--output: {folder} is a file; name a folder")
+    check_writable(folder, "--output")
     return Order(prompts, changed.sample, kind, dit, tae, folder)
 
 

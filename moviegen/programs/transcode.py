@@ -22,6 +22,7 @@ from moviegen.data.clips import SHOWN_FPS
 from moviegen.data.formats import clip_writer
 from moviegen.data.pixels import resize_and_crop, to_uint8
 from moviegen.runs.arrays import CheckpointError, save_npz
+from moviegen.runs.files import check_writable
 from moviegen.runs.weights import load_arrays
 from moviegen.tae.model import TAE, Decode, Encode
 from moviegen.tae.tiling import TILE, decode_tiles, encode_tiles, spans
@@ -80,6 +81,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
     required = ("output",) if options.action == "export" else ("input", "output")
     if missing := [f"--{name}" for name in required if not getattr(options, name)]:
         raise ConfigError(f"tae {options.action} needs {' and '.join(missing)}")
+    check_writable(Path(options.output).parent, "--output")
     device.start(params.seed, params.launch)
     weights = options.weights or runs.find(params, "tae-mixkit").folder / "tae.safetensors"
     try:

@@ -6,12 +6,16 @@ What a notebook shows of these runs is its page's, a module of `moviegen.report.
 from __future__ import annotations
 
 import html
+import json
 import logging
 import os
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from IPython.core.getipython import get_ipython
 from IPython.display import HTML, clear_output, display
 
 from moviegen import runs
@@ -35,8 +39,10 @@ from moviegen.runs import Run, fingerprint
 
 GROUPS = tuple(name for name in Params.model_fields if name != "scale")
 PARAMETERS = ("scale", "extends", "overrides", "stage", *GROUPS)
-NOT_PARAMETERS = {"In", "Out"}  # IPython's own
-WITHOUT_METRICS = ("data", "text")  # programs: their silence says nothing
+NOT_PARAMETERS = {"In", "Out", "PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}  # IPython's and papermill's own
+DOTTED = "_dotted"  # the variable that holds what was given by a dotted name
+_DOTTED_LINE = re.compile(r"^([\w.-]*[.-][\w.-]*) = ")
+MAY_BE_SILENT = ("data", "text")  # for as long as a file, or an encoder's first captions, take
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its fonts is nothing for a page
 PLAIN_DATA = (str, int, float, bool, list, dict, type(None))
 
@@ -99,8 +105,27 @@ class OpenSection:
         return provenance.table_of_runs([runs.find(self.params, name) for name in self.section.programs(self.params)])
 
 
+def take_dotted_names() -> None:
+    """Has this kernel take what papermill writes for `-p train.steps 50`, also over a params file.
+
+    That is `train.steps = 50`: an attribute of whatever `train` is. `stages.2.train.steps = 50` is not even Python. In
+    a cell of papermill's such a line fills a dictionary instead, of which `open_section` takes it.
+    """
+    if (shell := get_ipython()) is None:
+        return
+    shell.user_ns[DOTTED] = {}
+    if _with_items not in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.append(_with_items)
+
+
+def _with_items(lines: list[str]) -> list[str]:
+    if lines[:1] != ["# Parameters\n"]:  # as papermill begins its own; in a reader's, attributes are what they are
+        return lines
+    return [_DOTTED_LINE.sub(rf'{DOTTED}["\1"] = ', line) for line in lines]
+
+
 def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
-    """Collects a notebook's parameters: `params/<scale>.yaml`, the groups given over it, then `overrides`.
+    """Collects a notebook's parameters: `params/<scale>.yaml`, the groups given over it, dotted names and `overrides`.
 
     Where a params file was given that extends another (papermill's `-f`), the other takes the place of the scale's. In
     the notebook of a training stage overrides are of that stage alone, as on the command line of `train --stage`.
@@ -126,7 +151,8 @@ def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
         base = {}  # a whole params file, whose scale need not be one of params/
     else:
         base = load(str(scale)).model_dump()
-    overrides = parse_overrides(variables.get("overrides") or "", section.stage)
+    dotted = shlex.join(f"{name}={_text(value)}" for name, value in variables.get(DOTTED, {}).items())
+    overrides = parse_overrides(f"{dotted} {variables.get('overrides') or ''}", section.stage)
     content, source = merge(base, with_numbers({"scale": scale, **groups})), extends or f"{scale}.yaml"
     return OpenSection(section, parse(content, overrides, origin=f"params/{source} and the notebook"))
 
@@ -136,9 +162,14 @@ def _stage(given: Any) -> Any:
     return int(given) if isinstance(given, str) and given.isdecimal() else given
 
 
+def _text(value: Any) -> str:
+    """A value as one types it on the command line."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _extended(name: Any) -> dict[str, Any]:
     """The params file that papermill's `-f` file extends; where that one lies papermill does not say."""
-    path = project_root() / "params" / str(name)
+    path = project_root() / "params" / os.path.expanduser(str(name))
     if not path.is_file():
         raise ConfigError(f"extends: there is no file {path}: in a notebook it is looked for from params/")
     return read_file(path)
@@ -152,7 +183,7 @@ def job(run: Run) -> Job:
         # hosts share the run's folder, and each sets its own old logs aside
         log_dir=asked.log_dir / f"host{asked.node_rank}" if asked.node_rank else asked.log_dir,
         environment=_environment(run) if settings.device == "Ascend" else {},
-        stall_timeout=None if run.program.name in WITHOUT_METRICS else settings.stall_timeout,
+        stall_timeout=None if run.program.name in MAY_BE_SILENT else settings.stall_timeout,
     )
 
 

@@ -10,6 +10,7 @@ import yaml
 from IPython.display import HTML
 
 from moviegen.config import project_root
+from moviegen.device import accelerators
 from moviegen.launch.job import Job, host_commands
 from moviegen.report import markup
 from moviegen.report.tables import bare_table
@@ -32,7 +33,8 @@ def would_run(run: Run, job: Job) -> HTML:
     parameters = yaml.safe_dump(run.program.parameters(run.params), sort_keys=False)
     return HTML(
         f'<div class="note"><p><b>{html.escape(run.program.name)}: {markup.NOT_RUN}.</b> This recipe is written for '
-        f"{run.params.launch.device}, and this machine has no such device. {_where(job)}:</p>"
+        f"{run.params.launch.local_worker_num} {run.params.launch.device} cards a host, and this machine has "
+        f"{accelerators()}. {_where(job)}:</p>"
         f"{_commands(job, range(job.host_num))}"
         f"<details><summary>Its parameters</summary><pre>{html.escape(parameters)}</pre></details></div>"
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from typing import Any
 
 import pandas as pd
 
-from moviegen.runs import Run
+from moviegen.runs import Run, files
 
 StageRuns = dict[int, Run | None]  # the finished run of each training stage, or None
 WARM_UP_STEPS = 2  # the first steps compile; they are not the speed of the rest
@@ -27,9 +26,13 @@ def metrics(run: Run | None, kind: str) -> pd.DataFrame:
 
 
 def read_json(run: Run | None, name: str) -> dict[str, Any] | None:
-    """A JSON file of the run's folder."""
+    """A JSON file of the run's folder.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
     path = run.folder / name if run else None
-    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else None
+    return files.read_json(path, f"remove {path.parent} to have it computed again") if path and path.is_file() else None
 
 
 def read_csv(run: Run | None, name: str) -> pd.DataFrame | None:

@@ -151,7 +151,11 @@ def is_current(params: Params, section: Section) -> bool:
     path = section.executed(params)
     if not path.is_file():
         return False
-    return json.loads(path.read_text(encoding="utf-8"))["metadata"].get("moviegen") == mark(params, section)
+    try:
+        made_from = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("moviegen")
+    except (ValueError, LookupError, TypeError, AttributeError):  # damaged
+        return False
+    return made_from == mark(params, section)
 
 
 def _shows_parameters(section: Section) -> bool:

@@ -11,7 +11,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from moviegen.config import ConfigError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, or the size a file may have
 
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 # what network and FUSE mounts say that leave it to themselves when something reaches the disk
 CANNOT_FLUSH = (errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES)
 
@@ -45,25 +46,36 @@ def full_disk_named(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, named_by: str = "MOVIEGEN_OUTPUTS") -> None:
     """Refuses a folder for results that cannot be made or written into, before anything is computed for it.
 
     It is not made: what is refused after this leaves nothing behind.
 
+    Args:
+        named_by: the variable or option that can name another.
+
     Raises:
-        ConfigError: the message names it, and the variable that names another.
+        ConfigError: the message names both.
     """
-    nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     try:
-        with tempfile.TemporaryFile(dir=nearest):
+        with tempfile.TemporaryFile(dir=_there(folder)):
             pass
     except OSError as error:
         if error.errno in FULL:
             raise
         raise ConfigError(
-            f"cannot write into {folder}, where results go ({error.strerror}): have MOVIEGEN_OUTPUTS name a folder "
-            f"that can be written to, or mend this one"
+            f"cannot write into {folder}, where results go ({error.strerror}): have {named_by} name a folder that can "
+            f"be written to, or mend this one"
         ) from None
+
+
+def _there(folder: Path) -> Path:
+    """A folder or, where it is not made yet, the nearest above it; what is refused leaves none behind."""
+    for place in (folder, *folder.parents):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            place.lstat()
+            return place
+    return folder
 
 
 @contextmanager

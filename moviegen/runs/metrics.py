@@ -23,9 +23,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         try:
             record = json.loads(line)
             if not isinstance(record, dict):
-                raise ValueError("no JSON object")
+                raise ValueError("it holds no JSON object")
             records.append(record)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             warnings.warn(f"{path}, line {number} is damaged ({error}): it is left out", stacklevel=2)
     return records
 

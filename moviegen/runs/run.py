@@ -29,7 +29,7 @@ from moviegen.launch.job import RUN_VARIABLE, Job, msrun_command
 from moviegen.launch.lock import Held, held
 from moviegen.runs import fingerprint as fingerprints
 from moviegen.runs import registry
-from moviegen.runs.files import write_json, write_text
+from moviegen.runs.files import read_json, write_json, write_text
 from moviegen.runs.machine import git_commit, machine, peak_memory, versions
 from moviegen.runs.metrics import read_metrics
 
@@ -69,9 +69,15 @@ class Run:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What `manifest.json` holds; empty where the run never started."""
+        """What `manifest.json` holds; empty where the run never started.
+
+        Raises:
+            ConfigError: it is damaged.
+        """
         path = self.folder / "manifest.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return (
+            read_json(path, "remove it; the run is then done again, from its last checkpoint") if path.exists() else {}
+        )
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from moviegen import runs
 from moviegen.config import ConfigError, from_root
 from moviegen.device.world import World
+from moviegen.runs.files import read_json
 from moviegen.train.checkpoint import Checkpoint, Checkpoints
 from moviegen.train.state import newest
 
@@ -15,8 +14,8 @@ def start(run: runs.Run, stage: int, world: World) -> Checkpoint:
     """The newest whole checkpoint of the run that `train.resume` names; all ranks must ask together.
 
     Raises:
-        ConfigError: there is no such run, it is of another program, has no checkpoint, has nothing left to do, or was
-            run with other parameters and `force` is not set.
+        ConfigError: there is no such run, it is damaged, of another program, has no checkpoint, has nothing left to do,
+            or was run with other parameters and `force` is not set.
         ValueError: `train.resume` names none.
     """
     train = run.params.recipes[stage].train
@@ -26,10 +25,11 @@ def start(run: runs.Run, stage: int, world: World) -> Checkpoint:
     manifest = folder / "manifest.json"
     if not manifest.is_file():
         raise ConfigError(f"{where}: {folder} is not the folder of a run: it has no manifest.json")
-    earlier = json.loads(manifest.read_text(encoding="utf-8"))
-    if earlier["program"] != run.program.name:
-        raise ConfigError(f"{where}: {folder} is a run of {earlier['program']}, not of {run.program.name}")
-    different = runs.differences(_without_resume(earlier["parameters"]), _without_resume(run.parameters))
+    earlier = read_json(manifest, f"{where} must name another run")
+    if earlier.get("program") != run.program.name:
+        raise ConfigError(f"{where}: {folder} is a run of {earlier.get('program')}, not of {run.program.name}")
+    there = earlier.get("parameters", {})
+    different = runs.differences(_without_resume(there), _without_resume(run.parameters))
     if different and not train.resume.force:
         raise ConfigError(
             f"{where}: {folder} was run with other parameters. Set stages.{stage}.train.resume.force to true to go on "
@@ -47,5 +47,5 @@ def start(run: runs.Run, stage: int, world: World) -> Checkpoint:
 
 def _without_resume(parameters: dict) -> dict:
     """Where a run started is no parameter of what it goes on with."""
-    recipe = parameters["recipe"]
-    return parameters | {"recipe": recipe | {"train": {**recipe["train"], "resume": None}}}
+    recipe = parameters.get("recipe", {})
+    return parameters | {"recipe": recipe | {"train": {**recipe.get("train", {}), "resume": None}}}

@@ -82,7 +82,7 @@ def measure(name: str, repetitions: int) -> tuple[list[dict[str, Any]], float]:
     """The rows, and the percent of the cores that others used meanwhile; warns if it is much."""
     others, started = busy_seconds(), time.perf_counter()
     rows = MEASUREMENTS[name](repetitions)
-    seconds = (time.perf_counter() - started) * len(os.sched_getaffinity(0))
+    seconds = (time.perf_counter() - started) * machine.cores()
     percent = max(0.0, 100 * (busy_seconds() - others) / seconds)
     if percent > BUSY_PERCENT:
         print(f"warning: others used {percent:.0f} % of the cores meanwhile; times and ratios are off")

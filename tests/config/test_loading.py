@@ -414,6 +414,20 @@ def test_override_misspelt(words, expected):
         config.parse_overrides(words)
 
 
+@pytest.mark.parametrize(
+    ("words", "stage", "expected"),
+    [
+        ("--train.steps 5 --train.steps 6", None, r"train\.steps is given twice, as '5' and as '6'"),
+        ("train.steps=5 --train.steps=5", None, r"train\.steps is given twice"),
+        ("--train.steps 5 --stages.2.train.steps 6", 2, r"stages\.2\.train\.steps is given twice, as '5' and as '6'"),
+        (["--data.root", "a", "--data.root", "b c"], None, r"data\.root is given twice, as 'a' and as 'b c'"),
+    ],
+)
+def test_an_override_given_twice_is_refused(words, stage, expected):
+    with pytest.raises(ConfigError, match=expected):
+        config.parse_overrides(words, stage)
+
+
 @pytest.mark.parametrize("words", ["--sample.size [96,", "--data.root 'open"])
 def test_override_that_cannot_be_read(words):
     with pytest.raises(ConfigError):
@@ -473,7 +487,7 @@ def test_relative_outputs_are_the_same_folder_to_a_notebook(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "scale", ["", ".", "..", "../mine", "a/b", "/etc", ".hidden", "-x", "a b", "a\n", "hashes.json"]
+    "scale", ["", ".", "..", "../mine", "a/b", "/etc", ".hidden", "-x", "a b", "a\n", "hashes.json", "measured.jsonl"]
 )
 def test_scale_that_names_no_folder_of_its_own_is_refused(scale):
     with pytest.raises(ConfigError, match="is no name for a folder") as caught:
@@ -520,3 +534,16 @@ def test_the_home_folder_is_written_as_a_shell_does(tmp_path, monkeypatch):
     assert config.from_root("~/clips") == tmp_path / "clips"
     assert config.from_root("~") == tmp_path
     assert config.from_root("~no_such_user/clips") == config.project_root() / "~no_such_user/clips"
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", "~/made")
+    assert config.outputs_root() == tmp_path / "made"
+    (tmp_path / "base.yaml").write_text((ROOT / "params" / "smoke.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text("extends: ~/base.yaml\nseed: 7\n")
+    assert config.load("~/mine.yaml").seed == 7
+
+
+def test_the_home_folder_of_nobody_is_a_name(monkeypatch):
+    """`pathlib` raises an error of its own."""
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", "~no_such_user/made")
+    assert config.outputs_root() == config.project_root() / "~no_such_user/made"
+    with pytest.raises(ConfigError, match=r"no params file ~no_such_user/mine\.yaml"):
+        config.load("~no_such_user/mine.yaml")

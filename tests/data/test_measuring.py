@@ -71,7 +71,7 @@ def test_files_that_hang_or_kill_the_decoder_are_set_aside_and_tried_again_next_
     assert "SIGSEGV" in found["kills.mp4"].reason or "139" in found["kills.mp4"].reason
     assert found["hangs.mp4"].reason == "decoding takes longer than data.time_limit, 1 s"
     assert found["half.mp4"] == Unusable("stops the decoder", "MemoryError: too large a frame")
-    monkeypatch.setattr(measuring, "each", lambda function, paths, limit: ((p, whole(p)) for p in list(paths)))
+    monkeypatch.setattr(measuring, "each", lambda function, paths, *limits: ((p, whole(p)) for p in list(paths)))
     found = look(*paths)
     assert frames_of(found) == {"a.mp4": 9, "b.mp4": 12, "hangs.mp4": 9, "kills.mp4": 9}
     assert found["half.mp4"].kind == "cannot be decoded" and str(folder) not in found["half.mp4"].reason
@@ -222,3 +222,18 @@ def test_more_files_than_one_wants_to_wait_for_are_refused_early(folder, measure
     with pytest.raises(ConfigError, match=r"measuring the clips takes 2\.\d hours more.*data\.max_clips to 1\d "):
         look(*(folder / f"{number}.mp4" for number in range(50)), data__patience_hours=1)
     assert len(measured) < 10
+
+
+@pytest.mark.parametrize(("share", "workers"), [(0.25, 1), (1, 1), (2.5, 2), (64, 64)])
+def test_as_many_workers_as_the_container_has_time_for(folder, monkeypatch, share, workers):
+    """On a host of many cores each of too many would be late for `data.time_limit`, and its file set aside."""
+    asked = []
+
+    def each(function, paths, limit, workers):
+        asked.append(workers)
+        yield from ((path, function(path)) for path in list(paths))
+
+    monkeypatch.setattr(measuring, "each", each)
+    monkeypatch.setattr(measuring, "cores", lambda: share)
+    look(folder / "a.mp4")
+    assert asked == [workers]

@@ -52,14 +52,14 @@ def test_one_process_does_many_items():
 
 def test_all_items_may_be_lost():
     assert all(isinstance(answer, Lost) for _, answer in each(square, [-3] * 3, limit=100, workers=2))
-    assert list(each(square, [], limit=1)) == []
+    assert list(each(square, [], limit=1, workers=2)) == []
 
 
 def test_a_worker_that_cannot_start_is_an_error_and_not_a_loss(monkeypatch):
     monkeypatch.setattr(dies_at_import, "__qualname__", "nowhere")
     monkeypatch.setattr(sys.modules[__name__], "nowhere", dies_at_import, raising=False)
     with pytest.raises(RuntimeError, match="could not start"):
-        list(each(dies_at_import, [1], limit=100))
+        list(each(dies_at_import, [1], limit=100, workers=1))
     assert not workers()
 
 

@@ -17,5 +17,5 @@ def slowly(path):
 if __name__ == "__main__":
     from tests.programs.slow_index import slowly  # by the name that workers find it by
 
-    measuring.each = lambda function, paths, limit: each(slowly, paths, limit)
+    measuring.each = lambda function, paths, limit, workers: each(slowly, paths, limit, workers)
     sys.exit(main(["data", "index", "--config", "smoke", "--data.root", sys.argv[1]]))

@@ -19,6 +19,7 @@ from moviegen.launch.job import Job
 from moviegen.launch.run import run_job
 from moviegen.programs import encode_text
 from moviegen.programs.encode_text import encode_captions, encode_run, encode_share, main, missing, read_captions
+from moviegen.runs import patience
 from moviegen.text.encoders import Pretrained, encoders, origins
 from tests import small_runs
 from tests.text.making import write_byt5, write_metaclip, write_ul2
@@ -154,6 +155,36 @@ def test_progress_is_told_caption_by_caption(tmp_path, bars_of):
     encode_captions(tmp_path, CAPTIONS, config.load("smoke"), World())
     told = [(bar.desc.removeprefix("encoding captions: "), bar.total, bar.n) for bar in bars]
     assert told == [(name, 4, 4) for name in config.TEXT_ENCODERS]  # and the empty one
+
+
+def test_a_run_counts_its_captions_over_all_encoders(encoded):
+    """A notebook's bar follows these lines."""
+    lines = [(line["step"], line["steps"], line["encoder"]) for line in encoded.metrics()]
+    assert lines == [(step, 12, config.TEXT_ENCODERS[(step - 1) // 4]) for step in range(1, 13)]
+    caption_file(encoded.folder, "byt5", CAPTIONS[0]).unlink()
+    encode_run(encoded, World())  # one is left
+    assert [(line["step"], line["steps"]) for line in encoded.metrics()] == [(1, 1)]
+
+
+@pytest.mark.parametrize(("seconds", "is_refused"), [(1, False), (60, True)])
+def test_a_run_that_would_take_too_long_stops_early(monkeypatch, seconds, is_refused):
+    params = config.load("smoke", {"data.patience_hours": 1})
+    small_runs.write_data(params, [f"caption {n}" for n in range(100)])
+    run, now = runs.find(params, "text"), [0.0]
+
+    def save(path, **arrays):
+        now[0] += seconds
+
+    monkeypatch.setattr(patience, "monotonic", lambda: now[0])
+    monkeypatch.setattr(encode_text, "save_embedding", save)
+    if not is_refused:
+        encode_run(run, World())
+        return
+    with pytest.raises(
+        ConfigError, match=r"encoding captions with ul2 takes 1\.6 hours more.*Set data\.max_clips to 54 "
+    ):
+        encode_run(run, World())
+    assert now[0] < 10 * seconds
 
 
 @pytest.mark.whole_job

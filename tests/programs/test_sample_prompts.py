@@ -52,13 +52,14 @@ def prompts(tmp_path):
 
 @pytest.fixture
 def command(weights, prompts, tmp_path):
-    """The words of `sample --prompts` at a small size into a folder; words given twice: the last ones count."""
+    """The words of `sample --prompts` at a small size into a folder, unless other words say another."""
 
     def words(*more, output="mine"):
-        small = ("--size", "32x48", "--frames", "9", "--steps", "2")
-        files = ("--dit", weights / "dit.safetensors", "--tae", weights / "tae.safetensors")
-        own = ("--prompts", prompts, *small, *files, "--output", tmp_path / output)
-        return ["sample", "--config", "smoke", *map(str, (*own, *more))]
+        small = {"--size": "32x48", "--frames": "9", "--steps": "2"}
+        files = {f"--{name}": weights / f"{name}.safetensors" for name in ("dit", "tae")}
+        own = {"--config": "smoke", "--prompts": prompts, **small, **files, "--output": tmp_path / output}
+        left = (word for option in own.items() if option[0] not in more for word in option)
+        return ["sample", *map(str, (*left, *more))]
 
     return words
 

@@ -1,11 +1,13 @@
 import re
 
+import nbformat
+import papermill
 import pytest
 import yaml
 
 from moviegen import config, runs
 from moviegen.config import ConfigError
-from moviegen.report import notebook, sections
+from moviegen.report import kernel, notebook, sections
 from moviegen.report.notebook import open_section
 from tests.report.making import finished, words
 
@@ -73,6 +75,81 @@ def test_an_unknown_name_is_refused_with_the_nearest():
         open_section("data", {"overrides": "--sample.stpes 1"})
 
 
+SHOWN = """
+section = open_section("training", globals())
+print(section.params.scale, [recipe.train.steps for recipe in section.params.recipes.values()])
+print(section.params.data.root, section.params.sample.size, section.params.train["lr_scheduler"]["lr"])
+"""
+
+
+@pytest.fixture
+def executed(tmp_path):
+    """What the training notebook's parameters cell, then SHOWN, print where papermill gives these parameters."""
+    source = nbformat.read(config.project_root() / "notebooks" / "06_training.ipynb", as_version=4)
+    cells = [cell for cell in source.cells if "parameters" in cell.metadata.get("tags", [])]
+    source.cells = [*cells, nbformat.v4.new_code_cell(SHOWN)]
+    nbformat.write(source, tmp_path / "notebook.ipynb")
+
+    def execute(parameters):
+        with kernel.own_kernels() as own_kernel:
+            done = papermill.execute_notebook(
+                tmp_path / "notebook.ipynb",
+                tmp_path / "out.ipynb",
+                parameters,
+                kernel_name="python3",
+                kernel_manager_class=own_kernel,
+                cwd=config.project_root() / "notebooks",
+                progress_bar=False,
+            )
+        return done.cells[-1].outputs[0].text.splitlines()
+
+    return execute
+
+
+@pytest.mark.parametrize("file", [None, "smoke"], ids=["alone", "over a params file"])
+def test_dotted_names_are_taken_as_papermill_gives_them(executed, file):
+    """`-p train.steps 50 -p stages.3.train.steps 7 ...`, with and without `-f`, which papermill writes first."""
+    of_file = {} if file is None else config.load(file).model_dump(mode="json")
+    dotted = {"train.steps": 50, "stages.3.train.steps": 7, "data.root": 'a "b" c', "sample.size": "[96, 96]"}
+    params = config.load(file or "tiny")
+    rate = params.train["lr_scheduler"]["lr"]
+    steps = [50, params.recipes[2].train.steps, 7]  # of stage 1, which the notebook is
+    assert executed(of_file | dotted) == [f"{params.scale} {steps}", f'a "b" c (96, 96) {rate}']
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("train.stepz", r"unknown parameter 'stages\.1\.train\.stepz'; did you mean 'train\.steps'"),
+        ("tran.steps", r"unknown parameter 'tran\.steps'; did you mean 'train\.steps'"),
+        ("stages.4.train.steps", r"'stages\.4\.train\.steps': write stages\.1\.train\.steps, with stage 1, 2 or 3"),
+        ("train-steps", r"unknown parameter 'train-steps'; did you mean 'train\.steps'"),
+    ],
+)
+def test_a_wrong_dotted_name_is_refused(name, words):
+    with pytest.raises(ConfigError, match=words):
+        open_section("training", {notebook.DOTTED: {name: 50}, "stage": 1})
+
+
+def test_a_dotted_name_that_is_an_override_too_is_refused():
+    given = {notebook.DOTTED: {"train.steps": 50}, "overrides": "--train.steps 60", "stage": 2}
+    with pytest.raises(ConfigError, match=r"stages\.2\.train\.steps is given twice, as '50' and as '60'"):
+        open_section("training", given)
+
+
+def test_only_lines_of_papermills_own_cell_are_read_as_dotted_names():
+    shown = ["# Parameters\n", "train.steps = 50\n", "seed = 3\n", "train-steps = 1\n", 'data = {"x": "a.b = 1"}\n']
+    assert notebook._with_items(shown) == [
+        "# Parameters\n", '_dotted["train.steps"] = 50\n', "seed = 3\n", '_dotted["train-steps"] = 1\n', shown[-1],
+    ]  # fmt: skip
+    assert notebook._with_items(shown[1:]) == shown[1:]  # a reader's
+
+
+def test_paths_that_papermill_tells_are_no_parameters():
+    told = {"PAPERMILL_INPUT_PATH": "a.ipynb", "PAPERMILL_OUTPUT_PATH": "b.ipynb"}
+    assert open_section("data", told).params == config.load("tiny")
+
+
 def test_what_is_no_parameter_is_let_be():
     ipython = {"In": [""], "Out": {}, "_ih": [""], "exit": print, "pytest": pytest}
     section = open_section("data", ipython)
@@ -114,7 +191,8 @@ def test_a_program_that_ends_unfinished_is_an_error(monkeypatch):
 
 
 def test_without_its_device_a_recipe_is_shown_and_not_run(monkeypatch, capsys):
-    monkeypatch.setattr("moviegen.device.accelerators", lambda: 0)
+    monkeypatch.setattr("moviegen.report.provenance.accelerators", lambda: 1)
+    monkeypatch.setattr("moviegen.device.accelerators", lambda: 1)
     monkeypatch.setattr(notebook, "run_job", lambda *_, **__: pytest.fail("it was started"))
     shown = []
     monkeypatch.setattr(notebook, "display", shown.append)
@@ -124,6 +202,7 @@ def test_without_its_device_a_recipe_is_shown_and_not_run(monkeypatch, capsys):
     )
     assert section.launch("stage2") is None
     assert "not run here" in shown[0].data
+    assert "written for 8 Ascend cards a host, and this machine has 1." in shown[0].data
     assert "msrun" in shown[0].data
     assert "--worker_num=8" in shown[0].data
 

@@ -94,6 +94,15 @@ def test_a_section_is_current_until_a_run_it_shows_changes():
     assert not sections.is_current(params, section)
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"metadata": 3}'])
+def test_a_damaged_notebook_is_not_current(params, content):
+    section = sections.SECTIONS[0]
+    path = section.executed(params)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    assert not sections.is_current(params, section)
+
+
 def test_unknown_notebooks_are_refused():
     with pytest.raises(KeyError, match="no notebook 'dta'"):
         sections.find("dta", None)

@@ -94,6 +94,21 @@ def test_run_that_goes_on_adds_its_seconds(run):
     assert 1000 <= manifest(run)["seconds"] < 1100
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\0" * 40, b"\xff\xfe", b"[" * 100_000])
+def test_a_damaged_manifest_is_named_with_what_to_do(run, content):
+    path = run.folder / "manifest.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"{re.escape(str(path))} is damaged .*remove it"):
+        _ = run.complete
+    with pytest.raises(ConfigError, match="is damaged"), runs.record(run):
+        pytest.fail("it was computed")
+    path.unlink()
+    with runs.record(run):
+        pass
+    assert run.complete
+
+
 def test_failed_run_can_be_run_again(run):
     with pytest.raises(ValueError), runs.record(run):
         raise ValueError
@@ -357,7 +372,10 @@ def test_half_line_is_left_out(run):
     assert run.metrics() == [{"step": 1}]
 
 
-@pytest.mark.parametrize("damage", [b"\0" * 64, b"\0" * 7 + b'"loss": 1}', b"\xff\xfe{", b'{"step": 3, "lo'])
+@pytest.mark.parametrize(
+    "damage",
+    [b"\0" * 64, b"\0" * 7 + b'"loss": 1}', b"\xff\xfe{", b'{"step": 3, "lo', b"5", b'["step"]', b"[" * 100_000],
+)
 def test_damaged_lines_are_left_out_with_a_warning_and_the_run_goes_on(run, damage):
     writer = MetricsWriter(run.metrics_path)
     for step in (1, 2):

@@ -76,6 +76,22 @@ def test_what_cannot_be_gone_on_from_is_named(short, tmp_path):
         going_on(short, **forced)
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", r"manifest\.json is damaged \(.*\): stages\.1\.train\.resume\.run must name another run"),
+        ("[]", r"manifest\.json is damaged"),
+        ("{}", r"is a run of None, not of stage1"),
+        ('{"program": "stage1"}', r"was run with other parameters"),
+        ('{"program": "stage1", "parameters": {"recipe": {}}}', r"was run with other parameters"),
+    ],
+)
+def test_a_manifest_that_is_none_is_named(short, content, told):
+    (short.folder / "manifest.json").write_text(content)
+    with pytest.raises(ConfigError, match=told):
+        going_on(short, **{"train.steps": 8})
+
+
 def test_the_command_line_sets_it_key_by_key(outputs):
     words = "--stages.2.train.resume.run outputs/x --stages.2.train.resume.force true"
     recipes = config.load("smoke", config.parse_overrides(words)).recipes
