@@ -20,7 +20,7 @@ from typing import Any
 from moviegen.device.environment import leftovers
 from moviegen.launch.hosts import check_first_host
 from moviegen.launch.job import ENVIRONMENT, RUN_VARIABLE, Job, msrun_command
-from moviegen.launch.lock import Held, held
+from moviegen.launch.lock import FolderInUse, locked
 from moviegen.launch.watch import JobError, Tail, Watch
 from moviegen.launch.worker import LOG_DIR_VARIABLE
 
@@ -58,9 +58,9 @@ def run_job(job: Job, on_progress: OnProgress | None = None, stall_timeout: floa
     check_first_host(job)
     job.log_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with held(job.log_dir):  # a second job would move its logs away, and one's errors would end the other
+        with locked(job.log_dir):  # a second job would move its logs away, and one's errors would end the other
             _follow(with_port(job), on_progress, stall_timeout)
-    except Held as error:
+    except FolderInUse as error:
         raise JobBusyError(f"another job is running with its logs in {job.log_dir}: {error}") from None
 
 

@@ -26,7 +26,7 @@ import yaml
 
 from moviegen.config import ConfigError, Params, from_root, outputs_folder
 from moviegen.launch.job import RUN_VARIABLE, Job, msrun_command
-from moviegen.launch.lock import Held, held
+from moviegen.launch.lock import FolderInUse, locked
 from moviegen.runs import fingerprint as fingerprints
 from moviegen.runs import registry
 from moviegen.runs.files import write_json, write_text
@@ -262,9 +262,9 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 @contextmanager
 def _lock(run: Run) -> Iterator[None]:
     try:
-        with held(run.folder):
+        with locked(run.folder):
             yield
-    except Held as error:
+    except FolderInUse as error:
         raise RunBusy(f"another process is writing into {run.folder}: {error}") from None
 
 
