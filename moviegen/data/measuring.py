@@ -19,7 +19,7 @@ from tqdm import tqdm
 from moviegen.config import Params, outputs_root
 from moviegen.data.clips import Clip
 from moviegen.data.videos import BrokenVideo, VideoInfo, probe
-from moviegen.launch.pool import Lost, each
+from moviegen.launch.pool import Failure, map_unordered
 from moviegen.runs.fingerprint import code_hash, digest, packages
 from moviegen.runs.hashes import content_hashes
 from moviegen.runs.metrics import MetricsWriter, read_metrics
@@ -67,10 +67,10 @@ def measure(
             unknown.setdefault(content, path)
     patience = Patience(params, "measuring the clips", ["file"] * len(unknown), max(map(len, lists), default=0))
     found: dict[str, Verdict] = {}
-    with closing(each(_measure, unknown.values(), params.data.time_limit)) as answers:
+    with closing(map_unordered(_measure, unknown.values(), params.data.time_limit)) as answers:
         for done, (path, answer) in enumerate(tqdm(answers, "measuring", len(unknown), unit="file", disable=None), 1):
             found[contents[path]] = _verdict(answer, states[path], params.data.time_limit)
-            if not isinstance(answer, Lost) and answer[1] == states[path]:
+            if not isinstance(answer, Failure) and answer[1] == states[path]:
                 memory.add(contents[path], found[contents[path]])
             tell(done, len(unknown))
             patience.done("file")
@@ -86,10 +86,10 @@ def _measure(path: Path) -> tuple[Verdict, State]:
     return verdict, _state(path)
 
 
-def _verdict(answer: tuple[Verdict, State] | Lost, before: State, limit: float) -> Verdict:
+def _verdict(answer: tuple[Verdict, State] | Failure, before: State, limit: float) -> Verdict:
     """What a worker found, unless it did not come back or the file was another one by then."""
-    if isinstance(answer, Lost):
-        reason = f"decoding takes longer than data.time_limit, {limit:g} s" if answer.late else answer.reason
+    if isinstance(answer, Failure):
+        reason = f"decoding takes longer than data.time_limit, {limit:g} s" if answer.timed_out else answer.reason
         return Unusable("stops the decoder", reason)
     verdict, after = answer
     return verdict if after == before else Unusable("changed meanwhile", "it changed while it was read")

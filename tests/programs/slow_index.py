@@ -5,7 +5,7 @@ import time
 
 from moviegen.__main__ import main
 from moviegen.data import measuring
-from moviegen.launch.pool import each
+from moviegen.launch.pool import map_unordered
 
 
 def slowly(path):
@@ -17,5 +17,5 @@ def slowly(path):
 if __name__ == "__main__":
     from tests.programs.slow_index import slowly  # by the name that workers find it by
 
-    measuring.each = lambda function, paths, limit: each(slowly, paths, limit)
+    measuring.map_unordered = lambda function, paths, time_limit: map_unordered(slowly, paths, time_limit)
     sys.exit(main(["data", "index", "--config", "smoke", "--data.root", sys.argv[1]]))
