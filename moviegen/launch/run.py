@@ -125,8 +125,9 @@ def _started(job: Job) -> Iterator[subprocess.Popen]:
     """Start the job below a guard; leaving the context, in whatever way, ends all of it."""
     bin_dir = str(Path(sys.executable).parent)  # msrun lives there, and the `python` it will look for on PATH
     command = [f"{bin_dir}/msrun", *msrun_command(job)[1:]] if job.uses_msrun else list(job.command)
-    own = {name: value for name, value in os.environ.items() if name not in leftovers(os.environ)}
-    environment = {**ENVIRONMENT, **own, **job.environment, LOG_DIR_VARIABLE: str(job.log_dir.absolute())}
+    unwanted = leftovers(os.environ)
+    inherited = {name: value for name, value in os.environ.items() if name not in unwanted}
+    environment = {**ENVIRONMENT, **inherited, **job.environment, LOG_DIR_VARIABLE: str(job.log_dir.absolute())}
     environment[RUN_VARIABLE] = job.run
     environment["PYTHONIOENCODING"] = "utf-8:backslashreplace"  # as logs are read, whatever the caller's locale
     environment["PATH"] = os.pathsep.join([bin_dir, environment.get("PATH", os.defpath)])
