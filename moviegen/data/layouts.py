@@ -15,7 +15,7 @@ from moviegen.data.captions import COLUMNS, Places, index_mixkit
 from moviegen.data.clips import Clip
 from moviegen.data.datasets import MIXKIT, index_ucf101, one_class
 from moviegen.data.tables import has_columns
-from moviegen.runs.folders import VIDEO_SUFFIXES, is_video, listed, walk
+from moviegen.runs.folders import VIDEO_SUFFIXES, is_video, listed, printable, walk
 
 LAYOUTS = "a UCF-101 folder of <Class>/v_<Class>_gXX_cYY.avi, or a mixkit folder of videos with video_caption_train.csv"
 TRAIN_LIST, VAL_LIST = "video_caption_train.csv", "video_caption_val.csv"
@@ -71,17 +71,11 @@ def find_layout(root: Path | str) -> dict[str, list[Clip]]:
 
 def _nameable(root: Path) -> list[Path]:
     """The files of a folder whose names can be written down; warns of others."""
-    files, unwritable = [], []
-    for path in walk(root):
-        try:
-            str(path.relative_to(root)).encode()
-            files.append(path)
-        except UnicodeEncodeError:
-            unwritable.append(repr(str(path.relative_to(root))))
-    if unwritable:
-        names = f"{len(unwritable)} files are left out, as their names are not UTF-8: rename {listed(unwritable)}"
-        warnings.warn(f"{root}: {names}", stacklevel=3)
-    return files
+    names = {path: path.relative_to(root) for path in walk(root)}
+    if unwritable := [printable(name) for name in names.values() if printable(name) != str(name)]:
+        others = f"{len(unwritable)} files are left out, as their names are not UTF-8: rename {listed(unwritable)}"
+        warnings.warn(f"{root}: {others}", stacklevel=3)
+    return [path for path, name in names.items() if printable(name) == str(name)]
 
 
 def _top(root: Path, files: Sequence[Path]) -> Path:

@@ -21,6 +21,7 @@ from moviegen.data.clips import Clip
 from moviegen.data.videos import BrokenVideo, VideoInfo, probe
 from moviegen.launch.pool import Failure, map_unordered
 from moviegen.runs.fingerprint import code_hash, digest, packages
+from moviegen.runs.folders import printable
 from moviegen.runs.hashes import content_hashes
 from moviegen.runs.metrics import MetricsWriter, read_metrics
 from moviegen.runs.patience import Patience
@@ -97,15 +98,14 @@ def _verdict(answer: tuple[Verdict, State] | Failure, before: State, limit: floa
 
 def _unreadable(path: Path) -> Unusable | None:
     """What is the matter with a file that need not be opened for it."""
+    if printable(path) != str(path):  # what lists clips and latents is UTF-8
+        return Unusable("name", "its name is not UTF-8: rename it")
     try:
-        str(path).encode()
         if path.is_file():
             return None
         if path.is_symlink() and not path.exists():
             return Unusable("not there", f"a link to {os.readlink(path)}, which is not there")
         return Unusable("not there", "not a file" if path.exists() else "no such file")
-    except UnicodeEncodeError:  # what lists clips and latents is UTF-8
-        return Unusable("name", "its name is not UTF-8: rename it")
     except OSError as error:
         return Unusable(UNREADABLE, str(error.strerror))
 

@@ -11,6 +11,7 @@ from moviegen.data.clips import Clip
 from moviegen.data.tables import read_rows
 from moviegen.data.videos import BrokenVideo
 from moviegen.runs.files import write_csv
+from moviegen.runs.folders import printable
 
 Read = TypeVar("Read")
 
@@ -55,8 +56,3 @@ class Quarantine:
         warnings.warn(f"{printable(clip.path)} is set aside ({reason}); listed in {self.path}", stacklevel=2)
         self.reasons[printable(clip.path)] = reason
         write_csv(self.path, ("path", "reason"), self.reasons.items())
-
-
-def printable(path: Path) -> str:
-    r"""A path as UTF-8 can hold it: bytes of another encoding in its name are written \udc80 to \udcff."""
-    return str(path).encode(errors="backslashreplace").decode()

@@ -24,9 +24,9 @@ from moviegen.data.choice import choose
 from moviegen.data.clips import Clip, save_index
 from moviegen.data.layouts import find_layout
 from moviegen.data.measuring import Unusable, measure
-from moviegen.data.quarantine import printable
 from moviegen.data.splits import SPLITS, data_folder, sample_folder
 from moviegen.runs.files import write_csv, write_json
+from moviegen.runs.folders import printable
 
 
 def index(run: runs.Run) -> None:

@@ -40,6 +40,11 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
+def printable(path: Path) -> str:
+    r"""A path as UTF-8 can hold it: bytes of another encoding in its name are written \udc80 to \udcff."""
+    return str(path).encode(errors="backslashreplace").decode()
+
+
 def listed(names: Sequence[str], most: int = 10) -> str:
     """`a, b and 3 more`: a sentence names the first of many."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

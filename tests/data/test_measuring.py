@@ -71,7 +71,7 @@ def test_files_that_hang_or_kill_the_decoder_are_set_aside_and_tried_again_next_
     assert "SIGSEGV" in found["kills.mp4"].reason or "139" in found["kills.mp4"].reason
     assert found["hangs.mp4"].reason == "decoding takes longer than data.time_limit, 1 s"
     assert found["half.mp4"] == Unusable("stops the decoder", "MemoryError: too large a frame")
-    monkeypatch.setattr(measuring, "each", lambda function, paths, limit: ((p, whole(p)) for p in list(paths)))
+    monkeypatch.setattr(measuring, "map_unordered", lambda function, paths, _: ((p, whole(p)) for p in list(paths)))
     found = look(*paths)
     assert frames_of(found) == {"a.mp4": 9, "b.mp4": 12, "hangs.mp4": 9, "kills.mp4": 9}
     assert found["half.mp4"].kind == "cannot be decoded" and str(folder) not in found["half.mp4"].reason
