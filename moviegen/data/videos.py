@@ -61,7 +61,7 @@ def probe(path: Path | str) -> VideoInfo:
     line = timeline(path)
     decoded = proofs.decode(path, line)
     height, width = decoded.size
-    reader = proofs.proven(path, line, decoded)
+    reader = proofs.fastest_exact_reader(path, line, decoded)
     return VideoInfo(len(decoded.times), height, width, proofs.frame_rate(decoded), reader)
 
 
