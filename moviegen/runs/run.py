@@ -190,14 +190,14 @@ def _changed_since(run: Run, mark: Path) -> list[str]:
     if not mark.is_file():
         return []
     since, params = mark.stat().st_mtime, run.params
-    named = {path for program in registry.ALL for path in program.local_paths(params).values() if path}
-    places = {Path(__file__).parents[1]: (".py",)} | {
-        from_root(path): (*fingerprints.CLIPS, *fingerprints.MODELS) for path in named
+    parameter_paths = {path for program in registry.ALL for path in program.local_paths(params).values() if path}
+    suffixes_of = {Path(__file__).parents[1]: (".py",)} | {
+        from_root(path): (*fingerprints.CLIPS, *fingerprints.MODELS) for path in parameter_paths
     }
     return sorted(
         str(path)
-        for place, suffixes in places.items()
-        for path in (place.rglob("*") if place.is_dir() else [place])
+        for folder, suffixes in suffixes_of.items()
+        for path in (folder.rglob("*") if folder.is_dir() else [folder])
         if path.suffix in suffixes and path.is_file() and path.stat().st_ctime > since
     )
 
