@@ -16,9 +16,12 @@ programs/    a verb of the command line each
   3.5          evaluate_tae, retrieval: PSNR and SSIM; whether clips are nearest to their captions' own
                plan: what a recipe costs
 train/       3.2   loop, step, batches, optim, ema (3.3), state, checkpoint, resume
-data/        3.2.1 videos, streams, readers, proofs, pictures, pixels: a file's frames; layouts, captions, tables,
-             datasets, ucf101, clips, choice, measuring, checking, splits, samples, quarantine, formats, crops: a set's
-             clips; latents, embeddings: caches; 3.5 scores, intervals: PSNR and SSIM; how far a mean may be off
+data/
+  3.2.1        videos, streams, readers, proofs, pictures: one file, read exactly; pixels, formats: resized, written
+               layouts, captions, tables: what a folder holds; datasets, ucf101, choice, splits: what is trained on
+               clips, crops: a clip and its views; measuring, checking, quarantine: which are sound
+               samples: a set that is rendered; latents, embeddings: caches
+  3.5          scores, intervals: PSNR and SSIM; how far a mean may be off
 tae/         3.1.1 model, coder, layers, losses, lpips, tiling, weights, naming
 dit/         3.1.3 model, layers, patches, positions, weights
 text/        3.1.4 encoders, t5, clip, layers, tokenise, folders, stand_ins, embedding

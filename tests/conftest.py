@@ -95,10 +95,10 @@ def measured(monkeypatch):
 
     names = []
 
-    def each(function, paths, limit, workers):
+    def in_process(function, paths, time_limit, workers):
         for path in list(paths):
             names.append(path.name)
             yield path, function(path)
 
-    monkeypatch.setattr(measuring, "each", each)
+    monkeypatch.setattr(measuring, "map_unordered", in_process)
     return names

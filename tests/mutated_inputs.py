@@ -60,18 +60,20 @@ class TaeWeights(Kind):
 
 class Ckpt(Kind):
     def make(self):
-        parameters = TAE(SMALL).parameters_and_names()
+        self.tae = TAE(SMALL)
+        parameters = self.tae.parameters_and_names()
         path = self.folder / "tae.ckpt"
         ms.save_checkpoint([{"name": name, "data": parameter} for name, parameter in parameters], str(path))
         return path
 
     def load(self):
-        load_weights(TAE(SMALL), self.path)
+        load_weights(self.tae, self.path)
 
 
 class NpzWeights(Ckpt):
     def make(self):
-        np.savez_compressed(self.folder / "tae.npz", **to_arrays(dict(TAE(SMALL).parameters_and_names())))
+        self.tae = TAE(SMALL)
+        np.savez_compressed(self.folder / "tae.npz", **to_arrays(dict(self.tae.parameters_and_names())))
         return self.folder / "tae.npz"
 
 
@@ -153,9 +155,9 @@ class Training(Kind):
     def load(self):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            found = self.checkpoints.latest()
-        assert found is None or found.files["weights"]["a"].shape == (2, 3)
-        assert bool(found) != any(str(self.path.parent) in str(warning.message) for warning in caught)
+            latest = self.checkpoints.latest()
+        assert latest is None or latest.files["weights"]["a"].shape == (2, 3)
+        assert bool(latest) != any(str(self.path.parent) in str(warning.message) for warning in caught)
 
 
 class TrainingState(Training):
@@ -216,13 +218,13 @@ def odd_values(content: bytes, count: int) -> Iterator[bytes]:
     for number in range(count):
         rng, changed = np.random.default_rng(number), copy.deepcopy(whole)
         for _ in range(int(rng.integers(1, 4))):
-            spot, inner = None, changed
-            while isinstance(inner, dict | list) and inner and (spot is None or rng.random() < 0.9):
-                keys = list(inner) if isinstance(inner, dict) else range(len(inner))
-                spot, key = inner, keys[int(rng.integers(len(keys)))]
-                inner = inner[key]
-            if spot is not None:
-                spot[key] = ODD[int(rng.integers(len(ODD)))]
+            parent, value = None, changed
+            while isinstance(value, dict | list) and value and (parent is None or rng.random() < 0.9):
+                keys = list(value) if isinstance(value, dict) else range(len(value))
+                parent, key = value, keys[int(rng.integers(len(keys)))]
+                value = value[key]
+            if parent is not None:
+                parent[key] = ODD[int(rng.integers(len(ODD)))]
         yield json.dumps(changed).encode()
 
 

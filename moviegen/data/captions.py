@@ -17,55 +17,55 @@ URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 DRIVE = re.compile(r"[a-z]:[\\/]", re.IGNORECASE)
 
 
-class Places:
-    """Finds the files of a data folder by what a table calls them.
+class FileFinder:
+    """Finds the files of a data folder by their names in a table.
 
-    Nothing outside is ever found: a table may come from anywhere.
+    A table may come from anyone, so a file outside the folder is never returned.
 
     Args:
-        files: the folder's, as `runs.folders.walk` gives them.
-        folders: what names in the table may be relative to, the likeliest first.
+        files: the folder's files, from `runs.folders.walk`.
+        folders: names in the table may be relative to each of these; the first that has the file wins.
     """
 
     def __init__(self, files: Iterable[Path], folders: Sequence[Path]) -> None:
         self.folders = [os.path.abspath(folder) for folder in folders]
-        self.known = {os.path.abspath(path): path for path in files}
-        self.composed: dict[str, set[Path]] = defaultdict(set)  # macOS writes an accent apart from its letter
-        self.named: dict[str, set[Path]] = defaultdict(set)
-        for place, path in self.known.items():
-            self.composed[_composed(place)].add(path)
-            self.named[_composed(path.name)].add(path)
+        self.by_path = {os.path.abspath(path): path for path in files}
+        self.by_composed_path: dict[str, set[Path]] = defaultdict(set)  # macOS writes accents apart from their letters
+        self.by_name: dict[str, set[Path]] = defaultdict(set)
+        for absolute, path in self.by_path.items():
+            self.by_composed_path[_composed(absolute)].add(path)
+            self.by_name[_composed(path.name)].add(path)
 
     def find(self, name: str) -> Path | None:
         """The file called `name` below one of the folders; for a bare name, the only one of that name anywhere."""
         spellings = dict.fromkeys((name, name.strip(), name.strip().replace("\\", "/")))
         for spelling in spellings:
             for folder in self.folders:
-                place = os.path.normpath(os.path.join(folder, spelling))
-                if found := self.known.get(place) or _only(self.composed.get(_composed(place))):
-                    return found
-        return next((found for one in spellings if (found := _only(self.named.get(_composed(one))))), None)
+                absolute = os.path.normpath(os.path.join(folder, spelling))
+                if file := self.by_path.get(absolute) or _only(self.by_composed_path.get(_composed(absolute))):
+                    return file
+        return next((file for spelling in spellings if (file := _only(self.by_name.get(_composed(spelling))))), None)
 
     def fault(self, name: str) -> str:
-        """Why a name can be no file of the data folder, whatever is copied into it; empty where it can."""
-        place = os.path.normpath(os.path.join(self.folders[-1], name.strip()))
+        """Why no file of the data folder can have this name, whatever is copied into it; empty where one can."""
+        absolute = os.path.normpath(os.path.join(self.folders[-1], name.strip()))
         if not name.strip():
             return "the row names no video: write its file name, or remove the row"
         if URL.match(name.strip()):
             return f"{name} is an address, and nothing is downloaded: fetch the clip and write its file name"
-        if DRIVE.match(name.strip()) or os.path.commonpath((place, self.folders[-1])) != self.folders[-1]:
+        if DRIVE.match(name.strip()) or os.path.commonpath((absolute, self.folders[-1])) != self.folders[-1]:
             return (
                 f"{name!r} lies outside {self.folders[-1]}: copy or link the clip into it and write its path in there"
             )
         return ""
 
 
-def index_mixkit(csv_path: Path, places: Places, groups: dict[Path, int]) -> list[Clip]:
+def index_mixkit(csv_path: Path, finder: FileFinder, groups: dict[Path, int]) -> list[Clip]:
     """The clips that `csv_path` (video,caption) lists; each video is a group of its own.
 
-    `groups` has the number of each video listed before, in another list too, and is added to.
+    `groups` maps each video of the lists read so far to its number; new ones are added.
 
-    Videos that are not there, and rows that repeat another, are counted and named in a warning. Raises
+    Missing videos, and rows that repeat another, are counted and named in a warning. Raises
     FileNotFoundError without the CSV, and ValueError when it cannot be read (see `numbered_rows`), when a row has no
     caption or names what lies outside the data folder, or when every video is missing.
     """
@@ -73,8 +73,8 @@ def index_mixkit(csv_path: Path, places: Places, groups: dict[Path, int]) -> lis
     clips: dict[Clip, int] = {}
     missing, repeated = [], []
     for line, row in rows.items():
-        path = places.find(row["video"])
-        if fault := _fault(row) or ("" if path else places.fault(row["video"])):
+        path = finder.find(row["video"])
+        if fault := _fault(row) or ("" if path else finder.fault(row["video"])):
             raise ValueError(f"{csv_path}, line {line}: {fault}")
         if path is None or not is_video(path):
             missing.append(f"{row['video']} (no video by its suffix)" if path else row["video"])
@@ -86,7 +86,7 @@ def index_mixkit(csv_path: Path, places: Places, groups: dict[Path, int]) -> lis
         clips.setdefault(clip, line)
     if len(missing) == len(rows):
         raise ValueError(
-            f"{places.folders[0]} has none of the {len(rows)} videos that {csv_path} lists, such as {missing[0]}"
+            f"{finder.folders[0]} has none of the {len(rows)} videos that {csv_path} lists, such as {missing[0]}"
         )
     for names, what in ((missing, "missing"), (repeated, "listed again")):
         if names:

@@ -22,13 +22,13 @@ def choose(clips: Sequence[Clip], most: int, seed: int) -> list[Clip]:
     if not most or len(clips) <= most:
         return list(clips)
     groups, labels = (_shuffled({getattr(clip, name) for clip in clips}, seed) for name in ("group", "label"))
-    places = sorted(range(len(clips)), key=lambda at: (groups[clips[at].group], labels[clips[at].label]))
-    places = in_turn(places, lambda at: (clips[at].label, clips[at].group))
-    places = in_turn(places, lambda at: clips[at].label)
-    return [clips[at] for at in sorted(places[:most])]
+    indices = sorted(range(len(clips)), key=lambda i: (groups[clips[i].group], labels[clips[i].label]))
+    indices = round_robin(indices, lambda i: (clips[i].label, clips[i].group))
+    indices = round_robin(indices, lambda i: clips[i].label)
+    return [clips[i] for i in sorted(indices[:most])]
 
 
-def in_turn(items: Iterable[Item], kind: Callable[[Item], Hashable]) -> list[Item]:
+def round_robin(items: Iterable[Item], kind: Callable[[Item], Hashable]) -> list[Item]:
     """The first item of each kind, then the second of each, and so on."""
     seen: Counter[Hashable] = Counter()
     rounds: dict[int, list[Item]] = {}
@@ -39,7 +39,6 @@ def in_turn(items: Iterable[Item], kind: Callable[[Item], Hashable]) -> list[Ite
 
 
 def _shuffled(values: set, seed: int) -> dict:
-    """Each value's place in a shuffle that follows from the values and the seed."""
-    return {
-        value: place for place, value in enumerate(np.random.default_rng(seed).permutation(sorted(values)).tolist())
-    }
+    """Each value's position in a shuffle that depends on the values and the seed alone."""
+    shuffled = np.random.default_rng(seed).permutation(sorted(values)).tolist()
+    return {value: position for position, value in enumerate(shuffled)}

@@ -1,6 +1,5 @@
 """One clip of a data set: what is known of it, its frames, and the index that lists it."""
 
-import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -12,7 +11,7 @@ from pydantic import TypeAdapter
 from moviegen.data import videos
 from moviegen.data.readers import Reader
 from moviegen.data.tables import read_rows
-from moviegen.runs.files import replacing
+from moviegen.runs.files import write_csv
 
 SHOWN_FPS = 12  # at which a clip is shown that does not state its rate
 
@@ -53,11 +52,8 @@ def read_windows(clip: Clip, windows: Iterable[Sequence[int]]) -> Iterator[np.nd
 
 def save_index(path: Path | str, clips: Iterable[Clip], root: Path | str) -> None:
     """Write the clips as CSV, paths relative to `root` (a moved data set keeps its index)."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Clip)], lineterminator="\n")
-        writer.writeheader()
-        for clip in clips:
-            writer.writerow(asdict(clip) | {"path": Path(os.path.relpath(clip.path, root)).as_posix()})
+    rows = [asdict(clip) | {"path": Path(os.path.relpath(clip.path, root)).as_posix()} for clip in clips]
+    write_csv(Path(path), [field.name for field in fields(Clip)], map(dict.values, rows))
 
 
 def load_index(path: Path | str, root: Path | str) -> list[Clip]:

@@ -1,7 +1,7 @@
-"""How far what was measured on clips may be off: 95 % intervals, over what is independent.
+"""95 % intervals of means over clips and of shares.
 
-Clips that were cut from one source video resemble each other: ten of them say less than clips of ten videos. So the
-unit is the source video, not the clip.
+Clips cut from one source video resemble each other: ten of them say less than ten clips of ten videos. So the
+independent unit is the source video, not the clip.
 """
 
 from __future__ import annotations
@@ -43,6 +43,6 @@ def mean_and_half_width(values: np.ndarray, sources: np.ndarray) -> tuple[float,
 
 
 def share_interval(hits: int, trials: int) -> tuple[float, float]:
-    """Wilson's interval of a share: inside [0, 1], and no point where all or none are hits."""
+    """Wilson's interval of a share, (low, high) in [0, 1]; unlike the normal one not a point at 0 or all hits."""
     interval = stats.binomtest(hits, trials).proportion_ci(LEVEL, method="wilson")
     return float(interval.low), float(interval.high)

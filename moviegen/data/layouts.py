@@ -11,17 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from moviegen.data.captions import COLUMNS, Places, index_mixkit
+from moviegen.data.captions import COLUMNS, FileFinder, index_mixkit
 from moviegen.data.clips import Clip
 from moviegen.data.datasets import MIXKIT, index_ucf101, one_class
 from moviegen.data.tables import has_columns
-from moviegen.runs.folders import VIDEO_SUFFIXES, is_video, listed, walk
+from moviegen.runs.folders import VIDEO_SUFFIXES, is_video, listed, printable, walk
 
 LAYOUTS = "a UCF-101 folder of <Class>/v_<Class>_gXX_cYY.avi, or a mixkit folder of videos with video_caption_train.csv"
 TRAIN_LIST, VAL_LIST = "video_caption_train.csv", "video_caption_val.csv"
 UCF101 = re.compile(r"ucf[-_ ]?101", re.IGNORECASE)
 TRAINING, HELD_OUT = {"train", "training"}, {"val", "valid", "validation", "test", "testing"}
-PLAIN = TRAINING | HELD_OUT | {"clips", "data", "video", "videos"}  # what a folder is called that is no class
+NO_CLASS = TRAINING | HELD_OUT | {"clips", "data", "video", "videos"}  # what a folder is called that is no class
 NOTES = {"", ".md", ".txt"}  # what people read, which nobody takes for a clip
 ARCHIVES = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip"}
 
@@ -47,7 +47,7 @@ def find_layout(root: Path | str) -> dict[str, list[Clip]]:
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"no data folder {root}; expected {LAYOUTS}")
-    files = _nameable(root)
+    files = _writable_names(root)
     if not any(map(is_video, files)):
         raise ValueError(f"no videos found in {root}{_what_else(files)}; expected {LAYOUTS}")
     top = _top(root, files)
@@ -69,19 +69,13 @@ def find_layout(root: Path | str) -> dict[str, list[Clip]]:
     return {"ucf101": ucf101, "ucf101_test": test, "train": train, "val": val}
 
 
-def _nameable(root: Path) -> list[Path]:
+def _writable_names(root: Path) -> list[Path]:
     """The files of a folder whose names can be written down; warns of others."""
-    files, unwritable = [], []
-    for path in walk(root):
-        try:
-            str(path.relative_to(root)).encode()
-            files.append(path)
-        except UnicodeEncodeError:
-            unwritable.append(repr(str(path.relative_to(root))))
-    if unwritable:
-        names = f"{len(unwritable)} files are left out, as their names are not UTF-8: rename {listed(unwritable)}"
-        warnings.warn(f"{root}: {names}", stacklevel=3)
-    return files
+    names = {path: path.relative_to(root) for path in walk(root)}
+    if unwritable := [printable(name) for name in names.values() if printable(name) != str(name)]:
+        others = f"{len(unwritable)} files are left out, as their names are not UTF-8: rename {listed(unwritable)}"
+        warnings.warn(f"{root}: {others}", stacklevel=3)
+    return [path for path, name in names.items() if printable(name) == str(name)]
 
 
 def _top(root: Path, files: Sequence[Path]) -> Path:
@@ -92,7 +86,7 @@ def _top(root: Path, files: Sequence[Path]) -> Path:
         only = inside.pop()
         if inside or only in files or only.name == MIXKIT or UCF101.fullmatch(only.name):
             return root
-        if any(path.parent == only for path in files) and only.name.casefold() not in PLAIN:
+        if any(path.parent == only for path in files) and only.name.casefold() not in NO_CLASS:
             return root  # a class, or the folder of a list
         root = only
 
@@ -112,11 +106,11 @@ def _ucf101_folder(root: Path, top: Path, videos: Sequence[Path]) -> Path | None
         return top / "UCF-101"
     parents = {path.parent for path in videos}
     folders = {folder for parent in parents for folder in (parent, *parent.parents) if root in folder.parents}
-    named = {folder for folder in folders if UCF101.fullmatch(folder.name)}
-    named = {folder for folder in named if not any(folder in other.parents for other in named)}
-    if len(named) > 1:
-        raise ValueError(f"{root} has several folders of UCF-101, {listed(sorted(map(str, named)))}: give one of them")
-    return named.pop() if named else None
+    matches = {folder for folder in folders if UCF101.fullmatch(folder.name)}
+    inner = {folder for folder in matches if not any(folder in match.parents for match in matches)}
+    if len(inner) > 1:
+        raise ValueError(f"{root} has several folders of UCF-101, {listed(sorted(map(str, inner)))}: give one of them")
+    return inner.pop() if inner else None
 
 
 def _find_loose(root: Path, top: Path, videos: Sequence[Path]) -> tuple[list[Clip], list[Clip]]:
@@ -146,10 +140,10 @@ def _find_mixkit(root: Path, top: Path, files: Sequence[Path]) -> tuple[list[Cli
     if not train:
         return [], [], set()
     folders = dict.fromkeys((train.parent / MIXKIT, train.parent, root))
-    places = Places(files, [folder for folder in folders if folder.is_dir()])
+    finder = FileFinder(files, [folder for folder in folders if folder.is_dir()])
     lists = [train, *(path for path in files if path == train.with_name(VAL_LIST))]
     groups: dict[Path, int] = {}
-    training, *rest = (index_mixkit(path, places, groups) for path in lists)
+    training, *rest = (index_mixkit(path, finder, groups) for path in lists)
     held_out = rest[0] if rest else []
     if shared := sorted({clip.path for clip in training} & {clip.path for clip in held_out}):
         names = listed([str(path.relative_to(root)) for path in shared])
@@ -159,13 +153,13 @@ def _find_mixkit(root: Path, top: Path, files: Sequence[Path]) -> tuple[list[Cli
 
 def _train_list(root: Path, top: Path, files: Sequence[Path]) -> Path | None:
     """The CSV file that lists the captions."""
-    named = [path for path in files if path.name == TRAIN_LIST]
-    if top / TRAIN_LIST in named:
+    lists = [path for path in files if path.name == TRAIN_LIST]
+    if top / TRAIN_LIST in lists:
         return top / TRAIN_LIST
-    if len(named) > 1:
-        raise ValueError(f"{root} has several files {TRAIN_LIST}, {listed([*map(str, named)])}: give one's folder")
-    if named:
-        return named[0]
+    if len(lists) > 1:
+        raise ValueError(f"{root} has several files {TRAIN_LIST}, {listed([*map(str, lists)])}: give one's folder")
+    if lists:
+        return lists[0]
     tables = [path for path in files if path.parent == top and path.suffix.lower() == ".csv" and path.name != VAL_LIST]
     captioned, loose = (top / MIXKIT).is_dir(), any(path.parent == top and is_video(path) for path in files)
     alone = len(tables) == 1 and (captioned or loose)

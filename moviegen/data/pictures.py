@@ -36,7 +36,7 @@ class UnsupportedPicture(ValueError):
     """Frames that cannot be shown right here: the reason, and what mends the file."""
 
 
-class Turn(NamedTuple):
+class Orientation(NamedTuple):
     """How stored frames become upright: rows and columns exchanged first, then mirrored."""
 
     transpose: bool
@@ -58,7 +58,7 @@ class Pictures:
     def size(self, frame: av.VideoFrame) -> tuple[int, int]:
         """Height and width as shown. Raises UnsupportedPicture as `rgb` does."""
         height, width = frame.height, self._width(frame)
-        return (width, height) if turn_of(frame).transpose else (height, width)
+        return (width, height) if orientation_of(frame).transpose else (height, width)
 
     def rgb(self, frame: av.VideoFrame) -> np.ndarray:
         """uint8 (H, W, 3).
@@ -67,8 +67,8 @@ class Pictures:
         swscale does not know, and for a display matrix that is more than quarter turns and mirrors.
         """
         check_colours(frame)
-        turn, width = turn_of(frame), self._width(frame)
-        shown = self._reformatter.reformat(
+        orientation, width = orientation_of(frame), self._width(frame)
+        converted = self._reformatter.reformat(
             frame,
             width=width,
             format="rgb24",
@@ -76,11 +76,11 @@ class Pictures:
             interpolation="BILINEAR" if width == frame.width else "BICUBIC",
             threads=1,
         )
-        picture = shown.to_ndarray()
+        picture = converted.to_ndarray()
         if frame.format.name.startswith("gray") and frame.color_range == ColorRange.MPEG:
             picture = FULL_FROM_LIMITED[picture]  # swscale takes every grey for full range
-        picture = picture.swapaxes(0, 1) if turn.transpose else picture
-        return picture[:: -1 if turn.flip_rows else 1, :: -1 if turn.flip_columns else 1]
+        picture = picture.swapaxes(0, 1) if orientation.transpose else picture
+        return picture[:: -1 if orientation.flip_rows else 1, :: -1 if orientation.flip_columns else 1]
 
     def stored(self, frame: av.VideoFrame) -> list[np.ndarray]:
         """All that `rgb` follows from, at little cost: the stored planes, uint8 (H, bytes), or else `rgb`.
@@ -100,7 +100,7 @@ class Pictures:
 
     def is_plain(self, frame: av.VideoFrame) -> bool:
         """Whether the frame is shown as it is stored."""
-        return turn_of(frame) == Turn(False, False, False) and self._width(frame) == frame.width
+        return orientation_of(frame) == Orientation(False, False, False) and self._width(frame) == frame.width
 
     def _width(self, frame: av.VideoFrame) -> int:
         width = max(1, round(frame.width * self.pixel_aspect))
@@ -124,14 +124,14 @@ def check_colours(frame: av.VideoFrame) -> None:
         )
 
 
-def turn_of(frame: av.VideoFrame) -> Turn:
+def orientation_of(frame: av.VideoFrame) -> Orientation:
     """How a player turns the frame: telephones film sideways, front cameras mirrored, and say so in a matrix.
 
     Raises UnsupportedPicture for a matrix that is more than quarter turns and mirrors.
     """
     side_data = cast(SideDataContainer, frame.side_data)
     if Type.DISPLAYMATRIX not in side_data:
-        return Turn(False, False, False)
+        return Orientation(False, False, False)
     a, b, _, c, d = np.frombuffer(bytes(side_data[Type.DISPLAYMATRIX]), np.int32)[
         :5
     ].tolist()  # x' = a x + c y, y' = b x + d y
@@ -146,7 +146,7 @@ def turn_of(frame: av.VideoFrame) -> Turn:
             f"it is shown turned by {angle:.0f} degrees, no multiple of 90; turn its pixels: ffmpeg -i IN OUT.mp4"
         )
     a, b, c, d = straight
-    return Turn(True, b < 0, c < 0) if a == 0 else Turn(False, d < 0, a < 0)
+    return Orientation(True, b < 0, c < 0) if a == 0 else Orientation(False, d < 0, a < 0)
 
 
 def _is_hd(frame: av.VideoFrame) -> bool:

@@ -27,9 +27,13 @@ MIN_SIDE = 8  # pixels: what the autoencoder makes one latent pixel of
 class Decoded(NamedTuple):
     """A file whose frames were counted from the start.
 
-    Height and width as shown; a digest of each frame as it is stored and its time; digests of the RGB pictures of those
-    frames that are `marks` of the timeline; whether frames are shown as they are stored; the rate that the container
-    states, frames a second, and the unit of the times in seconds.
+    size: height and width as shown.
+    stored: a digest of each frame as it is stored.
+    times: when each frame is shown, in units of `time_base`; None where its packet does not say.
+    pictures: number -> digest of the RGB picture, of the frames that `checked_frames` names.
+    plain: whether frames are shown as they are stored, by a codec that decord may know.
+    rate: frames a second as the container states them; 0 where it does not.
+    time_base: seconds.
     """
 
     size: tuple[int, int]
@@ -38,7 +42,7 @@ class Decoded(NamedTuple):
     pictures: dict[int, int]
     plain: bool
     rate: Fraction
-    unit: Fraction
+    time_base: Fraction
 
 
 def decode(path: Path | str, line: Timeline | None) -> Decoded:
@@ -46,29 +50,31 @@ def decode(path: Path | str, line: Timeline | None) -> Decoded:
 
     Raises BrokenVideo where a frame is damaged or has another size than the first, and as `probe` says.
     """
-    marked = {number for numbers in marks(line, len(line.times)) for number in numbers} if line else set()
-    stored, times, shown, first = [], [], {}, None
+    checked = {number for numbers in checked_frames(line, len(line.times)) for number in numbers} if line else set()
+    stored, times, rgb, first = [], [], {}, None
     with opened(path) as (container, stream):
         pictures = Pictures(stream.sample_aspect_ratio)
         for number, frame in counted(path, container, stream):
-            form = frame.width, frame.height, frame.rotation
+            geometry = frame.width, frame.height, frame.rotation
             if first is None:
-                first, size = form, _checked_size(path, pictures, frame)
+                first, size = geometry, _checked_size(path, pictures, frame)
                 plain = pictures.is_plain(frame) and stream.codec_context.name in FOR_DECORD
             if frame.is_corrupt:
                 raise BrokenVideo(path, f"frame {number} is damaged")
-            if form != first:
-                raise BrokenVideo(path, f"frame {number} is {_named(form)}, those before it are {_named(first)}")
+            if geometry != first:
+                raise BrokenVideo(
+                    path, f"frame {number} is {_described(geometry)}, those before it are {_described(first)}"
+                )
             check_limits(path, number + 1, *size)
             stored.append(digest(*pictures.stored(frame)))
             times.append(frame.pts)
-            if number in marked:
-                shown[number] = digest(pictures.rgb(frame))
+            if number in checked:
+                rgb[number] = digest(pictures.rgb(frame))
         rate = Fraction(stream.average_rate or stream.guessed_rate or 0)
-        unit = Fraction(stream.time_base or 0)
+        time_base = Fraction(stream.time_base or 0)
     if first is None:
         raise BrokenVideo(path, "it has 0 frames")
-    return Decoded(size, stored, times, shown, plain, rate, unit)
+    return Decoded(size, stored, times, rgb, plain, rate, time_base)
 
 
 def _checked_size(path: Path | str, pictures: Pictures, frame: av.VideoFrame) -> tuple[int, int]:
@@ -79,28 +85,28 @@ def _checked_size(path: Path | str, pictures: Pictures, frame: av.VideoFrame) ->
     return height, width
 
 
-def _named(form: tuple[int, int, int]) -> str:
-    width, height, rotation = form
+def _described(geometry: tuple[int, int, int]) -> str:
+    width, height, rotation = geometry
     return f"{width}x{height}" + (f" turned by {rotation} degrees" if rotation else "")
 
 
 def frame_rate(decoded: Decoded) -> float:
-    """Frames a second: what the container states where most frames follow each other so, to within a tick of its clock.
+    """Frames a second; 0 where neither the container nor the frames' times say.
 
-    Else the mean by the times of the first and the last frame: Matroska states 1000 for what has no constant rate. What
-    the container states where frames have no times; 0 where it does not say.
+    The container's rate where the median time between frames agrees with it to within one tick of its clock, or where
+    frames have no times. Else the mean by the times of all frames: Matroska states 1000 for what has no constant rate.
     """
     times = [time for time in decoded.times if time is not None]
     if len(times) < max(2, len(decoded.times)) or times[-1] <= times[0]:
         return float(decoded.rate)
     step = Fraction(statistics.median(after - before for before, after in pairwise(times)))
-    if decoded.rate and abs(step - 1 / (decoded.rate * decoded.unit)) <= 1:
+    if decoded.rate and abs(step - 1 / (decoded.rate * decoded.time_base)) <= 1:
         return float(decoded.rate)
-    return float((len(times) - 1) / ((times[-1] - times[0]) * decoded.unit))
+    return float((len(times) - 1) / ((times[-1] - times[0]) * decoded.time_base))
 
 
-def marks(line: Timeline, frames: int) -> list[list[int]]:
-    """For some spans between key frames, evenly spread, the numbers that tell whether decord is right in it.
+def checked_frames(line: Timeline, frames: int) -> list[list[int]]:
+    """For some spans between key frames, evenly spread, the numbers of the frames that decord must read exactly.
 
     The first two tell whether it starts there and goes on, the last whether it arrives at the next: what goes wrong
     between key frames mostly stays until there.
@@ -118,16 +124,16 @@ def digest(*planes: np.ndarray) -> int:
     return number
 
 
-def proven(path: Path | str, line: Timeline | None, decoded: Decoded) -> Reader:
+def fastest_exact_reader(path: Path | str, line: Timeline | None, decoded: Decoded) -> Reader:
     """The fastest reader that is exact for a file.
 
     `pyav`: each packet states the time of one frame, and sought at each key frame all frames up to the next are those
     that were counted, compared bit for bit. `decord`: moreover it counts as many frames and has the
-    same key frames, and its `marks` are those that were counted, RGB bit for bit, each span sought anew.
+    same key frames, and its `checked_frames` are those that were counted, RGB bit for bit, each span sought anew.
     """
-    if line is None or line.times != decoded.times or not _seeks_right(path, line, decoded):
+    if line is None or line.times != decoded.times or not _seeking_is_exact(path, line, decoded):
         return "counted"
-    return "decord" if HAS_DECORD and decoded.plain and _decord_right(path, line, decoded) else "pyav"
+    return "decord" if HAS_DECORD and decoded.plain and _decord_is_exact(path, line, decoded) else "pyav"
 
 
 def repeats(path: Path | str, decoded: Decoded) -> bool:
@@ -145,26 +151,26 @@ def repeats(path: Path | str, decoded: Decoded) -> bool:
     return again == decoded.stored
 
 
-def _seeks_right(path: Path | str, line: Timeline, decoded: Decoded) -> bool:
+def _seeking_is_exact(path: Path | str, line: Timeline, decoded: Decoded) -> bool:
     spans = list(pairwise([*line.keys, len(decoded.stored)]))[1:]  # the first needs no seek
     try:
         with opened(path) as (container, stream):
             pictures = Pictures(stream.sample_aspect_ratio)
             for start, stop in spans:
-                found = {}
+                digests = {}
                 for number, frame in sought(container, stream, line, start):
                     if number >= stop:
                         break
-                    found[number] = digest(*pictures.stored(frame))
-                if found != dict(enumerate(decoded.stored[start:stop], start)):
+                    digests[number] = digest(*pictures.stored(frame))
+                if digests != dict(enumerate(decoded.stored[start:stop], start)):
                     return False
     except (BrokenVideo, av.FFmpegError):
         return False
     return True
 
 
-def _decord_right(path: Path | str, line: Timeline, decoded: Decoded) -> bool:
-    first, *others = marks(line, len(decoded.stored))
+def _decord_is_exact(path: Path | str, line: Timeline, decoded: Decoded) -> bool:
+    first, *others = checked_frames(line, len(decoded.stored))
     try:
         reader = open_decord(path)
         if len(reader) != len(decoded.stored) or reader.get_key_indices() != line.keys:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from moviegen.data.clips import Clip
+from moviegen.data.tables import read_rows
 from moviegen.data.videos import BrokenVideo
 from moviegen.runs.files import write_csv
+from moviegen.runs.folders import printable
 
 Read = TypeVar("Read")
 
@@ -26,8 +27,7 @@ class Quarantine:
         self.path = path
         self.reasons: dict[str, str] = {}
         if path.exists():
-            with path.open(encoding="utf-8", newline="") as file:
-                self.reasons = {row["path"]: row["reason"] for row in csv.DictReader(file)}
+            self.reasons = {row["path"]: row["reason"] for row in read_rows(path, {"path", "reason"})}
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -41,8 +41,8 @@ class Quarantine:
         Raises:
             BrokenVideo: no clip is left.
         """
-        for place in range(index, index + len(clips)):
-            clip = clips[place % len(clips)]
+        for position in range(index, index + len(clips)):
+            clip = clips[position % len(clips)]
             if clip in self:
                 continue
             try:
@@ -56,8 +56,3 @@ class Quarantine:
         warnings.warn(f"{printable(clip.path)} is set aside ({reason}); listed in {self.path}", stacklevel=2)
         self.reasons[printable(clip.path)] = reason
         write_csv(self.path, ("path", "reason"), self.reasons.items())
-
-
-def printable(path: Path) -> str:
-    r"""A path as UTF-8 can hold it: bytes of another encoding in its name are written \udc80 to \udcff."""
-    return str(path).encode(errors="backslashreplace").decode()

@@ -4,7 +4,6 @@ Every clip is a `Shot` (photographs, a motion, a size, a file), in which the cam
 Everything follows from the seed: the same seed gives the same bytes.
 """
 
-import csv
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
 from itertools import product
@@ -17,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from moviegen.data.videos import Codec, write_video
-from moviegen.runs.files import replacing
+from moviegen.runs.files import write_csv, write_text
 
 FPS, FRAMES = 12, 40  # as generated clips are shown at tiny: side by side they move alike
 CODECS: dict[str, Codec] = {".avi": "mpeg4", ".mp4": "libx264"}
@@ -184,16 +183,12 @@ def _names(pool: tuple[str, ...], first: int, label: str) -> tuple[str, ...]:
 def _write_notice(path: Path, text: str) -> None:
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise ValueError(f"{path.parent} holds a sample set of another seed or version: delete it, or name another one")
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def _write_captions(path: Path, shots: list[Shot]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["video", "caption"])
-        for shot in shots:
-            writer.writerow([shot.path.name, MOTIONS[shot.motion].caption.format(*map(SUBJECTS.get, shot.photographs))])
+    captions = [MOTIONS[shot.motion].caption.format(*map(SUBJECTS.get, shot.photographs)) for shot in shots]
+    write_csv(path, ("video", "caption"), zip([shot.path.name for shot in shots], captions, strict=True))
 
 
 def render(shot: Shot, seed: int) -> np.ndarray:

@@ -7,9 +7,8 @@ import math
 import numpy as np
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-# The smallest mean squared error that counts, in squared grey levels: what rounding to 8 bits leaves, 1/12 of a squared
-# level. A smaller one is beyond what 8-bit frames can show; that of identical ones, a black frame restored as black,
-# would be infinite decibels, and one such frame the whole mean.
+# The smallest mean squared error that counts, in squared grey levels: that of rounding to 8 bits. 8-bit frames cannot
+# show a smaller one, and identical frames (black restored as black) would have infinite decibels and so would the mean.
 SMALLEST_ERROR = 1 / 12
 HIGHEST_PSNR = 10 * math.log10(255**2 / SMALLEST_ERROR)  # dB: 58.92
 

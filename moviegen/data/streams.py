@@ -127,9 +127,9 @@ class Timeline(NamedTuple):
         return self.keys[max(0, bisect.bisect_right(self.keys, number) - 1)]
 
     def number(self, time: int | None) -> int | None:
-        """Which frame is shown from a time on."""
-        place = -1 if time is None else bisect.bisect_left(self.times, time)
-        return place if 0 <= place < len(self.times) and self.times[place] == time else None
+        """The number of the frame shown from `time` on; None where no frame starts then."""
+        index = -1 if time is None else bisect.bisect_left(self.times, time)
+        return index if 0 <= index < len(self.times) and self.times[index] == time else None
 
 
 def timeline(path: Path | str) -> Timeline | None:

@@ -1,7 +1,8 @@
 """Tables of clips: CSV files with a header, as spreadsheets and other programs write them.
 
-What is certain is read: a byte order mark, UTF-16 that has one, other delimiters and line ends, names of columns in
-capitals or between spaces. What is not, such as a row of more fields than the header, is refused by file and line.
+What has one meaning is read: a byte order mark, UTF-16 that has one, other delimiters and line ends, column names in
+capitals or between spaces. What may have several, such as a row of more fields than the header, is refused by file and
+line.
 """
 
 import codecs
@@ -11,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 DELIMITERS = ",;\t|"
-LONGEST = 100_000  # characters of one field; the csv module has a limit too, which other packages move
-MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-TWICE = 'put a text that holds quotes in quotes, and write each of those inside it twice: "a ""big"" dog"'
+MAX_FIELD = 100_000  # characters of one field; the csv module has a limit too, which other packages move
+BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+QUOTING_HELP = 'put a text that holds quotes in quotes, and write each of those inside it twice: "a ""big"" dog"'
 
 
 def read_rows(path: Path, columns: set[str]) -> list[dict[str, str]]:
@@ -22,7 +23,7 @@ def read_rows(path: Path, columns: set[str]) -> list[dict[str, str]]:
 
 
 def numbered_rows(path: Path, columns: set[str], skipinitialspace: bool = False) -> dict[int, dict[str, str]]:
-    """The rows of a CSV file by the line they begin in, each by column; rows without any text are not there.
+    """The rows of a CSV file by the line they begin in, each a mapping by column; rows without text are left out.
 
     Args:
         columns: what it must have; others may be there too.
@@ -44,8 +45,8 @@ def numbered_rows(path: Path, columns: set[str], skipinitialspace: bool = False)
         raise ValueError(
             f"{path} lacks the columns {sorted(columns - set(names))}; it has {header}: its first line names them"
         )
-    if twice := sorted(name for name in columns if names.count(name) > 1):
-        raise ValueError(f"{path} has two columns {twice[0]!r}: rename the one that is not meant")
+    if repeated := sorted(name for name in columns if names.count(name) > 1):
+        raise ValueError(f"{path} has two columns {repeated[0]!r}: rename the one that is not meant")
     rows = {line: _row(path, line, fields, names, delimiter) for line, fields in records}
     if not rows:
         raise ValueError(f"{path} is empty: there is no row below a header")
@@ -82,13 +83,14 @@ def _content(path: Path) -> bytes:
 
 
 def _decoded(content: bytes, errors: str = "strict") -> str:
-    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
     return content.decode(encoding, errors)
 
 
 def _delimiter(text: str, columns: set[str]) -> str:
     """What stands between the names of the columns."""
-    return next((one for one in DELIMITERS if columns <= set(_header(text, one))), DELIMITERS[0])
+    fitting = (delimiter for delimiter in DELIMITERS if columns <= set(_header(text, delimiter)))
+    return next(fitting, DELIMITERS[0])
 
 
 def _header(text: str, delimiter: str) -> list[str]:
@@ -118,7 +120,7 @@ def _records(path: Path, text: str, delimiter: str, skipinitialspace: bool) -> I
             raise ValueError(f"{path}{_explained(str(error), line)}") from None
         if fields is None:
             return
-        if any(len(field) > LONGEST for field in fields):
+        if any(len(field) > MAX_FIELD for field in fields):
             raise ValueError(f"{path}{_explained('field limit', line)}")
         if any(field.strip() for field in fields):
             yield line, fields
@@ -126,9 +128,11 @@ def _records(path: Path, text: str, delimiter: str, skipinitialspace: bool) -> I
 
 def _explained(error: str, line: int) -> str:
     if "unexpected end" in error or "field limit" in error:
-        return f": the quote opened in line {line} is not closed: close it where the text ends; {TWICE}"
+        return f": the quote opened in line {line} is not closed: close it where the text ends; {QUOTING_HELP}"
     if "expected after" in error:
-        return f", line {line}: a quote ends before its field does, or was not closed in an earlier line: {TWICE}"
+        return (
+            f", line {line}: a quote ends before its field does, or was not closed in an earlier line: {QUOTING_HELP}"
+        )
     return f", line {line}: {error}"
 
 

@@ -4,13 +4,13 @@
 42 and a test share of 0.2 by group. It is shipped because NumPy does not promise the same shuffle for ever.
 """
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from moviegen.config import project_root
 from moviegen.data.clips import Clip
+from moviegen.data.tables import read_rows
 from moviegen.runs.folders import listed
 
 CLIPS = 13_320
@@ -24,8 +24,8 @@ def shipped_split() -> dict[str, list[int]]:
 
     Raises FileNotFoundError without the shipped file.
     """
-    with (project_root() / SPLIT_FILE).open(newline="", encoding="utf-8") as file:
-        return {row["class"]: [int(group) for group in row["test_groups"].split()] for row in csv.DictReader(file)}
+    rows = read_rows(project_root() / SPLIT_FILE, {"class", "test_groups"})
+    return {row["class"]: [int(group) for group in row["test_groups"].split()] for row in rows}
 
 
 def held_out_groups(train: Iterable[Clip], test: Iterable[Clip]) -> dict[str, list[int]]:

@@ -62,7 +62,7 @@ def probe(path: Path | str) -> VideoInfo:
     line = timeline(path)
     decoded = proofs.decode(path, line)
     height, width = decoded.size
-    reader = proofs.proven(path, line, decoded)
+    reader = proofs.fastest_exact_reader(path, line, decoded)
     if reader == "counted" and not proofs.repeats(path, decoded):  # the others were decoded twice to be proven
         raise BrokenVideo(path, "its frames come out otherwise when they are decoded again: it is damaged")
     return VideoInfo(len(decoded.times), height, width, proofs.frame_rate(decoded), reader)

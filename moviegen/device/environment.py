@@ -19,9 +19,9 @@ ALTERING = (
     "MS_JIT_IGNORE_MODULES",
     "MS_DEV_*",  # MindSpore's developers' switches: PRECOMPILE_ONLY computes nothing, GRAPH_KERNEL_FLAGS wrong losses
 )
-# msrun sets them for the processes it starts. In another one they are left from a job of before: it waits half an hour
-# for a scheduler that there is not, or is refused; and names its logs after another's rank.
-OF_A_JOB = (
+# msrun sets them for the processes it starts. Elsewhere they are left from an earlier job: a process with them waits
+# half an hour for a scheduler that does not exist, or is refused, and names its logs after another process's rank.
+JOB_VARIABLES = (
     "MS_ROLE", "MS_WORKER_NUM", "MS_SERVER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT", "MS_NODE_ID", "MS_WORKER_IP",
     "RANK_ID", "RANK_SIZE", "DEVICE_ID", "RANK_TABLE_FILE",
 )  # fmt: skip
@@ -33,23 +33,23 @@ KEPT = (
 
 
 def leftovers(environment: Mapping[str, str], in_job: bool = False) -> list[str]:
-    """Names of those variables that a process is better without.
+    """Names of the variables that no result may follow from, sorted.
 
     Args:
         in_job: msrun has started it.
     """
-    unwanted = ALTERING if in_job else (*ALTERING, *OF_A_JOB)
-    return sorted(name for name in environment if _is_one(name, unwanted) and not _is_one(name, KEPT))
+    unwanted = ALTERING if in_job else (*ALTERING, *JOB_VARIABLES)
+    return sorted(name for name in environment if _matches(name, unwanted) and not _matches(name, KEPT))
 
 
 def clear() -> None:
-    """Takes them out of this process's environment, and says so."""
-    found = leftovers(os.environ, in_job="MS_ROLE" in os.environ and is_below_msrun())
-    for name in found:
+    """Removes `leftovers` from this process's environment, with a note on standard error."""
+    names = leftovers(os.environ, in_job="MS_ROLE" in os.environ and is_below_msrun())
+    for name in names:
         del os.environ[name]
-    if found:
+    if names:
         print(
-            f"note: left out of the environment, as no result may follow from it: {', '.join(found)}", file=sys.stderr
+            f"note: left out of the environment, as no result may follow from it: {', '.join(names)}", file=sys.stderr
         )
 
 
@@ -65,5 +65,5 @@ def is_below_msrun() -> bool:
     return False
 
 
-def _is_one(name: str, patterns: tuple[str, ...]) -> bool:
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -1,4 +1,4 @@
-"""One process at a time in a folder, also where the file system knows no locks."""
+"""One process at a time in a folder, also where the file system has no locks."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 
 import filelock
 
-# What flock says on network and FUSE mounts without locks (of ENOSYS, filelock sees to itself).
+# flock's errors on network and FUSE mounts without locks (filelock handles ENOSYS itself)
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 
-class Held(RuntimeError):
+class FolderInUse(RuntimeError):
     """Another process works in the folder; the message says what to do."""
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Keeps other processes out of a folder.
 
-    The system's lock ends with its process. Where there are none a file stands for it, which names host and process:
-    one of a process of this host that is gone is not minded.
+    The operating system's lock ends with its process. Where the file system has no locks, a file that names host and
+    process takes its place; one left by a process of this host that has ended is ignored.
 
     Raises:
-        Held: another process keeps it.
+        FolderInUse: another process has locked it.
     """
     with _acquired(folder):
         yield
@@ -35,12 +35,14 @@ def _acquired(folder: Path) -> filelock.AcquireReturnProxy:
     try:
         return filelock.FileLock(folder / ".lock").acquire(timeout=0)
     except filelock.Timeout:
-        raise Held("wait for it, or end it") from None
+        raise FolderInUse("wait for it, or end it") from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-    mark = folder / ".lock-holder"
+    lock_file = folder / ".lock-holder"
     try:
-        return filelock.SoftFileLock(mark).acquire(timeout=0)
+        return filelock.SoftFileLock(lock_file).acquire(timeout=0)
     except filelock.Timeout:
-        raise Held(f"wait for it, or end it; if it ran on another host and was killed, remove {mark}") from None
+        raise FolderInUse(
+            f"wait for it, or end it; if it ran on another host and was killed, remove {lock_file}"
+        ) from None

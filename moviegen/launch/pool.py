@@ -26,79 +26,79 @@ SPAWN = multiprocessing.get_context("spawn")  # a fork would hold the locks of t
 
 
 @dataclass(frozen=True)
-class Lost:
-    """In the place of a result: why there is none, and whether it is for being late."""
+class Failure:
+    """Why an item has no result: a reason in words, and whether its call took longer than the time limit."""
 
     reason: str
-    late: bool = False
+    timed_out: bool = False
 
 
-def each(
-    function: Callable[[Item], Result], items: Iterable[Item], limit: float, workers: int
-) -> Generator[tuple[Item, Result | Lost], None, None]:
+def map_unordered(
+    function: Callable[[Item], Result], items: Iterable[Item], time_limit: float, workers: int
+) -> Generator[tuple[Item, Result | Failure], None, None]:
     """Every item with what the function returns for it, in the order in which they get done.
 
-    Whatever ends this call, or this process, no worker is left.
+    Whatever ends this generator, or this process, no worker is left.
 
     Args:
         function: of a module, where other processes find it.
-        limit: seconds that one call may take.
+        time_limit: seconds that one call may take.
         workers: how many processes, at most.
 
     Raises:
         RuntimeError: a worker ended before it was given an item.
     """
     waiting = deque(items)
-    crew: list[_Worker[Item, Result]] = []
+    pool: list[_Worker[Item, Result]] = []
     try:
         for _ in range(min(workers, len(waiting))):
-            crew.append(_Worker(function, limit))
-        while crew:
-            for worker in _ready(crew):
+            pool.append(_Worker(function, time_limit))
+        while pool:
+            for worker in _ready(pool):
                 answer = worker.answer()
                 yield from ((item, answer) for item in worker.given)  # none yet: it only says that it has started
                 if not waiting:
                     worker.end()
-                    crew.remove(worker)
+                    pool.remove(worker)
                 elif worker.ended:
-                    crew[crew.index(worker)] = _Worker(function, limit)
+                    pool[pool.index(worker)] = _Worker(function, time_limit)
                 else:
                     worker.give(waiting.popleft())
     finally:
-        for worker in crew:
+        for worker in pool:
             worker.end()
 
 
 class _Worker(Generic[Item, Result]):
-    """A process, and the item it is at work on."""
+    """A process, and the item it works on: `given` is empty until it has started."""
 
-    def __init__(self, function: Callable[[Item], Result], limit: float) -> None:
-        self.limit, self.deadline, self.ended = limit, math.inf, False
+    def __init__(self, function: Callable[[Item], Result], time_limit: float) -> None:
+        self.time_limit, self.deadline, self.ended = time_limit, math.inf, False
         self.given: list[Item] = []
-        self.pipe, theirs = SPAWN.Pipe()
-        self.process = SPAWN.Process(target=_work, args=(function, theirs), daemon=True)
+        self.pipe, worker_end = SPAWN.Pipe()
+        self.process = SPAWN.Process(target=_work, args=(function, worker_end), daemon=True)
         with _uninterrupted():
             self.process.start()
-        theirs.close()  # so that the pipe ends with the process
+        worker_end.close()  # so that the pipe ends with the process
 
     def give(self, item: Item) -> None:
-        self.given, self.deadline = [item], time.monotonic() + self.limit
+        self.given, self.deadline = [item], time.monotonic() + self.time_limit
         with suppress(OSError):  # it has just ended: `answer` will say so
             self.pipe.send(item)
 
-    def answer(self) -> Result | Lost:
-        """What came of its item."""
+    def answer(self) -> Result | Failure:
+        """The result of its item, or why there is none."""
         try:
             if self.pipe.poll():
                 return self.pipe.recv()
-            lost = Lost(f"took longer than {self.limit:g} s", late=True)
+            failure = Failure(f"took longer than {self.time_limit:g} s", timed_out=True)
         except (EOFError, OSError):
             self.process.join()
-            lost = Lost(f"the process at work on it {how_it_ended(self.process.exitcode or 0)}")
+            failure = Failure(f"the process at work on it {how_it_ended(self.process.exitcode or 0)}")
         self.end()
         if not self.given:
-            raise RuntimeError(f"a worker process could not start: {lost.reason}")
-        return lost
+            raise RuntimeError(f"a worker process could not start: {failure.reason}")
+        return failure
 
     def end(self) -> None:
         self.process.kill()
@@ -107,11 +107,11 @@ class _Worker(Generic[Item, Result]):
         self.ended = True
 
 
-def _ready(crew: list[_Worker[Item, Result]]) -> list[_Worker[Item, Result]]:
+def _ready(pool: list[_Worker[Item, Result]]) -> list[_Worker[Item, Result]]:
     """Waits for workers that have answered, have ended, or are out of time."""
-    seconds = min(worker.deadline for worker in crew) - time.monotonic()
-    heard = connection.wait([worker.pipe for worker in crew], None if math.isinf(seconds) else max(0, seconds))
-    return [worker for worker in crew if worker.pipe in heard or worker.deadline <= time.monotonic()]
+    seconds = min(worker.deadline for worker in pool) - time.monotonic()
+    answered = connection.wait([worker.pipe for worker in pool], None if math.isinf(seconds) else max(0, seconds))
+    return [worker for worker in pool if worker.pipe in answered or worker.deadline <= time.monotonic()]
 
 
 def _work(function: Callable[[Item], Result], pipe: connection.Connection) -> None:
@@ -124,9 +124,9 @@ def _work(function: Callable[[Item], Result], pipe: connection.Connection) -> No
         while True:
             item = pipe.recv()
             try:
-                answer: Result | Lost = function(item)
+                answer: Result | Failure = function(item)
             except Exception as error:
-                answer = Lost(f"{type(error).__name__}: {error}")
+                answer = Failure(f"{type(error).__name__}: {error}")
             pipe.send(answer)
 
 

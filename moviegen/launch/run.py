@@ -20,7 +20,7 @@ from typing import Any
 from moviegen.device.environment import leftovers
 from moviegen.launch.hosts import check_first_host
 from moviegen.launch.job import ENVIRONMENT, RUN_VARIABLE, Job, msrun_command
-from moviegen.launch.lock import Held, held
+from moviegen.launch.lock import FolderInUse, locked
 from moviegen.launch.watch import JobError, Tail, Watch
 from moviegen.launch.worker import LOG_DIR_VARIABLE
 
@@ -58,9 +58,9 @@ def run_job(job: Job, on_progress: OnProgress | None = None, stall_timeout: floa
     check_first_host(job)
     job.log_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with held(job.log_dir):  # a second job would move its logs away, and one's errors would end the other
+        with locked(job.log_dir):  # a second job would move its logs away, and one's errors would end the other
             _follow(with_port(job), on_progress, stall_timeout)
-    except Held as error:
+    except FolderInUse as error:
         raise JobBusyError(f"another job is running with its logs in {job.log_dir}: {error}") from None
 
 
@@ -125,8 +125,9 @@ def _started(job: Job) -> Iterator[subprocess.Popen]:
     """Start the job below a guard; leaving the context, in whatever way, ends all of it."""
     bin_dir = str(Path(sys.executable).parent)  # msrun lives there, and the `python` it will look for on PATH
     command = [f"{bin_dir}/msrun", *msrun_command(job)[1:]] if job.uses_msrun else list(job.command)
-    own = {name: value for name, value in os.environ.items() if name not in leftovers(os.environ)}
-    environment = {**ENVIRONMENT, **own, **job.environment, LOG_DIR_VARIABLE: str(job.log_dir.absolute())}
+    unwanted = leftovers(os.environ)
+    inherited = {name: value for name, value in os.environ.items() if name not in unwanted}
+    environment = {**ENVIRONMENT, **inherited, **job.environment, LOG_DIR_VARIABLE: str(job.log_dir.absolute())}
     environment[RUN_VARIABLE] = job.run
     environment["PYTHONIOENCODING"] = "utf-8:backslashreplace"  # as logs are read, whatever the caller's locale
     environment["PATH"] = os.pathsep.join([bin_dir, environment.get("PATH", os.defpath)])

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from moviegen import runs
 from moviegen.config import Bucket, Params
-from moviegen.data.choice import in_turn
+from moviegen.data.choice import round_robin
 from moviegen.data.clips import Clip, read_windows
 from moviegen.data.latents import by_bucket, clip_buckets, image_buckets, latent_file, load_latent, video_buckets
 from moviegen.data.pixels import clip_indices, resize_and_crop
@@ -59,9 +59,9 @@ def encode_share(run: runs.Run, clips: list[Clip], weights: Path, world: World) 
     """
     tae, root = load_tae(weights), data_folder(run.params)
     network = Encode(tae)
-    share = in_turn(clip_buckets(run.params, clips[world.rank :: world.size]), lambda pair: pair[0])
-    there = [bucket for bucket, clip in share if latent_file(run.folder, bucket, clip, root).exists()]
-    patience = Patience(run.params, "encoding the clips", [bucket for bucket, _ in share], len(clips), there)
+    share = round_robin(clip_buckets(run.params, clips[world.rank :: world.size]), lambda pair: pair[0])
+    encoded = [bucket for bucket, clip in share if latent_file(run.folder, bucket, clip, root).exists()]
+    patience = Patience(run.params, "encoding the clips", [bucket for bucket, _ in share], len(clips), encoded)
     quarantine = Quarantine(run.folder / f"quarantine-{world.rank}.csv")
     metrics = runs.MetricsWriter(run.metrics_path) if world.is_main else None
     for step, (bucket, clip) in enumerate(tqdm(share, "encoding clips", disable=None if world.is_main else True), 1):

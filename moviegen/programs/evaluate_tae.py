@@ -7,8 +7,8 @@ frames, and a file counts once, however many captions it has. The same clips giv
     scores.csv      a row a clip and model        classes.csv     a row a class and model
     summary.json    means over clips              videos.csv      original beside reconstruction: worst, median, best
 
-Intervals are of 95 %, by Student's t over source videos (`data.intervals`). Models are compared clip by clip: what
-differs from clip to clip, far more than from model to model, is in both and cancels.
+Intervals are of 95 %, by Student's t over source videos (`data.intervals`). Models are compared clip by clip: scores
+differ far more from clip to clip than from model to model, and the former cancels in the difference.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from moviegen.tae.weights import load_weights
 # What is scored, by the program that made it: an image autoencoder is inflated, the others are as they were trained.
 MODELS = ("tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit")
 SPLITS = {"ucf101": "ucf101_test", "mixkit": "mixkit_val"}
-MINUS = {"tae-opl-on": "tae-opl-off", "tae-mixkit": "tae-opl-off"}  # what a model is compared with, clip by clip
+BASELINES = {"tae-opl-on": "tae-opl-off", "tae-mixkit": "tae-opl-off"}  # which model each is compared with
 SHOWN = {"ucf101": "tae-opl-off", "mixkit": "tae-mixkit"}  # whose reconstructions are kept as videos
 MEASURES = ("psnr", "ssim")
 SOURCE = ["data_set", "label", "group"]  # which video a clip was cut from
@@ -60,10 +60,10 @@ def score(original: np.ndarray, restored: np.ndarray) -> dict[str, float]:
 def means(table: pd.DataFrame) -> dict[str, Any]:
     """Of a row a clip: how many clips of how many source videos, and each measure's mean and interval's half width."""
     sources = table.groupby(SOURCE).ngroup()
-    found: dict[str, Any] = {"clips": len(table), "sources": sources.nunique()}
+    result: dict[str, Any] = {"clips": len(table), "sources": sources.nunique()}
     for measure in MEASURES:
-        found[measure], found[f"{measure}_ci95"] = mean_and_half_width(table[measure], sources)
-    return found
+        result[measure], result[f"{measure}_ci95"] = mean_and_half_width(table[measure], sources)
+    return result
 
 
 def aggregate(table: pd.DataFrame) -> dict[str, Any]:
@@ -71,13 +71,13 @@ def aggregate(table: pd.DataFrame) -> dict[str, Any]:
     return means(table) | {"identical": int(table["identical"].sum())}
 
 
-def difference(table: pd.DataFrame, model: str, other: str) -> dict[str, Any]:
-    """`means` of what one model's scores are above another's of the same clips."""
-    one, two = (table[table["model"] == name] for name in (model, other))
-    both = one.merge(two, on=[*SOURCE, "clip"], suffixes=("", "_of_other"), validate="one_to_one")
+def difference(table: pd.DataFrame, model: str, baseline: str) -> dict[str, Any]:
+    """`means` of a model's scores minus a baseline's, clip by clip."""
+    scored, reference = (table[table["model"] == name] for name in (model, baseline))
+    pairs = scored.merge(reference, on=[*SOURCE, "clip"], suffixes=("", "_of_baseline"), validate="one_to_one")
     for measure in MEASURES:
-        both[measure] -= both[f"{measure}_of_other"]
-    return {"model": other} | means(both)
+        pairs[measure] -= pairs[f"{measure}_of_baseline"]
+    return {"model": baseline} | means(pairs)
 
 
 def view(params: Params, clip: Clip) -> np.ndarray:
@@ -113,7 +113,7 @@ def sound_clips(run: runs.Run) -> dict[str, list[Clip]]:
 
 
 def score_models(run: runs.Run, tae: TAE, network: Reconstruct, clips: dict[str, list[Clip]]) -> pd.DataFrame:
-    """A row a model and clip. The models take turns in one network, which so is compiled once.
+    """A row a model and clip. All models use one network in turn, so that it is compiled once.
 
     Raises:
         ConfigError: all would take longer than `data.patience_hours`.
@@ -123,18 +123,18 @@ def score_models(run: runs.Run, tae: TAE, network: Reconstruct, clips: dict[str,
     metrics.drop_after(0)
     total, root = len(models) * sum(map(len, clips.values())), data_folder(run.params)
     longest = max(map(len, clips.values()))
-    patience = Patience(run.params, "evaluating", ["clip"] * total, longest, limit="tae.evaluation.max_clips")
+    patience = Patience(run.params, "evaluating", ["clip"] * total, longest, parameter="tae.evaluation.max_clips")
     with tqdm(total=total, desc="evaluating", disable=None) as progress:
         for model in models:
             load_weights(tae, run.upstream(model).folder / "tae.safetensors")
             for data_set, clip in ((data_set, clip) for data_set, members in clips.items() for clip in members):
                 video = view(run.params, clip)
                 try:
-                    found = score(to_uint8(video), restore(network, video))
+                    result = score(to_uint8(video), restore(network, video))
                 except ConfigError as error:
                     raise ConfigError(f"{model}, {clip.path}: {error}") from error
-                place = {"clip": os.path.relpath(clip.path, root), "label": clip.label, "group": clip.group}
-                rows.append({"data_set": data_set, **place, "model": model, **found})
+                source = {"clip": os.path.relpath(clip.path, root), "label": clip.label, "group": clip.group}
+                rows.append({"data_set": data_set, **source, "model": model, **result})
                 metrics.write(kind="clip", step=len(rows), steps=total, **rows[-1])
                 progress.update()
                 patience.done("clip")
@@ -154,9 +154,9 @@ def summarise(run: runs.Run, table: pd.DataFrame) -> None:
         for data_set, rows in table.groupby("data_set", sort=False)
     }
     for data_set, models in summary.items():
-        for model, other in MINUS.items():
-            if {model, other} <= models.keys():
-                models[model]["minus"] = difference(table[table["data_set"] == data_set], model, other)
+        for model, baseline in BASELINES.items():
+            if {model, baseline} <= models.keys():
+                models[model]["minus"] = difference(table[table["data_set"] == data_set], model, baseline)
     write_json(run.folder / "summary.json", summary)
 
 
@@ -172,13 +172,13 @@ def keep_examples(
             continue
         load_weights(tae, run.upstream(model).folder / "tae.safetensors")
         order = scored["psnr"].sort_values(kind="stable").index
-        for kind, place in {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}.items():
-            clip = clips[data_set][place]
+        for kind, index in {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}.items():
+            clip = clips[data_set][index]
             video = view(run.params, clip)
             pair = np.concatenate((to_uint8(video), restore(network, video)), axis=2)
             file = Path("videos") / f"{data_set}-{kind}.mp4"
             write_video(run.folder / file, pair, clip.fps or SHOWN_FPS)
-            rows.append({"file": file, "kind": kind, **scored.loc[place]})
+            rows.append({"file": file, "kind": kind, **scored.loc[index]})
     write_text(run.folder / "videos.csv", pd.DataFrame(rows).to_csv(index=False))
 
 

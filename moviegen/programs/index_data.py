@@ -24,9 +24,9 @@ from moviegen.data.choice import choose
 from moviegen.data.clips import Clip, save_index
 from moviegen.data.layouts import find_layout
 from moviegen.data.measuring import Unusable, measure
-from moviegen.data.quarantine import printable
 from moviegen.data.splits import SPLITS, data_folder, sample_folder
 from moviegen.runs.files import write_csv, write_json
+from moviegen.runs.folders import printable
 
 
 def index(run: runs.Run) -> None:
@@ -34,9 +34,9 @@ def index(run: runs.Run) -> None:
     params, folder = run.params, data_folder(run.params)
     if not params.data.root:
         samples.render_sample_set(folder)
-    with noted() as notes:
-        found = find_layout(folder)
-        chosen = {name: choose(clips, params.data.max_clips, params.seed) for name, clips in found.items()}
+    with collected_warnings() as notes:
+        lists = find_layout(folder)
+        chosen = {name: choose(clips, params.data.max_clips, params.seed) for name, clips in lists.items()}
         sound, bad = sound_clips(run, chosen)
         write_quarantine(run, bad)
         splits = divided(params, sound)
@@ -47,18 +47,18 @@ def index(run: runs.Run) -> None:
     summary = {
         "source": params.data.root or "rendered sample set",
         **counts(splits),
-        "left_out": left_out(found, chosen),
+        "left_out": left_out(lists, chosen),
         "quarantined": len(bad),
         "set_aside": Counter(unusable.kind for unusable in bad.values()),
         "notes": notes,
-        "official": as_published(found["ucf101"] + found["ucf101_test"], folder, splits),
+        "official": as_published(lists["ucf101"] + lists["ucf101_test"], folder, splits),
     }
     write_json(run.folder / "summary.json", summary)
 
 
 @contextmanager
-def noted() -> Iterator[list[str]]:
-    """Collects what is warned of, for the data page, and says it at once."""
+def collected_warnings() -> Iterator[list[str]]:
+    """A list that gathers the warnings raised inside, each once, for the data page; they are printed at once too."""
     notes: list[str] = []
     show = warnings.showwarning
 
@@ -90,7 +90,7 @@ def sound_clips(run: runs.Run, lists: Mapping[str, list[Clip]]) -> tuple[dict[st
     """
     params, metrics = run.params, runs.MetricsWriter(run.metrics_path)
     metrics.drop_after(0)
-    verdicts = measure(params, lists.values(), lambda done, of: metrics.write(kind="file", step=done, steps=of))
+    verdicts = measure(params, lists.values(), lambda done, total: metrics.write(kind="file", step=done, steps=total))
     sound: dict[str, list[Clip]] = {}
     set_aside: dict[Path, Unusable] = {}
     for name, clips in lists.items():
@@ -146,9 +146,9 @@ def counts(splits: Mapping[str, list[Clip]]) -> dict[str, Any]:
     }
 
 
-def as_published(found: list[Clip], folder: Path, splits: Mapping[str, list[Clip]]) -> dict[str, Any] | None:
+def as_published(clips: list[Clip], folder: Path, splits: Mapping[str, list[Clip]]) -> dict[str, Any] | None:
     """What the folder lacks of UCF-101; None where it is not UCF-101. See `ucf101.compare`."""
-    official = ucf101.compare(found, folder)
+    official = ucf101.compare(clips, folder)
     if official:
         held_out = ucf101.held_out_groups(splits["ucf101_train"], splits["ucf101_test"])
         official["shipped_split"] = ucf101.is_shipped(held_out)
@@ -156,10 +156,10 @@ def as_published(found: list[Clip], folder: Path, splits: Mapping[str, list[Clip
     return official
 
 
-def left_out(found: Mapping[str, list[Clip]], chosen: Mapping[str, list[Clip]]) -> dict[str, int]:
+def left_out(lists: Mapping[str, list[Clip]], chosen: Mapping[str, list[Clip]]) -> dict[str, int]:
     """How many clips of each data set are not among the chosen ones."""
     counts = {"UCF-101": 0, "mixkit": 0}
-    for name, clips in found.items():
+    for name, clips in lists.items():
         counts["UCF-101" if name.startswith("ucf101") else "mixkit"] += len(clips) - len(chosen[name])
     return counts
 

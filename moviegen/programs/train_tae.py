@@ -101,8 +101,8 @@ def check_enough(clips: list[Clip], world: World, what: str) -> None:
 
 def mean_psnr(restored: np.ndarray, original: np.ndarray) -> float:
     """PSNR in dB as the evaluation has it, mean over frames and clips: (B, 3, T, H, W) in [-1, 1] twice."""
-    clips = zip(original, restored, strict=True)
-    return float(np.mean([psnr(to_uint8(one), to_uint8(other)).mean() for one, other in clips]))
+    pairs = zip(original, restored, strict=True)
+    return float(np.mean([psnr(to_uint8(clip), to_uint8(restoration)).mean() for clip, restoration in pairs]))
 
 
 def validation(tae: TAE, views: np.ndarray, batch_size: int) -> Callable[[], Mapping[str, float]]:
@@ -145,13 +145,13 @@ def measure_latents(tae: TAE, views: np.ndarray) -> TAEConfig:
 
 
 def measured(run: runs.Run, tae: TAE, views: np.ndarray) -> TAEConfig:
-    """`measure_latents` of what was just trained, and is not lost if that refuses it."""
+    """`measure_latents` of a TAE that was just trained; where it is refused, its weights are saved first."""
     try:
         return measure_latents(tae, views)
     except ConfigError as error:
-        kept = run.folder / WEIGHTS
-        save_tae(kept, tae)
-        raise ConfigError(f"{error}. With tae.tae_checkpoint {kept} it need not be trained again") from None
+        path = run.folder / WEIGHTS
+        save_tae(path, tae)
+        raise ConfigError(f"{error}. With tae.tae_checkpoint {path} it need not be trained again") from None
 
 
 def record_inflation(run: runs.Run, tae: TAE, images: np.ndarray) -> None:

@@ -17,20 +17,21 @@ from safetensors.numpy import save_file
 
 from moviegen.config import ConfigError
 from moviegen.runs.files import replacing
+from moviegen.runs.folders import listed
 from moviegen.runs.signatures import what_weights_are
 
 FLOATS = ("F16", "BF16", "F32", "F64")  # what weights are, by safetensors' names
-OTHERS = ("BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")  # counts, and the weights of quantised models
+INTEGERS = ("BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")  # counts, and the weights of quantised models
 QUANTISED = "Weights are read as float64, float32, float16 or bfloat16: take those, not a quantised model's"
 # what bitsandbytes, GPTQ, AWQ and float8 models hold beside their weights
 QUANTISED_NAMES = (
     "SCB", "absmax", "quant_map", "qweight", "qzeros", "scales", "g_idx", "weight_scale", "scale_weight",
     "weight_scale_inv", "scaled_fp8", "weight_format", "input_scale", "bitsandbytes__nf4", "bitsandbytes__fp4",
 )  # fmt: skip
-# of training, of distribution, of compilation: what saves a network under them says so of every tensor
+# what wrappers for training, distribution and compilation put before the name of every tensor
 WRAPPERS = ("module.", "network.", "_forward_module.", "_orig_mod.", "model.", "_backbone.")
-# a small file cannot unpack into all of the memory
-UNPACKED, TIMES = 256 * 2**20, 100
+# of an `.npz`, so that a small file cannot fill the memory: bytes it may always unpack into, and times its own size
+MAX_UNPACKED, MAX_RATIO = 256 * 2**20, 100
 
 
 class CheckpointError(ConfigError):
@@ -58,7 +59,7 @@ class StoredTensor:
         Raises:
             CheckpointError: they are of a type that is not read, or the file is damaged.
         """
-        if self.dtype not in FLOATS + OTHERS:
+        if self.dtype not in FLOATS + INTEGERS:
             raise CheckpointError(f"{self.file}: {self.name} is {self.dtype}: {QUANTISED}")
         with readable(self.file), safe_open(self.file, framework="numpy") as file:
             values = file.get_tensor(self.name)
@@ -66,23 +67,23 @@ class StoredTensor:
 
 
 Arrays = Mapping[str, np.ndarray | StoredTensor]
-Named = TypeVar("Named")
+Tensor = TypeVar("Tensor")
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Raises CheckpointError where the file of weights at `path` cannot be read, and says what it is if that is known.
 
-    Whatever a reader raises of a damaged file is meant: there are six libraries below, of which none names all.
+    It catches every Exception: six libraries read files of weights, and none documents all that it raises.
     """
     try:
         yield
     except CheckpointError:
         raise
     except Exception as error:
-        known = what_weights_are(path)
+        kind = what_weights_are(path)
         again = ". It is damaged, or its download stopped" if path.is_file() else ""
-        raise CheckpointError(f"cannot read {path}: {f'it is {known}' if known else f'{error}{again}'}") from None
+        raise CheckpointError(f"cannot read {path}: {f'it is {kind}' if kind else f'{error}{again}'}") from None
 
 
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:
@@ -98,12 +99,15 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
         }
 
 
-def unwrapped(named: Mapping[str, Named]) -> dict[str, Named]:
-    """Tensors without what a wrapper of their network put before all names, and a compiler into any."""
-    named = {name.replace("_orig_mod.", ""): tensor for name, tensor in named.items()}
-    while wrapper := next((word for word in WRAPPERS if named and all(name.startswith(word) for name in named)), None):
-        named = {name.removeprefix(wrapper): tensor for name, tensor in named.items()}
-    return named
+def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by their names without the prefixes that wrappers of a network put before all of them.
+
+    PyTorch's compiler puts `_orig_mod.` before some names and inside others: it is taken out of each.
+    """
+    tensors = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
+    while prefix := next((word for word in WRAPPERS if tensors and all(name.startswith(word) for name in tensors)), ""):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def save_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, str] | None = None) -> None:
@@ -156,7 +160,7 @@ def npz_shapes(path: Path, *names: str, mend: str) -> tuple[tuple[int, ...], ...
 def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
     with zipfile.ZipFile(path) as archive:
         size, packed = sum(member.file_size for member in archive.infolist()), path.stat().st_size
-        if size > UNPACKED and size > TIMES * packed:
+        if size > MAX_UNPACKED and size > MAX_RATIO * packed:
             raise ValueError(f"it says that its {packed} bytes unpack into {size}, which no arrays do")
         yield archive
 
@@ -171,9 +175,9 @@ def _shape_of(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     with archive.open(member) as file:
         shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
-        says, holds = math.prod(shape) * dtype.itemsize, archive.getinfo(member).file_size - file.tell()
-    if dtype.kind not in "biuf" or min(shape, default=0) < 0 or says != holds:
-        raise ValueError(f"{member} says it is {shape} of {dtype}, {says} bytes, and holds {holds}")
+        stated, size = math.prod(shape) * dtype.itemsize, archive.getinfo(member).file_size - file.tell()
+    if dtype.kind not in "biuf" or min(shape, default=0) < 0 or stated != size:
+        raise ValueError(f"{member} says it is {shape} of {dtype}, {stated} bytes, and holds {size}")
     return shape
 
 
@@ -213,14 +217,14 @@ def check_fits(
         "of another type": typed,
     }
     if any(problems.values()):
-        listed = "; ".join(f"{len(names)} {kind}: {_listed(names)}" for kind, names in problems.items() if names)
+        problem_list = "; ".join(
+            f"{len(names)} {kind}: {listed(names, 8)}" for kind, names in problems.items() if names
+        )
         is_quantised = typed or any(name.endswith(QUANTISED_NAMES) for name in unexpected)
-        raise CheckpointError(f"{source} does not fit the model: {listed}{f'. {QUANTISED}' if is_quantised else ''}")
+        raise CheckpointError(
+            f"{source} does not fit the model: {problem_list}{f'. {QUANTISED}' if is_quantised else ''}"
+        )
 
 
 def _is_float(array: np.ndarray | StoredTensor) -> bool:
     return array.dtype in FLOATS if isinstance(array, StoredTensor) else array.dtype.kind == "f"
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

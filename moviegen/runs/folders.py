@@ -1,4 +1,4 @@
-"""What lies below a folder: one walk for all who list clips or hash them, so that both see the same files."""
+"""The files below a folder: one walk for listing clips and for hashing them, so that both see the same files."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Identity = tuple[int, int]  # device and inode: one folder has one, by whatever 
 def walk(folder: Path) -> list[Path]:
     """The files below a folder, at any depth, sorted.
 
-    Links are followed, to files and to folders, but for one that leads back to a folder above it; one that leads
-    nowhere is a file that is missing. Not there are: names with a leading dot (files half written, and what systems
-    leave), the outputs folder, and what is neither file nor folder. Warns of a folder that may not be looked into.
+    Links to files and folders are followed, except to a folder above the link. A broken link is returned like a file.
+    Left out are names with a leading dot (half-written files, and what operating systems leave), the outputs folder,
+    and whatever is neither file nor folder. Warns of a folder that cannot be read.
     """
     return sorted(Path(path) for path in _files(str(folder), _closed(folder)))
 
@@ -40,6 +40,11 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
+def printable(path: Path) -> str:
+    r"""A path as UTF-8 can hold it: bytes of another encoding in its name are written \udc80 to \udcff."""
+    return str(path).encode(errors="backslashreplace").decode()
+
+
 def listed(names: Sequence[str], most: int = 10) -> str:
     """`a, b and 3 more`: a sentence names the first of many."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
@@ -47,7 +52,7 @@ def listed(names: Sequence[str], most: int = 10) -> str:
 
 
 def _closed(folder: Path) -> frozenset[Identity | None]:
-    """What is not looked into below `folder`."""
+    """The folders that are not walked below `folder`: itself, the outputs folder, and what does not exist."""
     return frozenset((_identity(folder), _identity(outputs_root()), None))
 
 

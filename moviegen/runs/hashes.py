@@ -20,7 +20,7 @@ from moviegen.runs.files import checksum, write_json
 from moviegen.runs.folders import walk
 
 Known = dict[str, list]  # absolute path -> [size, time of the last change in ns, hash]
-SAVE_SECONDS = 30  # between two writes of the memory while files are read: what a killed process had read stays known
+SAVE_SECONDS = 30  # between two writes of the memory while files are read: a killed process loses at most so much
 
 
 def file_hash(path: Path) -> str:
@@ -49,31 +49,31 @@ def named_hash(contents: Iterable[tuple[str, str]]) -> str:
 
 def content_hashes(files: Iterable[Path]) -> dict[Path, str | OSError]:
     """Of each file's bytes, in hexadecimal; of one that cannot be read, the error."""
-    known, found, saved, unsaved = _known(_memory()), {}, time.monotonic(), False
+    known, hashes, saved, unsaved = _known(_memory()), dict[Path, str | OSError](), time.monotonic(), False
     for path in tqdm(list(files), "reading files", unit="file", delay=2, leave=False, disable=None):
-        place = str(path.absolute())
+        key = str(path.absolute())
         try:
             state = path.stat()
             version = [state.st_size, state.st_mtime_ns]
-            if known.get(place, [])[:2] != version:
-                known[place], unsaved = [*version, checksum(path)], True
-            found[path] = known[place][2]
+            if known.get(key, [])[:2] != version:
+                known[key], unsaved = [*version, checksum(path)], True
+            hashes[path] = known[key][2]
         except OSError as error:
-            found[path] = error
+            hashes[path] = error
         if unsaved and time.monotonic() - saved > SAVE_SECONDS:
             write_json(_memory(), known)
             saved, unsaved = time.monotonic(), False
     if unsaved:
         write_json(_memory(), known)
-    return found
+    return hashes
 
 
 def _hashes(files: list[Path]) -> list[str]:
-    found = content_hashes(files)
-    for content in found.values():
+    hashes = content_hashes(files)
+    for content in hashes.values():
         if isinstance(content, OSError):
             raise content
-    return [str(found[path]) for path in files]
+    return [str(hashes[path]) for path in files]
 
 
 def _memory() -> Path:

@@ -26,7 +26,7 @@ import yaml
 
 from moviegen.config import ConfigError, Params, from_root, outputs_folder
 from moviegen.launch.job import RUN_VARIABLE, Job, msrun_command
-from moviegen.launch.lock import Held, held
+from moviegen.launch.lock import FolderInUse, locked
 from moviegen.runs import fingerprint as fingerprints
 from moviegen.runs import registry
 from moviegen.runs.files import read_json, write_json, write_text
@@ -196,14 +196,14 @@ def _changed_since(run: Run, mark: Path) -> list[str]:
     if not mark.is_file():
         return []
     since, params = mark.stat().st_mtime, run.params
-    named = {path for program in registry.ALL for path in program.local_paths(params).values() if path}
-    places = {Path(__file__).parents[1]: (".py",)} | {
-        from_root(path): (*fingerprints.CLIPS, *fingerprints.MODELS) for path in named
+    parameter_paths = {path for program in registry.ALL for path in program.local_paths(params).values() if path}
+    suffixes_of = {Path(__file__).parents[1]: (".py",)} | {
+        from_root(path): (*fingerprints.CLIPS, *fingerprints.MODELS) for path in parameter_paths
     }
     return sorted(
         str(path)
-        for place, suffixes in places.items()
-        for path in (place.rglob("*") if place.is_dir() else [place])
+        for folder, suffixes in suffixes_of.items()
+        for path in (folder.rglob("*") if folder.is_dir() else [folder])
         if path.suffix in suffixes and path.is_file() and path.stat().st_ctime > since
     )
 
@@ -268,9 +268,9 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 @contextmanager
 def _lock(run: Run) -> Iterator[None]:
     try:
-        with held(run.folder):
+        with locked(run.folder):
             yield
-    except Held as error:
+    except FolderInUse as error:
         raise RunBusy(f"another process is writing into {run.folder}: {error}") from None
 
 

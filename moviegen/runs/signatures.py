@@ -18,7 +18,7 @@ BEGINNINGS = {
     b"\x89hdf": "an HDF5 file of Keras or TensorFlow: take the safetensors",
     b"\x1f\x8b": "packed with gzip: unpack it first",
 }
-READ = 256  # bytes: a file of weights has bytes among them that no text holds
+HEAD_BYTES = 256  # read of a file: among those of a file of weights are some that no text holds
 
 
 def what_it_is(path: Path) -> str | None:
@@ -30,7 +30,7 @@ def what_it_is(path: Path) -> str | None:
     if not path.is_file():
         return None
     with path.open("rb") as file:
-        beginning = file.read(READ)
+        beginning = file.read(HEAD_BYTES)
     if not beginning:
         return f"empty: {FETCH_AGAIN}"
     plain = beginning.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
@@ -46,7 +46,7 @@ def what_weights_are(path: Path) -> str | None:
     if not path.is_file():
         return None
     with path.open("rb") as file:
-        text = file.read(READ).decode("utf-8", "replace")
+        text = file.read(HEAD_BYTES).decode("utf-8", "replace")
     if all(letter.isprintable() or letter.isspace() for letter in text.removesuffix("\ufffd")):
         return f"a text, {text[:80]!r}: {FETCH_AGAIN}"
     return None

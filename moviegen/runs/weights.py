@@ -75,10 +75,10 @@ def _read_ckpt(path: Path, under: str) -> tuple[dict[str, np.ndarray], dict[str,
         message.ParseFromString(content)
         if not message.value:
             raise ValueError("it holds no tensors")
-        kept = [value for value in message.value if value.tensor.tensor_type != "str"]  # notes
+        tensors = [value for value in message.value if value.tensor.tensor_type != "str"]  # notes are of that type
         return {
             name: _tensor_of(name, [value.tensor for value in parts])
-            for name, parts in itertools.groupby(kept, lambda value: value.tag)
+            for name, parts in itertools.groupby(tensors, lambda value: value.tag)
         }, {}
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, PositiveInt, ValidationError
 
 from moviegen.config import ConfigError, from_root
 from moviegen.runs.arrays import Arrays, CheckpointError, StoredTensor, check_fits, stored_tensors, unwrapped
+from moviegen.runs.folders import listed
 from moviegen.runs.hashes import file_hash, named_hash
 from moviegen.runs.signatures import what_it_is
 
@@ -44,7 +45,7 @@ class EncoderConfig(BaseModel, frozen=True):
     @property
     @abstractmethod
     def landmarks(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of some of the network's tensors, from which all of its sizes follow; of the last layer among them."""
+        """Name -> shape of some tensors, from which all sizes of the network follow; one is of the last layer."""
 
 
 Config = TypeVar("Config", bound=EncoderConfig)
@@ -117,18 +118,18 @@ def weights_of(folder: Path) -> dict[str, StoredTensor]:
     """Every tensor of a folder by its name there; none is read.
 
     Raises:
-        CheckpointError: a file is damaged, or lies about what the index says of it.
+        CheckpointError: a file is damaged, or lacks a tensor that the index says it holds.
     """
     files = weight_files(folder)
-    places = {} if files == [folder / WEIGHTS] else _weight_map(folder)
+    file_of = {} if files == [folder / WEIGHTS] else _weight_map(folder)
     tensors: dict[str, StoredTensor] = {}
     for path in files:
         stored = stored_tensors(path).items()
-        tensors |= {name: tensor for name, tensor in stored if places.get(name, path.name) == path.name}
-    if lost := [f"{name} in {file}" for name, file in places.items() if name not in tensors]:
+        tensors |= {name: tensor for name, tensor in stored if file_of.get(name, path.name) == path.name}
+    if missing := [f"{name} in {file}" for name, file in file_of.items() if name not in tensors]:
         raise CheckpointError(
-            f"{folder / INDEX} lists tensors that are not there: {', '.join(lost[:8])} ({len(lost)} of {len(places)}): "
-            f"the index and the files are not of one model"
+            f"{folder / INDEX} lists tensors that are not there: {listed(missing, 8)} "
+            f"({len(missing)} of {len(file_of)}): the index and the files are not of one model"
         )
     return unwrapped(tensors)
 

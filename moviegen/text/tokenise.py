@@ -49,14 +49,13 @@ def read_tokeniser(folder: Path) -> Tokenise:
 
 @contextmanager
 def _usable(path: Path) -> Iterator[None]:
-    """Raises ConfigError where the package does: it raises plain `Exception`s, and panics, which are not even that."""
+    """Raises ConfigError for the package's errors: plain `Exception`s, and panics of its Rust code, which are none."""
     try:
         yield
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise  # an interruption
-        known = what_it_is(path)
-        raise ConfigError(f"{path} is {known or f'not a tokenizer: {error}'}") from None
+        raise ConfigError(f"{path} is {what_it_is(path) or f'not a tokenizer: {error}'}") from None
 
 
 def cut(tokens: list[int], length: int) -> list[int]:

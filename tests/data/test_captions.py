@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from moviegen.data.captions import Places, index_mixkit
+from moviegen.data.captions import FileFinder, index_mixkit
 from moviegen.runs.folders import walk
 from tests.data.test_datasets import touch
 from tests.mutations import mutations
@@ -20,7 +20,7 @@ def write_csv(path, *rows, header=("video", "caption")):
 
 
 def index(root, listed, folder=""):
-    return index_mixkit(listed, Places(walk(root), [root / folder, root]), {})
+    return index_mixkit(listed, FileFinder(walk(root), [root / folder, root]), {})
 
 
 def test_mixkit_list(tmp_path):

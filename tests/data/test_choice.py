@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from moviegen.data.choice import choose, in_turn
+from moviegen.data.choice import choose, round_robin
 from moviegen.data.clips import Clip
 from moviegen.data.datasets import split_ucf101
 
@@ -58,5 +58,5 @@ def test_a_video_of_several_captions_comes_once_before_any_comes_again():
 
 
 def test_kinds_take_turns():
-    assert in_turn("aaabbc", str) == list("abcaba")
-    assert in_turn([], str) == []
+    assert round_robin("aaabbc", str) == list("abcaba")
+    assert round_robin([], str) == []

@@ -71,7 +71,9 @@ def test_files_that_hang_or_kill_the_decoder_are_set_aside_and_tried_again_next_
     assert "SIGSEGV" in found["kills.mp4"].reason or "139" in found["kills.mp4"].reason
     assert found["hangs.mp4"].reason == "decoding takes longer than data.time_limit, 1 s"
     assert found["half.mp4"] == Unusable("stops the decoder", "MemoryError: too large a frame")
-    monkeypatch.setattr(measuring, "each", lambda function, paths, *limits: ((p, whole(p)) for p in list(paths)))
+    monkeypatch.setattr(
+        measuring, "map_unordered", lambda function, paths, *limits: ((p, whole(p)) for p in list(paths))
+    )
     found = look(*paths)
     assert frames_of(found) == {"a.mp4": 9, "b.mp4": 12, "hangs.mp4": 9, "kills.mp4": 9}
     assert found["half.mp4"].kind == "cannot be decoded" and str(folder) not in found["half.mp4"].reason
@@ -233,7 +235,7 @@ def test_as_many_workers_as_the_container_has_time_for(folder, monkeypatch, shar
         asked.append(workers)
         yield from ((path, function(path)) for path in list(paths))
 
-    monkeypatch.setattr(measuring, "each", each)
+    monkeypatch.setattr(measuring, "map_unordered", each)
     monkeypatch.setattr(measuring, "cores", lambda: share)
     look(folder / "a.mp4")
     assert asked == [workers]

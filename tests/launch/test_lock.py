@@ -16,9 +16,9 @@ def flock(*_):
     raise OSError(error, "no locks here")
 if error:
     fcntl.flock = flock
-from moviegen.launch.lock import held
-with held(pathlib.Path(sys.argv[1])):
-    print("held", flush=True)
+from moviegen.launch.lock import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print("locked", flush=True)
     sys.stdin.read()
 """
 
@@ -28,13 +28,13 @@ def test_a_second_process_is_refused_until_the_first_ends_or_is_killed(tmp_path,
     command = (sys.executable, "-W", "ignore", "-c", HOLDER, str(tmp_path), str(error))
     options = {"env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, stdin=subprocess.PIPE, **options) as first:
-        assert first.stdout.readline() == "held\n"
+        assert first.stdout.readline() == "locked\n"
         second = subprocess.run(command, input="", stderr=subprocess.PIPE, **options)
-        assert "Held: wait for it, or end it" in second.stderr
+        assert "FolderInUse: wait for it, or end it" in second.stderr
         assert second.stdout == ""
         first.kill()
     for _ in range(2):
-        assert subprocess.run(command, input="", **options).stdout == "held\n"
+        assert subprocess.run(command, input="", **options).stdout == "locked\n"
 
 
 def test_another_error_is_not_taken_for_a_missing_lock(tmp_path):

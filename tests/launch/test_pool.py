@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from moviegen.launch.pool import Lost, each
+from moviegen.launch.pool import Failure, map_unordered
 
 
 def square(number):
@@ -36,7 +36,7 @@ def workers():
 
 def test_an_item_that_hangs_dies_or_fails_costs_only_itself():
     items = [1, -1, 2, -2, -3, 3, -4, 4, 5]
-    done = dict(each(square, items, limit=2, workers=2))
+    done = dict(map_unordered(square, items, time_limit=2, workers=2))
     assert sorted(done) == sorted(items)
     assert {item: done[item][0] for item in items if item > 0} == {1: 1, 2: 4, 3: 9, 4: 16, 5: 25}
     reasons = [done[item].reason for item in (-1, -2, -3, -4)]
@@ -46,25 +46,25 @@ def test_an_item_that_hangs_dies_or_fails_costs_only_itself():
 
 
 def test_one_process_does_many_items():
-    done = dict(each(square, range(20), limit=100, workers=1))
+    done = dict(map_unordered(square, range(20), time_limit=100, workers=1))
     assert len({process for _, process in done.values()}) == 1
 
 
 def test_all_items_may_be_lost():
-    assert all(isinstance(answer, Lost) for _, answer in each(square, [-3] * 3, limit=100, workers=2))
-    assert list(each(square, [], limit=1, workers=2)) == []
+    assert all(isinstance(answer, Failure) for _, answer in map_unordered(square, [-3] * 3, time_limit=100, workers=2))
+    assert list(map_unordered(square, [], time_limit=1, workers=2)) == []
 
 
 def test_a_worker_that_cannot_start_is_an_error_and_not_a_loss(monkeypatch):
     monkeypatch.setattr(dies_at_import, "__qualname__", "nowhere")
     monkeypatch.setattr(sys.modules[__name__], "nowhere", dies_at_import, raising=False)
     with pytest.raises(RuntimeError, match="could not start"):
-        list(each(dies_at_import, [1], limit=100, workers=1))
+        list(map_unordered(dies_at_import, [1], time_limit=100, workers=1))
     assert not workers()
 
 
 def test_who_stops_listening_leaves_no_worker():
-    answers = each(square, [1, -2, -2], limit=1000, workers=2)
+    answers = map_unordered(square, [1, -2, -2], time_limit=1000, workers=2)
     assert next(answers)[0] == 1
     assert workers()
     answers.close()
@@ -73,8 +73,8 @@ def test_who_stops_listening_leaves_no_worker():
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_their_parent(ending):
-    code = "from moviegen.launch.pool import each; from tests.launch.test_pool import square\n"
-    code += "for item, _ in each(square, [1, 2, -2, -2], 1000, 2): print(item, flush=True)"
+    code = "from moviegen.launch.pool import map_unordered; from tests.launch.test_pool import square\n"
+    code += "for item, _ in map_unordered(square, [1, 2, -2, -2], 1000, 2): print(item, flush=True)"
     command = [sys.executable, "-c", code]
     root = Path(__file__).parents[2]
     with subprocess.Popen(

@@ -5,7 +5,7 @@ import time
 
 from moviegen.__main__ import main
 from moviegen.data import measuring
-from moviegen.launch.pool import each
+from moviegen.launch.pool import map_unordered
 
 
 def slowly(path):
@@ -17,5 +17,7 @@ def slowly(path):
 if __name__ == "__main__":
     from tests.programs.slow_index import slowly  # by the name that workers find it by
 
-    measuring.each = lambda function, paths, limit, workers: each(slowly, paths, limit, workers)
+    measuring.map_unordered = lambda function, paths, time_limit, workers: map_unordered(
+        slowly, paths, time_limit, workers
+    )
     sys.exit(main(["data", "index", "--config", "smoke", "--data.root", sys.argv[1]]))

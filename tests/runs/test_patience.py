@@ -22,8 +22,8 @@ def clock(monkeypatch):
     return wait
 
 
-def watched(whole, hours=1.0, **options):
-    return Patience(config.load("smoke", {"data.patience_hours": hours}), "encoding", whole, len(whole), **options)
+def watched(kinds, hours=1.0, **options):
+    return Patience(config.load("smoke", {"data.patience_hours": hours}), "encoding", kinds, len(kinds), **options)
 
 
 def work(watch, clock, kind, seconds, items):
@@ -42,7 +42,7 @@ def test_what_does_not_fit_ends_early_and_names_how_many_clips_do(clock):
     clock(100)  # the first of a kind compiles: it says nothing of the others
     with pytest.raises(ConfigError, match=r"encoding takes 27\.8 hours more") as error:
         work(watch, clock, "a", 10, 10_000)
-    assert watch.whole["a"] - watch.left["a"] < 10
+    assert watch.total["a"] - watch.left["a"] < 10
     fitting = int(re.search(r"data\.max_clips to (\d+)", str(error.value))[1])
     assert 300 < fitting <= 360  # 360 of them take an hour
     work(watched(["a"] * fitting), clock, "a", 10, fitting)
@@ -83,7 +83,7 @@ def test_one_slow_file_at_the_start_ends_nothing(clock):
 def test_what_was_done_before_is_not_left_but_counts_for_a_new_run(clock):
     watch = watched(["a"] * 1000, done=["a"] * 900)
     work(watch, clock, "a", 30, 100)  # 50 minutes
-    watch = watched(["a"] * 1000, done=["a"] * 700, limit="some.limit")
+    watch = watched(["a"] * 1000, done=["a"] * 700, parameter="some.limit")
     with pytest.raises(ConfigError, match=r"takes 2\.\d hours more.*some\.limit") as error:
         work(watch, clock, "a", 30, 300)
     assert int(re.search(r"some\.limit to (\d+)", str(error.value))[1]) <= 120

@@ -45,10 +45,10 @@ def clips(run: Run | None) -> HTML:
         {"data set": name, "training": "-", "held out": "-", "frames a second": "-", "note": note}
         for name, note in notes.items()
     ]
-    said = summary["notes"][:NOTES]
-    if more := len(summary["notes"]) - len(said):
-        said.append(f"and {more} more in {run.folder.name}/summary.json")
-    remarks = "".join(markup.note(html.escape(note)).data for note in said)
+    warned = summary["notes"][:NOTES]
+    if more := len(summary["notes"]) - len(warned):
+        warned.append(f"and {more} more in {run.folder.name}/summary.json")
+    remarks = "".join(markup.note(html.escape(note)).data for note in warned)
     return markup.card(bare_table(rows) + remarks, f"Clips of {summary['source']}", [run])
 
 
@@ -86,4 +86,4 @@ def stills(run: Run | None, index: str, count: int, caption: str, frames: int = 
 
 def _spread(clips: list[Clip], count: int) -> list[Clip]:
     """Evenly spaced ones: neighbours in an index are often clips of one group."""
-    return [clips[place] for place in np.unique(np.linspace(0, len(clips) - 1, count).round().astype(int))]
+    return [clips[index] for index in np.unique(np.linspace(0, len(clips) - 1, count).round().astype(int))]

@@ -20,8 +20,6 @@ TITLES = {
     "tae-opl-on": "here, OPL on",
     "tae-mixkit": "here, OPL off, then fine-tuned on mixkit",
 }
-
-
 IDENTICAL = "identical frames"
 INTERVAL = "± is a 95 % interval of the mean over clips, by Student's t over source videos; a single video has none"
 
@@ -105,13 +103,13 @@ def _row(params: Params, title: str, scores: dict[str, Any] | None) -> dict[str,
 
 
 def _difference(params: Params, evaluation: Run | None, data_set: str, model: str, title: str) -> list[dict[str, Any]]:
-    """A row, where both models were scored."""
-    found = (results.tae_scores(evaluation, data_set, model) or {}).get("minus")
-    if found is None:
+    """A row for a model minus its baseline; none where either was not scored."""
+    minus = (results.tae_scores(evaluation, data_set, model) or {}).get("minus")
+    if minus is None:
         return []
-    place = {"": title, "clip (HxWxT)": _rule(params), "clips": found["clips"], "source videos": found["sources"]}
-    psnr, ssim = (signed(found[name], 2) + _plus_minus(found[f"{name}_ci95"]) for name in ("psnr", "ssim"))
-    return [place | {"PSNR (dB)": psnr, "SSIM": ssim}]
+    counts = {"clips": minus["clips"], "source videos": minus["sources"]}
+    psnr, ssim = (signed(minus[name], 2) + _plus_minus(minus[f"{name}_ci95"]) for name in ("psnr", "ssim"))
+    return [{"": title, "clip (HxWxT)": _rule(params)} | counts | {"PSNR (dB)": psnr, "SSIM": ssim}]
 
 
 def _rule(params: Params) -> str:
