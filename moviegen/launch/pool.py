@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -77,6 +77,7 @@ class _Worker(Generic[Item, Result]):
         self.given: list[Item] = []
         self.pipe, worker_end = SPAWN.Pipe()
         self.process = SPAWN.Process(target=_work, args=(function, worker_end), daemon=True)
+        resource_tracker.ensure_running()  # once; started below, it would let interrupts through again
         with _uninterrupted():
             self.process.start()
         worker_end.close()  # so that the pipe ends with the process

@@ -75,7 +75,7 @@ class Patience:
     def _message(self, hours: float) -> str:
         fitting = max(2, int(0.9 * self.clips * (self.hours or 0) / self.foresee(self.total)))  # 0.9: rates vary
         return (
-            f"{self.activity} takes {hours:.1f} hours more at the speed of this machine, and data.patience_hours is "
-            f"{self.hours:g}. Set {self.parameter} to {fitting} or less, which takes so many clips of each list, "
-            f"evenly over its classes; or, to wait, data.patience_hours to {hours * 1.2:.1f} or null"
+            f"{self.activity} takes {hours:.3g} hours more at the speed of this machine, and data.patience_hours is "
+            f"{self.hours:g}. Set {self.parameter} to {fitting} or less, which takes so many clips of each list; "
+            f"or, to wait, data.patience_hours to {hours * 1.2:.3g} or null"
         )

@@ -34,7 +34,7 @@ def python(folder, code, *arguments, **environment):
     inherited = {name: value for name, value in os.environ.items() if name not in unwanted}
     environment = inherited | {"PYTHONPATH": str(ROOT)} | environment
     return subprocess.run(
-        [sys.executable, script, *arguments], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, script, *arguments], env=environment, cwd=folder, capture_output=True, text=True, timeout=120
     )
 
 
