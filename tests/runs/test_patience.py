@@ -84,6 +84,6 @@ def test_what_was_done_before_is_not_left_but_counts_for_a_new_run(clock):
     watch = watched(["a"] * 1000, done=["a"] * 900)
     work(watch, clock, "a", 30, 100)  # 50 minutes
     watch = watched(["a"] * 1000, done=["a"] * 700, parameter="some.limit")
-    with pytest.raises(ConfigError, match=r"takes 2\.\d hours more.*some\.limit") as error:
+    with pytest.raises(ConfigError, match=r"takes 2\.\d\d hours more.*some\.limit") as error:
         work(watch, clock, "a", 30, 300)
     assert int(re.search(r"some\.limit to (\d+)", str(error.value))[1]) <= 120
