@@ -145,7 +145,7 @@ def test_buckets_take_turns_and_more_clips_than_one_wants_to_wait_for_are_refuse
         save_index(data.folder / "mixkit_val.csv", clips[-1:], data_folder(params))
     looks = itertools.count(step=10)  # a latent takes ten seconds: 100 of them 16 minutes and not 6
     monkeypatch.setattr(patience, "monotonic", lambda: next(looks))
-    with pytest.raises(ConfigError, match=r"encoding the clips takes 0\.2 hours more.*data\.max_clips to 32 "):
+    with pytest.raises(ConfigError, match=r"encoding the clips takes 0\.25 hours more.*data\.max_clips to 32 "):
         share(run, 0, 1)
     assert len(quick) == len(files(run)) == 10  # of each bucket one, which also compiles, and four
     assert {name.split("/")[0] for name in files(run)} == {"24x16x32", "40x16x32"}
