@@ -2,6 +2,7 @@
 
 import re
 import sys
+from contextlib import chdir
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -18,12 +19,12 @@ from tests.parity.test_text import UL2, write_tokeniser
 README = Path(__file__).parents[2] / "README.md"
 
 
-def run(about, folder, monkeypatch):
+def run(about, folder):
     """The block that imports `about`, in a folder of its own."""
     (block,) = (text for text in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if about in text)
     (folder / "models").mkdir()
-    monkeypatch.chdir(folder)
-    exec(compile(block, str(README), "exec"), {})
+    with chdir(folder):
+        exec(compile(block, str(README), "exec"), {})
 
 
 def test_the_file_of_lpips(tmp_path, monkeypatch):
@@ -34,7 +35,7 @@ def test_the_file_of_lpips(tmp_path, monkeypatch):
 
     whole = lpips.LPIPS
     monkeypatch.setattr(lpips, "LPIPS", lambda net: whole(net=net, pretrained=False, pnet_rand=True, verbose=False))
-    run("import lpips", tmp_path, monkeypatch)
+    run("import lpips", tmp_path)
     assert len(list(load_lpips(tmp_path / "models" / "lpips-vgg16.safetensors").get_parameters())) == 13 * 2 + 5
 
 
@@ -43,7 +44,7 @@ def test_the_folder_of_ul2(tmp_path, monkeypatch):
     tokenizer = SimpleNamespace(save_pretrained=lambda folder: write_tokeniser(Path(folder), ["</s>"]))
     monkeypatch.setattr(transformers.T5EncoderModel, "from_pretrained", lambda name: model)
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda name: tokenizer)
-    run("from transformers", tmp_path, monkeypatch)
+    run("from transformers", tmp_path)
     encoder = Pretrained("ul2", TextEncoder(width=64, max_tokens=16, folder=str(tmp_path / "models" / "ul2")))
     found = dict(encoder.load().parameters_and_names())["shared.weight"].asnumpy()
     assert torch.equal(torch.from_numpy(found), model.state_dict()["shared.weight"])
