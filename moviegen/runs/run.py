@@ -30,6 +30,7 @@ from moviegen.launch.lock import FolderInUse, locked
 from moviegen.runs import fingerprint as fingerprints
 from moviegen.runs import registry
 from moviegen.runs.files import read_json, write_json, write_text
+from moviegen.runs.folders import walk
 from moviegen.runs.machine import git_commit, machine, peak_memory, versions
 from moviegen.runs.metrics import read_metrics
 
@@ -203,8 +204,8 @@ def _changed_since(run: Run, mark: Path) -> list[str]:
     return sorted(
         str(path)
         for folder, suffixes in suffixes_of.items()
-        for path in (folder.rglob("*") if folder.is_dir() else [folder])
-        if path.suffix in suffixes and path.is_file() and path.stat().st_ctime > since
+        for path in (walk(folder) if folder.is_dir() else [folder])
+        if path.suffix.lower() in suffixes and path.is_file() and path.stat().st_ctime > since
     )
 
 

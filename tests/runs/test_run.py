@@ -194,6 +194,23 @@ def test_another_run_than_the_one_asked_for_is_refused_with_what_changed(run, cl
     assert asked.complete
 
 
+def test_what_changed_is_looked_for_where_the_fingerprint_looks(run, clips, tmp_path, monkeypatch):
+    """Behind links and under suffixes in capitals, but not among hidden files."""
+    (tmp_path / "elsewhere").mkdir()
+    (clips / "linked").symlink_to(tmp_path / "elsewhere")
+    params = config.load("smoke", {"data.root": str(clips)})
+    asked = runs.find(params, "data")
+    asked.write_params()
+    os.utime(asked.params_path, (0, 0))
+    for path in (tmp_path / "elsewhere" / "new.MP4", clips / "mixkit" / ".half.mp4"):
+        path.write_bytes(b"b")
+    fingerprint.forget()
+    monkeypatch.setenv("MOVIEGEN_RUN", asked.name)
+    with pytest.raises(ConfigError) as caught, runs.record(runs.find(params, "data")):
+        pytest.fail("another run was begun")
+    assert str(clips / "linked" / "new.MP4") in str(caught.value) and ".half.mp4" not in str(caught.value)
+
+
 def test_a_job_is_told_its_run(run):
     assert run.job().run == run.name
 
