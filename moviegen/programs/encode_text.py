@@ -112,12 +112,16 @@ class Account:
         self.patience[name].done(name)
 
 
+def uncounted(name: str) -> None:
+    """Outside of runs nobody counts the captions that an encoder is done with."""
+
+
 def encode_share(
     folder: Path,
     todo: Mapping[str, list[str]],
     chosen: list[Encoder],
     world: World,
-    done: Callable[[str], None] = lambda name: None,
+    done: Callable[[str], None] = uncounted,
 ) -> None:
     """Encodes this rank's share of what is `missing`, one encoder after the other; tells `done` of each caption."""
     for encoder in chosen:
@@ -142,7 +146,8 @@ def encode_captions(
     barrier(world)
     todo = missing(folder, ordered, chosen)
     barrier(world)  # nobody writes before all have listed the same
-    encode_share(folder, todo, chosen, world, *([Account(run, world, todo, len(ordered)).done] if run else []))
+    done = Account(run, world, todo, len(ordered)).done if run else uncounted
+    encode_share(folder, todo, chosen, world, done)
     barrier(world)
     if world.is_main:
         rows = [(caption, caption_file(folder, "ul2", caption).name) for caption in ordered]
