@@ -97,7 +97,7 @@ class Attention(nn.Cell):
         self.is_flash, self.is_compiled = target() == "Ascend", is_compiled()
         self.core = _ScoreFreeAttention()
         if self.is_compiled:
-            self.compiled, self.compiled_masked = _CompiledAttention(), _CompiledMaskedAttention()
+            self.fused, self.fused_masked = _CompiledAttention(), _CompiledMaskedAttention()
         if self.is_flash:
             self.flash = ops.operations.nn_ops.FlashAttentionScore(num_heads, scale_value=scale, input_layout="BSND")
 
@@ -107,8 +107,8 @@ class Attention(nn.Cell):
             return self.flash(q, k, v, None, None, None, mask, None)[3]
         if self.is_compiled and q.dtype == ms.float32:
             if keep is None:
-                return self.compiled(q, k, v)[0]
-            return self.compiled_masked(q, k, v, keep.astype(ms.float32))[0]
+                return self.fused(q, k, v)[0]
+            return self.fused_masked(q, k, v, keep.astype(ms.float32))[0]
         q, k, v = q.swapaxes(1, 2), k.swapaxes(1, 2), v.swapaxes(1, 2)
         q = q * self.scale  # before the mask joins it: NEVER / scale would overflow float16
         if keep is not None:  # q k^T + mask as one product
