@@ -110,7 +110,8 @@ def operator(name: str, shape: Callable[..., Any], outputs: int = 1) -> ops.Cust
     import mindspore as ms
     from mindspore import ops
 
-    return ops.Custom(f"{library()}:{name}", shape, (ms.float32,) * outputs if outputs > 1 else ms.float32, "aot")
+    dtypes = ms.float32 if outputs == 1 else (ms.float32,) * outputs
+    return ops.Custom(f"{library()}:{name}", shape, lambda *_: dtypes, "aot")
 
 
 def prepare() -> None:

@@ -26,8 +26,8 @@ SOURCE = Path(__file__).with_name("operators.cpp")
 CPUINFO = Path("/proc/cpuinfo")
 COMPILERS = ("c++", "g++", "clang++")  # after $CXX
 # Nobody asks for errno or traps, and a * b + c may be rounded once; sums keep their order.
-FLAGS = ("-O3", "-std=c++17", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
-         "-shared", "-fPIC", "-pthread")  # fmt: skip
+FLAGS = ("-O3", "-std=c++20", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
+         "-fvisibility=hidden", "-shared", "-fPIC", "-pthread")  # fmt: skip
 # Levels of x86-64, by what /proc/cpuinfo calls an instruction set -> the option that has a compiler use it (older ones
 # do not know `-march=x86-64-v4`).
 AVX2 = {"avx2": "-mavx2", "fma": "-mfma", "f16c": "-mf16c", "bmi1": "-mbmi", "bmi2": "-mbmi2", "abm": "-mlzcnt",
