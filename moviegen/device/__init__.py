@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # oneDNN 3.10, which MindSpore 2.9 and 2.10 bundle, has no AVX-512 kernel for 3x3 and 1-D convolutions and falls to its
 # reference loop, about 100 times slower. Its AVX2 kernels are the fast ones, also on AVX-512 machines. Matrix products
-# lose by it (docs/notes.md has the ratios): where the compiled operators convolve, oneDNN uses what the processor has.
+# lose by it, large ones a fifth, small ones half: where the compiled operators convolve, oneDNN uses all there is.
 CONVOLUTION_ENVIRONMENT = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 COMMON_ENVIRONMENT = {
     "GLOG_v": "3",  # errors only: MindSpore's warnings drown everything else
