@@ -20,8 +20,9 @@ from moviegen.device.compiler import NotCompiledError
 ROOT = Path(__file__).parents[2]
 SMALL = """
 #include <cstdint>
-extern "C" int moviegen_check() { return %s; }
-extern "C" int twice(int, void **data, int *, int64_t **shapes, const char **, void *, void *) {
+#define EXPORTED extern "C" [[gnu::visibility("default")]] int
+EXPORTED moviegen_check() { return %s; }
+EXPORTED twice(int, void **data, int *, int64_t **shapes, const char **, void *, void *) {
     for (int64_t i = 0; i < shapes[0][0]; i++) ((float *)data[1])[i] = 2 * ((float *)data[0])[i];
     return 0;
 }

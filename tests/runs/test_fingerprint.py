@@ -326,14 +326,14 @@ def compilable(monkeypatch):
     """Compiled operators can be had, and nothing was chosen."""
     monkeypatch.delenv(compiled.CHOICE, raising=False)
     monkeypatch.setattr(compiled, "_library", lambda: (Path("library.so"), "x86-64-v4"))
-    monkeypatch.setattr(compiled, "forget", lambda: None)
+    monkeypatch.setattr(compiled, "forget", lambda: None)  # there is nothing to be looked for again
 
 
 COMPUTED = set(PROGRAMS) - {"count", "data"}
 
 
 def marked(**overrides):
-    fingerprints.forget()
+    fingerprints._fingerprint.cache_clear()  # of code and files nothing changes here
     params = config.load("smoke", overrides)
     return {name: fingerprint(params, name) for name in PROGRAMS}
 
