@@ -112,7 +112,7 @@ def start(seed: int, launch: Launch | None = None) -> None:
 
     os.environ[compiled.THREADS] = str(limits.threads(launch))
     if os.environ.get("RANK_ID", "0") == "0" and os.environ.get("MS_ROLE") != "MS_SCHED":
-        print(f"operators: {compiled.current()}", file=sys.stderr)
+        print(compiled.current().line, file=sys.stderr)
     if os.environ.get(CHOICE) == "Ascend" and target() == "CPU":
         print("note: launch.device is Ascend, and this machine has no card: its CPU computes", file=sys.stderr)
     ms.set_context(mode=ms.GRAPH_MODE)

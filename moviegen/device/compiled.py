@@ -36,10 +36,15 @@ class Form:
 
     def __str__(self) -> str:
         if not self.library:
-            return f"MindSpore's own: {self.why}"
+            return "MindSpore's own"
         threads = os.environ.get(THREADS)  # of a process that computes
         share = f", {threads} thread{'' if threads == '1' else 's'}" if threads else ""
         return f"compiled ({self.why}{share})"
+
+    @property
+    def line(self) -> str:
+        """What a program says at its start."""
+        return f"operators: {self}" if self.library else f"operators: {self}: {self.why}"
 
 
 _chosen: Form | None = None
@@ -118,7 +123,7 @@ def prepare() -> None:
     """`make setup`: makes the library where there is none; says so, or why there will be none."""
     try:
         if not (found := form()).library:
-            print(f"operators: {found}")
+            print(found.line)
     except compiler.NotCompiledError as error:
         sys.exit(f"error: {error}")
 

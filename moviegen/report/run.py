@@ -37,7 +37,7 @@ def main(params: Params, options: Namespace) -> None:
     with _home_folder():
         try:
             if not options.only_html:
-                print(f"operators: {compiled.current()}", flush=True)
+                print(compiled.current().line, flush=True)
                 with _terminated_as_interrupted():
                     execute(params)
         except SectionFailed as error:

@@ -196,7 +196,7 @@ def test_a_compiler_that_fails_is_named_with_what_it_says(place, script, words):
     assert "\n" not in str(error.value)
     assert "CXX" in str(error.value)
     assert place.libraries == []
-    assert str(compiled.form()).startswith("MindSpore's own: ")
+    assert compiled.form().line.startswith("operators: MindSpore's own: ")
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_where_nothing_can_be_written_it_is_said(place, monkeypatch, cache):
         monkeypatch.setenv("XDG_CACHE_HOME", str(place.folder / cache) if ":" in cache else cache)
     with pytest.raises(NotCompiledError, match=r"written nowhere .* set XDG_CACHE_HOME"):
         compiler.library()
-    assert str(compiled.form()).startswith("MindSpore's own: a library can be written nowhere")
+    assert compiled.form().line.startswith("operators: MindSpore's own: a library can be written nowhere")
 
 
 # --- processors ---
