@@ -65,9 +65,7 @@ class _CompiledMaskedAttention(nn.Cell):
     def __init__(self) -> None:
         super().__init__()
         self.forward = operator("masked_attention", lambda q, k, v, mask: (q, (q[0], q[2], q[1])), 2)
-        self.gradient = operator(
-            "masked_attention_gradient", lambda q, k, v, mask, out, sums, dout: (q, k, v), 3
-        )
+        self.gradient = operator("masked_attention_gradient", lambda q, k, v, mask, out, sums, dout: (q, k, v), 3)
 
     def construct(self, q: ms.Tensor, k: ms.Tensor, v: ms.Tensor, mask: ms.Tensor) -> tuple[ms.Tensor, ...]:
         return self.forward(q, k, v, mask)

@@ -2,7 +2,7 @@
 //
 // Called by `ops.Custom(func_type="aot")`: inputs, then outputs, float32 unless said otherwise. What an operator must know
 // is in the shapes of its tensors. Portable: vectors are as wide as the level that this file is compiled for
-// (`device/compiled.py`). Sums are divided by work item, never by thread: one thread and several give the same bits.
+// (`device/compiler.py`). Sums are divided by work item, never by thread: one thread and several give the same bits.
 
 #include <algorithm>
 #include <atomic>

@@ -55,6 +55,8 @@ class Job:
     """Variables for all processes, above the caller's own and `ENVIRONMENT`."""
     run: str = ""
     """The run that the command computes, which its processes are told in RUN_VARIABLE. Empty: none."""
+    operators: str = ""
+    """The form of the operators that compute it, which its processes are told. Empty: theirs to find out."""
     cluster_time_out: int = 300
     """Seconds the workers have to find each other."""
     metrics: Path | None = None
