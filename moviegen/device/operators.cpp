@@ -13,6 +13,7 @@
 #include <cstring>
 #include <mutex>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -384,3 +385,714 @@ OPERATOR(linear_gradient) {
     product(dy.transposed(), x, OUTPUT(4));
     return 0;
 }
+
+// --------------------------------------------------------------------------------------------------------- video
+// Stacks of frames (N, C, H, W) and videos (B, T, C, H, W). A convolution is a sum of products over taps,
+//     y[o, p] = bias[o] + sum over taps and channels of weight[tap, o, c] * x[c, p + shift of the tap],
+// none of which is ever written out as a matrix: `sum_taps` reads shifted rows of x where they lie.
+
+namespace {
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int OUTPUTS = 8;  // channels of a tile: 16 of 32 registers hold its sums
+#else
+constexpr int OUTPUTS = 4;  // 8 of 16
+#endif
+constexpr int FEW_OUTPUTS = 4;  // for three colours
+constexpr Index SLICES = 16;    // work items of a sum over frames, if its partial sums have room
+constexpr Index NEAR = 1 << 16, WIDE = 1 << 17;  // numbers that leave room in the L2 cache, that fill it
+
+struct Segment {
+    Index weight, input;  // where a tap's matrix begins in a panel, and its rows of x beside `input`
+};
+
+// A tile of R channels at two vectors of positions, the second `second` after the first. Matrices are (channels, R).
+template <int R>
+void sum_taps(const Segment *segments, Index count, Index channels, const float *panel, const float *input, Index pitch,
+              Index second, const float *bias, float *left, float *right, Index stride) {
+    Vector sum[R][2];
+    for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = Vector{} + bias[r];
+    for (Index s = 0; s < count; s++) {
+        const float *weight = panel + segments[s].weight, *x = input + segments[s].input;
+        for (Index c = 0; c < channels; c++, weight += R, x += pitch) {
+            Vector first = load(x), next = load(x + second);
+#pragma GCC unroll 16
+            for (int r = 0; r < R; r++) {
+                sum[r][0] += weight[r] * first;
+                sum[r][1] += weight[r] * next;
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+        store(left + r * stride, sum[r][0]);
+        store(right + r * stride, sum[r][1]);
+    }
+}
+
+// sums[r, column] += sum over positions of dy[p, r] * x[p, column]: R rows, V vectors of columns.
+template <int R, int V>
+void add_outer_tile(Index positions, const float *dy, Index dy_pitch, const float *x, Index x_pitch, float *sums,
+                    Index stride) {
+    Vector sum[R][V];
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < V; v++) sum[r][v] = load(sums + r * stride + v * LANES);
+    for (Index p = 0; p < positions; p++, dy += dy_pitch, x += x_pitch) {
+        Vector columns[V];
+        for (int v = 0; v < V; v++) columns[v] = load(x + v * LANES);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++)
+            for (int v = 0; v < V; v++) sum[r][v] += dy[r] * columns[v];
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < V; v++) store(sums + r * stride + v * LANES, sum[r][v]);
+}
+
+// The same for rows [first, last), whole panels of them, and any number of columns; x is read a tile beyond those.
+void add_outer(Index positions, Index first, Index last, Index columns, const float *dy, Index dy_pitch, const float *x,
+               Index x_pitch, float *sums, Index stride) {
+    for (Index j = 0; j < columns; j += COLUMNS)
+        for (Index r = first; r < last; r += OUTPUTS) {
+            const Index width = std::min(COLUMNS, columns - j);
+            const auto tile = width > LANES ? add_outer_tile<OUTPUTS, 2> : add_outer_tile<OUTPUTS, 1>;
+            float *out = sums + r * stride + j;
+            if (width % LANES == 0) {
+                tile(positions, dy + r, dy_pitch, x + j, x_pitch, out, stride);
+                continue;
+            }
+            float part[OUTPUTS * COLUMNS] = {};
+            tile(positions, dy + r, dy_pitch, x + j, x_pitch, part, COLUMNS);
+            for (int i = 0; i < OUTPUTS; i++)
+                for (Index c = 0; c < width; c++) out[i * stride + c] += part[i * COLUMNS + c];
+        }
+}
+
+// A sum over `items` of `size` numbers, in slices that do not depend on threads: `add(sums, begin, end, part, parts)`
+// adds to one part of the rows, of which there are `panels`.
+template <class Add>
+std::vector<float> sum_slices(Index items, Index size, Index panels, Add add) {
+    const Index slices = std::max<Index>(1, std::min({items, SLICES, (1 << 20) / size + 2}));
+    const Index parts = std::clamp<Index>(panels / 8, 1, ceil_div(SLICES, slices));
+    std::vector<float> all(slices * size);
+    parallel(slices * parts, 1, [&](Index begin, Index end) {
+        for (Index i = begin; i < end; i++) {
+            const Index slice = i / parts;
+            add(&all[slice * size], items * slice / slices, items * (slice + 1) / slices, i % parts, parts);
+        }
+    });
+    parallel(size, 4096, [&](Index begin, Index end) {
+        for (Index slice = 1; slice < slices; slice++)
+            for (Index i = begin; i < end; i++) all[i] += all[slice * size + i];
+    });
+    return all;
+}
+
+float row_sum(const float *x, Index count) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (Index i = 0; i < count; i++) sum += x[i];
+    return sum;
+}
+
+std::vector<float> padded_bias(const float *bias, Index channels, Index padded) {
+    std::vector<float> padded_values(padded);
+    if (bias) std::copy_n(bias, channels, padded_values.begin());
+    return padded_values;
+}
+
+// ---- in space: 3x3. KEEP: padded by one. HALVE: every other position, padded right and bottom. DOUBLE: of a picture
+// whose pixels are repeated in both directions first. The finer of two pictures is made of four phases: its pixels
+// (2i + a, 2j + b), a picture on the coarse grid. So every tap reads one phase of x at a shift on the coarse grid, and
+// where the repeated picture shows the same pixel to several weights, one tap has their sum.
+
+enum Form { KEEP, HALVE, DOUBLE };
+
+struct Tap {
+    int out, in;  // phases: 2 a + b
+    int down, right;
+    std::vector<int> weights;  // which of the nine it sums
+
+    auto place() const { return std::make_tuple(out, in, down, right); }
+};
+
+void sort(std::vector<Tap> &taps) {
+    std::sort(taps.begin(), taps.end(), [](const Tap &a, const Tap &b) { return a.place() < b.place(); });
+}
+
+std::vector<Tap> taps_of(Form form) {
+    std::vector<Tap> taps;
+    auto add = [&](Tap tap) {
+        for (Tap &other : taps)
+            if (other.place() == tap.place()) return other.weights.push_back(tap.weights[0]);
+        taps.push_back(tap);
+    };
+    for (int u = 0; u < 3; u++)
+        for (int v = 0; v < 3; v++) {
+            if (form == KEEP) add({0, 0, u - 1, v - 1, {3 * u + v}});
+            if (form == HALVE) add({0, u % 2 * 2 + v % 2, u / 2, v / 2, {3 * u + v}});
+            for (int phase = 0; form == DOUBLE && phase < 4; phase++)  // row 2i + a sees 2i + a + u - 1, a copy of this:
+                add({phase, 0, (phase / 2 + u + 1) / 2 - 1, (phase % 2 + v + 1) / 2 - 1, {3 * u + v}});
+        }
+    sort(taps);
+    return taps;
+}
+
+// Those of the gradient of x, which convolves dy.
+std::vector<Tap> adjoint(std::vector<Tap> taps) {
+    for (Tap &tap : taps) tap = {tap.in, tap.out, -tap.down, -tap.right, tap.weights};
+    sort(taps);
+    return taps;
+}
+
+// A stack (N, C, H, W) as one tall picture for each phase: a column of zeros after each coarse row and a row of zeros
+// after each frame, so that a shift by one meets no other row or frame. Bands of it are copied, not the whole.
+struct Stack {
+    Index count, channels, height, width;
+    Index step;           // 2 for the finer of two pictures
+    Index rows, columns;  // of a frame on the coarse grid
+
+    Index pitch() const { return columns + 1; }
+    Index tall() const { return count * (rows + 1); }
+    Index phases() const { return step * step; }
+    Index plane(Index band) const { return 1 + band * pitch() + 2 * COLUMNS; }  // numbers of a channel of a band
+
+    // Tall rows [first, first + band) to (phases, channels, plane); a plane is a zero, the rows, zeros.
+    void copy(const float *from, Index first, Index band, float *to) const {
+        for (Index phase = 0; phase < phases(); phase++)
+            for (Index c = 0; c < channels; c++, to += plane(band)) {
+                to[0] = 0;
+                for (Index r = 0; r < band; r++)
+                    copy_row(from, first + r, c, phase / 2, phase % 2, to + 1 + r * pitch());
+                std::fill_n(to + 1 + band * pitch(), 2 * COLUMNS, 0.0f);
+            }
+    }
+
+    void copy_row(const float *from, Index tall_row, Index channel, Index a, Index b, float *to) const {
+        const Index frame = tall_row / (rows + 1), row = tall_row % (rows + 1) * step + a;
+        const bool is_there = tall_row >= 0 && frame < count && row < height;
+        const Index filled = is_there ? (width - b + step - 1) / step : 0;
+        from += ((frame * channels + channel) * height + row) * width + b;
+        if (step == 1) std::copy_n(from, filled, to);
+        else
+            for (Index i = 0; i < filled; i++) to[i] = from[2 * i];
+        std::fill_n(to + filled, pitch() - filled, 0.0f);
+    }
+};
+
+// Where the sums of a band go. If rows are whole vectors: each vector's place in a copied band, and in memory. If not:
+// vectors run over the band's zeros too, and each position that counts has a place, by phase.
+struct Places {
+    struct One {
+        Index lane, target;
+    };
+    std::vector<Index> source, target;
+    std::vector<One> single[4];
+    std::vector<Index> begins[4];  // of each vector in `single`
+    bool is_whole;
+
+    Places(const Stack &to, Index first, Index last) {
+        is_whole = to.columns % LANES == 0 && to.height == to.step * to.rows && to.width == to.step * to.columns;
+        const Index size = to.channels * to.height * to.width;
+        for (Index r = first; r < last; r++)
+            for (Index q = 0; q < to.pitch(); q += is_whole ? LANES : 1)
+                add(to, (r - first) * to.pitch() + q, r % (to.rows + 1), q, r / (to.rows + 1) * size);
+        for (std::vector<Index> &begin : begins) begin.resize(source.size() + 2);
+        for (int phase = 0; phase < 4; phase++) {
+            for (const One &one : single[phase]) begins[phase][one.lane / LANES + 1]++;
+            for (Index v = 1; v < Index(begins[phase].size()); v++) begins[phase][v] += begins[phase][v - 1];
+        }
+    }
+
+    void add(const Stack &to, Index at, Index row, Index column, Index frame) {
+        if (is_whole && row < to.rows && column < to.columns) {
+            source.push_back(at);
+            target.push_back(frame + (row * to.width + column) * to.step);
+        }
+        if (is_whole) return;
+        if (at % LANES == 0) source.push_back(at);
+        for (int phase = 0; phase < to.phases(); phase++) {
+            const Index y = row * to.step + phase / 2, x = column * to.step + phase % 2;
+            if (row < to.rows && column < to.columns && y < to.height && x < to.width)
+                single[phase].push_back({at, frame + y * to.width + x});
+        }
+    }
+
+    // A phase's tile (rows, COLUMNS) of vectors v and v + 1, for rows that are not whole.
+    void put(int phase, Index v, Index rows, const float *tile, float *to, Index plane) const {
+        const One *one = single[phase].data();
+        const Index begin = begins[phase][v], end = begins[phase][std::min<Index>(v + 2, source.size())];
+        for (Index r = 0; r < rows; r++)
+            for (Index i = begin; i < end; i++)
+                to[r * plane + one[i].target] = tile[r * COLUMNS + one[i].lane - v * LANES];
+    }
+
+    // Two phases side by side, whose pixels take turns in a row.
+    void interleave(Index vector, Index rows, const float *left, const float *right, float *to, Index plane) const {
+        for (Index r = 0; r < rows; r++)
+            for (int i = 0; i < LANES; i++) {
+                to[r * plane + target[vector] + 2 * i] = left[r * COLUMNS + i];
+                to[r * plane + target[vector] + 2 * i + 1] = right[r * COLUMNS + i];
+            }
+    }
+};
+
+// y (to) = bias + sum over taps of x (from), R channels of y at a time.
+template <int R>
+class Convolution {
+  public:
+    Convolution(std::vector<Tap> taps_, Stack from_, Stack to_, const float *weight, bool is_adjoint)
+        : taps(std::move(taps_)), from(from_), to(to_), panels(ceil_div(to.channels, R)), panel(taps.size() * from.channels * R) {
+        const bool is_small = panels * panel <= NEAR;  // weights that stay in the cache do not ask for large bands
+        rows = std::max<Index>(1, WIDE / (from.phases() * from.channels * from.pitch()));
+        rows = std::min(rows, ceil_div(from.tall(), is_small ? SLICES : 2));
+        plane = from.plane(rows + 2);
+        for (const Tap &tap : taps) {
+            const Index input = tap.in * from.channels * plane + 1 + (1 + tap.down) * from.pitch() + tap.right;
+            segments.push_back({Index(segments.size()) * from.channels * R, input});
+            for (int phase = tap.out + 1; phase < 5; phase++) begins[phase]++;
+        }
+        pack_weights(weight, is_adjoint);
+    }
+
+    void run(const float *x, const float *bias, float *y) {
+        const std::vector<float> biases = padded_bias(bias, to.channels, panels * R);
+        const Index bands = ceil_div(from.tall(), rows), parts = std::clamp<Index>(panels / 8, 1, ceil_div(SLICES, bands));
+        parallel(bands * parts, 1, [&](Index begin, Index end) {
+            float *band = scratch<0>(from.phases() * from.channels * plane);
+            for (Index item = begin; item < end; item++) {
+                const Index first = item / parts * rows, part = item % parts;
+                from.copy(x, first - 1, rows + 2, band);
+                const Places places(to, first, std::min(first + rows, to.tall()));
+                convolve_band(places, band, panels * part / parts, panels * (part + 1) / parts, biases.data(), y);
+            }
+        });
+    }
+
+  private:
+    // Weights (O, C, 3, 3), or the adjoint's, as (panel, tap, channel, R); what is beyond the channels is 0.
+    void pack_weights(const float *weight, bool is_adjoint) {
+        packed.resize(panels * panel);
+        const Index out_stride = is_adjoint ? 9 : from.channels * 9, in_stride = is_adjoint ? to.channels * 9 : 9;
+        parallel(panels, 1, [&](Index begin, Index end) {
+            float *into = &packed[begin * panel];
+            for (Index o = begin * R; o < end * R; o += R)
+                for (const Tap &tap : taps)
+                    for (Index c = 0; c < from.channels; c++, into += R)
+                        for (Index r = 0; r < std::min<Index>(R, to.channels - o); r++)
+                            for (int w : tap.weights) into[r] += weight[(o + r) * out_stride + c * in_stride + w];
+        });
+    }
+
+    void convolve_band(const Places &places, const float *band, Index first, Index last, const float *bias, float *y) const {
+        const Index together = std::max<Index>(1, NEAR / panel);  // panels that stay in the cache while all tiles pass
+        for (Index group = first; group < last; group += together)
+            for (Index v = 0; v < Index(places.source.size()); v += 2)
+                for (Index p = group; p < std::min(last, group + together); p++) convolve_tile(places, band, v, p, bias, y);
+    }
+
+    void convolve_tile(const Places &places, const float *band, Index v, Index p, const float *bias, float *y) const {
+        const Index next = std::min<Index>(v + 1, places.source.size() - 1), second = places.source[next] - places.source[v];
+        const Index outputs = std::min<Index>(R, to.channels - p * R), size = to.height * to.width;
+        float tiles[2][R * COLUMNS], *out = y + p * R * size;
+        for (int phase = 0; phase < to.phases(); phase++) {
+            const bool is_direct = places.is_whole && to.step == 1 && outputs == R;
+            float *tile = tiles[phase % 2];
+            float *left = is_direct ? out + places.target[v] : tile, *right = is_direct ? out + places.target[next] : tile + LANES;
+            sum_taps<R>(&segments[begins[phase]], begins[phase + 1] - begins[phase], from.channels, &packed[p * panel],
+                        band + places.source[v], plane, second, bias + p * R, left, right, is_direct ? size : COLUMNS);
+            if (is_direct) continue;
+            if (!places.is_whole) places.put(phase, v, outputs, tile, out, size);
+            for (Index i = v; i <= next && places.is_whole; i++) {
+                const Index at = (i - v) * LANES;
+                if (to.step == 1)
+                    for (Index r = 0; r < outputs; r++) store(out + r * size + places.target[i], load(tile + r * COLUMNS + at));
+                else if (phase % 2)
+                    places.interleave(i, outputs, tiles[0] + at, tiles[1] + at, out + phase / 2 * to.width, size);
+            }
+        }
+    }
+
+    std::vector<Tap> taps;
+    Stack from, to;
+    Index panels, panel, rows, plane;
+    std::vector<Segment> segments;
+    Index begins[5] = {};  // of each phase's segments
+    std::vector<float> packed;
+};
+
+void convolve(const std::vector<Tap> &taps, const Stack &from, const Stack &to, const float *x, const float *weight,
+              const float *bias, bool is_adjoint, float *y) {
+    if (to.channels <= FEW_OUTPUTS) Convolution<FEW_OUTPUTS>(taps, from, to, weight, is_adjoint).run(x, bias, y);
+    else Convolution<OUTPUTS>(taps, from, to, weight, is_adjoint).run(x, bias, y);
+}
+
+// The gradients of weights (O, C, 3, 3) and bias: outer products of what is at a position of dy and at its taps in x.
+void convolution_weights(const std::vector<Tap> &taps, const Stack &from, const Stack &to, const float *x, const float *dy,
+                         float *dweight, float *dbias) {
+    const Index C = from.channels, O = to.channels, panels = ceil_div(O, OUTPUTS), padded = panels * OUTPUTS;
+    const Index count = taps.size(), columns = count * C, size = padded * columns + padded, pitch = from.pitch();
+    const Index largest = std::max(from.phases() * C, to.phases() * O) * pitch;
+    const Index rows = std::clamp<Index>(NEAR / largest, 1, ceil_div(from.tall(), SLICES));
+    const Index x_plane = from.plane(rows + 2), dy_plane = to.plane(rows), x_size = from.phases() * C * x_plane;
+    // positions at a time: they stay in the L1 cache, unless the sums are too large to be read again so often
+    const Index block = size > NEAR ? 256 : std::max<Index>(32, 8192 / (C * from.phases() + padded * to.phases()));
+    auto add = [&](float *sums, Index begin, Index end, Index part, Index parts) {
+        float *planes = scratch<0>(std::max(x_size, to.phases() * O * dy_plane)), *xs = scratch<1>(x_size + COLUMNS);
+        float *dys = scratch<2>(to.phases() * padded * dy_plane);  // both: (phase, position, channel)
+        std::fill_n(dys, to.phases() * padded * dy_plane, 0.0f);
+        std::fill_n(xs + x_size, COLUMNS, 0.0f);
+        for (Index band = begin; band < end; band++) {
+            from.copy(x, band * rows - 1, rows + 2, planes);
+            for (Index phase = 0; phase < from.phases(); phase++)
+                transpose({planes + phase * C * x_plane, C, x_plane, x_plane}, xs + phase * C * x_plane, C);
+            to.copy(dy, band * rows, rows, planes);
+            for (Index phase = 0; phase < to.phases(); phase++) {
+                const float *from_planes = planes + phase * O * dy_plane;
+                transpose({from_planes, O, dy_plane, dy_plane}, dys + phase * padded * dy_plane, padded);
+                for (Index o = 0; o < O && !part; o++) sums[padded * columns + o] += row_sum(from_planes + o * dy_plane, dy_plane);
+            }
+            for (Index p = 0; p < rows * pitch; p += block)
+                for (Index t = 0, beside = 1; t < count; t += beside, beside = 1) {  // taps side by side share their rows
+                    const auto [out, in, down, right] = taps[t].place();
+                    while (t + beside < count && taps[t + beside].place() == std::make_tuple(out, in, down, right + int(beside)))
+                        beside++;
+                    add_outer(std::min(block, rows * pitch - p), panels * part / parts * OUTPUTS,
+                              panels * (part + 1) / parts * OUTPUTS, beside * C, dys + (out * dy_plane + 1 + p) * padded, padded,
+                              xs + (in * x_plane + 1 + (1 + down) * pitch + right + p) * C, C, sums + t * C, columns);
+                }
+        }
+    };
+    const std::vector<float> sums = sum_slices(ceil_div(from.tall(), rows), size, panels, add);
+    std::fill_n(dweight, O * C * 9, 0.0f);
+    for (Index o = 0; o < O; o++)
+        for (Index t = 0; t < count; t++)
+            for (int w : taps[t].weights)
+                for (Index c = 0; c < C; c++) dweight[(o * C + c) * 9 + w] += sums[o * columns + t * C + c];
+    std::copy_n(&sums[padded * columns], O, dbias);
+}
+
+// The stacks x and y of a form, on one grid.
+std::pair<Stack, Stack> stacks(Form form, const int64_t *x, const int64_t *y) {
+    const Index rows = form == HALVE ? ceil_div(x[2], 2) : x[2], columns = form == HALVE ? ceil_div(x[3], 2) : x[3];
+    return {{x[0], x[1], x[2], x[3], form == HALVE ? 2 : 1, rows, columns},
+            {y[0], y[1], y[2], y[3], form == DOUBLE ? 2 : 1, rows, columns}};
+}
+
+// ---- in time, three taps or one: frame t of y sees frames `stride` t + tap - 1 of x, each of which stands there
+// `repeat` times
+
+struct Clock {
+    Index taps, stride, repeat;
+    bool is_replicate;  // of the border frame; else black
+
+    // The frame of x, of `frames`, that a tap of frame t of y sees; -1 for a black one.
+    Index source(Index t, Index tap, Index frames) const {
+        const Index at = t * stride + tap - taps / 2, last = frames * repeat - 1;
+        if (is_replicate) return std::clamp<Index>(at, 0, last) / repeat;
+        return at < 0 || at > last ? -1 : at / repeat;
+    }
+};
+
+struct Video {
+    Index batch, frames, channels, size;  // H * W
+
+    Video(int rank, const int64_t *shape)
+        : batch(shape[0]), frames(rank == 5 ? shape[1] : 1), channels(shape[rank - 3]),
+          size(shape[rank - 2] * shape[rank - 1]) {}
+};
+
+struct Mixing {
+    Clock clock;
+    Video x, y;
+
+    struct Term {
+        Index frame, tap;
+    };
+
+    static constexpr Index BLOCK_SIZE = 128;  // positions whose channels are copied beside each other
+
+    // What a frame of y is the sum of, by frames of x; or of dx, by frames of dy.
+    std::vector<Term> terms(Index frame, bool is_adjoint) const {
+        std::vector<Term> found;
+        Index first = frame, last = frame + 1;
+        if (is_adjoint) {
+            first = std::max<Index>(0, frame * clock.repeat / clock.stride - 2);
+            last = std::min(y.frames, (frame + 1) * clock.repeat / clock.stride + 2);
+        }
+        for (Index t = first; t < last; t++)
+            for (Index tap = 0; tap < clock.taps; tap++) {
+                const Index source = clock.source(t, tap, x.frames);
+                if (is_adjoint ? source == frame : source >= 0) found.push_back({is_adjoint ? t : source, tap});
+            }
+        return found;
+    }
+
+    // y from x with weights (O, C, taps), or dx from dy.
+    void mix(const float *from, const float *weight, const float *bias, bool is_adjoint, float *to) const {
+        const Video &in = is_adjoint ? y : x, &out = is_adjoint ? x : y;
+        const Index blocks = ceil_div(out.size, BLOCK_SIZE), panels = ceil_div(out.channels, OUTPUTS);
+        const std::vector<float> packed = pack_weights(weight, in.channels, out.channels, is_adjoint);
+        const std::vector<float> biases = padded_bias(bias, out.channels, panels * OUTPUTS);
+        parallel(out.batch * out.frames * blocks, 4, [&](Index begin, Index end) {
+            for (Index item = begin; item < end; item++) {
+                const Index frame = item / blocks, first = item % blocks * BLOCK_SIZE;
+                const std::vector<Term> sum = terms(frame % out.frames, is_adjoint);
+                float *copies = scratch<0>(sum.size() * in.channels * BLOCK_SIZE);
+                const float *video = from + frame / out.frames * in.frames * in.channels * in.size;
+                const std::vector<Segment> segments = copy_terms(sum, in, video, first, copies);
+                mix_block(segments, in, out, packed.data(), biases.data(), copies, std::min(BLOCK_SIZE, out.size - first),
+                          to + frame * out.channels * out.size + first);
+            }
+        });
+    }
+
+    void gradients(const float *from, const float *dy, float *dweight, float *dbias) const {
+        const Index C = x.channels, O = y.channels, panels = ceil_div(O, OUTPUTS), padded = panels * OUTPUTS;
+        const Index blocks = ceil_div(y.size, BLOCK_SIZE), taps = clock.taps, columns = taps * C;
+        auto add = [&](float *sums, Index begin, Index end, Index part, Index parts) {
+            const Index piece = BLOCK_SIZE * C;
+            float *xs = scratch<0>(4 * piece + COLUMNS), *dys = scratch<1>(BLOCK_SIZE * padded);  // (position, channel)
+            std::fill_n(xs, 4 * piece + COLUMNS, 0.0f);
+            std::fill_n(dys, BLOCK_SIZE * padded, 0.0f);
+            for (Index item = begin; item < end; item++) {
+                const Index video = item / blocks, first = item % blocks * BLOCK_SIZE, width = std::min(BLOCK_SIZE, y.size - first);
+                Index held[4] = {-1, -1, -1, -1};  // the frame in each quarter of xs: three in a row never share one
+                for (Index t = 0; t < y.frames; t++) {
+                    const float *planes = dy + (video * y.frames + t) * O * y.size + first;
+                    transpose({planes, O, width, y.size}, dys, padded);
+                    for (Index o = 0; o < O && !part; o++) sums[padded * columns + o] += row_sum(planes + o * y.size, width);
+                    for (Index tap = 0; tap < taps; tap++) {
+                        const Index frame = clock.source(t, tap, x.frames), place = frame % 4;
+                        if (frame < 0) continue;
+                        if (held[place] != frame)
+                            transpose({from + (video * x.frames + frame) * C * x.size + first, C, width, x.size}, xs + place * piece, C);
+                        held[place] = frame;
+                        add_outer(width, panels * part / parts * OUTPUTS, panels * (part + 1) / parts * OUTPUTS, C, dys, padded,
+                                  xs + place * piece, C, sums + tap * C, columns);
+                    }
+                }
+            }
+        };
+        const std::vector<float> sums = sum_slices(y.batch * blocks, padded * columns + padded, panels, add);
+        for (Index o = 0; o < O; o++)
+            for (Index tap = 0; tap < taps; tap++)
+                for (Index c = 0; c < C; c++) dweight[(o * C + c) * taps + tap] = sums[o * columns + tap * C + c];
+        std::copy_n(&sums[padded * columns], O, dbias);
+    }
+
+  private:
+    std::vector<float> pack_weights(const float *weight, Index inputs, Index outputs, bool is_adjoint) const {
+        std::vector<float> packed(ceil_div(outputs, OUTPUTS) * OUTPUTS * clock.taps * inputs);
+        const Index out_stride = is_adjoint ? 1 : inputs, in_stride = is_adjoint ? outputs : 1;
+        for (Index o = 0; o < outputs; o++)
+            for (Index tap = 0; tap < clock.taps; tap++)
+                for (Index c = 0; c < inputs; c++)
+                    packed[((o / OUTPUTS * clock.taps + tap) * inputs + c) * OUTPUTS + o % OUTPUTS] =
+                        weight[(o * out_stride + c * in_stride) * clock.taps + tap];
+        return packed;
+    }
+
+    // Every frame once, (frame, channel, BLOCK_SIZE) with zeros beyond its positions, and where each term reads.
+    static std::vector<Segment> copy_terms(const std::vector<Term> &sum, const Video &in, const float *video, Index first,
+                                           float *copies) {
+        const Index width = std::min(BLOCK_SIZE, in.size - first), filled = ceil_div(width, COLUMNS) * COLUMNS;
+        std::vector<Segment> segments;
+        Index count = 0, last = -1;  // terms of one frame follow each other
+        for (const Term &term : sum) {
+            if (term.frame != last) {
+                const float *planes = video + term.frame * in.channels * in.size + first;
+                float *to = copies + count++ * in.channels * BLOCK_SIZE;
+                for (Index c = 0; c < in.channels; c++, to += BLOCK_SIZE)
+                    std::fill(std::copy_n(planes + c * in.size, width, to), to + filled, 0.0f);
+            }
+            last = term.frame;
+            segments.push_back({term.tap * in.channels * OUTPUTS, (count - 1) * in.channels * BLOCK_SIZE});
+        }
+        return segments;
+    }
+
+    void mix_block(const std::vector<Segment> &segments, const Video &in, const Video &out, const float *packed, const float *bias,
+                   const float *copies, Index width, float *to) const {
+        for (Index p = 0; p < width; p += COLUMNS)
+            for (Index o = 0; o < out.channels; o += OUTPUTS) {
+                float tile[OUTPUTS * COLUMNS];
+                const Index outputs = std::min<Index>(OUTPUTS, out.channels - o), columns = std::min(COLUMNS, width - p);
+                const bool is_direct = outputs == OUTPUTS && columns == COLUMNS;
+                float *target = to + o * out.size + p, *sums = is_direct ? target : tile;
+                sum_taps<OUTPUTS>(segments.data(), segments.size(), in.channels, packed + o * clock.taps * in.channels, copies + p,
+                                  BLOCK_SIZE, LANES, bias + o, sums, sums + LANES, is_direct ? out.size : COLUMNS);
+                for (Index r = 0; r < outputs && !is_direct; r++) std::copy_n(tile + r * COLUMNS, columns, target + r * out.size);
+            }
+    }
+};
+
+// ---- group normalisation of (B, T, C, H, W) over the channels of a group, time and space, and SiLU after it
+
+struct Groups {
+    Index batch, frames, channels, size, count;
+
+    Groups(const int64_t *video, const int64_t *statistics)
+        : batch(video[0]), frames(video[1]), channels(video[2]), size(video[3] * video[4]), count(statistics[0] / batch) {}
+
+    Index width() const { return channels / count; }
+    float elements() const { return static_cast<float>(frames * width() * size); }
+    Index at(Index video, Index frame, Index channel) const { return ((video * frames + frame) * channels + channel) * size; }
+
+    // f(item, video, first channel, last channel) for each group of each video
+    template <class F>
+    void each(F f) const {
+        parallel(batch * count, 1, [&](Index begin, Index end) {
+            for (Index item = begin; item < end; item++) {
+                const Index first = item % count * width();
+                f(item, item / count, first, first + width());
+            }
+        });
+    }
+};
+
+// Statistics are (B * groups, 2): a mean and one over a standard deviation.
+template <bool HAS_SILU>
+void normalise(const Groups &groups, const float *x, const float *gamma, const float *beta, float eps, float *y, float *statistics) {
+    groups.each([&](Index item, Index video, Index first, Index last) {
+        const Index count = (last - first) * groups.size;
+        double sum = 0, squares = 0;
+        for (Index t = 0; t < groups.frames; t++) sum += row_sum(x + groups.at(video, t, first), count);
+        const float mean = sum / groups.elements();
+        for (Index t = 0; t < groups.frames; t++) {
+            const float *from = x + groups.at(video, t, first);
+            float part = 0;
+#pragma omp simd reduction(+ : part)
+            for (Index i = 0; i < count; i++) part += (from[i] - mean) * (from[i] - mean);
+            squares += part;
+        }
+        const float scale = 1 / std::sqrt(squares / groups.elements() + eps);
+        statistics[2 * item] = mean;
+        statistics[2 * item + 1] = scale;
+        for (Index t = 0; t < groups.frames; t++)
+            for (Index c = first; c < last; c++) {
+                const float *from = x + groups.at(video, t, c), slope = gamma[c] * scale, shift = beta[c];
+                float *to = y + groups.at(video, t, c);
+#pragma omp simd
+                for (Index i = 0; i < groups.size; i++) {
+                    float value = (from[i] - mean) * slope + shift;
+                    to[i] = HAS_SILU ? value * sigmoid(value) : value;
+                }
+            }
+    });
+}
+
+template <bool HAS_SILU>
+void normalise_gradient(const Groups &groups, const float *x, const float *gamma, const float *beta, const float *statistics,
+                        const float *dy, float *dx, float *dgamma, float *dbeta) {
+    std::vector<float> sums(groups.batch * groups.channels * 2);  // by video, of dbeta and dgamma
+    groups.each([&](Index item, Index video, Index first, Index last) {
+        const float mean = statistics[2 * item], scale = statistics[2 * item + 1];
+        double slopes = 0, products = 0;
+        for (Index c = first; c < last; c++) {
+            const float weight = gamma[c], shift = beta[c];
+            double channel_slopes = 0, channel_products = 0;
+            for (Index t = 0; t < groups.frames; t++) {
+                const float *from = x + groups.at(video, t, c), *d = dy + groups.at(video, t, c);
+                float *to = dx + groups.at(video, t, c), slope = 0, product = 0;
+#pragma omp simd reduction(+ : slope, product)
+                for (Index i = 0; i < groups.size; i++) {
+                    float normed = (from[i] - mean) * scale, gradient = d[i];
+                    if (HAS_SILU) {
+                        float value = normed * weight + shift, gate = sigmoid(value);
+                        gradient *= gate + value * gate * (1 - gate);
+                    }
+                    to[i] = gradient;
+                    slope += gradient;
+                    product += gradient * normed;
+                }
+                channel_slopes += slope;
+                channel_products += product;
+            }
+            sums[(video * groups.channels + c) * 2] = channel_slopes;
+            sums[(video * groups.channels + c) * 2 + 1] = channel_products;
+            slopes += channel_slopes * weight;
+            products += channel_products * weight;
+        }
+        const float by_x = -scale * scale * products / groups.elements(), shift = -scale * slopes / groups.elements();
+        for (Index t = 0; t < groups.frames; t++)
+            for (Index c = first; c < last; c++) {
+                const float *from = x + groups.at(video, t, c), slope = gamma[c] * scale;
+                float *to = dx + groups.at(video, t, c);
+#pragma omp simd
+                for (Index i = 0; i < groups.size; i++) to[i] = to[i] * slope + (from[i] - mean) * by_x + shift;
+            }
+    });
+    for (Index c = 0; c < groups.channels; c++) {
+        dgamma[c] = dbeta[c] = 0;
+        for (Index video = 0; video < groups.batch; video++) {
+            dbeta[c] += sums[(video * groups.channels + c) * 2];
+            dgamma[c] += sums[(video * groups.channels + c) * 2 + 1];
+        }
+    }
+}
+
+}  // namespace
+
+// x, weight, bias -> y;  weight, dy, x -> dx;  x, dy, weight, bias -> dweight, dbias
+#define CONVOLUTION(name, form)                                                               \
+    OPERATOR(name) {                                                                          \
+        auto [x, y] = stacks(form, shapes[0], shapes[3]);                                     \
+        convolve(taps_of(form), x, y, INPUT(0), INPUT(1), INPUT(2), false, OUTPUT(3));        \
+        return 0;                                                                             \
+    }                                                                                         \
+    OPERATOR(name##_input) {                                                                  \
+        auto [x, y] = stacks(form, shapes[2], shapes[1]);                                     \
+        convolve(adjoint(taps_of(form)), y, x, INPUT(1), INPUT(0), nullptr, true, OUTPUT(3)); \
+        return 0;                                                                             \
+    }                                                                                         \
+    OPERATOR(name##_weights) {                                                                \
+        auto [x, y] = stacks(form, shapes[0], shapes[1]);                                     \
+        convolution_weights(taps_of(form), x, y, INPUT(0), INPUT(1), OUTPUT(4), OUTPUT(5));   \
+        return 0;                                                                             \
+    }
+
+CONVOLUTION(convolution, KEEP)
+CONVOLUTION(convolution_down, HALVE)
+CONVOLUTION(convolution_up, DOUBLE)
+
+// The same over (B, T, C, H, W); of kernel 1 over (N, C, H, W). Taps, stride, repeat, whether the border is repeated.
+#define MIXING(name, ...)                                                                                 \
+    OPERATOR(name) {                                                                                      \
+        Mixing{{__VA_ARGS__}, {ranks[0], shapes[0]}, {ranks[3], shapes[3]}}.mix(INPUT(0), INPUT(1),       \
+                                                                                INPUT(2), false, OUTPUT(3)); \
+        return 0;                                                                                         \
+    }                                                                                                     \
+    OPERATOR(name##_input) {                                                                              \
+        Mixing{{__VA_ARGS__}, {ranks[2], shapes[2]}, {ranks[1], shapes[1]}}.mix(INPUT(1), INPUT(0),       \
+                                                                                nullptr, true, OUTPUT(3)); \
+        return 0;                                                                                         \
+    }                                                                                                     \
+    OPERATOR(name##_weights) {                                                                            \
+        Mixing{{__VA_ARGS__}, {ranks[0], shapes[0]}, {ranks[1], shapes[1]}}.gradients(INPUT(0), INPUT(1), \
+                                                                                      OUTPUT(4), OUTPUT(5)); \
+        return 0;                                                                                         \
+    }
+
+MIXING(channel_mix, 1, 1, 1, true)
+MIXING(temporal, 3, 1, 1, true)
+MIXING(temporal_zeros, 3, 1, 1, false)
+MIXING(temporal_down, 3, 2, 1, true)
+MIXING(temporal_down_zeros, 3, 2, 1, false)
+MIXING(temporal_up, 3, 1, 2, true)
+MIXING(temporal_up_zeros, 3, 1, 2, false)
+
+// x, gamma, beta, eps (1) -> y, statistics;  x, gamma, beta, statistics, dy -> dx, dgamma, dbeta
+#define GROUP_NORM(name, has_silu)                                                                            \
+    OPERATOR(name) {                                                                                          \
+        normalise<has_silu>({shapes[0], shapes[5]}, INPUT(0), INPUT(1), INPUT(2), *INPUT(3), OUTPUT(4), OUTPUT(5)); \
+        return 0;                                                                                             \
+    }                                                                                                         \
+    OPERATOR(name##_gradient) {                                                                               \
+        normalise_gradient<has_silu>({shapes[0], shapes[3]}, INPUT(0), INPUT(1), INPUT(2), INPUT(3), INPUT(4),  \
+                                     OUTPUT(5), OUTPUT(6), OUTPUT(7));                                        \
+        return 0;                                                                                             \
+    }
+
+GROUP_NORM(group_norm, false)
+GROUP_NORM(group_norm_silu, true)
