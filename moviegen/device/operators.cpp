@@ -4,6 +4,10 @@
 // is in the shapes of its tensors. Portable: vectors are as wide as the level that this file is compiled for
 // (`device/compiled.py`). Sums are divided by work item, never by thread: one thread and several give the same bits.
 
+// GCC would give each side of a bound (`exponential`) a copy of what follows, compute both for all lanes, and take a
+// hundred cycles for each product that is too small to be a normal number.
+#pragma GCC optimize("no-thread-jumps")
+
 #include <algorithm>
 #include <atomic>
 #include <bit>
@@ -951,6 +955,34 @@ struct Groups {
     }
 };
 
+template <bool HAS_SILU>
+void normalise_row(const float *x, Index count, float mean, float slope, float shift, float *y) {
+#pragma omp simd
+    for (Index i = 0; i < count; i++) {
+        float value = (x[i] - mean) * slope + shift;
+        y[i] = HAS_SILU ? value * sigmoid(value) : value;
+    }
+}
+
+// The gradient of what is scaled and shifted last, and its sums: of itself, and times the normalised x.
+template <bool HAS_SILU>
+std::pair<float, float> slope_row(const float *x, const float *dy, Index count, float mean, float scale, float weight, float bias,
+                                  float *slopes) {
+    float sum = 0, products = 0;
+#pragma omp simd reduction(+ : sum, products)
+    for (Index i = 0; i < count; i++) {
+        float normed = (x[i] - mean) * scale, slope = dy[i];
+        if (HAS_SILU) {
+            float value = normed * weight + bias, gate = sigmoid(value);
+            slope *= gate + value * gate * (1 - gate);
+        }
+        slopes[i] = slope;
+        sum += slope;
+        products += slope * normed;
+    }
+    return {sum, products};
+}
+
 // Statistics are (B * groups, 2): a mean and one over a standard deviation.
 template <bool HAS_SILU>
 void normalise(const Groups &groups, const float *x, const float *gamma, const float *beta, float eps, float *y, float *statistics) {
@@ -971,13 +1003,8 @@ void normalise(const Groups &groups, const float *x, const float *gamma, const f
         statistics[2 * item + 1] = scale;
         for (Index t = 0; t < groups.frames; t++)
             for (Index c = first; c < last; c++) {
-                const float *from = x + groups.at(video, t, c), slope = gamma[c] * scale, shift = beta[c];
-                float *to = y + groups.at(video, t, c);
-#pragma omp simd
-                for (Index i = 0; i < groups.size; i++) {
-                    float value = (from[i] - mean) * slope + shift;
-                    to[i] = HAS_SILU ? value * sigmoid(value) : value;
-                }
+                const Index at = groups.at(video, t, c);
+                normalise_row<HAS_SILU>(x + at, groups.size, mean, gamma[c] * scale, beta[c], y + at);
             }
     });
 }
@@ -993,19 +1020,8 @@ void normalise_gradient(const Groups &groups, const float *x, const float *gamma
             const float weight = gamma[c], shift = beta[c];
             double channel_slopes = 0, channel_products = 0;
             for (Index t = 0; t < groups.frames; t++) {
-                const float *from = x + groups.at(video, t, c), *d = dy + groups.at(video, t, c);
-                float *to = dx + groups.at(video, t, c), slope = 0, product = 0;
-#pragma omp simd reduction(+ : slope, product)
-                for (Index i = 0; i < groups.size; i++) {
-                    float normed = (from[i] - mean) * scale, gradient = d[i];
-                    if (HAS_SILU) {
-                        float value = normed * weight + shift, gate = sigmoid(value);
-                        gradient *= gate + value * gate * (1 - gate);
-                    }
-                    to[i] = gradient;
-                    slope += gradient;
-                    product += gradient * normed;
-                }
+                const Index at = groups.at(video, t, c);
+                const auto [slope, product] = slope_row<HAS_SILU>(x + at, dy + at, groups.size, mean, scale, weight, shift, dx + at);
                 channel_slopes += slope;
                 channel_products += product;
             }
