@@ -366,6 +366,204 @@ Matrix as_matrix(const void *data, int rank, const int64_t *shape) {
     return {static_cast<const float *>(data), elements(rank, shape) / columns, columns, columns};
 }
 
+// --------------------------------------------------------------------------------------------------- transformer
+
+constexpr Index PART = 32;  // rows whose sums are one work item
+
+// Sums over the rows of (B, N, D) that belong to a sample: `add(row, sums)` adds a row to `count` sums of D numbers;
+// `finish(sample, sums)` gets a sample's, in one thread after the other.
+template <class Add, class Finish>
+void sum_rows(Index samples, Index rows, Index width, Index count, Add add, Finish finish) {
+    const Index parts = ceil_div(rows, PART), size = count * width;
+    float *all = scratch<1>(samples * parts * size);
+    parallel(samples * parts, 1, [&](Index begin, Index end) {
+        for (Index item = begin; item < end; item++) {
+            float *sums = all + item * size;
+            std::fill_n(sums, size, 0.0f);
+            Index first = item % parts * PART, sample = item / parts;
+            for (Index row = first; row < std::min(first + PART, rows); row++) add(sample * rows + row, sums);
+        }
+    });
+    for (Index sample = 0; sample < samples; sample++) {
+        float *sums = all + sample * parts * size;
+        for (Index part = 1; part < parts; part++)
+            for (Index i = 0; i < size; i++) sums[i] += sums[part * size + i];
+        finish(sample, sums);
+    }
+}
+
+// RMS norm of rows (B, N, D) times a weight, then shifted and scaled by sample (paper 3.1.3), where there is a shift.
+struct Norm {
+    Index samples, rows, width;
+    const float *x, *weight, *eps, *shift, *scale;
+
+    float factor(Index row) const {
+        float squares = 0;
+        const float *from = x + row * width;
+#pragma omp simd reduction(+ : squares)
+        for (Index i = 0; i < width; i++) squares += from[i] * from[i];
+        return 1 / std::sqrt(squares / width + *eps);
+    }
+
+    void forward(float *y) const {
+        parallel(samples * rows, PART, [&](Index begin, Index end) {
+            for (Index row = begin; row < end; row++) {
+                const float r = factor(row), *from = x + row * width, *w = weight;
+                const float *a = shift + row / rows * width, *c = scale + row / rows * width;
+                float *to = y + row * width;
+                if (shift)
+#pragma omp simd
+                    for (Index i = 0; i < width; i++) to[i] = from[i] * r * w[i] * (1 + c[i]) + a[i];
+                else
+#pragma omp simd
+                    for (Index i = 0; i < width; i++) to[i] = from[i] * r * w[i];
+            }
+        });
+    }
+
+    void backward(const float *dy, float *dx, float *dweight, float *dshift, float *dscale) const {
+        std::fill_n(dweight, width, 0.0f);
+        const std::vector<float> zeros(scale ? 0 : width);
+        auto add = [&](Index row, float *sums) {
+            const float r = factor(row), *from = x + row * width, *d = dy + row * width, *w = weight;
+            const float *c = scale ? scale + row / rows * width : zeros.data();
+            float *to = dx + row * width, *of_shift = sums, *of_scale = sums + width, inner = 0;
+#pragma omp simd reduction(+ : inner)
+            for (Index i = 0; i < width; i++) {
+                float normed = from[i] * r, slope = d[i] * w[i] * (1 + c[i]);
+                of_shift[i] += d[i];
+                of_scale[i] += d[i] * normed;
+                inner += slope * normed;
+                to[i] = slope;
+            }
+            inner /= width;
+#pragma omp simd
+            for (Index i = 0; i < width; i++) to[i] = r * (to[i] - from[i] * r * inner);
+        };
+        sum_rows(samples, rows, width, 2, add, [&](Index sample, const float *sums) {
+            const float *of_scale = sums + width, *c = scale ? scale + sample * width : zeros.data();
+            for (Index i = 0; i < width; i++) dweight[i] += of_scale[i] * (1 + c[i]);
+            if (!scale) return;
+            std::copy_n(sums, width, dshift + sample * width);
+            for (Index i = 0; i < width; i++) dscale[sample * width + i] = of_scale[i] * weight[i];
+        });
+    }
+};
+
+// Attention of all heads; tokens (B, N, heads, W). A block of queries sees all keys at once, so that its probabilities
+// live in the cache and nowhere else; the gradient computes them again from their logarithms' sums.
+struct Attention {
+    Index samples, queries, keys, heads, width;
+    const float *q, *k, *v, *mask;  // (B, M): 1 where a key may be attended to; or none
+
+    static constexpr float NEVER = -1e4f;  // as in attention.py
+    Index stride() const { return heads * width; }
+    Index padded() const { return ceil_div(keys, COLUMNS) * COLUMNS; }
+    float scale() const { return 1 / std::sqrt(static_cast<float>(width)); }
+    Matrix of(const float *tokens, Index count, Index head) const {
+        return {tokens + (head / heads * count * heads + head % heads) * width, count, width, stride()};
+    }
+    Matrix of(const float *tokens, Index count, Index head, Index first, Index rows) const {
+        Matrix all = of(tokens, count, head);
+        return {all.at(first, 0), rows, width, stride()};
+    }
+
+    // Scores of some queries with all keys, scaled and masked.
+    void scores(Matrix some, const Panels &k_panels, Index sample, float *s) const {
+        multiply(some, k_panels, s, padded());
+        const float factor = scale(), *keep = mask ? mask + sample * keys : nullptr;
+        for (Index row = 0; row < some.rows; row++) {
+            float *to = s + row * padded();
+            if (mask)
+#pragma omp simd
+                for (Index i = 0; i < keys; i++) to[i] = to[i] * factor + (1 - keep[i]) * NEVER;
+            else
+#pragma omp simd
+                for (Index i = 0; i < keys; i++) to[i] *= factor;
+        }
+    }
+
+    void forward(float *out, float *log_sums) const {
+        const Index all = samples * heads, size_k = Panels::size(width, keys), size_v = Panels::size(keys, width);
+        float *panels = scratch<1>(all * (size_k + size_v));
+        parallel(all, 1, [&](Index begin, Index end) {
+            for (Index head = begin; head < end; head++) {
+                pack_all(of(k, keys, head).transposed(), panels + head * (size_k + size_v));
+                pack_all(of(v, keys, head), panels + head * (size_k + size_v) + size_k);
+            }
+        });
+        const Index blocks = ceil_div(queries, BLOCK);
+        parallel(all * blocks, 1, [&](Index begin, Index end) {
+            float *s = scratch<2>(BLOCK * padded());
+            for (Index item = begin; item < end; item++) {
+                Index head = item / blocks, first = item % blocks * BLOCK, rows = std::min(BLOCK, queries - first);
+                Panels k_panels{panels + head * (size_k + size_v), width, keys};
+                scores(of(q, queries, head, first, rows), k_panels, head / heads, s);
+                for (Index row = 0; row < rows; row++) log_sums[head * queries + first + row] = softmax(s + row * padded());
+                Panels v_panels{k_panels.data + size_k, keys, width};
+                float *to = const_cast<float *>(of(out, queries, head, first, rows).data);
+                multiply({s, rows, keys, padded()}, v_panels, to, stride());
+            }
+        });
+    }
+
+    // Scores to probabilities; returns the logarithm of the sum of their exponentials.
+    float softmax(float *row) const {
+        float top = row[0], sum = 0;
+#pragma omp simd reduction(max : top)
+        for (Index i = 0; i < keys; i++) top = row[i] > top ? row[i] : top;
+#pragma omp simd reduction(+ : sum)
+        for (Index i = 0; i < keys; i++) sum += row[i] = exponential(row[i] - top);
+        const float factor = 1 / sum;
+#pragma omp simd
+        for (Index i = 0; i < keys; i++) row[i] *= factor;
+        return top + std::log(sum);
+    }
+
+    void backward(const float *out, const float *log_sums, const float *dout, float *dq, float *dk, float *dv) const {
+        parallel(samples * heads, 1, [&](Index begin, Index end) {
+            for (Index head = begin; head < end; head++) backward(head, out, log_sums, dout, dq, dk, dv);
+        });
+    }
+
+    void backward(Index head, const float *out, const float *log_sums, const float *dout, float *dq, float *dk, float *dv) const {
+        Panels k_columns = pack_all(of(k, keys, head).transposed(), scratch<3>(Panels::size(width, keys)));
+        Panels v_columns = pack_all(of(v, keys, head).transposed(), scratch<4>(Panels::size(width, keys)));
+        Panels k_rows = pack_all(of(k, keys, head), scratch<5>(Panels::size(keys, width)));
+        float *p = scratch<2>(BLOCK * padded()), *ds = scratch<6>(BLOCK * padded());
+        float *block = scratch<7>(Panels::size(BLOCK, width));
+        float *to_q = const_cast<float *>(of(dq, queries, head).data), *to_k = const_cast<float *>(of(dk, keys, head).data);
+        float *to_v = const_cast<float *>(of(dv, keys, head).data);
+        for (Index first = 0; first < queries; first += BLOCK) {
+            const Index rows = std::min(BLOCK, queries - first);
+            const Matrix q_rows = of(q, queries, head, first, rows), d_rows = of(dout, queries, head, first, rows);
+            const Matrix o_rows = of(out, queries, head, first, rows);
+            scores(q_rows, k_columns, head / heads, p);
+            multiply(d_rows, v_columns, ds, padded());
+            for (Index row = 0; row < rows; row++)
+                slopes(p + row * padded(), ds + row * padded(), o_rows.at(row, 0), d_rows.at(row, 0),
+                       log_sums[head * queries + first + row]);
+            const Matrix p_block{p, rows, keys, padded()}, s_block{ds, rows, keys, padded()};
+            multiply(p_block.transposed(), pack_all(d_rows, block), to_v, stride(), first);
+            multiply(s_block.transposed(), pack_all(q_rows, block), to_k, stride(), first);
+            multiply(s_block, k_rows, to_q + first * stride(), stride());
+        }
+    }
+
+    // Scores to probabilities, and the probabilities' gradients to the scores'.
+    void slopes(float *p, float *ds, const float *out, const float *dout, float log_sum) const {
+        float inner = 0;
+        const float factor = scale();
+#pragma omp simd reduction(+ : inner)
+        for (Index i = 0; i < width; i++) inner += out[i] * dout[i];
+#pragma omp simd
+        for (Index i = 0; i < keys; i++) {
+            p[i] = exponential(p[i] - log_sum);
+            ds[i] = p[i] * (ds[i] - inner) * factor;
+        }
+    }
+};
+
 }  // namespace
 
 // Whether this library computes on this processor: 14.
@@ -387,6 +585,127 @@ OPERATOR(linear_gradient) {
     Matrix x = MATRIX(0), w = MATRIX(1), dy = MATRIX(2);
     product(dy, w, OUTPUT(3));
     product(dy.transposed(), x, OUTPUT(4));
+    return 0;
+}
+
+// x (B, N, D), weight (D,), eps (1,) -> x / sqrt(mean(x^2) + eps) * weight
+OPERATOR(rms_norm) {
+    Matrix x = MATRIX(0);
+    Norm{1, x.rows, x.columns, x.data, INPUT(1), INPUT(2), nullptr, nullptr}.forward(OUTPUT(3));
+    return 0;
+}
+
+// x, weight, eps, dy -> dx, dweight
+OPERATOR(rms_norm_gradient) {
+    Matrix x = MATRIX(0);
+    Norm norm{1, x.rows, x.columns, x.data, INPUT(1), INPUT(2), nullptr, nullptr};
+    norm.backward(INPUT(3), OUTPUT(4), OUTPUT(5), nullptr, nullptr);
+    return 0;
+}
+
+// x (B, N, D), weight (D,), eps (1,), shift and scale (B, 1, D) -> rms_norm(x) * (1 + scale) + shift
+OPERATOR(modulated_norm) {
+    const int64_t *of = shapes[0];
+    Norm{of[0], of[1], of[2], INPUT(0), INPUT(1), INPUT(2), INPUT(3), INPUT(4)}.forward(OUTPUT(5));
+    return 0;
+}
+
+// x, weight, eps, shift, scale, dy -> dx, dweight, dshift, dscale
+OPERATOR(modulated_norm_gradient) {
+    const int64_t *of = shapes[0];
+    Norm norm{of[0], of[1], of[2], INPUT(0), INPUT(1), INPUT(2), INPUT(3), INPUT(4)};
+    norm.backward(INPUT(5), OUTPUT(6), OUTPUT(7), OUTPUT(8), OUTPUT(9));
+    return 0;
+}
+
+// x (B, N, D), gate (B, 1, D), y (B, N, D) -> x + gate * y
+OPERATOR(gated_sum) {
+    const Index rows = shapes[0][1], width = shapes[0][2];
+    const float *x = INPUT(0), *gate = INPUT(1), *y = INPUT(2);
+    float *out = OUTPUT(3);
+    parallel(shapes[0][0] * rows, PART, [&](Index begin, Index end) {
+        for (Index row = begin; row < end; row++) {
+            const float *a = x + row * width, *b = y + row * width, *g = gate + row / rows * width;
+            float *to = out + row * width;
+#pragma omp simd
+            for (Index i = 0; i < width; i++) to[i] = a[i] + g[i] * b[i];
+        }
+    });
+    return 0;
+}
+
+// gate, y, dout -> dgate, dy
+OPERATOR(gated_sum_gradient) {
+    const Index samples = shapes[1][0], rows = shapes[1][1], width = shapes[1][2];
+    const float *gate = INPUT(0), *y = INPUT(1), *dout = INPUT(2);
+    float *dgate = OUTPUT(3), *dy = OUTPUT(4);
+    auto add = [&](Index row, float *sums) {
+        const float *b = y + row * width, *d = dout + row * width, *g = gate + row / rows * width;
+        float *to = dy + row * width;
+#pragma omp simd
+        for (Index i = 0; i < width; i++) {
+            sums[i] += d[i] * b[i];
+            to[i] = d[i] * g[i];
+        }
+    };
+    sum_rows(samples, rows, width, 1, add,
+             [&](Index sample, const float *sums) { std::copy_n(sums, width, dgate + sample * width); });
+    return 0;
+}
+
+constexpr Index GRAIN = 1 << 13;  // numbers that a thread takes at once
+
+// gate, up -> silu(gate) * up
+OPERATOR(swiglu) {
+    const float *gate = INPUT(0), *up = INPUT(1);
+    float *out = OUTPUT(2);
+    parallel(elements(ranks[0], shapes[0]), GRAIN, [&](Index begin, Index end) {
+#pragma omp simd
+        for (Index i = begin; i < end; i++) out[i] = gate[i] * sigmoid(gate[i]) * up[i];
+    });
+    return 0;
+}
+
+// gate, up, dout -> dgate, dup
+OPERATOR(swiglu_gradient) {
+    const float *gate = INPUT(0), *up = INPUT(1), *dout = INPUT(2);
+    float *dgate = OUTPUT(3), *dup = OUTPUT(4);
+    parallel(elements(ranks[0], shapes[0]), GRAIN, [&](Index begin, Index end) {
+#pragma omp simd
+        for (Index i = begin; i < end; i++) {
+            float s = sigmoid(gate[i]), silu = gate[i] * s;
+            dup[i] = dout[i] * silu;
+            dgate[i] = dout[i] * up[i] * (s + silu * (1 - s));
+        }
+    });
+    return 0;
+}
+
+#define ATTENTION(mask)                                                                                              \
+    Attention {                                                                                                      \
+        shapes[0][0], shapes[0][1], shapes[1][1], shapes[0][2], shapes[0][3], INPUT(0), INPUT(1), INPUT(2), mask     \
+    }
+
+// q (B, N, heads, W), k and v (B, M, heads, W) -> softmax(q k^T / sqrt(W)) v, and (B, heads, N) for the gradient
+OPERATOR(attention) {
+    ATTENTION(nullptr).forward(OUTPUT(3), OUTPUT(4));
+    return 0;
+}
+
+// q, k, v, out, its second result, dout -> dq, dk, dv
+OPERATOR(attention_gradient) {
+    ATTENTION(nullptr).backward(INPUT(3), INPUT(4), INPUT(5), OUTPUT(6), OUTPUT(7), OUTPUT(8));
+    return 0;
+}
+
+// The same with a mask (B, M) after v: 1 where a key may be attended to.
+OPERATOR(masked_attention) {
+    ATTENTION(INPUT(3)).forward(OUTPUT(4), OUTPUT(5));
+    return 0;
+}
+
+OPERATOR(masked_attention_gradient) {
+    ATTENTION(INPUT(3)).backward(INPUT(4), INPUT(5), INPUT(6), OUTPUT(7), OUTPUT(8), OUTPUT(9));
     return 0;
 }
 

@@ -155,8 +155,8 @@ class SpatialAttention(nn.Cell):
         return x + self.proj_out(mixed.reshape(x.shape[0], -1, x.shape[1]).swapaxes(1, 2).reshape(x.shape))
 
     def _tokens(self, x: ms.Tensor) -> ms.Tensor:
-        """(N, C, H, W) -> (N, 1, H*W, C)."""
-        return x.reshape(x.shape[0], 1, x.shape[1], -1).swapaxes(2, 3)
+        """(N, C, H, W) -> (N, H*W, 1, C)."""
+        return x.reshape(x.shape[0], x.shape[1], -1).swapaxes(1, 2).expand_dims(2)
 
 
 # 3.1.1: attention over the frames of a position
@@ -175,7 +175,7 @@ class TemporalAttention(nn.Cell):
     def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
         _, channels, height, width = x.shape
         video = unfold_time(self.norm(x, num_frames), num_frames).transpose(0, 3, 4, 1, 2)
-        tokens = video.reshape(-1, 1, num_frames, channels)
+        tokens = video.reshape(-1, num_frames, 1, channels)
         mixed = self.proj_out(self.attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)))
         mixed = mixed.reshape(-1, height, width, num_frames, channels).transpose(0, 3, 4, 1, 2)
         return x + fold_time(mixed)
