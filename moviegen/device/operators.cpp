@@ -772,11 +772,11 @@ void add_outer_tile(Index positions, const float *dy, Index dy_pitch, const floa
         for (int v = 0; v < V; v++) store(sums + r * stride + v * LANES, sum[r][v]);
 }
 
-// The same for rows [first, last), whole panels of them, and any number of columns; x is read a tile beyond those.
-void add_outer(Index positions, Index first, Index last, Index columns, const float *dy, Index dy_pitch, const float *x,
-               Index x_pitch, float *sums, Index stride) {
+// The same for panels of OUTPUTS rows and any number of columns; x is read up to a tile beyond those.
+void add_outer(Index positions, Index first_panel, Index last_panel, Index columns, const float *dy, Index dy_pitch,
+               const float *x, Index x_pitch, float *sums, Index stride) {
     for (Index j = 0; j < columns; j += COLUMNS)
-        for (Index r = first; r < last; r += OUTPUTS) {
+        for (Index r = first_panel * OUTPUTS; r < last_panel * OUTPUTS; r += OUTPUTS) {
             const Index width = std::min(COLUMNS, columns - j);
             const auto tile = width > LANES ? add_outer_tile<OUTPUTS, 2> : add_outer_tile<OUTPUTS, 1>;
             float *out = sums + r * stride + j;
@@ -818,10 +818,42 @@ float row_sum(const float *x, Index count) {
     return sum;
 }
 
+// For each tap, which numbers of a kernel (O, C, size) its matrix sums.
+struct Kernel {
+    Index size;
+    std::vector<std::vector<int>> taps;
+
+    // Matrices as (panel of R outputs, tap, input, R), zeros beyond the outputs. The adjoint's outputs are C.
+    template <int R>
+    std::vector<float> pack(const float *weight, Index outputs, Index inputs, bool is_adjoint) const {
+        const Index panels = ceil_div(outputs, R), panel = taps.size() * inputs * R;
+        const Index out_stride = size * (is_adjoint ? 1 : inputs), in_stride = size * (is_adjoint ? outputs : 1);
+        std::vector<float> packed(panels * panel);
+        parallel(panels, 1, [&](Index begin, Index end) {
+            float *to = &packed[begin * panel];
+            for (Index o = begin * R; o < end * R; o += R)
+                for (const std::vector<int> &tap : taps)
+                    for (Index c = 0; c < inputs; c++, to += R)
+                        for (Index r = 0; r < std::min<Index>(R, outputs - o); r++)
+                            for (int k : tap) to[r] += weight[(o + r) * out_stride + c * in_stride + k];
+        });
+        return packed;
+    }
+
+    // Gradients of matrices, (output, tap, input), to those of the kernel.
+    void unpack(const float *sums, Index outputs, Index inputs, float *weight) const {
+        std::fill_n(weight, outputs * inputs * size, 0.0f);
+        for (Index o = 0; o < outputs; o++)
+            for (const std::vector<int> &tap : taps)
+                for (Index c = 0; c < inputs; c++, sums++)
+                    for (int k : tap) weight[(o * inputs + c) * size + k] += *sums;
+    }
+};
+
 std::vector<float> padded_bias(const float *bias, Index channels, Index padded) {
-    std::vector<float> padded_values(padded);
-    if (bias) std::copy_n(bias, channels, padded_values.begin());
-    return padded_values;
+    std::vector<float> values(padded);
+    if (bias) std::copy_n(bias, channels, values.begin());
+    return values;
 }
 
 // ---- in space: 3x3. KEEP: padded by one. HALVE: every other position, padded right and bottom. DOUBLE: of a picture
@@ -854,11 +886,17 @@ std::vector<Tap> taps_of(Form form) {
         for (int v = 0; v < 3; v++) {
             if (form == KEEP) add({0, 0, u - 1, v - 1, {3 * u + v}});
             if (form == HALVE) add({0, u % 2 * 2 + v % 2, u / 2, v / 2, {3 * u + v}});
-            for (int phase = 0; form == DOUBLE && phase < 4; phase++)  // row 2i + a sees 2i + a + u - 1, a copy of this:
+            for (int phase = 0; form == DOUBLE && phase < 4; phase++)  // row 2i + a sees row 2i + a + u - 1, a copy
                 add({phase, 0, (phase / 2 + u + 1) / 2 - 1, (phase % 2 + v + 1) / 2 - 1, {3 * u + v}});
         }
     sort(taps);
     return taps;
+}
+
+Kernel kernel_of(const std::vector<Tap> &taps) {
+    Kernel kernel{9, {}};
+    for (const Tap &tap : taps) kernel.taps.push_back(tap.weights);
+    return kernel;
 }
 
 // Those of the gradient of x, which convolves dy.
@@ -949,23 +987,17 @@ struct Places {
             for (Index i = begin; i < end; i++)
                 to[r * plane + one[i].target] = tile[r * COLUMNS + one[i].lane - v * LANES];
     }
-
-    // Two phases side by side, whose pixels take turns in a row.
-    void interleave(Index vector, Index rows, const float *left, const float *right, float *to, Index plane) const {
-        for (Index r = 0; r < rows; r++)
-            for (int i = 0; i < LANES; i++) {
-                to[r * plane + target[vector] + 2 * i] = left[r * COLUMNS + i];
-                to[r * plane + target[vector] + 2 * i + 1] = right[r * COLUMNS + i];
-            }
-    }
 };
 
 // y (to) = bias + sum over taps of x (from), R channels of y at a time.
 template <int R>
 class Convolution {
   public:
-    Convolution(std::vector<Tap> taps_, Stack from_, Stack to_, const float *weight, bool is_adjoint)
-        : taps(std::move(taps_)), from(from_), to(to_), panels(ceil_div(to.channels, R)), panel(taps.size() * from.channels * R) {
+    Convolution(const std::vector<Tap> &taps, const Stack &from_, const Stack &to_, const float *weight,
+                bool is_adjoint)
+        : from(from_), to(to_), packed(kernel_of(taps).pack<R>(weight, to.channels, from.channels, is_adjoint)) {
+        panels = ceil_div(to.channels, R);
+        panel = packed.size() / panels;
         const bool is_small = panels * panel <= NEAR;  // weights that stay in the cache do not ask for large bands
         rows = std::max<Index>(1, WIDE / (from.phases() * from.channels * from.pitch()));
         rows = std::min(rows, ceil_div(from.tall(), is_small ? SLICES : 2));
@@ -975,73 +1007,69 @@ class Convolution {
             segments.push_back({Index(segments.size()) * from.channels * R, input});
             for (int phase = tap.out + 1; phase < 5; phase++) begins[phase]++;
         }
-        pack_weights(weight, is_adjoint);
     }
 
     void run(const float *x, const float *bias, float *y) {
-        const std::vector<float> biases = padded_bias(bias, to.channels, panels * R);
-        const Index bands = ceil_div(from.tall(), rows), parts = std::clamp<Index>(panels / 8, 1, ceil_div(SLICES, bands));
+        biases = padded_bias(bias, to.channels, panels * R);
+        const Index bands = ceil_div(from.tall(), rows);
+        const Index parts = std::clamp<Index>(panels / 8, 1, ceil_div(SLICES, bands));
         parallel(bands * parts, 1, [&](Index begin, Index end) {
             float *band = scratch<0>(from.phases() * from.channels * plane);
             for (Index item = begin; item < end; item++) {
                 const Index first = item / parts * rows, part = item % parts;
                 from.copy(x, first - 1, rows + 2, band);
                 const Places places(to, first, std::min(first + rows, to.tall()));
-                convolve_band(places, band, panels * part / parts, panels * (part + 1) / parts, biases.data(), y);
+                fill(places, band, panels * part / parts, panels * (part + 1) / parts, y);
             }
         });
     }
 
   private:
-    // Weights (O, C, 3, 3), or the adjoint's, as (panel, tap, channel, R); what is beyond the channels is 0.
-    void pack_weights(const float *weight, bool is_adjoint) {
-        packed.resize(panels * panel);
-        const Index out_stride = is_adjoint ? 9 : from.channels * 9, in_stride = is_adjoint ? to.channels * 9 : 9;
-        parallel(panels, 1, [&](Index begin, Index end) {
-            float *into = &packed[begin * panel];
-            for (Index o = begin * R; o < end * R; o += R)
-                for (const Tap &tap : taps)
-                    for (Index c = 0; c < from.channels; c++, into += R)
-                        for (Index r = 0; r < std::min<Index>(R, to.channels - o); r++)
-                            for (int w : tap.weights) into[r] += weight[(o + r) * out_stride + c * in_stride + w];
-        });
-    }
-
-    void convolve_band(const Places &places, const float *band, Index first, Index last, const float *bias, float *y) const {
+    // A band of y, in panels [first, last).
+    void fill(const Places &places, const float *band, Index first, Index last, float *y) const {
         const Index together = std::max<Index>(1, NEAR / panel);  // panels that stay in the cache while all tiles pass
         for (Index group = first; group < last; group += together)
             for (Index v = 0; v < Index(places.source.size()); v += 2)
-                for (Index p = group; p < std::min(last, group + together); p++) convolve_tile(places, band, v, p, bias, y);
+                for (Index p = group; p < std::min(last, group + together); p++)
+                    for (int phase = 0; phase < to.phases(); phase += to.step) fill_tile(places, band, v, p, phase, y);
     }
 
-    void convolve_tile(const Places &places, const float *band, Index v, Index p, const float *bias, float *y) const {
-        const Index next = std::min<Index>(v + 1, places.source.size() - 1), second = places.source[next] - places.source[v];
-        const Index outputs = std::min<Index>(R, to.channels - p * R), size = to.height * to.width;
+    // The channels of a panel at vectors v and v + 1, of a phase and, of the finer picture, of its neighbour.
+    void fill_tile(const Places &places, const float *band, Index v, Index p, int phase, float *y) const {
+        const Index last = std::min<Index>(v + 1, places.source.size() - 1), size = to.height * to.width;
+        const Index outputs = std::min<Index>(R, to.channels - p * R);
         float tiles[2][R * COLUMNS], *out = y + p * R * size;
-        for (int phase = 0; phase < to.phases(); phase++) {
-            const bool is_direct = places.is_whole && to.step == 1 && outputs == R;
-            float *tile = tiles[phase % 2];
-            float *left = is_direct ? out + places.target[v] : tile, *right = is_direct ? out + places.target[next] : tile + LANES;
-            sum_taps<R>(&segments[begins[phase]], begins[phase + 1] - begins[phase], from.channels, &packed[p * panel],
-                        band + places.source[v], plane, second, bias + p * R, left, right, is_direct ? size : COLUMNS);
-            if (is_direct) continue;
-            if (!places.is_whole) places.put(phase, v, outputs, tile, out, size);
-            for (Index i = v; i <= next && places.is_whole; i++) {
-                const Index at = (i - v) * LANES;
-                if (to.step == 1)
-                    for (Index r = 0; r < outputs; r++) store(out + r * size + places.target[i], load(tile + r * COLUMNS + at));
-                else if (phase % 2)
-                    places.interleave(i, outputs, tiles[0] + at, tiles[1] + at, out + phase / 2 * to.width, size);
+        auto sum = [&](int of, float *left, float *right, Index stride) {
+            sum_taps<R>(&segments[begins[of]], begins[of + 1] - begins[of], from.channels, &packed[p * panel],
+                        band + places.source[v], plane, places.source[last] - places.source[v], &biases[p * R], left,
+                        right, stride);
+        };
+        if (places.is_whole && to.step == 1 && outputs == R)
+            return sum(0, out + places.target[v], out + places.target[last], size);
+        for (int i = 0; i < to.step; i++) {
+            sum(phase + i, tiles[i], tiles[i] + LANES, COLUMNS);
+            if (!places.is_whole) places.put(phase + i, v, outputs, tiles[i], out, size);
+        }
+        for (Index i = v; places.is_whole && i <= last; i++)
+            for (Index r = 0; r < outputs; r++) {
+                const float *left = tiles[0] + r * COLUMNS + (i - v) * LANES;
+                float *row = out + r * size + phase / 2 * to.width + places.target[i];
+                to.step == 1 ? store(row, load(left)) : interleave(left, left + R * COLUMNS, row);
             }
+    }
+
+    static void interleave(const float *left, const float *right, float *to) {
+        for (int i = 0; i < LANES; i++) {
+            to[2 * i] = left[i];
+            to[2 * i + 1] = right[i];
         }
     }
 
-    std::vector<Tap> taps;
     Stack from, to;
+    std::vector<float> packed, biases;
     Index panels, panel, rows, plane;
     std::vector<Segment> segments;
     Index begins[5] = {};  // of each phase's segments
-    std::vector<float> packed;
 };
 
 void convolve(const std::vector<Tap> &taps, const Stack &from, const Stack &to, const float *x, const float *weight,
@@ -1051,49 +1079,70 @@ void convolve(const std::vector<Tap> &taps, const Stack &from, const Stack &to, 
 }
 
 // The gradients of weights (O, C, 3, 3) and bias: outer products of what is at a position of dy and at its taps in x.
-void convolution_weights(const std::vector<Tap> &taps, const Stack &from, const Stack &to, const float *x, const float *dy,
-                         float *dweight, float *dbias) {
-    const Index C = from.channels, O = to.channels, panels = ceil_div(O, OUTPUTS), padded = panels * OUTPUTS;
-    const Index count = taps.size(), columns = count * C, size = padded * columns + padded, pitch = from.pitch();
-    const Index largest = std::max(from.phases() * C, to.phases() * O) * pitch;
-    const Index rows = std::clamp<Index>(NEAR / largest, 1, ceil_div(from.tall(), SLICES));
-    const Index x_plane = from.plane(rows + 2), dy_plane = to.plane(rows), x_size = from.phases() * C * x_plane;
-    // positions at a time: they stay in the L1 cache, unless the sums are too large to be read again so often
-    const Index block = size > NEAR ? 256 : std::max<Index>(32, 8192 / (C * from.phases() + padded * to.phases()));
-    auto add = [&](float *sums, Index begin, Index end, Index part, Index parts) {
-        float *planes = scratch<0>(std::max(x_size, to.phases() * O * dy_plane)), *xs = scratch<1>(x_size + COLUMNS);
-        float *dys = scratch<2>(to.phases() * padded * dy_plane);  // both: (phase, position, channel)
-        std::fill_n(dys, to.phases() * padded * dy_plane, 0.0f);
+class WeightGradient {
+  public:
+    WeightGradient(const std::vector<Tap> &taps_, const Stack &x_, const Stack &dy_) : taps(taps_), x(x_), dy(dy_) {
+        panels = ceil_div(dy.channels, OUTPUTS);
+        padded = panels * OUTPUTS;
+        columns = taps.size() * x.channels;
+        const Index largest = std::max(x.phases() * x.channels, dy.phases() * dy.channels) * x.pitch();
+        rows = std::clamp<Index>(NEAR / largest, 1, ceil_div(x.tall(), SLICES));
+        x_plane = x.plane(rows + 2);
+        dy_plane = dy.plane(rows);
+    }
+
+    void run(const float *from, const float *slopes, float *dweight, float *dbias) const {
+        auto add = [&](float *sums, Index begin, Index end, Index part, Index parts) {
+            for (Index band = begin; band < end; band++)
+                add_band(from, slopes, band * rows, panels * part / parts, panels * (part + 1) / parts, sums);
+        };
+        const std::vector<float> sums = sum_slices(ceil_div(x.tall(), rows), padded * (columns + 1), panels, add);
+        kernel_of(taps).unpack(sums.data(), dy.channels, x.channels, dweight);
+        std::copy_n(&sums[padded * columns], dy.channels, dbias);
+    }
+
+  private:
+    void add_band(const float *from, const float *slopes, Index row, Index first, Index last, float *sums) const {
+        const Index C = x.channels, O = dy.channels;
+        const Index x_size = x.phases() * C * x_plane, dy_size = dy.phases() * dy_plane;
+        float *planes = scratch<0>(std::max(x_size, dy_size * O));
+        float *xs = scratch<1>(x_size + COLUMNS), *dys = scratch<2>(dy_size * padded);  // (phase, position, channel)
+        x.copy(from, row - 1, rows + 2, planes);
+        for (Index phase = 0; phase < x.phases(); phase++)
+            transpose({planes + phase * C * x_plane, C, x_plane, x_plane}, xs + phase * C * x_plane, C);
         std::fill_n(xs + x_size, COLUMNS, 0.0f);
-        for (Index band = begin; band < end; band++) {
-            from.copy(x, band * rows - 1, rows + 2, planes);
-            for (Index phase = 0; phase < from.phases(); phase++)
-                transpose({planes + phase * C * x_plane, C, x_plane, x_plane}, xs + phase * C * x_plane, C);
-            to.copy(dy, band * rows, rows, planes);
-            for (Index phase = 0; phase < to.phases(); phase++) {
-                const float *from_planes = planes + phase * O * dy_plane;
-                transpose({from_planes, O, dy_plane, dy_plane}, dys + phase * padded * dy_plane, padded);
-                for (Index o = 0; o < O && !part; o++) sums[padded * columns + o] += row_sum(from_planes + o * dy_plane, dy_plane);
-            }
-            for (Index p = 0; p < rows * pitch; p += block)
-                for (Index t = 0, beside = 1; t < count; t += beside, beside = 1) {  // taps side by side share their rows
-                    const auto [out, in, down, right] = taps[t].place();
-                    while (t + beside < count && taps[t + beside].place() == std::make_tuple(out, in, down, right + int(beside)))
-                        beside++;
-                    add_outer(std::min(block, rows * pitch - p), panels * part / parts * OUTPUTS,
-                              panels * (part + 1) / parts * OUTPUTS, beside * C, dys + (out * dy_plane + 1 + p) * padded, padded,
-                              xs + (in * x_plane + 1 + (1 + down) * pitch + right + p) * C, C, sums + t * C, columns);
-                }
+        if (padded > O) std::fill_n(dys, dy_size * padded, 0.0f);
+        dy.copy(slopes, row, rows, planes);
+        for (Index phase = 0; phase < dy.phases(); phase++, planes += O * dy_plane) {
+            transpose({planes, O, dy_plane, dy_plane}, dys + phase * padded * dy_plane, padded);
+            for (Index o = 0; o < O && !first; o++)
+                sums[padded * columns + o] += row_sum(planes + o * dy_plane, dy_plane);
         }
-    };
-    const std::vector<float> sums = sum_slices(ceil_div(from.tall(), rows), size, panels, add);
-    std::fill_n(dweight, O * C * 9, 0.0f);
-    for (Index o = 0; o < O; o++)
-        for (Index t = 0; t < count; t++)
-            for (int w : taps[t].weights)
-                for (Index c = 0; c < C; c++) dweight[(o * C + c) * 9 + w] += sums[o * columns + t * C + c];
-    std::copy_n(&sums[padded * columns], O, dbias);
-}
+        // positions at a time: they stay in the L1 cache, unless the sums are too large to be read again so often
+        const Index near = std::max<Index>(32, 8192 / (C * x.phases() + padded * dy.phases()));
+        const Index block = padded * columns > NEAR ? 256 : near;
+        for (Index p = 0; p < rows * x.pitch(); p += block)
+            add_block(xs, dys, p, std::min(p + block, rows * x.pitch()), first, last, sums);
+    }
+
+    // Positions [begin, end); taps side by side share their columns.
+    void add_block(const float *xs, const float *dys, Index begin, Index end, Index first, Index last,
+                   float *sums) const {
+        const Index C = x.channels, count = taps.size();
+        for (Index t = 0, beside = 1; t < count; t += beside, beside = 1) {
+            const auto [out, in, down, right] = taps[t].place();
+            for (int next = right + 1; t + beside < count; beside++, next++)
+                if (taps[t + beside].place() != std::make_tuple(out, in, down, next)) break;
+            const float *outputs = dys + (out * dy_plane + 1 + begin) * padded;
+            const float *inputs = xs + (in * x_plane + 1 + (1 + down) * x.pitch() + right + begin) * C;
+            add_outer(end - begin, first, last, beside * C, outputs, padded, inputs, C, sums + t * C, columns);
+        }
+    }
+
+    std::vector<Tap> taps;
+    Stack x, dy;
+    Index panels, padded, columns, rows, x_plane, dy_plane;
+};
 
 // The stacks x and y of a form, on one grid.
 std::pair<Stack, Stack> stacks(Form form, const int64_t *x, const int64_t *y) {
@@ -1120,22 +1169,60 @@ struct Clock {
 struct Video {
     Index batch, frames, channels, size;  // H * W
 
+    Index numbers() const { return frames * channels * size; }
+
     Video(int rank, const int64_t *shape)
         : batch(shape[0]), frames(rank == 5 ? shape[1] : 1), channels(shape[rank - 3]),
           size(shape[rank - 2] * shape[rank - 1]) {}
 };
 
-struct Mixing {
-    Clock clock;
-    Video x, y;
+class Mixing {
+  public:
+    Mixing(const Clock &clock_, const Video &x_, const Video &y_)
+        : clock(clock_), x(x_), y(y_), kernel{clock.taps, {}} {
+        for (int tap = 0; tap < clock.taps; tap++) kernel.taps.push_back({tap});
+    }
 
+    // y from x and weights (O, C, taps), or dx from dy.
+    void mix(const float *from, const float *weight, const float *bias, bool is_adjoint, float *to) const {
+        const Video &in = is_adjoint ? y : x, &out = is_adjoint ? x : y;
+        const Index blocks = ceil_div(out.size, SPAN), panels = ceil_div(out.channels, OUTPUTS);
+        const std::vector<float> packed = kernel.pack<OUTPUTS>(weight, out.channels, in.channels, is_adjoint);
+        const std::vector<float> biases = padded_bias(bias, out.channels, panels * OUTPUTS);
+        parallel(out.batch * out.frames * blocks, 4, [&](Index begin, Index end) {
+            for (Index item = begin; item < end; item++) {
+                const Index frame = item / blocks, first = item % blocks * SPAN;
+                const std::vector<Term> sum = terms(frame % out.frames, is_adjoint);
+                float *copies = scratch<0>(sum.size() * in.channels * SPAN);
+                const float *video = from + frame / out.frames * in.numbers();
+                const std::vector<Segment> segments = copy_terms(sum, in, video, first, copies);
+                fill_block(segments, in.channels, out, packed.data(), biases.data(), copies,
+                           std::min(SPAN, out.size - first), to + frame * out.channels * out.size + first);
+            }
+        });
+    }
+
+    void gradients(const float *from, const float *dy, float *dweight, float *dbias) const {
+        const Index blocks = ceil_div(y.size, SPAN), panels = ceil_div(y.channels, OUTPUTS);
+        const Index columns = clock.taps * x.channels, padded = panels * OUTPUTS;
+        auto add = [&](float *sums, Index begin, Index end, Index part, Index parts) {
+            for (Index item = begin; item < end; item++)
+                add_block(from + item / blocks * x.numbers(), dy + item / blocks * y.numbers(), item % blocks * SPAN,
+                          panels * part / parts, panels * (part + 1) / parts, padded, sums);
+        };
+        const std::vector<float> sums = sum_slices(y.batch * blocks, padded * (columns + 1), panels, add);
+        kernel.unpack(sums.data(), y.channels, x.channels, dweight);
+        std::copy_n(&sums[padded * columns], y.channels, dbias);
+    }
+
+  private:
     struct Term {
         Index frame, tap;
     };
 
-    static constexpr Index BLOCK_SIZE = 128;  // positions whose channels are copied beside each other
+    static constexpr Index SPAN = 128;  // positions whose channels are copied beside each other
 
-    // What a frame of y is the sum of, by frames of x; or of dx, by frames of dy.
+    // What a frame of y is the sum of, by frames of x; or of dx, by frames of dy. Terms of a frame follow each other.
     std::vector<Term> terms(Index frame, bool is_adjoint) const {
         std::vector<Term> found;
         Index first = frame, last = frame + 1;
@@ -1151,103 +1238,67 @@ struct Mixing {
         return found;
     }
 
-    // y from x with weights (O, C, taps), or dx from dy.
-    void mix(const float *from, const float *weight, const float *bias, bool is_adjoint, float *to) const {
-        const Video &in = is_adjoint ? y : x, &out = is_adjoint ? x : y;
-        const Index blocks = ceil_div(out.size, BLOCK_SIZE), panels = ceil_div(out.channels, OUTPUTS);
-        const std::vector<float> packed = pack_weights(weight, in.channels, out.channels, is_adjoint);
-        const std::vector<float> biases = padded_bias(bias, out.channels, panels * OUTPUTS);
-        parallel(out.batch * out.frames * blocks, 4, [&](Index begin, Index end) {
-            for (Index item = begin; item < end; item++) {
-                const Index frame = item / blocks, first = item % blocks * BLOCK_SIZE;
-                const std::vector<Term> sum = terms(frame % out.frames, is_adjoint);
-                float *copies = scratch<0>(sum.size() * in.channels * BLOCK_SIZE);
-                const float *video = from + frame / out.frames * in.frames * in.channels * in.size;
-                const std::vector<Segment> segments = copy_terms(sum, in, video, first, copies);
-                mix_block(segments, in, out, packed.data(), biases.data(), copies, std::min(BLOCK_SIZE, out.size - first),
-                          to + frame * out.channels * out.size + first);
-            }
-        });
-    }
-
-    void gradients(const float *from, const float *dy, float *dweight, float *dbias) const {
-        const Index C = x.channels, O = y.channels, panels = ceil_div(O, OUTPUTS), padded = panels * OUTPUTS;
-        const Index blocks = ceil_div(y.size, BLOCK_SIZE), taps = clock.taps, columns = taps * C;
-        auto add = [&](float *sums, Index begin, Index end, Index part, Index parts) {
-            const Index piece = BLOCK_SIZE * C;
-            float *xs = scratch<0>(4 * piece + COLUMNS), *dys = scratch<1>(BLOCK_SIZE * padded);  // (position, channel)
-            std::fill_n(xs, 4 * piece + COLUMNS, 0.0f);
-            std::fill_n(dys, BLOCK_SIZE * padded, 0.0f);
-            for (Index item = begin; item < end; item++) {
-                const Index video = item / blocks, first = item % blocks * BLOCK_SIZE, width = std::min(BLOCK_SIZE, y.size - first);
-                Index held[4] = {-1, -1, -1, -1};  // the frame in each quarter of xs: three in a row never share one
-                for (Index t = 0; t < y.frames; t++) {
-                    const float *planes = dy + (video * y.frames + t) * O * y.size + first;
-                    transpose({planes, O, width, y.size}, dys, padded);
-                    for (Index o = 0; o < O && !part; o++) sums[padded * columns + o] += row_sum(planes + o * y.size, width);
-                    for (Index tap = 0; tap < taps; tap++) {
-                        const Index frame = clock.source(t, tap, x.frames), place = frame % 4;
-                        if (frame < 0) continue;
-                        if (held[place] != frame)
-                            transpose({from + (video * x.frames + frame) * C * x.size + first, C, width, x.size}, xs + place * piece, C);
-                        held[place] = frame;
-                        add_outer(width, panels * part / parts * OUTPUTS, panels * (part + 1) / parts * OUTPUTS, C, dys, padded,
-                                  xs + place * piece, C, sums + tap * C, columns);
-                    }
-                }
-            }
-        };
-        const std::vector<float> sums = sum_slices(y.batch * blocks, padded * columns + padded, panels, add);
-        for (Index o = 0; o < O; o++)
-            for (Index tap = 0; tap < taps; tap++)
-                for (Index c = 0; c < C; c++) dweight[(o * C + c) * taps + tap] = sums[o * columns + tap * C + c];
-        std::copy_n(&sums[padded * columns], O, dbias);
-    }
-
-  private:
-    std::vector<float> pack_weights(const float *weight, Index inputs, Index outputs, bool is_adjoint) const {
-        std::vector<float> packed(ceil_div(outputs, OUTPUTS) * OUTPUTS * clock.taps * inputs);
-        const Index out_stride = is_adjoint ? 1 : inputs, in_stride = is_adjoint ? outputs : 1;
-        for (Index o = 0; o < outputs; o++)
-            for (Index tap = 0; tap < clock.taps; tap++)
-                for (Index c = 0; c < inputs; c++)
-                    packed[((o / OUTPUTS * clock.taps + tap) * inputs + c) * OUTPUTS + o % OUTPUTS] =
-                        weight[(o * out_stride + c * in_stride) * clock.taps + tap];
-        return packed;
-    }
-
-    // Every frame once, (frame, channel, BLOCK_SIZE) with zeros beyond its positions, and where each term reads.
-    static std::vector<Segment> copy_terms(const std::vector<Term> &sum, const Video &in, const float *video, Index first,
-                                           float *copies) {
-        const Index width = std::min(BLOCK_SIZE, in.size - first), filled = ceil_div(width, COLUMNS) * COLUMNS;
+    // Each frame once, (frame, channel, SPAN) with zeros beyond its positions, and where each term reads.
+    static std::vector<Segment> copy_terms(const std::vector<Term> &sum, const Video &in, const float *video,
+                                           Index first, float *copies) {
+        const Index width = std::min(SPAN, in.size - first), filled = ceil_div(width, COLUMNS) * COLUMNS;
         std::vector<Segment> segments;
-        Index count = 0, last = -1;  // terms of one frame follow each other
+        Index count = 0, last = -1;
         for (const Term &term : sum) {
             if (term.frame != last) {
                 const float *planes = video + term.frame * in.channels * in.size + first;
-                float *to = copies + count++ * in.channels * BLOCK_SIZE;
-                for (Index c = 0; c < in.channels; c++, to += BLOCK_SIZE)
+                float *to = copies + count++ * in.channels * SPAN;
+                for (Index c = 0; c < in.channels; c++, to += SPAN)
                     std::fill(std::copy_n(planes + c * in.size, width, to), to + filled, 0.0f);
             }
             last = term.frame;
-            segments.push_back({term.tap * in.channels * OUTPUTS, (count - 1) * in.channels * BLOCK_SIZE});
+            segments.push_back({term.tap * in.channels * OUTPUTS, (count - 1) * in.channels * SPAN});
         }
         return segments;
     }
 
-    void mix_block(const std::vector<Segment> &segments, const Video &in, const Video &out, const float *packed, const float *bias,
-                   const float *copies, Index width, float *to) const {
+    void fill_block(const std::vector<Segment> &segments, Index inputs, const Video &out, const float *packed,
+                    const float *bias, const float *copies, Index width, float *to) const {
         for (Index p = 0; p < width; p += COLUMNS)
             for (Index o = 0; o < out.channels; o += OUTPUTS) {
-                float tile[OUTPUTS * COLUMNS];
-                const Index outputs = std::min<Index>(OUTPUTS, out.channels - o), columns = std::min(COLUMNS, width - p);
+                const Index outputs = std::min<Index>(OUTPUTS, out.channels - o);
+                const Index columns = std::min(COLUMNS, width - p);
                 const bool is_direct = outputs == OUTPUTS && columns == COLUMNS;
-                float *target = to + o * out.size + p, *sums = is_direct ? target : tile;
-                sum_taps<OUTPUTS>(segments.data(), segments.size(), in.channels, packed + o * clock.taps * in.channels, copies + p,
-                                  BLOCK_SIZE, LANES, bias + o, sums, sums + LANES, is_direct ? out.size : COLUMNS);
-                for (Index r = 0; r < outputs && !is_direct; r++) std::copy_n(tile + r * COLUMNS, columns, target + r * out.size);
+                float tile[OUTPUTS * COLUMNS], *target = to + o * out.size + p, *sums = is_direct ? target : tile;
+                sum_taps<OUTPUTS>(segments.data(), segments.size(), inputs, packed + o * clock.taps * inputs,
+                                  copies + p, SPAN, LANES, bias + o, sums, sums + LANES, is_direct ? out.size : COLUMNS);
+                for (Index r = 0; r < outputs && !is_direct; r++)
+                    std::copy_n(tile + r * COLUMNS, columns, target + r * out.size);
             }
     }
+
+    // SPAN positions of all frames of a video.
+    void add_block(const float *video, const float *dy, Index position, Index first, Index last, Index padded,
+                   float *sums) const {
+        const Index C = x.channels, O = y.channels, width = std::min(SPAN, y.size - position), piece = SPAN * C;
+        const Index columns = clock.taps * C;
+        float *xs = scratch<0>(4 * piece + COLUMNS), *dys = scratch<1>(SPAN * padded);  // (position, channel)
+        std::fill_n(xs, 4 * piece + COLUMNS, 0.0f);
+        std::fill_n(dys, SPAN * padded, 0.0f);
+        Index held[4] = {-1, -1, -1, -1};  // the frame in each quarter of xs: three in a row never share one
+        for (Index t = 0; t < y.frames; t++) {
+            const float *planes = dy + t * O * y.size + position;
+            transpose({planes, O, width, y.size}, dys, padded);
+            for (Index o = 0; o < O && !first; o++) sums[padded * columns + o] += row_sum(planes + o * y.size, width);
+            for (Index tap = 0; tap < clock.taps; tap++) {
+                const Index frame = clock.source(t, tap, x.frames), place = frame % 4;
+                if (frame < 0) continue;
+                const float *from = video + frame * C * x.size + position;
+                if (held[place] != frame) transpose({from, C, width, x.size}, xs + place * piece, C);
+                held[place] = frame;
+                add_outer(width, first, last, C, dys, padded, xs + place * piece, C, sums + tap * C, columns);
+            }
+        }
+    }
+
+    Clock clock;
+    Video x, y;
+    Kernel kernel;
 };
 
 // ---- group normalisation of (B, T, C, H, W) over the channels of a group, time and space, and SiLU after it
@@ -1256,11 +1307,14 @@ struct Groups {
     Index batch, frames, channels, size, count;
 
     Groups(const int64_t *video, const int64_t *statistics)
-        : batch(video[0]), frames(video[1]), channels(video[2]), size(video[3] * video[4]), count(statistics[0] / batch) {}
+        : batch(video[0]), frames(video[1]), channels(video[2]), size(video[3] * video[4]),
+          count(statistics[0] / batch) {}
 
     Index width() const { return channels / count; }
     float elements() const { return static_cast<float>(frames * width() * size); }
-    Index at(Index video, Index frame, Index channel) const { return ((video * frames + frame) * channels + channel) * size; }
+    Index at(Index video, Index frame, Index channel) const {
+        return ((video * frames + frame) * channels + channel) * size;
+    }
 
     // f(item, video, first channel, last channel) for each group of each video
     template <class F>
@@ -1285,8 +1339,8 @@ void normalise_row(const float *x, Index count, float mean, float slope, float s
 
 // The gradient of what is scaled and shifted last, and its sums: of itself, and times the normalised x.
 template <bool HAS_SILU>
-std::pair<float, float> slope_row(const float *x, const float *dy, Index count, float mean, float scale, float weight, float bias,
-                                  float *slopes) {
+std::pair<float, float> slope_row(const float *x, const float *dy, Index count, float mean, float scale, float weight,
+                                  float bias, float *slopes) {
     float sum = 0, products = 0;
 #pragma omp simd reduction(+ : sum, products)
     for (Index i = 0; i < count; i++) {
@@ -1304,7 +1358,8 @@ std::pair<float, float> slope_row(const float *x, const float *dy, Index count, 
 
 // Statistics are (B * groups, 2): a mean and one over a standard deviation.
 template <bool HAS_SILU>
-void normalise(const Groups &groups, const float *x, const float *gamma, const float *beta, float eps, float *y, float *statistics) {
+void normalise(const Groups &groups, const float *x, const float *gamma, const float *beta, float eps, float *y,
+               float *statistics) {
     groups.each([&](Index item, Index video, Index first, Index last) {
         const Index count = (last - first) * groups.size;
         double sum = 0, squares = 0;
@@ -1329,8 +1384,8 @@ void normalise(const Groups &groups, const float *x, const float *gamma, const f
 }
 
 template <bool HAS_SILU>
-void normalise_gradient(const Groups &groups, const float *x, const float *gamma, const float *beta, const float *statistics,
-                        const float *dy, float *dx, float *dgamma, float *dbeta) {
+void normalise_gradient(const Groups &groups, const float *x, const float *gamma, const float *beta,
+                        const float *statistics, const float *dy, float *dx, float *dgamma, float *dbeta) {
     std::vector<float> sums(groups.batch * groups.channels * 2);  // by video, of dbeta and dgamma
     groups.each([&](Index item, Index video, Index first, Index last) {
         const float mean = statistics[2 * item], scale = statistics[2 * item + 1];
@@ -1340,7 +1395,8 @@ void normalise_gradient(const Groups &groups, const float *x, const float *gamma
             double channel_slopes = 0, channel_products = 0;
             for (Index t = 0; t < groups.frames; t++) {
                 const Index at = groups.at(video, t, c);
-                const auto [slope, product] = slope_row<HAS_SILU>(x + at, dy + at, groups.size, mean, scale, weight, shift, dx + at);
+                const auto [slope, product] =
+                    slope_row<HAS_SILU>(x + at, dy + at, groups.size, mean, scale, weight, shift, dx + at);
                 channel_slopes += slope;
                 channel_products += product;
             }
@@ -1383,7 +1439,7 @@ void normalise_gradient(const Groups &groups, const float *x, const float *gamma
     }                                                                                         \
     OPERATOR(name##_weights) {                                                                \
         auto [x, y] = stacks(form, shapes[0], shapes[1]);                                     \
-        convolution_weights(taps_of(form), x, y, INPUT(0), INPUT(1), OUTPUT(4), OUTPUT(5));   \
+        WeightGradient(taps_of(form), x, y).run(INPUT(0), INPUT(1), OUTPUT(4), OUTPUT(5));    \
         return 0;                                                                             \
     }
 
