@@ -20,7 +20,7 @@ CODE = ("moviegen", "notebooks", "requirements.lock")
 GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_NAMESPACE")
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")  # of version 2, of version 1
-PACKAGES = ("mindspore", "numpy", "scikit-image", "decord", "av", "papermill", "nbconvert")
+PACKAGES = ("mindspore", "numpy", "scikit-image", "av", "papermill", "nbconvert")
 
 
 def git_commit() -> str:

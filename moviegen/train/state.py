@@ -76,5 +76,5 @@ def newest(checkpoints: Checkpoints, world: World) -> Checkpoint | None:
     latest = checkpoints.latest() if world.is_main else None
     if world.size == 1:
         return latest
-    step = GatherOnHost()(ms.Tensor([latest.step if latest else -1], ms.float32)).asnumpy()[0]
+    step = GatherOnHost().whole(np.array([latest.step if latest else -1], np.float32))[0]
     return None if step < 0 else latest or checkpoints.at(int(step))
