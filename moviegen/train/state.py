@@ -48,6 +48,12 @@ class TrainingState:
         """What is no array."""
         return {"rate": self.rate.state(), "scale": self.scale.state()}
 
+    def restart(self) -> None:
+        """The optimizer as it was before the first update."""
+        for _, moment in self.optimizer.moments().values():
+            moment.set_data(ms.Tensor(np.zeros(moment.shape, np.float32)))
+        self.optimizer.updates.set_data(ms.Tensor(0, ms.float32))
+
     def restore(self, checkpoint: Checkpoint, source: str) -> None:
         """Takes a checkpoint, saved by any number of ranks; one without an average starts it at the weights.
 
