@@ -4,6 +4,7 @@ T frames, H rows, W columns: decoded frames are uint8 (T, H, W, 3) RGB, what mod
 [-1, 1].
 """
 
+import functools
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from moviegen.config import ConfigError
+from moviegen.runs.machine import cores
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Window = Callable[[float], tuple[float, float, float]]
-LEVELS = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1)  # of 8 bits, in [-1, 1]
 
 
 def resize_and_crop(frames: Iterable[np.ndarray], height: int, width: int) -> np.ndarray:
@@ -36,19 +37,24 @@ def random_resized_crop(frames: Iterable[np.ndarray], height: int, width: int, r
 
 
 def _resample(frames: Iterable[np.ndarray], height: int, width: int, window: Window) -> np.ndarray:
-    """Take height x width pixels of each frame, in a thread of its own while the next is decoded.
+    """Take height x width pixels of each frame, in other threads while the next are decoded.
 
     Args:
         window: of the smallest scale at which the frames cover height x width: the scale, and x and y in [0, 1], which
             place the window from left / top to right / bottom.
     """
     box: Box | None = None
-    with ThreadPoolExecutor(1) as pool:
-        views = []
-        for frame in frames:
-            box = box or _box(frame.shape, height, width, window)
-            views.append(pool.submit(_view, frame, height, width, box))
-        return np.stack([view.result() for view in views], 1)
+    views = []
+    for frame in frames:
+        box = box or _box(frame.shape, height, width, window)
+        views.append(_pool().submit(_view, frame, height, width, box))
+    return np.stack([view.result() for view in views], 1)
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that resize; Pillow lets others compute meanwhile."""
+    return ThreadPoolExecutor(max(1, round(cores())))
 
 
 def _box(shape: tuple[int, ...], height: int, width: int, window: Window) -> Box:
@@ -62,7 +68,7 @@ def _box(shape: tuple[int, ...], height: int, width: int, window: Window) -> Box
 def _view(frame: np.ndarray, height: int, width: int, box: Box) -> np.ndarray:
     """The pixels in the box of a frame (H, W, 3) as float32 (3, height, width) in [-1, 1]."""
     image = Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC, box)
-    return LEVELS[np.asarray(image).transpose(2, 0, 1)]
+    return np.asarray(image).transpose(2, 0, 1).astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def to_uint8(video: np.ndarray) -> np.ndarray:
