@@ -72,7 +72,10 @@ def parser() -> argparse.ArgumentParser:
         added[verb].add_argument("--config", default="tiny", metavar="FILE", help="a params file, or a scale's name")
     added["data"].add_argument("action", choices=("sample", "index"))
     added["tae"].add_argument("action", choices=("train", "evaluate", "encode", "decode", "export"))
-    added["tae"].add_argument("--phase", choices=("image", "opl-off", "opl-on", "mixkit"), default="opl-off")
+    phases = "one, or several that a process trains one after the other with graphs that it compiles once"
+    added["tae"].add_argument(
+        "--phase", nargs="+", choices=("image", "opl-off", "opl-on", "mixkit"), default=["opl-off"], help=phases
+    )
     added["tae"].add_argument("--weights", metavar="FILE", help="a trained TAE; default: the report's own")
     added["tae"].add_argument("--input", metavar="FILE", help="encode: a video; decode: what encode wrote")
     written = "encode: .npz; decode: .mp4, .gif, .png or a folder of images; export: .safetensors"

@@ -1,4 +1,4 @@
-"""MindSpore is loaded after moviegen has set its environment, and before any test loads decord (see data/videos.py)."""
+"""MindSpore is loaded after moviegen has set its environment."""
 # ruff: noqa: I001
 
 import os

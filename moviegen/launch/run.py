@@ -4,6 +4,7 @@ Never imports MindSpore, so that it stays out of the kernel. `job.py` says what 
 workers, `guard.py` ends all processes whatever happens to this one, `worker.py` is what runs inside the job.
 """
 
+import itertools
 import json
 import os
 import random
@@ -55,7 +56,7 @@ def run_job(job: Job, on_progress: OnProgress | None = None, stall_timeout: floa
         StalledJobError: No progress for `stall_timeout` seconds.
     """
     stall_timeout = job.stall_timeout if stall_timeout is None else stall_timeout
-    if stall_timeout is not None and job.metrics is None:
+    if stall_timeout is not None and not job.metrics:
         raise ValueError("stall_timeout needs job.metrics: progress is a new line there")
     check_first_host(job)
     job.log_dir.mkdir(parents=True, exist_ok=True)
@@ -68,14 +69,14 @@ def run_job(job: Job, on_progress: OnProgress | None = None, stall_timeout: floa
 
 def _follow(job: Job, on_progress: OnProgress | None, stall_timeout: float | None) -> None:
     _set_old_logs_aside(job)
-    metrics = Tail(job.metrics) if job.metrics else None
+    tails = [Tail(metrics) for metrics in job.metrics]
     with _started(job) as guard:
         watch = Watch(job, guard)
         last_progress = time.monotonic()
         running = True
         while running:
             running = guard.poll() is None  # asked first: what the job wrote last is then read as well
-            for line in metrics.new_lines() if metrics else ():
+            for line in itertools.chain.from_iterable(tail.new_lines() for tail in tails):
                 last_progress = time.monotonic()
                 _pass_on(line, on_progress)
             watch.raise_if_failed()

@@ -40,7 +40,7 @@ def make_job(tmp_path):
             worker_num=workers,
             local_worker_num=workers,
             environment={"PYTHONPATH": str(tmp_path), "PYTHONUNBUFFERED": "1"},
-            metrics=tmp_path / "metrics.jsonl",
+            metrics=(tmp_path / "metrics.jsonl",),
             **fields,
         )
 
@@ -259,7 +259,7 @@ def test_progress_arrives_and_a_new_attempt_forgets_the_old_one(make_job):
     job.log_dir.mkdir()
     (job.log_dir / "error_0.txt").write_text("of an earlier attempt")
     job.log("0").write_text("earlier")
-    job.metrics.write_text(json.dumps({"step": 0}) + "\n")
+    job.metrics[0].write_text(json.dumps({"step": 0}) + "\n")
     run_job(job, seen.append)
     assert seen == [{"step": 1, "loss": 0.5}]
     assert job.log("0").read_text() == "hello None\n"

@@ -16,6 +16,7 @@ from moviegen import config, runs
 from moviegen.config import ConfigError
 from moviegen.device import compiled
 from moviegen.runs import MetricsWriter, RunBusy, files, fingerprint, machine
+from moviegen.runs.run import check_asked
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
@@ -230,6 +231,19 @@ def test_what_changed_is_looked_for_where_the_fingerprint_looks(run, clips, tmp_
 
 def test_a_job_is_told_its_run(run):
     assert run.job().run == run.name
+
+
+def test_a_job_of_several_runs_computes_and_is_told_each(run, monkeypatch):
+    off, on, other = (runs.find(run.params, f"tae-{phase}") for phase in ("opl-off", "opl-on", "mixkit"))
+    job = off.job_with([on])
+    words = "python -m moviegen tae train --phase opl-off opl-on --config"
+    assert job.command == (*words.split(), str(off.params_path))
+    assert job.metrics == (off.metrics_path, on.metrics_path) and off.job_with([]) == off.job()
+    monkeypatch.setenv("MOVIEGEN_RUN", job.run)
+    for asked in (off, on):
+        check_asked(asked)
+    with pytest.raises(ConfigError, match=f"{off.name} was asked for, and {other.name} is what follows"):
+        check_asked(other)
 
 
 def change(path, text):
