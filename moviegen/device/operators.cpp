@@ -44,20 +44,22 @@ class Pool {
     Pool() {
         const char *asked = std::getenv("MOVIEGEN_THREADS");
         threads = asked ? std::max(1, std::atoi(asked)) : available();
-        for (int i = 1; i < threads; i++) std::thread([this] { work(); }).detach();
+        for (int i = 1; i < threads; i++) std::thread([this, i] { work(i); }).detach();
     }
 
-    // Calls job(argument) once in every thread; at once, in this thread alone, where another caller has the others.
-    void run(void (*job)(void *), void *argument) {
+    // Calls job(argument, i) in this thread, with i = 0, and in those others that are awake before this one is done: a job
+    // must be able to do all alone. Where another caller has the others, it does.
+    void run(void (*job)(void *, int), void *argument) {
         std::unique_lock<std::mutex> lock(busy, std::try_to_lock);
-        if (threads == 1 || !lock) return job(argument);
+        if (threads == 1 || !lock) return job(argument, 0);
         this->job = job;
         this->argument = argument;
-        left.store(threads - 1, std::memory_order_relaxed);
-        generation.fetch_add(1, std::memory_order_release);
-        generation.notify_all();
-        job(argument);
-        for (int spins = 0; left.load(std::memory_order_acquire); spins++) spins < SPINS ? pause() : void(sched_yield());
+        state.store((++generation << 32) | OPEN, std::memory_order_release);
+        state.notify_all();
+        job(argument, 0);
+        state.fetch_and(~OPEN, std::memory_order_acq_rel);
+        for (int spins = 0; uint32_t(state.load(std::memory_order_acquire)); spins++)
+            spins < SPINS ? pause() : void(sched_yield());
     }
 
     int threads;
@@ -78,20 +80,23 @@ class Pool {
 #endif
     }
 
-    void work() {
-        for (uint32_t seen = 0;;) {
-            for (int spins = 0; generation.load(std::memory_order_acquire) == seen; spins++)
-                spins < SPINS ? pause() : generation.wait(seen, std::memory_order_acquire);
-            seen = generation.load(std::memory_order_acquire);
-            job(argument);
-            left.fetch_sub(1, std::memory_order_release);
+    void work(int index) {
+        for (uint64_t seen = 0;;) {
+            uint64_t now = state.load(std::memory_order_acquire);
+            for (int spins = 0; now >> 32 == seen >> 32 || !(now & OPEN); now = state.load(std::memory_order_acquire))
+                spins++ < SPINS ? pause() : state.wait(now, std::memory_order_acquire);
+            if (!state.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel)) continue;
+            job(argument, index);
+            state.fetch_sub(1, std::memory_order_release);
+            seen = now;
         }
     }
 
+    static constexpr uint64_t OPEN = 1 << 16;  // beside the number of threads that are at the job; above: its number
     std::mutex busy;
-    std::atomic<uint32_t> generation{0};
-    std::atomic<int> left{0};
-    void (*job)(void *);
+    std::atomic<uint64_t> state{0};
+    uint64_t generation = 0;
+    void (*job)(void *, int);
     void *argument;
 };
 
@@ -100,18 +105,33 @@ Pool &pool() {
     return *one;
 }
 
-// f(begin, end) over [0, count), in pieces of `grain` that threads take as they get to them.
+// f(begin, end) over [0, count), in pieces of `grain`. Each thread has a share of neighbours, the same in every operator,
+// so that rows stay in the cache of the core that made them; who is ready helps the others.
 template <class F>
 void parallel(Index count, Index grain, F f) {
-    if (count <= grain || pool().threads == 1) {
-        for (Index begin = 0; begin < count; begin += grain) f(begin, std::min(begin + grain, count));
+    const Index pieces = (count + grain - 1) / grain;
+    const int threads = pool().threads;
+    auto piece = [&](Index i) { f(i * grain, std::min((i + 1) * grain, count)); };
+    if (pieces <= 1 || threads == 1) {
+        for (Index i = 0; i < pieces; i++) piece(i);
         return;
     }
-    std::atomic<Index> next{0};
-    auto take = [&] {
-        for (Index begin; (begin = next.fetch_add(grain)) < count;) f(begin, std::min(begin + grain, count));
+    struct alignas(64) Share {
+        std::atomic<Index> next;
+        Index end;
     };
-    pool().run([](void *argument) { (*static_cast<decltype(take) *>(argument))(); }, &take);
+    std::vector<Share> shares(threads);
+    for (int i = 0; i < threads; i++) {
+        shares[i].next.store(pieces * i / threads, std::memory_order_relaxed);
+        shares[i].end = pieces * (i + 1) / threads;
+    }
+    auto take = [&](int thread) {
+        for (int turn = 0; turn < threads; turn++) {
+            Share &share = shares[(thread + turn) % threads];
+            for (Index i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) piece(i);
+        }
+    };
+    pool().run([](void *argument, int thread) { (*static_cast<decltype(take) *>(argument))(thread); }, &take);
 }
 
 // Memory of this thread's own that stays for the next call.
@@ -336,27 +356,42 @@ void multiply(Matrix a, const Panels &b, float *c, Index stride, bool adds = fal
 
 // c = a b with all threads; c is row-major and contiguous.
 void product(Matrix a, Matrix b, float *c) {
-    Panels panels{scratch<1>(Panels::size(b.rows, b.columns)), b.rows, b.columns};
-    const Index threads = pool().threads, width = panels.count();
-    constexpr Index ONE_THREAD = 1 << 17;  // multiplications that are done before another thread has woken
-    constexpr Index CACHED = 1 << 18;      // numbers that stay in the L2 cache
-    const bool is_tiny = a.rows * a.columns * b.columns < ONE_THREAD;
-    if (is_tiny || (width >= 2 * threads && a.rows * a.columns < CACHED)) {  // each panel is used by who packed it
-        parallel(width, is_tiny ? width : 1, [&](Index begin, Index end) {
-            for (Index panel = begin; panel < end; panel++) pack(b, panels, panel);
-            multiply(a, panels, begin, end, c, b.columns);
+    const Index threads = pool().threads, width = ceil_div(b.columns, COLUMNS);
+    constexpr Index ONE_THREAD = 1 << 16;  // multiplications that are done before another thread has woken
+    constexpr Index FEW = 4 * ROWS;        // rows for which a thread does not pack all of b
+    auto block = [&](Index top, Index rows, const Panels &panels, Index first, Index last) {
+        multiply({a.at(top, 0), rows, a.columns, a.row_stride, a.column_stride}, panels, first, last,
+                 c + top * b.columns, b.columns);
+    };
+    if (a.rows * a.columns * b.columns < ONE_THREAD || threads == 1 || a.rows <= BLOCK * threads) {
+        // Rows are shared where they are enough, as they came from the core that has them; else columns.
+        const bool is_small = a.rows * a.columns * b.columns < ONE_THREAD;
+        const bool by_rows = !is_small && a.rows >= FEW * threads;
+        const Index share = by_rows ? ceil_div(ceil_div(a.rows, threads), ROWS) * ROWS : a.rows;
+        const Index shares = ceil_div(a.rows, share), groups = is_small || by_rows ? 1 : width;
+        parallel(shares * groups, 1, [&](Index begin, Index end) {
+            float *packed = scratch<1>(Panels::size(b.rows, COLUMNS));
+            for (Index item = begin; item < end; item++)
+                for (Index panel = item % groups * width / groups; panel < (item % groups + 1) * width / groups; panel++)
+                {
+                    const Index column = panel * COLUMNS, top = item / groups * share;
+                    const Panels one = pack_all({b.at(0, column), b.rows, std::min(COLUMNS, b.columns - column),
+                                                 b.row_stride, b.column_stride}, packed);
+                    multiply({a.at(top, 0), std::min(share, a.rows - top), a.columns, a.row_stride, a.column_stride},
+                             one, c + top * b.columns + column, b.columns);
+                }
         });
         return;
     }
+    Panels panels{scratch<1>(Panels::size(b.rows, b.columns)), b.rows, b.columns};
     parallel(width, 1, [&](Index begin, Index end) {
         for (Index panel = begin; panel < end; panel++) pack(b, panels, panel);
     });
     const Index blocks = ceil_div(a.rows, BLOCK), groups = std::min(width, ceil_div(4 * threads, blocks));
     parallel(blocks * groups, 1, [&](Index begin, Index end) {
         for (Index item = begin; item < end; item++) {
-            Index top = item / groups * BLOCK, group = item % groups;
-            Matrix rows{a.at(top, 0), std::min(BLOCK, a.rows - top), a.columns, a.row_stride, a.column_stride};
-            multiply(rows, panels, width * group / groups, width * (group + 1) / groups, c + top * b.columns, b.columns);
+            const Index top = item / groups * BLOCK, group = item % groups;
+            block(top, std::min(BLOCK, a.rows - top), panels, width * group / groups, width * (group + 1) / groups);
         }
     });
 }
