@@ -1,4 +1,4 @@
-"""Attention kernels that keep no score map: FlashAttention on Ascend, a compiled operator on CPU, or matrix products."""
+"""Attention kernels that keep no score map: FlashAttention on Ascend, an own operator or products on CPU."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ class _CompiledMaskedAttention(nn.Cell):
     def __init__(self) -> None:
         super().__init__()
         self.forward = operator("masked_attention", lambda q, k, v, mask: (q, (q[0], q[2], q[1])), 2)
-        self.gradient = operator(
-            "masked_attention_gradient", lambda q, k, v, mask, out, sums, dout: (q, k, v), 3
-        )
+        self.gradient = operator("masked_attention_gradient", lambda q, k, v, mask, out, sums, dout: (q, k, v), 3)
 
     def construct(self, q: ms.Tensor, k: ms.Tensor, v: ms.Tensor, mask: ms.Tensor) -> tuple[ms.Tensor, ...]:
         return self.forward(q, k, v, mask)
@@ -97,7 +95,7 @@ class Attention(nn.Cell):
         self.is_flash, self.is_compiled = target() == "Ascend", is_compiled()
         self.core = _ScoreFreeAttention()
         if self.is_compiled:
-            self.compiled, self.compiled_masked = _CompiledAttention(), _CompiledMaskedAttention()
+            self.fused, self.fused_masked = _CompiledAttention(), _CompiledMaskedAttention()
         if self.is_flash:
             self.flash = ops.operations.nn_ops.FlashAttentionScore(num_heads, scale_value=scale, input_layout="BSND")
 
@@ -107,8 +105,8 @@ class Attention(nn.Cell):
             return self.flash(q, k, v, None, None, None, mask, None)[3]
         if self.is_compiled and q.dtype == ms.float32:
             if keep is None:
-                return self.compiled(q, k, v)[0]
-            return self.compiled_masked(q, k, v, keep.astype(ms.float32))[0]
+                return self.fused(q, k, v)[0]
+            return self.fused_masked(q, k, v, keep.astype(ms.float32))[0]
         q, k, v = q.swapaxes(1, 2), k.swapaxes(1, 2), v.swapaxes(1, 2)
         q = q * self.scale  # before the mask joins it: NEVER / scale would overflow float16
         if keep is not None:  # q k^T + mask as one product

@@ -1,8 +1,8 @@
 """The transformer's kernels: products, norms, modulation and gates, each in two forms.
 
 On CPU they are operators of `operators.cpp`; where those are not compiled, on Ascend, and in half precision they are
-MindSpore's own. Those compute on CPU with one thread but for matrix products: row means and broadcasts are products with
-a constant column or row there, 2-3 times faster.
+MindSpore's own. Those compute on CPU with one thread but for matrix products: row means and broadcasts are products
+with a constant column or row there, 2-3 times faster.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Product(nn.Cell):
         self.matmul = ops.MatMul(transpose_b=True)
         self.is_compiled = is_compiled()
         if self.is_compiled:
-            self.compiled = _Product()
+            self.fused = _Product()
 
     def construct(self, x: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
         if self.is_compiled and x.dtype == ms.float32:
-            return self.compiled(x, weight)
+            return self.fused(x, weight)
         rows = self.matmul(x.reshape(-1, x.shape[-1]), weight.astype(x.dtype))
         return rows.reshape(*x.shape[:-1], weight.shape[0])
 
@@ -54,11 +54,11 @@ class RMSNorm(nn.Cell):
         self.width, self.eps = width, eps
         self.weight = Parameter(initializer("ones", (width,), ms.float32))
         if self.is_compiled:
-            self.compiled = _RMSNorm(eps)
+            self.fused = _RMSNorm(eps)
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
         if self.is_compiled and x.dtype == ms.float32:
-            return self.compiled(x, self.weight)
+            return self.fused(x, self.weight)
         if self.is_native:
             return ops.rms_norm(x, self.weight.astype(x.dtype), self.eps)[0]
         rows = x.reshape(-1, self.width).astype(ms.float32)  # squares overflow float16
@@ -90,11 +90,11 @@ class ModulatedRMSNorm(RMSNorm):
         super().__init__(width, eps)
         self.expand_rows = ExpandRows()
         if self.is_compiled:
-            self.compiled_modulated = _ModulatedRMSNorm(eps)
+            self.fused_modulated = _ModulatedRMSNorm(eps)
 
-    def construct(self, x: ms.Tensor, shift: ms.Tensor, scale: ms.Tensor) -> ms.Tensor:
+    def construct(self, x: ms.Tensor, shift: ms.Tensor, scale: ms.Tensor) -> ms.Tensor:  # type: ignore[override]
         if self.is_compiled and x.dtype == ms.float32:
-            return self.compiled_modulated(x, self.weight, shift, scale)
+            return self.fused_modulated(x, self.weight, shift, scale)
         normed = super().construct(x)
         return normed * self.expand_rows(1 + scale, x.shape[1]) + self.expand_rows(shift, x.shape[1])
 
@@ -125,11 +125,11 @@ class GatedSum(nn.Cell):
         super().__init__()
         self.is_compiled, self.expand_rows = is_compiled(), ExpandRows()
         if self.is_compiled:
-            self.compiled = _GatedSum()
+            self.fused = _GatedSum()
 
     def construct(self, x: ms.Tensor, gate: ms.Tensor, y: ms.Tensor) -> ms.Tensor:
         if self.is_compiled and x.dtype == ms.float32:
-            return self.compiled(x, gate, y)
+            return self.fused(x, gate, y)
         return x + self.expand_rows(gate, x.shape[1]) * y
 
 
@@ -156,11 +156,11 @@ class GatedSiLU(nn.Cell):
         super().__init__()
         self.is_compiled = is_compiled()
         if self.is_compiled:
-            self.compiled = _GatedSiLU()
+            self.fused = _GatedSiLU()
 
     def construct(self, gate: ms.Tensor, up: ms.Tensor) -> ms.Tensor:
         if self.is_compiled and gate.dtype == ms.float32:
-            return self.compiled(gate, up)
+            return self.fused(gate, up)
         return ops.silu(gate) * up
 
 

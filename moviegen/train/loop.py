@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import sys
 import time
@@ -68,7 +69,7 @@ class Trainer:
     """Trains the weights of `zero` to lower what `loss` returns first.
 
     Args:
-        terms: names of what `loss` returns after the total.
+        terms: names of what `loss` returns after the total; what has none is not logged.
         validate: this rank's share of the validation metrics; `loss` among them steers the learning rate.
         ema: updated once an update.
         loss_scale: of the first step; float16 needs one, other arithmetic works with 1, which never changes.
@@ -96,11 +97,28 @@ class Trainer:
             self.loss, self.zero, self.optimizer, self.schedule.micro_batches, self.schedule.clip_norm,
             has_terms=bool(self.terms),
         )  # fmt: skip
+        self.average = Average(self.world.size)
+        self._begin()
+
+    def following(self, **changes: Any) -> Trainer:
+        """A trainer of another run of the same weights, by this one's compiled graphs; the optimizer starts over.
+
+        Args:
+            changes: fields that differ: `run` and what no graph holds.
+        """
+        other = copy.copy(self)
+        for name, value in changes.items():
+            setattr(other, name, value)
+        other._validation_loss = None
+        other._begin()
+        other.state.restart()
+        return other
+
+    def _begin(self) -> None:
         self.rate, self.scale = LearningRate(self.rate_config), LossScale(self.loss_scale)
         self.state = TrainingState(self.zero, self.optimizer, self.ema, self.rate, self.scale)
         self.checkpoints = Checkpoints(self.run.folder / "checkpoints", self.schedule.save)
         self.metrics = MetricsWriter(self.run.metrics_path) if self.world.is_main else None
-        self.average = Average(self.world.size)
         self.trace = self._trace(self.schedule.profile)
 
     def fit(self, batch_at: Callable[[int, int], Batch]) -> None:
@@ -198,7 +216,7 @@ class Trainer:
         self, step: int, batches: list[Batch], totals: list[float], lr: float, norm: float, seconds: float,
         waited: float,
     ) -> None:  # fmt: skip
-        values = dict(zip(("loss", *self.terms), totals, strict=True))
+        values = dict(zip(("loss", *self.terms), totals, strict=False))
         tokens = sum(batch.tokens for batch in batches) * self.world.size
         media = {batch.media for batch in batches}
         self._write(
