@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <numeric>
 #include <thread>
 #include <tuple>
 #include <utility>
@@ -1528,3 +1529,69 @@ MIXING(temporal_up_zeros, 3, 1, 2, false)
 
 GROUP_NORM(group_norm, false)
 GROUP_NORM(group_norm_silu, true)
+// --------------------------------------------------------------------------------------------------------- AdamW
+
+// A stretch of one tensor of many: threads share all tensors evenly, and sums have one order.
+struct Piece {
+    int tensor;
+    Index begin, end;
+};
+
+std::vector<Piece> pieces(int tensors, const int *ranks, int64_t **shapes) {
+    std::vector<Piece> all;
+    for (int tensor = 0; tensor < tensors; tensor++) {
+        const Index size = elements(ranks[tensor], shapes[tensor]);
+        for (Index begin = 0; begin < size; begin += 2 * GRAIN)
+            all.push_back({tensor, begin, std::min(begin + 2 * GRAIN, size)});
+    }
+    return all;
+}
+
+// any number of tensors -> the squared length of all of them as one vector (1,), summed in float64
+OPERATOR(sum_of_squares) {
+    const std::vector<Piece> all = pieces(count - 1, ranks, shapes);
+    std::vector<double> sums(all.size());
+    parallel(all.size(), 1, [&](Index first, Index last) {
+        for (Index item = first; item < last; item++) {
+            const float *x = INPUT(all[item].tensor);
+            double sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (Index i = all[item].begin; i < all[item].end; i++) sum += static_cast<double>(x[i]) * x[i];
+            sums[item] = sum;
+        }
+    });
+    OUTPUT(count - 1)[0] = static_cast<float>(std::accumulate(sums.begin(), sums.end(), 0.0));
+    return 0;
+}
+
+// n weights, n first moments, n second moments, n gradients, decays (n,), (beta1, beta2, eps), rate, factor, updates ->
+// updates (1,). In place: weights, moments and updates are inputs that change, unless the gradients' factor is 0.
+OPERATOR(adamw) {
+    const int tensors = (count - 6) / 4;
+    const float *decays = INPUT(count - 6), *constants = INPUT(count - 5);
+    const float rate = *INPUT(count - 4), factor = *INPUT(count - 3), beta1 = constants[0], beta2 = constants[1];
+    float *updates = OUTPUT(count - 2);
+    if (factor > 0) {
+        *updates += 1;
+        const double correction1 = 1 - std::pow(static_cast<double>(beta1), *updates);
+        const double correction2 = std::sqrt(1 - std::pow(static_cast<double>(beta2), *updates));
+        const float step = rate * correction2 / correction1, eps = constants[2] * correction2;
+        const std::vector<Piece> all = pieces(tensors, ranks, shapes);
+        parallel(all.size(), 1, [&](Index first, Index last) {
+            for (Index item = first; item < last; item++) {
+                const auto [tensor, begin, end] = all[item];
+                float *weight = OUTPUT(tensor), *moment1 = OUTPUT(tensors + tensor), *moment2 = OUTPUT(2 * tensors + tensor);
+                const float *gradient = INPUT(3 * tensors + tensor), kept = 1 - rate * decays[tensor];
+#pragma omp simd
+                for (Index i = begin; i < end; i++) {
+                    const float g = gradient[i] * factor;
+                    moment1[i] = beta1 * moment1[i] + (1 - beta1) * g;
+                    moment2[i] = beta2 * moment2[i] + (1 - beta2) * g * g;
+                    weight[i] = kept * weight[i] - step * moment1[i] / (std::sqrt(moment2[i]) + eps);
+                }
+            }
+        });
+    }
+    *OUTPUT(count - 1) = *updates;
+    return 0;
+}
