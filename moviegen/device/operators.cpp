@@ -195,8 +195,7 @@ inline float exponential(float x) {
     float power = x * 1.44269504f + 12582912.0f;  // rounds to an integer in the lowest bits
     power -= 12582912.0f;
     float rest = x - power * 0.693145752f - power * 1.42860677e-6f;
-    float sum = 1.0f / 5040;
-    sum = sum * rest + 1.0f / 720;
+    float sum = 1.0f / 720;
     sum = sum * rest + 1.0f / 120;
     sum = sum * rest + 1.0f / 24;
     sum = sum * rest + 1.0f / 6;
@@ -204,6 +203,13 @@ inline float exponential(float x) {
     sum = sum * rest + 1.0f;
     sum = sum * rest + 1.0f;
     return sum * std::bit_cast<float>((static_cast<int32_t>(power) + 127) << 23);
+}
+
+inline float dot(const float *x, const float *y, Index count) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (Index i = 0; i < count; i++) sum += x[i] * y[i];
+    return sum;
 }
 
 inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
@@ -236,6 +242,7 @@ struct Panels {
         const Index rest = rounds ? ceil_div(depth - row, STEP) * STEP : depth - row;
         return data + (row * count() + std::min(DEPTH, rest) * panel) * COLUMNS / (rounds ? 2 : 1);
     }
+    Panels block(Index row) const { return {at(row, 0), std::min(DEPTH, depth - row), columns, rounds}; }  // DEPTH rows
 };
 
 // Which lanes of two vectors, one after the other, are in the upper or lower of the two that exchange their quarters.
@@ -327,17 +334,20 @@ WITH_TILES void round_tile(const float *from, Index stride, bool is_left, float 
 WITH_TILES void round_tiles(Matrix matrix, bool is_left, float *to) {
     const bool in_depth = matrix.column_stride == 1;
     const auto round = in_depth ? round_tile<true> : round_tile<false>;
-    for (Index row = 0; row < ceil_div(matrix.rows, 2 * TILE) * 2 * TILE; row += TILE)
-        for (Index k = 0; k < matrix.columns; k += STEP, to += TILE * TILE) {
+    const Index steps = ceil_div(matrix.columns, STEP), tiles = ceil_div(matrix.rows, 2 * TILE) * 2;
+    for (Index step = 0; step < steps; step++)
+        for (Index t = 0; t < tiles; t++) {
+            const Index row = t * TILE, k = step * STEP;
+            float *tile = to + (t * steps + step) * TILE * TILE;
             const Index rows = std::clamp<Index>(matrix.rows - row, 0, TILE), depth = std::min(STEP, matrix.columns - k);
             if (rows == TILE && depth == STEP) {
-                round(matrix.at(row, k), in_depth ? matrix.row_stride : matrix.column_stride, is_left, to);
+                round(matrix.at(row, k), in_depth ? matrix.row_stride : matrix.column_stride, is_left, tile);
                 continue;
             }
             float part[TILE * STEP] = {};
             for (Index i = 0; i < rows; i++)
                 for (Index j = 0; j < depth; j++) part[i * STEP + j] = *matrix.at(row + i, k + j);
-            round_tile<true>(part, STEP, is_left, to);
+            round_tile<true>(part, STEP, is_left, tile);
         }
 }
 
@@ -393,7 +403,7 @@ WITH_TILES void multiply_rounded(Matrix a, const Panels &b, Index first, Index l
                     const Index rows = std::min(COLUMNS, block - row);
                     const Index columns = std::min(COLUMNS, b.columns - panel * COLUMNS);
                     const float *from = left + row * steps * TILE, *right = b.at(k, panel);
-                    float *to = c + (top + row) * stride + panel * COLUMNS;
+                    float *to = c + (top + row) * stride + (panel - first) * COLUMNS;
                     if (rows == COLUMNS && columns == COLUMNS) {
                         multiply_tiles(steps, from, right, to, stride, adds || k);
                         continue;
@@ -420,27 +430,24 @@ bool may_use_tiles() { return false; }
 
 // ------------------------------------------------------------------------------------------- products of any matrices
 
-// Panel `panel` of a matrix whose rows or columns are contiguous.
-void pack(Matrix matrix, const Panels &panels, Index panel) {
-    Index column = panel * COLUMNS, width = std::min(COLUMNS, matrix.columns - column);
-    for (Index row = 0; row < matrix.rows; row += DEPTH) {
-        Index depth = std::min(DEPTH, matrix.rows - row);
-        float *to = panels.at(row, panel);
-        if (panels.rounds) {
-            round_tiles({matrix.at(row, column), width, depth, matrix.column_stride, matrix.row_stride}, false, to);
-            continue;
-        }
-        if (width < COLUMNS) std::memset(to, 0, depth * COLUMNS * sizeof(float));
-        if (matrix.column_stride == 1)
-            for (Index k = 0; k < depth; k++) std::copy_n(matrix.at(row + k, column), width, to + k * COLUMNS);
-        else
-            transpose({matrix.at(row, column), width, depth, matrix.column_stride, matrix.row_stride}, to, COLUMNS);
-    }
+// DEPTH rows from `row` on of panel `panel` of a matrix whose rows or columns are contiguous.
+void pack(Matrix matrix, const Panels &panels, Index row, Index panel) {
+    const Index column = panel * COLUMNS, width = std::min(COLUMNS, matrix.columns - column);
+    const Index depth = std::min(DEPTH, matrix.rows - row);
+    const Matrix columns{matrix.at(row, column), width, depth, matrix.column_stride, matrix.row_stride};
+    float *to = panels.at(row, panel);
+    if (panels.rounds) return round_tiles(columns, false, to);
+    if (width < COLUMNS) std::memset(to, 0, depth * COLUMNS * sizeof(float));
+    if (matrix.column_stride == 1)
+        for (Index k = 0; k < depth; k++) std::copy_n(columns.at(0, k), width, to + k * COLUMNS);
+    else
+        transpose(columns, to, COLUMNS);
 }
 
 Panels pack_all(Matrix matrix, float *to, bool rounds = false) {
     Panels panels{to, matrix.rows, matrix.columns, rounds};
-    for (Index panel = 0; panel < panels.count(); panel++) pack(matrix, panels, panel);
+    for (Index row = 0; row < matrix.rows; row += DEPTH)
+        for (Index panel = 0; panel < panels.count(); panel++) pack(matrix, panels, row, panel);
     return panels;
 }
 
@@ -483,17 +490,18 @@ constexpr MicroKernel kernel_of(int rows, std::integer_sequence<int, R...>) {
     return kernels[rows - 1];
 }
 
-// c = a b, or c += a b, for the panels [first, last) of b. Rows of a are contiguous, those of c `stride` apart. One thread.
+// c = a b, or c += a b, where b is its panels [first, last). Rows of a are contiguous, those of c `stride` apart. One thread.
 void multiply(Matrix a, const Panels &b, Index first, Index last, float *c, Index stride, bool adds = false) {
     if (b.rounds) return multiply_rounded(a, b, first, last, c, stride, adds);
     for (Index top = 0; top < a.rows; top += BLOCK)
         for (Index k = 0; k < a.columns; k += DEPTH)
             for (Index panel = first; panel < last; panel++)
                 for (Index row = top; row < std::min(top + BLOCK, a.rows); row += ROWS) {
-                    const Index rows = std::min<Index>(ROWS, a.rows - row), column = panel * COLUMNS;
+                    const Index rows = std::min<Index>(ROWS, a.rows - row);
                     const auto kernel = kernel_of(rows, std::make_integer_sequence<int, ROWS>());
                     kernel(std::min(DEPTH, a.columns - k), a.at(row, k), a.row_stride, b.at(k, panel),
-                           c + row * stride + column, stride, std::min(COLUMNS, b.columns - column), adds || k);
+                           c + row * stride + (panel - first) * COLUMNS, stride,
+                           std::min(COLUMNS, b.columns - panel * COLUMNS), adds || k);
                 }
 }
 
@@ -537,12 +545,14 @@ void product(Matrix a, Matrix b, float *c, bool rounds = false) {
         return;
     }
     const Panels panels{scratch<1>(Panels::size(b.rows, b.columns)), b.rows, b.columns, rounds};
-    parallel(width, 1, [&](Index panel, Index) { pack(b, panels, panel); });
+    parallel(ceil_div(b.rows, DEPTH) * width, 1,
+             [&](Index item, Index) { pack(b, panels, item / width * DEPTH, item % width); });
     const Index blocks = ceil_div(a.rows, BLOCK), groups = std::min(width, ceil_div(4 * threads, blocks));
     parallel(blocks * groups, 1, [&](Index item, Index) {
         const Index top = item / groups * BLOCK, group = item % groups;
-        multiply(contiguous_rows(a, top, std::min(BLOCK, a.rows - top), rounds), panels, width * group / groups,
-                 width * (group + 1) / groups, c + top * b.columns, b.columns);
+        const Index first = width * group / groups, last = width * (group + 1) / groups;
+        multiply(contiguous_rows(a, top, std::min(BLOCK, a.rows - top), rounds), panels, first, last,
+                 c + top * b.columns + first * COLUMNS, b.columns);
     });
 }
 
@@ -635,117 +645,117 @@ struct Norm {
     }
 };
 
-// Attention of all heads; tokens (B, N, heads, W). A block of queries sees all keys at once, so that its probabilities
-// live in the cache and nowhere else; the gradient computes them again from their logarithms' sums.
+// Attention of all heads; tokens (B, N, heads, W). Probabilities live in the cache and nowhere else: those of some queries
+// with all keys, and in the gradient, which computes them again from the logarithms of their sums, with some keys.
 struct Attention {
     Index samples, queries, keys, heads, width;
     const float *q, *k, *v, *mask;  // (B, M): 1 where a key may be attended to; or none
 
     static constexpr float NEVER = -1e4f;  // as in attention.py
+
     Index stride() const { return heads * width; }
-    Index padded() const { return ceil_div(keys, COLUMNS) * COLUMNS; }
     float scale() const { return 1 / std::sqrt(static_cast<float>(width)); }
+
     Matrix of(const float *tokens, Index count, Index head) const {
         return {tokens + (head / heads * count * heads + head % heads) * width, count, width, stride()};
     }
-    Matrix of(const float *tokens, Index count, Index head, Index first, Index rows) const {
-        Matrix all = of(tokens, count, head);
-        return {all.at(first, 0), rows, width, stride()};
-    }
-
-    // Scores of some queries with all keys, scaled and masked.
-    void scores(Matrix some, const Panels &k_panels, Index sample, float *s) const {
-        multiply(some, k_panels, s, padded());
-        const float factor = scale(), *keep = mask ? mask + sample * keys : nullptr;
-        for (Index row = 0; row < some.rows; row++) {
-            float *to = s + row * padded();
-            if (mask)
-#pragma omp simd
-                for (Index i = 0; i < keys; i++) to[i] = to[i] * factor + (1 - keep[i]) * NEVER;
-            else
-#pragma omp simd
-                for (Index i = 0; i < keys; i++) to[i] *= factor;
-        }
+    static Matrix block(Matrix tokens, Index first, Index rows) {
+        return {tokens.at(first, 0), std::min(rows, tokens.rows - first), tokens.columns, tokens.row_stride};
     }
 
     void forward(float *out, float *log_sums) const {
         const Index all = samples * heads, size_k = Panels::size(width, keys), size_v = Panels::size(keys, width);
         float *panels = scratch<1>(all * (size_k + size_v));
-        parallel(all, 1, [&](Index begin, Index end) {
-            for (Index head = begin; head < end; head++) {
-                pack_all(of(k, keys, head).transposed(), panels + head * (size_k + size_v));
-                pack_all(of(v, keys, head), panels + head * (size_k + size_v) + size_k);
-            }
+        parallel(all, 1, [&](Index head, Index) {
+            float *to = panels + head * (size_k + size_v);
+            pack_all(of(k, keys, head).transposed(), to);
+            pack_all(of(v, keys, head), to + size_k);
         });
-        const Index blocks = ceil_div(queries, BLOCK);
-        parallel(all * blocks, 1, [&](Index begin, Index end) {
-            float *s = scratch<2>(BLOCK * padded());
-            for (Index item = begin; item < end; item++) {
-                Index head = item / blocks, first = item % blocks * BLOCK, rows = std::min(BLOCK, queries - first);
-                Panels k_panels{panels + head * (size_k + size_v), width, keys};
-                scores(of(q, queries, head, first, rows), k_panels, head / heads, s);
-                for (Index row = 0; row < rows; row++) log_sums[head * queries + first + row] = softmax(s + row * padded());
-                Panels v_panels{k_panels.data + size_k, keys, width};
-                float *to = const_cast<float *>(of(out, queries, head, first, rows).data);
-                multiply({s, rows, keys, padded()}, v_panels, to, stride());
-            }
+        const Index blocks = ceil_div(queries, BLOCK), padded = ceil_div(keys, COLUMNS) * COLUMNS;
+        parallel(all * blocks, 1, [&](Index item, Index) {
+            const Index head = item / blocks, first = item % blocks * BLOCK;
+            const Matrix some = block(of(q, queries, head), first, BLOCK);
+            const Panels k_panels{panels + head * (size_k + size_v), width, keys};
+            const Panels v_panels{k_panels.data + size_k, keys, width};
+            float *s = scratch<2>(BLOCK * padded), sums[BLOCK];
+            multiply(some, k_panels, s, padded);
+            for (Index row = 0; row < some.rows; row++)
+                log_sums[head * queries + first + row] = softmax(s + row * padded, head / heads, sums[row]);
+            float *to = out + (of(q, queries, head).at(first, 0) - q);
+            multiply({s, some.rows, keys, padded}, v_panels, to, stride());
+            for (Index row = 0; row < some.rows; row++)
+#pragma omp simd
+                for (Index i = 0; i < width; i++) to[row * stride() + i] *= 1 / sums[row];
         });
     }
 
-    // Scores to probabilities; returns the logarithm of the sum of their exponentials.
-    float softmax(float *row) const {
-        float top = row[0], sum = 0;
+    // Products of a query with all keys to probabilities times their sum; returns the logarithm of what they are divided by.
+    float softmax(float *row, Index sample, float &sum) const {
+        const float factor = scale(), *keep = mask ? mask + sample * keys : nullptr;
+        float top = -3e38f, total = 0;
+        if (keep)
 #pragma omp simd reduction(max : top)
-        for (Index i = 0; i < keys; i++) top = row[i] > top ? row[i] : top;
-#pragma omp simd reduction(+ : sum)
-        for (Index i = 0; i < keys; i++) sum += row[i] = exponential(row[i] - top);
-        const float factor = 1 / sum;
-#pragma omp simd
-        for (Index i = 0; i < keys; i++) row[i] *= factor;
-        return top + std::log(sum);
+            for (Index i = 0; i < keys; i++) {
+                row[i] = row[i] * factor + (1 - keep[i]) * NEVER;
+                top = row[i] > top ? row[i] : top;
+            }
+        else
+#pragma omp simd reduction(max : top)
+            for (Index i = 0; i < keys; i++) {
+                row[i] *= factor;
+                top = row[i] > top ? row[i] : top;
+            }
+#pragma omp simd reduction(+ : total)
+        for (Index i = 0; i < keys; i++) total += row[i] = exponential(row[i] - top);
+        sum = total;
+        return top + std::log(total);
     }
 
     void backward(const float *out, const float *log_sums, const float *dout, float *dq, float *dk, float *dv) const {
-        parallel(samples * heads, 1, [&](Index begin, Index end) {
-            for (Index head = begin; head < end; head++) backward(head, out, log_sums, dout, dq, dk, dv);
-        });
+        parallel(samples * heads, 1, [&](Index head, Index) { backward(head, out, log_sums, dout, dq, dk, dv); });
     }
 
-    void backward(Index head, const float *out, const float *log_sums, const float *dout, float *dq, float *dk, float *dv) const {
-        Panels k_columns = pack_all(of(k, keys, head).transposed(), scratch<3>(Panels::size(width, keys)));
-        Panels v_columns = pack_all(of(v, keys, head).transposed(), scratch<4>(Panels::size(width, keys)));
-        Panels k_rows = pack_all(of(k, keys, head), scratch<5>(Panels::size(keys, width)));
-        float *p = scratch<2>(BLOCK * padded()), *ds = scratch<6>(BLOCK * padded());
-        float *block = scratch<7>(Panels::size(BLOCK, width));
-        float *to_q = const_cast<float *>(of(dq, queries, head).data), *to_k = const_cast<float *>(of(dk, keys, head).data);
-        float *to_v = const_cast<float *>(of(dv, keys, head).data);
-        for (Index first = 0; first < queries; first += BLOCK) {
-            const Index rows = std::min(BLOCK, queries - first);
-            const Matrix q_rows = of(q, queries, head, first, rows), d_rows = of(dout, queries, head, first, rows);
-            const Matrix o_rows = of(out, queries, head, first, rows);
-            scores(q_rows, k_columns, head / heads, p);
-            multiply(d_rows, v_columns, ds, padded());
-            for (Index row = 0; row < rows; row++)
-                slopes(p + row * padded(), ds + row * padded(), o_rows.at(row, 0), d_rows.at(row, 0),
-                       log_sums[head * queries + first + row]);
-            const Matrix p_block{p, rows, keys, padded()}, s_block{ds, rows, keys, padded()};
-            multiply(contiguous_rows(p_block.transposed(), 0, keys), pack_all(d_rows, block), to_v, stride(), first);
-            multiply(contiguous_rows(s_block.transposed(), 0, keys), pack_all(q_rows, block), to_k, stride(), first);
-            multiply(s_block, k_rows, to_q + first * stride(), stride());
-        }
+    void backward(Index head, const float *out, const float *log_sums, const float *dout, float *dq, float *dk,
+                  float *dv) const {
+        const Matrix q_rows = of(q, queries, head), k_rows = of(k, keys, head), o_rows = of(out, queries, head);
+        const Matrix d_rows = of(dout, queries, head);
+        const Index size_q = Panels::size(queries, width), size_k = Panels::size(keys, width);
+        const Panels q_panels = pack_all(q_rows, scratch<3>(2 * size_q));
+        const Panels d_panels = pack_all(d_rows, q_panels.data + size_q);
+        const Panels k_panels = pack_all(k_rows, scratch<4>(size_k));
+        const Panels k_columns = pack_all(k_rows.transposed(), scratch<5>(2 * Panels::size(width, keys)));
+        const Panels v_columns = pack_all(of(v, keys, head).transposed(), k_columns.data + Panels::size(width, keys));
+        float *p = scratch<6>(2 * DEPTH * DEPTH + queries), *ds = p + DEPTH * DEPTH, *inner = ds + DEPTH * DEPTH;
+        for (Index row = 0; row < queries; row++) inner[row] = dot(o_rows.at(row, 0), d_rows.at(row, 0), width);
+        for (Index key = 0; key < keys; key += DEPTH)
+            for (Index query = 0; query < queries; query += DEPTH) {
+                const Matrix some = block(q_rows, query, DEPTH), some_d = block(d_rows, query, DEPTH);
+                const Index count = std::min(DEPTH, keys - key), first = key / COLUMNS, last = ceil_div(key + count, COLUMNS);
+                multiply(some, k_columns, first, last, p, DEPTH);
+                multiply(some_d, v_columns, first, last, ds, DEPTH);
+                for (Index row = 0; row < some.rows; row++)
+                    slopes(p + row * DEPTH, ds + row * DEPTH, mask ? mask + head / heads * keys + key : nullptr, count,
+                           log_sums[head * queries + query + row], inner[query + row]);
+                const Matrix p_block{p, some.rows, count, DEPTH}, s_block{ds, some.rows, count, DEPTH};
+                float *to_k = dk + (k_rows.at(key, 0) - k), *to_q = dq + (q_rows.at(query, 0) - q);
+                float *to_v = dv + (k_rows.at(key, 0) - k);
+                multiply(contiguous_rows(p_block.transposed(), 0, count), d_panels.block(query), to_v, stride(), query);
+                multiply(contiguous_rows(s_block.transposed(), 0, count), q_panels.block(query), to_k, stride(), query);
+                multiply(s_block, k_panels.block(key), to_q, stride(), key);
+            }
     }
 
-    // Scores to probabilities, and the probabilities' gradients to the scores'.
-    void slopes(float *p, float *ds, const float *out, const float *dout, float log_sum) const {
-        float inner = 0;
+    // Products of a query with keys to probabilities, and the probabilities' gradients to the products'.
+    void slopes(float *p, float *ds, const float *keep, Index count, float log_sum, float inner) const {
         const float factor = scale();
-#pragma omp simd reduction(+ : inner)
-        for (Index i = 0; i < width; i++) inner += out[i] * dout[i];
+        if (keep)
 #pragma omp simd
-        for (Index i = 0; i < keys; i++) {
-            p[i] = exponential(p[i] - log_sum);
-            ds[i] = p[i] * (ds[i] - inner) * factor;
-        }
+            for (Index i = 0; i < count; i++) p[i] = exponential(p[i] * factor + (1 - keep[i]) * NEVER - log_sum);
+        else
+#pragma omp simd
+            for (Index i = 0; i < count; i++) p[i] = exponential(p[i] * factor - log_sum);
+#pragma omp simd
+        for (Index i = 0; i < count; i++) ds[i] = p[i] * (ds[i] - inner) * factor;
     }
 };
 

@@ -1,7 +1,7 @@
 """The length of all gradients as one vector, and AdamW over all tensors of a network, each in two forms.
 
-On CPU they are operators of `operators.cpp`, each one pass over memory; where those are not compiled, and on Ascend, they
-are MindSpore's own, tensor by tensor.
+On CPU they are operators of `operators.cpp`, one pass over memory each; where those are not compiled, and on Ascend,
+they are MindSpore's own, tensor by tensor.
 """
 
 from __future__ import annotations
@@ -74,9 +74,10 @@ class AdamWUpdate(nn.Cell):
     def __init__(self, weight_decays: Sequence[float], betas: tuple[float, float], eps: float) -> None:
         super().__init__()
         self.is_compiled = is_compiled()
-        self.own = None if self.is_compiled else _AdamWUpdate(weight_decays, betas, eps)
         if self.is_compiled:
             self.fused = operator("adamw", lambda *shapes: (1,))
+        else:
+            self.own = _AdamWUpdate(weight_decays, betas, eps)
         self.weight_decays, self.constants = ms.Tensor(weight_decays, ms.float32), ms.Tensor([*betas, eps], ms.float32)
 
     def construct(
@@ -107,7 +108,7 @@ class AdamWUpdate(nn.Cell):
 
 
 class _AdamWUpdate(nn.Cell):
-    """On MindSpore's fused kernel, which has no bias correction: the corrected step, epsilon and decay are handed to it.
+    """On MindSpore's fused kernel. It has no bias correction: the corrected step, epsilon and decay are handed to it.
 
     Without a branch: a product that takes 0 times NaN for 0, no step, and moments that keep all of what they were.
     """
