@@ -650,6 +650,7 @@ struct Norm {
 struct Attention {
     Index samples, queries, keys, heads, width;
     const float *q, *k, *v, *mask;  // (B, M): 1 where a key may be attended to; or none
+    bool rounds;                    // factors to bfloat16
 
     static constexpr float NEVER = -1e4f;  // as in attention.py
 
@@ -668,15 +669,15 @@ struct Attention {
         float *panels = scratch<1>(all * (size_k + size_v));
         parallel(all, 1, [&](Index head, Index) {
             float *to = panels + head * (size_k + size_v);
-            pack_all(of(k, keys, head).transposed(), to);
-            pack_all(of(v, keys, head), to + size_k);
+            pack_all(of(k, keys, head).transposed(), to, rounds);
+            pack_all(of(v, keys, head), to + size_k, rounds);
         });
         const Index blocks = ceil_div(queries, BLOCK), padded = ceil_div(keys, COLUMNS) * COLUMNS;
         parallel(all * blocks, 1, [&](Index item, Index) {
             const Index head = item / blocks, first = item % blocks * BLOCK;
             const Matrix some = block(of(q, queries, head), first, BLOCK);
-            const Panels k_panels{panels + head * (size_k + size_v), width, keys};
-            const Panels v_panels{k_panels.data + size_k, keys, width};
+            const Panels k_panels{panels + head * (size_k + size_v), width, keys, rounds};
+            const Panels v_panels{k_panels.data + size_k, keys, width, rounds};
             float *s = scratch<2>(BLOCK * padded), sums[BLOCK];
             multiply(some, k_panels, s, padded);
             for (Index row = 0; row < some.rows; row++)
@@ -720,11 +721,11 @@ struct Attention {
         const Matrix q_rows = of(q, queries, head), k_rows = of(k, keys, head), o_rows = of(out, queries, head);
         const Matrix d_rows = of(dout, queries, head);
         const Index size_q = Panels::size(queries, width), size_k = Panels::size(keys, width);
-        const Panels q_panels = pack_all(q_rows, scratch<3>(2 * size_q));
-        const Panels d_panels = pack_all(d_rows, q_panels.data + size_q);
-        const Panels k_panels = pack_all(k_rows, scratch<4>(size_k));
-        const Panels k_columns = pack_all(k_rows.transposed(), scratch<5>(2 * Panels::size(width, keys)));
-        const Panels v_columns = pack_all(of(v, keys, head).transposed(), k_columns.data + Panels::size(width, keys));
+        const Panels q_panels = pack_all(q_rows, scratch<3>(2 * size_q), rounds);
+        const Panels d_panels = pack_all(d_rows, q_panels.data + size_q, rounds);
+        const Panels k_panels = pack_all(k_rows, scratch<4>(size_k), rounds);
+        const Panels k_columns = pack_all(k_rows.transposed(), scratch<5>(2 * Panels::size(width, keys)), rounds);
+        const Panels v_columns = pack_all(of(v, keys, head).transposed(), k_columns.data + Panels::size(width, keys), rounds);
         float *p = scratch<6>(2 * DEPTH * DEPTH + queries), *ds = p + DEPTH * DEPTH, *inner = ds + DEPTH * DEPTH;
         for (Index row = 0; row < queries; row++) inner[row] = dot(o_rows.at(row, 0), d_rows.at(row, 0), width);
         for (Index key = 0; key < keys; key += DEPTH)
@@ -739,8 +740,8 @@ struct Attention {
                 const Matrix p_block{p, some.rows, count, DEPTH}, s_block{ds, some.rows, count, DEPTH};
                 float *to_k = dk + (k_rows.at(key, 0) - k), *to_q = dq + (q_rows.at(query, 0) - q);
                 float *to_v = dv + (k_rows.at(key, 0) - k);
-                multiply(contiguous_rows(p_block.transposed(), 0, count), d_panels.block(query), to_v, stride(), query);
-                multiply(contiguous_rows(s_block.transposed(), 0, count), q_panels.block(query), to_k, stride(), query);
+                multiply(contiguous_rows(p_block.transposed(), 0, count, rounds), d_panels.block(query), to_v, stride(), query);
+                multiply(contiguous_rows(s_block.transposed(), 0, count, rounds), q_panels.block(query), to_k, stride(), query);
                 multiply(s_block, k_panels.block(key), to_q, stride(), key);
             }
     }
@@ -772,32 +773,21 @@ EXPORTED moviegen_check() {
 // Whether this process may use the `_bfloat16` operators; asks for it.
 EXPORTED moviegen_bfloat16() { return may_use_tiles(); }
 
-// x (..., in), w (out, in) -> x w^T (..., out)
-OPERATOR(linear) {
-    product(MATRIX(0), MATRIX(1).transposed(), OUTPUT(2));
-    return 0;
-}
+// x (..., in), w (out, in) -> x w^T (..., out);  x, w, dy -> dx, dw
+#define LINEAR(name, rounds)                                                  \
+    OPERATOR(name) {                                                          \
+        product(MATRIX(0), MATRIX(1).transposed(), OUTPUT(2), rounds);        \
+        return 0;                                                             \
+    }                                                                         \
+    OPERATOR(name##_gradient) {                                               \
+        const Matrix x = MATRIX(0), w = MATRIX(1), dy = MATRIX(2);            \
+        product(dy, w, OUTPUT(3), rounds);                                    \
+        product(dy.transposed(), x, OUTPUT(4), rounds);                       \
+        return 0;                                                             \
+    }
 
-// x, w, dy -> dx, dw
-OPERATOR(linear_gradient) {
-    Matrix x = MATRIX(0), w = MATRIX(1), dy = MATRIX(2);
-    product(dy, w, OUTPUT(3));
-    product(dy.transposed(), x, OUTPUT(4));
-    return 0;
-}
-
-// The same with factors rounded to bfloat16.
-OPERATOR(linear_bfloat16) {
-    product(MATRIX(0), MATRIX(1).transposed(), OUTPUT(2), true);
-    return 0;
-}
-
-OPERATOR(linear_bfloat16_gradient) {
-    Matrix x = MATRIX(0), w = MATRIX(1), dy = MATRIX(2);
-    product(dy, w, OUTPUT(3), true);
-    product(dy.transposed(), x, OUTPUT(4), true);
-    return 0;
-}
+LINEAR(linear, false)
+LINEAR(linear_bfloat16, true)
 
 // x (B, N, D), weight (D,), eps (1,) -> x / sqrt(mean(x^2) + eps) * weight
 OPERATOR(rms_norm) {
@@ -892,33 +882,39 @@ OPERATOR(swiglu_gradient) {
     return 0;
 }
 
-#define ATTENTION(mask)                                                                                              \
-    Attention {                                                                                                      \
-        shapes[0][0], shapes[0][1], shapes[1][1], shapes[0][2], shapes[0][3], INPUT(0), INPUT(1), INPUT(2), mask     \
+#define ATTENTION(mask, rounds)                                                                               \
+    Attention {                                                                                               \
+        shapes[0][0], shapes[0][1], shapes[1][1], shapes[0][2], shapes[0][3], INPUT(0), INPUT(1), INPUT(2),   \
+            mask, rounds                                                                                      \
     }
 
-// q (B, N, heads, W), k and v (B, M, heads, W) -> softmax(q k^T / sqrt(W)) v, and (B, heads, N) for the gradient
-OPERATOR(attention) {
-    ATTENTION(nullptr).forward(OUTPUT(3), OUTPUT(4));
-    return 0;
-}
-
-// q, k, v, out, its second result, dout -> dq, dk, dv
-OPERATOR(attention_gradient) {
-    ATTENTION(nullptr).backward(INPUT(3), INPUT(4), INPUT(5), OUTPUT(6), OUTPUT(7), OUTPUT(8));
-    return 0;
-}
+// q (B, N, heads, W), k and v (B, M, heads, W) -> softmax(q k^T / sqrt(W)) v, and (B, heads, N) for the gradient;
+// q, k, v, out, its second result, dout -> dq, dk, dv.
+#define UNMASKED(name, rounds)                                                                                   \
+    OPERATOR(name) {                                                                                             \
+        ATTENTION(nullptr, rounds).forward(OUTPUT(3), OUTPUT(4));                                                \
+        return 0;                                                                                                \
+    }                                                                                                            \
+    OPERATOR(name##_gradient) {                                                                                  \
+        ATTENTION(nullptr, rounds).backward(INPUT(3), INPUT(4), INPUT(5), OUTPUT(6), OUTPUT(7), OUTPUT(8));      \
+        return 0;                                                                                                \
+    }
 
 // The same with a mask (B, M) after v: 1 where a key may be attended to.
-OPERATOR(masked_attention) {
-    ATTENTION(INPUT(3)).forward(OUTPUT(4), OUTPUT(5));
-    return 0;
-}
+#define MASKED(name, rounds)                                                                                     \
+    OPERATOR(name) {                                                                                             \
+        ATTENTION(INPUT(3), rounds).forward(OUTPUT(4), OUTPUT(5));                                               \
+        return 0;                                                                                                \
+    }                                                                                                            \
+    OPERATOR(name##_gradient) {                                                                                  \
+        ATTENTION(INPUT(3), rounds).backward(INPUT(4), INPUT(5), INPUT(6), OUTPUT(7), OUTPUT(8), OUTPUT(9));     \
+        return 0;                                                                                                \
+    }
 
-OPERATOR(masked_attention_gradient) {
-    ATTENTION(INPUT(3)).backward(INPUT(4), INPUT(5), INPUT(6), OUTPUT(7), OUTPUT(8), OUTPUT(9));
-    return 0;
-}
+UNMASKED(attention, false)
+UNMASKED(attention_bfloat16, true)
+MASKED(masked_attention, false)
+MASKED(masked_attention_bfloat16, true)
 
 // --------------------------------------------------------------------------------------------------------- video
 // Stacks of frames (N, C, H, W) and videos (B, T, C, H, W). A convolution is a sum of products over taps,
