@@ -1573,10 +1573,11 @@ OPERATOR(sum_of_squares) {
     return 0;
 }
 
-// n weights, n first moments, n second moments, n gradients, decays (n,), (beta1, beta2, eps), rate, factor, updates ->
-// updates (1,). In place: weights, moments and updates are inputs that change, unless the gradients' factor is 0.
+// n weights, first and second moments (of all weights, one after the other), n gradients, decays (n,), (beta1, beta2, eps),
+// rate, factor, updates -> updates (1,). In place: weights, moments and updates are inputs that change, unless the
+// gradients' factor is 0.
 OPERATOR(adamw) {
-    const int tensors = (count - 6) / 4;
+    const int tensors = (count - 8) / 2;
     const float *decays = INPUT(count - 6), *constants = INPUT(count - 5);
     const float rate = *INPUT(count - 4), factor = *INPUT(count - 3), beta1 = constants[0], beta2 = constants[1];
     float *updates = OUTPUT(count - 2);
@@ -1586,18 +1587,19 @@ OPERATOR(adamw) {
         const double correction2 = std::sqrt(1 - std::pow(static_cast<double>(beta2), *updates));
         const float step = rate * correction2 / correction1, eps = constants[2] * correction2;
         const std::vector<Piece> all = pieces(tensors, ranks, shapes);
-        parallel(all.size(), 1, [&](Index first, Index last) {
-            for (Index item = first; item < last; item++) {
-                const auto [tensor, begin, end] = all[item];
-                float *weight = OUTPUT(tensor), *moment1 = OUTPUT(tensors + tensor), *moment2 = OUTPUT(2 * tensors + tensor);
-                const float *gradient = INPUT(3 * tensors + tensor), kept = 1 - rate * decays[tensor];
+        std::vector<Index> places(tensors);
+        for (int i = 1; i < tensors; i++) places[i] = places[i - 1] + elements(ranks[i - 1], shapes[i - 1]);
+        parallel(all.size(), 1, [&](Index item, Index) {
+            const auto [tensor, begin, end] = all[item];
+            float *weight = OUTPUT(tensor);
+            float *moment1 = OUTPUT(tensors) + places[tensor], *moment2 = OUTPUT(tensors + 1) + places[tensor];
+            const float *gradient = INPUT(tensors + 2 + tensor), kept = 1 - rate * decays[tensor];
 #pragma omp simd
-                for (Index i = begin; i < end; i++) {
-                    const float g = gradient[i] * factor;
-                    moment1[i] = beta1 * moment1[i] + (1 - beta1) * g;
-                    moment2[i] = beta2 * moment2[i] + (1 - beta2) * g * g;
-                    weight[i] = kept * weight[i] - step * moment1[i] / (std::sqrt(moment2[i]) + eps);
-                }
+            for (Index i = begin; i < end; i++) {
+                const float g = gradient[i] * factor;
+                moment1[i] = beta1 * moment1[i] + (1 - beta1) * g;
+                moment2[i] = beta2 * moment2[i] + (1 - beta2) * g * g;
+                weight[i] = kept * weight[i] - step * moment1[i] / (std::sqrt(moment2[i]) + eps);
             }
         });
     }
