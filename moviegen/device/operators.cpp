@@ -1299,7 +1299,8 @@ class Mixing {
     struct Copies {
         const Video &in;
         const float *video;
-        Index width, pitch = ceil_div(width, COLUMNS) * COLUMNS + LANES;  // rows that are not all in the same cache sets
+        Index width;
+        Index pitch = ceil_div(width, COLUMNS) * COLUMNS + LANES;  // rows that are not all in the same cache sets
         float *data = scratch<0>(4 * in.channels * pitch);
         Index held[4] = {-1, -1, -1, -1};
 
@@ -1340,7 +1341,8 @@ class Mixing {
     // `span_of` positions of all frames of a video.
     void add_block(const float *video, const float *dy, Index position, Index first, Index last, Index padded,
                    float *sums) const {
-        const Index C = x.channels, O = y.channels, span = span_of(x), width = std::min(span, y.size - position), piece = span * C;
+        const Index C = x.channels, O = y.channels, span = span_of(x), piece = span * C;
+        const Index width = std::min(span, y.size - position);
         const Index columns = clock.taps * C;
         float *xs = scratch<0>(4 * piece + COLUMNS), *dys = scratch<1>(span * padded);  // (position, channel)
         std::fill_n(xs, 4 * piece + COLUMNS, 0.0f);
