@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from moviegen import config, device, runs
+from moviegen.device.compiler import NotCompiledError
 from moviegen.launch import worker
 from moviegen.launch.watch import JobError
 from moviegen.runs.files import FORBIDDEN, NoSpaceError, check_writable, full_disk_named
@@ -112,13 +113,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with worker.supervised():
             overrides = config.parse_overrides(rest, getattr(options, "stage", None))
             params = config.load(options.config, overrides)
-            device.choose(params.launch.device)
+            device.choose(params.launch.device, params.launch.operators)
             outputs = config.outputs_folder(params)
             with full_disk_named(outputs):
                 if options.verb not in WITHOUT_OUTPUTS:
                     check_writable(outputs)
                 importlib.import_module(module_of(options)).main(params, options)
-    except (config.ConfigError, runs.RunBusy, JobError, NoSpaceError) as error:
+    except (config.ConfigError, NotCompiledError, runs.RunBusy, JobError, NoSpaceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:

@@ -55,6 +55,8 @@ class Job:
     """Variables for all processes, above the caller's own and `ENVIRONMENT`."""
     run: str = ""
     """The runs that the command computes, a colon between them, as RUN_VARIABLE tells its processes. Empty: none."""
+    operators: str = ""
+    """The form of the operators that compute it, which its processes are told. Empty: theirs to find out."""
     cluster_time_out: int = 300
     """Seconds the workers have to find each other."""
     metrics: tuple[Path, ...] = ()

@@ -18,6 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from moviegen import device
+from moviegen.device import compiled
 from moviegen.device.environment import leftovers
 from moviegen.launch.hosts import check_first_host
 from moviegen.launch.job import ENVIRONMENT, RUN_VARIABLE, Job, msrun_command
@@ -126,10 +128,12 @@ def _started(job: Job) -> Iterator[subprocess.Popen]:
     """Start the job below a guard; leaving the context, in whatever way, ends all of it."""
     bin_dir = str(Path(sys.executable).parent)  # msrun lives there, and the `python` it will look for on PATH
     command = [f"{bin_dir}/msrun", *msrun_command(job)[1:]] if job.uses_msrun else list(job.command)
-    unwanted = leftovers(os.environ)
+    unwanted = {*leftovers(os.environ), *device.set_here}
     inherited = {name: value for name, value in os.environ.items() if name not in unwanted}
     environment = {**ENVIRONMENT, **inherited, **job.environment, LOG_DIR_VARIABLE: str(job.log_dir.absolute())}
     environment[RUN_VARIABLE] = job.run
+    if job.operators:
+        environment[compiled.CHOICE] = job.operators
     environment["PYTHONIOENCODING"] = "utf-8:backslashreplace"  # as logs are read, whatever the caller's locale
     environment["PATH"] = os.pathsep.join([bin_dir, environment.get("PATH", os.defpath)])
     with job.log("msrun" if job.uses_msrun else "0").open("wb") as log:

@@ -68,13 +68,15 @@ class GatheredProduct(nn.Cell):
         self.product_ta = ops.MatMul(transpose_a=True)
 
     def construct(self, x: ms.Tensor, part: ms.Tensor) -> ms.Tensor:
-        """x (N, in), part float32 (ceil(out * in / ranks),) -> (N, out), in x's type."""
-        return self.product_tb(x, self._whole(part, x.dtype))
+        """x (..., in), part float32 (ceil(out * in / ranks),) -> (..., out), in x's type."""
+        rows = self.product_tb(x.reshape(-1, x.shape[-1]), self._whole(part, x.dtype))
+        return rows.reshape(*x.shape[:-1], self.shape[0])
 
     def bprop(self, x: ms.Tensor, part: ms.Tensor, out: ms.Tensor, dout: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
         weight = self._whole(ops.depend(part, dout), x.dtype)  # not before its turn
-        gradient = self.product_ta(dout, x).astype(part.dtype)
-        return self.product(dout, weight), self.sum_part(gradient)
+        of_rows = dout.reshape(-1, dout.shape[-1])
+        gradient = self.product_ta(of_rows, x.reshape(-1, x.shape[-1])).astype(part.dtype)
+        return self.product(of_rows, weight).reshape(x.shape), self.sum_part(gradient)
 
     def _whole(self, part: ms.Tensor, dtype: ms.Type) -> ms.Tensor:
         return ops.slice(self.gather(part), (0,), (self.length,)).reshape(self.shape).astype(dtype)

@@ -25,6 +25,7 @@ from typing import Any
 import yaml
 
 from moviegen.config import ConfigError, Params, from_root, outputs_folder
+from moviegen.device.compiled import Form
 from moviegen.launch.job import RUN_VARIABLE, Job, msrun_command
 from moviegen.launch.lock import FolderInUse, locked
 from moviegen.runs import fingerprint as fingerprints
@@ -91,6 +92,11 @@ class Run:
         return json.loads(json.dumps(self.program.parameters(self.params)))
 
     @property
+    def operators(self) -> Form | None:
+        """The form of the operators that compute it; None where no network does."""
+        return fingerprints.operators(self.params, self.program.name)
+
+    @property
     def complete(self) -> bool:
         """Whether the program ran to its end."""
         return self.manifest.get("status") == "complete"
@@ -122,6 +128,7 @@ class Run:
             master_port=settings.master_port or None,
             metrics=(self.metrics_path,),
             run=self.name,
+            operators=form.name if (form := self.operators) else "",
             **{name: getattr(settings, name) for name in names if self.program.workers == "recipe"},
         )
 
@@ -267,6 +274,7 @@ def provenance(run: Run) -> dict[str, Any]:
         "commit": git_commit(),
         "versions": versions(),
         "machine": machine(),
+        **({"operators": str(run.operators)} if run.operators else {}),
     }
 
 

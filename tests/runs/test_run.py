@@ -14,6 +14,7 @@ import yaml
 
 from moviegen import config, runs
 from moviegen.config import ConfigError
+from moviegen.device import compiled
 from moviegen.runs import MetricsWriter, RunBusy, files, fingerprint, machine
 from moviegen.runs.run import check_asked
 
@@ -56,6 +57,22 @@ def test_other_parameters_are_another_run(run):
 
 
 # --- record ---
+
+
+@pytest.mark.parametrize(
+    ("operators", "said"), [("compiled", "compiled (x86-64-v3, 2 threads)"), ("mindspore", "MindSpore's own")]
+)
+def test_a_manifest_says_which_operators_computed(tmp_path, monkeypatch, operators, said):
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
+    monkeypatch.setenv(compiled.THREADS, "2")
+    monkeypatch.setattr(compiled, "_library", lambda: (Path("library.so"), "x86-64-v3"))
+    params = config.load("smoke", {"launch.operators": operators})
+    with runs.record(runs.find(params, "text")) as run:
+        assert run.job().operators == operators
+    assert manifest(run)["operators"] == said
+    with runs.record(runs.find(params, "data")) as run:  # computes no network
+        assert run.job().operators == ""
+    assert "operators" not in manifest(run)
 
 
 def test_finished_run_is_complete(run):
