@@ -1,4 +1,4 @@
-"""Attention kernels that keep no score map: FlashAttention on Ascend, a compiled operator on CPU, or matrix products."""
+"""Attention kernels that keep no score map: FlashAttention on Ascend, an own operator or products on CPU."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The transformer's kernels: products, norms, modulation and gates, each in two forms.
 
 On CPU they are operators of `operators.cpp`; where those are not compiled, on Ascend, and in half precision they are
-MindSpore's own. Those compute on CPU with one thread but for matrix products: row means and broadcasts are products with
-a constant column or row there, 2-3 times faster.
+MindSpore's own. Those compute on CPU with one thread but for matrix products: row means and broadcasts are products
+with a constant column or row there, 2-3 times faster.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class ModulatedRMSNorm(RMSNorm):
         if self.is_compiled:
             self.fused_modulated = _ModulatedRMSNorm(eps)
 
-    def construct(self, x: ms.Tensor, shift: ms.Tensor, scale: ms.Tensor) -> ms.Tensor:
+    def construct(self, x: ms.Tensor, shift: ms.Tensor, scale: ms.Tensor) -> ms.Tensor:  # type: ignore[override]
         if self.is_compiled and x.dtype == ms.float32:
             return self.fused_modulated(x, self.weight, shift, scale)
         normed = super().construct(x)

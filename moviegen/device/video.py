@@ -186,7 +186,7 @@ class _CompiledGroupNorm(nn.Cell):
         super().__init__()
         self.forward = compiled.operator(name, lambda x, *rest: (x, (x[0] * num_groups, 2)), outputs=2)
         self.backward = compiled.operator(
-            f"{name}_gradients", lambda x, gamma, beta, statistics, dy: (x, gamma, beta), outputs=3
+            f"{name}_gradient", lambda x, gamma, beta, statistics, dy: (x, gamma, beta), outputs=3
         )
 
     def construct(self, x: ms.Tensor, gamma: ms.Tensor, beta: ms.Tensor, eps: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
