@@ -9,6 +9,7 @@
 #pragma GCC optimize("no-thread-jumps")
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <bit>
 #include <cmath>
@@ -16,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <numeric>
 #include <thread>
 #include <tuple>
 #include <utility>
@@ -44,20 +46,22 @@ class Pool {
     Pool() {
         const char *asked = std::getenv("MOVIEGEN_THREADS");
         threads = asked ? std::max(1, std::atoi(asked)) : available();
-        for (int i = 1; i < threads; i++) std::thread([this] { work(); }).detach();
+        for (int i = 1; i < threads; i++) std::thread([this, i] { work(i); }).detach();
     }
 
-    // Calls job(argument) once in every thread; at once, in this thread alone, where another caller has the others.
-    void run(void (*job)(void *), void *argument) {
+    // Calls job(argument, i) in this thread, with i = 0, and in those others that are awake before this one is done: a job
+    // must be able to do all alone. Where another caller has the others, it does.
+    void run(void (*job)(void *, int), void *argument) {
         std::unique_lock<std::mutex> lock(busy, std::try_to_lock);
-        if (threads == 1 || !lock) return job(argument);
+        if (threads == 1 || !lock) return job(argument, 0);
         this->job = job;
         this->argument = argument;
-        left.store(threads - 1, std::memory_order_relaxed);
-        generation.fetch_add(1, std::memory_order_release);
-        generation.notify_all();
-        job(argument);
-        for (int spins = 0; left.load(std::memory_order_acquire); spins++) spins < SPINS ? pause() : void(sched_yield());
+        state.store((++generation << 32) | OPEN, std::memory_order_release);
+        state.notify_all();
+        job(argument, 0);
+        state.fetch_and(~OPEN, std::memory_order_acq_rel);
+        for (int spins = 0; uint32_t(state.load(std::memory_order_acquire)); spins++)
+            spins < SPINS ? pause() : void(sched_yield());
     }
 
     int threads;
@@ -78,20 +82,23 @@ class Pool {
 #endif
     }
 
-    void work() {
-        for (uint32_t seen = 0;;) {
-            for (int spins = 0; generation.load(std::memory_order_acquire) == seen; spins++)
-                spins < SPINS ? pause() : generation.wait(seen, std::memory_order_acquire);
-            seen = generation.load(std::memory_order_acquire);
-            job(argument);
-            left.fetch_sub(1, std::memory_order_release);
+    void work(int index) {
+        for (uint64_t seen = 0;;) {
+            uint64_t now = state.load(std::memory_order_acquire);
+            for (int spins = 0; now >> 32 == seen >> 32 || !(now & OPEN); now = state.load(std::memory_order_acquire))
+                spins++ < SPINS ? pause() : state.wait(now, std::memory_order_acquire);
+            if (!state.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel)) continue;
+            job(argument, index);
+            state.fetch_sub(1, std::memory_order_release);
+            seen = now;
         }
     }
 
+    static constexpr uint64_t OPEN = 1 << 16;  // beside the number of threads that are at the job; above: its number
     std::mutex busy;
-    std::atomic<uint32_t> generation{0};
-    std::atomic<int> left{0};
-    void (*job)(void *);
+    std::atomic<uint64_t> state{0};
+    uint64_t generation = 0;
+    void (*job)(void *, int);
     void *argument;
 };
 
@@ -100,18 +107,33 @@ Pool &pool() {
     return *one;
 }
 
-// f(begin, end) over [0, count), in pieces of `grain` that threads take as they get to them.
+// f(begin, end) over [0, count), in pieces of `grain`. Each thread has a share of neighbours, the same in every operator,
+// so that rows stay in the cache of the core that made them; who is ready helps the others.
 template <class F>
 void parallel(Index count, Index grain, F f) {
-    if (count <= grain || pool().threads == 1) {
-        for (Index begin = 0; begin < count; begin += grain) f(begin, std::min(begin + grain, count));
+    const Index pieces = (count + grain - 1) / grain;
+    const int threads = pool().threads;
+    auto piece = [&](Index i) { f(i * grain, std::min((i + 1) * grain, count)); };
+    if (pieces <= 1 || threads == 1) {
+        for (Index i = 0; i < pieces; i++) piece(i);
         return;
     }
-    std::atomic<Index> next{0};
-    auto take = [&] {
-        for (Index begin; (begin = next.fetch_add(grain)) < count;) f(begin, std::min(begin + grain, count));
+    struct alignas(64) Share {
+        std::atomic<Index> next;
+        Index end;
     };
-    pool().run([](void *argument) { (*static_cast<decltype(take) *>(argument))(); }, &take);
+    std::vector<Share> shares(threads);
+    for (int i = 0; i < threads; i++) {
+        shares[i].next.store(pieces * i / threads, std::memory_order_relaxed);
+        shares[i].end = pieces * (i + 1) / threads;
+    }
+    auto take = [&](int thread) {
+        for (int turn = 0; turn < threads; turn++) {
+            Share &share = shares[(thread + turn) % threads];
+            for (Index i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) piece(i);
+        }
+    };
+    pool().run([](void *argument, int thread) { (*static_cast<decltype(take) *>(argument))(thread); }, &take);
 }
 
 // Memory of this thread's own that stays for the next call.
@@ -205,31 +227,48 @@ struct Panels {
     }
 };
 
+// Which lanes of two vectors, one after the other, are in the upper or lower of the two that exchange their quarters.
+template <int HALF, bool IS_UPPER>
+Integers exchanged() {
+    static constexpr auto lanes = [] {
+        std::array<int32_t, LANES> of{};
+        for (int j = 0; j < LANES; j++) of[j] = IS_UPPER ? (j & HALF ? LANES + j - HALF : j) : (j & HALF ? LANES + j : j + HALF);
+        return of;
+    }();
+    return std::bit_cast<Integers>(lanes);
+}
+
+// Swaps the off-diagonal quarters of squares of 2 HALF rows, then of smaller ones.
+template <int HALF>
+[[gnu::always_inline]] inline void exchange(Vector *row) {
+    if constexpr (HALF > 0) {
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++)
+            if (!(i & HALF)) {
+                const Vector upper = row[i], lower = row[i + HALF];
+#if defined(__clang__)
+                const Integers first = exchanged<HALF, true>(), second = exchanged<HALF, false>();
+                for (int j = 0; j < LANES; j++) {
+                    row[i][j] = first[j] < LANES ? upper[first[j]] : lower[first[j] - LANES];
+                    row[i + HALF][j] = second[j] < LANES ? upper[second[j]] : lower[second[j] - LANES];
+                }
+#else
+                row[i] = __builtin_shuffle(upper, lower, exchanged<HALF, true>());
+                row[i + HALF] = __builtin_shuffle(upper, lower, exchanged<HALF, false>());
+#endif
+            }
+        exchange<HALF / 2>(row);
+    }
+}
+
 // LANES x LANES numbers, rows `from_stride` apart, to columns.
 inline void transpose_square(const float *from, Index from_stride, float *to, Index to_stride) {
     Vector row[LANES];
-    for (int i = 0; i < LANES; i++) row[i] = load(from + i * from_stride);
-#if defined(__clang__)
-    for (int i = 0; i < LANES; i++)
-        for (int j = 0; j < LANES; j++) to[j * to_stride + i] = row[i][j];
-#else
-#pragma GCC unroll 4
-    for (int half = LANES / 2; half; half /= 2) {  // swaps the off-diagonal quarters of squares, ever smaller ones
-        Integers low, high;
-        for (int j = 0; j < LANES; j++) {
-            low[j] = j & half ? LANES + j - half : j;
-            high[j] = j & half ? LANES + j : j + half;
-        }
 #pragma GCC unroll 16
-        for (int i = 0; i < LANES; i++)
-            if (!(i & half)) {
-                Vector upper = row[i], lower = row[i + half];
-                row[i] = __builtin_shuffle(upper, lower, low);
-                row[i + half] = __builtin_shuffle(upper, lower, high);
-            }
-    }
+    for (int i = 0; i < LANES; i++) row[i] = load(from + i * from_stride);
+    exchange<LANES / 2>(row);
+#pragma GCC unroll 16
     for (int i = 0; i < LANES; i++) store(to + i * to_stride, row[i]);
-#endif
 }
 
 // Rows of `from` as columns of `to`.
@@ -268,10 +307,10 @@ Panels pack_all(Matrix matrix, float *to) {
 
 // A tile of R rows and `columns` columns of the product; added to what is there if `adds`.
 template <int R>
-void micro_kernel(Index depth, const float *a, Index row_stride, Index step, const float *b, float *c, Index stride,
-                  Index columns, bool adds) {
+void micro_kernel(Index depth, const float *a, Index row_stride, const float *b, float *c, Index stride, Index columns,
+                  bool adds) {
     Vector sum[R][2] = {};
-    for (Index k = 0; k < depth; k++, a += step, b += COLUMNS) {
+    for (Index k = 0; k < depth; k++, a++, b += COLUMNS) {
         Vector left = load(b), right = load(b + LANES);
 #pragma GCC unroll 16
         for (int i = 0; i < R; i++) {
@@ -297,7 +336,7 @@ void micro_kernel(Index depth, const float *a, Index row_stride, Index step, con
     }
 }
 
-using MicroKernel = void (*)(Index, const float *, Index, Index, const float *, float *, Index, Index, bool);
+using MicroKernel = void (*)(Index, const float *, Index, const float *, float *, Index, Index, bool);
 
 template <int... R>
 constexpr MicroKernel kernel_of(int rows, std::integer_sequence<int, R...>) {
@@ -305,59 +344,62 @@ constexpr MicroKernel kernel_of(int rows, std::integer_sequence<int, R...>) {
     return kernels[rows - 1];
 }
 
-// c = a b, or c += a b, for the panels [first, last) of b; c is row-major with rows `stride` apart. One thread.
+// c = a b, or c += a b, for the panels [first, last) of b. Rows of a are contiguous, those of c `stride` apart. One thread.
 void multiply(Matrix a, const Panels &b, Index first, Index last, float *c, Index stride, bool adds = false) {
-    bool is_contiguous = a.column_stride == 1;
-    float *packed = is_contiguous ? nullptr : scratch<0>(BLOCK * DEPTH);
     for (Index top = 0; top < a.rows; top += BLOCK)
-        for (Index k = 0; k < a.columns; k += DEPTH) {
-            Index rows = std::min(BLOCK, a.rows - top), depth = std::min(DEPTH, a.columns - k);
-            if (!is_contiguous)  // ROWS rows beside each other
-                for (Index i = 0; i < rows; i += ROWS)
-                    for (Index d = 0; d < depth; d++) {
-                        const float *from = a.at(top + i, k + d);
-                        float *to = packed + i * depth + d * std::min<Index>(ROWS, rows - i);
-                        for (Index r = 0; r < std::min<Index>(ROWS, rows - i); r++) to[r] = from[r * a.row_stride];
-                    }
+        for (Index k = 0; k < a.columns; k += DEPTH)
             for (Index panel = first; panel < last; panel++)
-                for (Index i = 0; i < rows; i += ROWS) {
-                    Index tile = std::min<Index>(ROWS, rows - i), column = panel * COLUMNS;
-                    auto kernel = kernel_of(tile, std::make_integer_sequence<int, ROWS>());
-                    const float *from = is_contiguous ? a.at(top + i, k) : packed + i * depth;
-                    kernel(depth, from, is_contiguous ? a.row_stride : 1, is_contiguous ? 1 : tile, b.at(k, panel),
-                           c + (top + i) * stride + column, stride, std::min(COLUMNS, b.columns - column), adds || k);
+                for (Index row = top; row < std::min(top + BLOCK, a.rows); row += ROWS) {
+                    const Index rows = std::min<Index>(ROWS, a.rows - row), column = panel * COLUMNS;
+                    const auto kernel = kernel_of(rows, std::make_integer_sequence<int, ROWS>());
+                    kernel(std::min(DEPTH, a.columns - k), a.at(row, k), a.row_stride, b.at(k, panel),
+                           c + row * stride + column, stride, std::min(COLUMNS, b.columns - column), adds || k);
                 }
-        }
 }
 
 void multiply(Matrix a, const Panels &b, float *c, Index stride, bool adds = false) {
     multiply(a, b, 0, b.count(), c, stride, adds);
 }
 
+// Some rows of a matrix, contiguous: as they are, or a copy.
+Matrix contiguous_rows(Matrix all, Index top, Index rows) {
+    if (all.column_stride == 1) return {all.at(top, 0), rows, all.columns, all.row_stride};
+    float *copy = scratch<0>(rows * all.columns);
+    transpose({all.at(top, 0), all.columns, rows, all.column_stride, all.row_stride}, copy, all.columns);
+    return {copy, rows, all.columns, all.columns};
+}
+
 // c = a b with all threads; c is row-major and contiguous.
 void product(Matrix a, Matrix b, float *c) {
-    Panels panels{scratch<1>(Panels::size(b.rows, b.columns)), b.rows, b.columns};
-    const Index threads = pool().threads, width = panels.count();
-    constexpr Index ONE_THREAD = 1 << 17;  // multiplications that are done before another thread has woken
-    constexpr Index CACHED = 1 << 18;      // numbers that stay in the L2 cache
+    const Index threads = pool().threads, width = ceil_div(b.columns, COLUMNS);
+    constexpr Index ONE_THREAD = 1 << 16;  // multiplications that are done before another thread has woken
+    constexpr Index CACHED = 1 << 17;      // numbers of a that stay in the L2 cache of a core
+    constexpr Index FEW = 4 * ROWS;        // rows for which a thread does not pack all of b
     const bool is_tiny = a.rows * a.columns * b.columns < ONE_THREAD;
-    if (is_tiny || (width >= 2 * threads && a.rows * a.columns < CACHED)) {  // each panel is used by who packed it
-        parallel(width, is_tiny ? width : 1, [&](Index begin, Index end) {
-            for (Index panel = begin; panel < end; panel++) pack(b, panels, panel);
-            multiply(a, panels, begin, end, c, b.columns);
+    if (is_tiny || a.rows * a.columns <= CACHED * threads) {
+        // Rows are shared where there are enough, as they come from the core that has them; else columns.
+        const bool by_rows = is_tiny || a.rows >= FEW * threads;
+        const Index share = is_tiny || !by_rows ? a.rows : ceil_div(ceil_div(a.rows, threads), ROWS) * ROWS;
+        const Index groups = by_rows ? 1 : std::min(width, threads);
+        parallel(ceil_div(a.rows, share) * groups, 1, [&](Index item, Index) {
+            const Index top = item / groups * share, group = item % groups;
+            const Matrix rows = contiguous_rows(a, top, std::min(share, a.rows - top));
+            float *packed = scratch<1>(Panels::size(b.rows, COLUMNS));
+            for (Index panel = width * group / groups; panel < width * (group + 1) / groups; panel++) {
+                const Index column = panel * COLUMNS;
+                const Matrix some{b.at(0, column), b.rows, std::min(COLUMNS, b.columns - column), b.row_stride, b.column_stride};
+                multiply(rows, pack_all(some, packed), c + top * b.columns + column, b.columns);
+            }
         });
         return;
     }
-    parallel(width, 1, [&](Index begin, Index end) {
-        for (Index panel = begin; panel < end; panel++) pack(b, panels, panel);
-    });
+    Panels panels{scratch<1>(Panels::size(b.rows, b.columns)), b.rows, b.columns};
+    parallel(width, 1, [&](Index panel, Index) { pack(b, panels, panel); });
     const Index blocks = ceil_div(a.rows, BLOCK), groups = std::min(width, ceil_div(4 * threads, blocks));
-    parallel(blocks * groups, 1, [&](Index begin, Index end) {
-        for (Index item = begin; item < end; item++) {
-            Index top = item / groups * BLOCK, group = item % groups;
-            Matrix rows{a.at(top, 0), std::min(BLOCK, a.rows - top), a.columns, a.row_stride, a.column_stride};
-            multiply(rows, panels, width * group / groups, width * (group + 1) / groups, c + top * b.columns, b.columns);
-        }
+    parallel(blocks * groups, 1, [&](Index item, Index) {
+        const Index top = item / groups * BLOCK, group = item % groups;
+        multiply(contiguous_rows(a, top, std::min(BLOCK, a.rows - top)), panels, width * group / groups,
+                 width * (group + 1) / groups, c + top * b.columns, b.columns);
     });
 }
 
@@ -544,8 +586,8 @@ struct Attention {
                 slopes(p + row * padded(), ds + row * padded(), o_rows.at(row, 0), d_rows.at(row, 0),
                        log_sums[head * queries + first + row]);
             const Matrix p_block{p, rows, keys, padded()}, s_block{ds, rows, keys, padded()};
-            multiply(p_block.transposed(), pack_all(d_rows, block), to_v, stride(), first);
-            multiply(s_block.transposed(), pack_all(q_rows, block), to_k, stride(), first);
+            multiply(contiguous_rows(p_block.transposed(), 0, keys), pack_all(d_rows, block), to_v, stride(), first);
+            multiply(contiguous_rows(s_block.transposed(), 0, keys), pack_all(q_rows, block), to_k, stride(), first);
             multiply(s_block, k_rows, to_q + first * stride(), stride());
         }
     }
@@ -1487,3 +1529,69 @@ MIXING(temporal_up_zeros, 3, 1, 2, false)
 
 GROUP_NORM(group_norm, false)
 GROUP_NORM(group_norm_silu, true)
+// --------------------------------------------------------------------------------------------------------- AdamW
+
+// A stretch of one tensor of many: threads share all tensors evenly, and sums have one order.
+struct Piece {
+    int tensor;
+    Index begin, end;
+};
+
+std::vector<Piece> pieces(int tensors, const int *ranks, int64_t **shapes) {
+    std::vector<Piece> all;
+    for (int tensor = 0; tensor < tensors; tensor++) {
+        const Index size = elements(ranks[tensor], shapes[tensor]);
+        for (Index begin = 0; begin < size; begin += 2 * GRAIN)
+            all.push_back({tensor, begin, std::min(begin + 2 * GRAIN, size)});
+    }
+    return all;
+}
+
+// any number of tensors -> the squared length of all of them as one vector (1,), summed in float64
+OPERATOR(sum_of_squares) {
+    const std::vector<Piece> all = pieces(count - 1, ranks, shapes);
+    std::vector<double> sums(all.size());
+    parallel(all.size(), 1, [&](Index first, Index last) {
+        for (Index item = first; item < last; item++) {
+            const float *x = INPUT(all[item].tensor);
+            double sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (Index i = all[item].begin; i < all[item].end; i++) sum += static_cast<double>(x[i]) * x[i];
+            sums[item] = sum;
+        }
+    });
+    OUTPUT(count - 1)[0] = static_cast<float>(std::accumulate(sums.begin(), sums.end(), 0.0));
+    return 0;
+}
+
+// n weights, n first moments, n second moments, n gradients, decays (n,), (beta1, beta2, eps), rate, factor, updates ->
+// updates (1,). In place: weights, moments and updates are inputs that change, unless the gradients' factor is 0.
+OPERATOR(adamw) {
+    const int tensors = (count - 6) / 4;
+    const float *decays = INPUT(count - 6), *constants = INPUT(count - 5);
+    const float rate = *INPUT(count - 4), factor = *INPUT(count - 3), beta1 = constants[0], beta2 = constants[1];
+    float *updates = OUTPUT(count - 2);
+    if (factor > 0) {
+        *updates += 1;
+        const double correction1 = 1 - std::pow(static_cast<double>(beta1), *updates);
+        const double correction2 = std::sqrt(1 - std::pow(static_cast<double>(beta2), *updates));
+        const float step = rate * correction2 / correction1, eps = constants[2] * correction2;
+        const std::vector<Piece> all = pieces(tensors, ranks, shapes);
+        parallel(all.size(), 1, [&](Index first, Index last) {
+            for (Index item = first; item < last; item++) {
+                const auto [tensor, begin, end] = all[item];
+                float *weight = OUTPUT(tensor), *moment1 = OUTPUT(tensors + tensor), *moment2 = OUTPUT(2 * tensors + tensor);
+                const float *gradient = INPUT(3 * tensors + tensor), kept = 1 - rate * decays[tensor];
+#pragma omp simd
+                for (Index i = begin; i < end; i++) {
+                    const float g = gradient[i] * factor;
+                    moment1[i] = beta1 * moment1[i] + (1 - beta1) * g;
+                    moment2[i] = beta2 * moment2[i] + (1 - beta2) * g * g;
+                    weight[i] = kept * weight[i] - step * moment1[i] / (std::sqrt(moment2[i]) + eps);
+                }
+            }
+        });
+    }
+    *OUTPUT(count - 1) = *updates;
+    return 0;
+}
