@@ -1018,6 +1018,13 @@ std::vector<float> sum_slices(Index items, Index size, Index panels, Add add) {
     return all;
 }
 
+// Rows are too short for a call of memcpy each.
+void copy_row(const float *from, Index count, float *to) {
+    Index i = 0;
+    for (; i + LANES <= count; i += LANES) store(to + i, load(from + i));
+    for (; i < count; i++) to[i] = from[i];
+}
+
 float row_sum(const float *x, Index count) {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -1131,20 +1138,20 @@ struct Stack {
             for (Index c = 0; c < channels; c++, to += plane(band)) {
                 to[0] = 0;
                 for (Index r = 0; r < band; r++)
-                    copy_row(from, first + r, c, phase / 2, phase % 2, to + 1 + r * pitch());
+                    copy_tall_row(from, first + r, c, phase / 2, phase % 2, to + 1 + r * pitch());
                 std::fill_n(to + 1 + band * pitch(), 2 * COLUMNS, 0.0f);
             }
     }
 
-    void copy_row(const float *from, Index tall_row, Index channel, Index a, Index b, float *to) const {
+    void copy_tall_row(const float *from, Index tall_row, Index channel, Index a, Index b, float *to) const {
         const Index frame = tall_row / (rows + 1), row = tall_row % (rows + 1) * step + a;
         const bool is_there = tall_row >= 0 && frame < count && row < height;
         const Index filled = is_there ? (width - b + step - 1) / step : 0;
         from += ((frame * channels + channel) * height + row) * width + b;
-        if (step == 1) std::copy_n(from, filled, to);
+        if (step == 1) copy_row(from, filled, to);
         else
             for (Index i = 0; i < filled; i++) to[i] = from[2 * i];
-        std::fill_n(to + filled, pitch() - filled, 0.0f);
+        for (Index i = filled; i < pitch(); i++) to[i] = 0;
     }
 };
 
@@ -1393,28 +1400,26 @@ class Mixing {
     // y from x and weights (O, C, taps), or dx from dy.
     void mix(const float *from, const float *weight, const float *bias, bool is_adjoint, float *to) const {
         const Video &in = is_adjoint ? y : x, &out = is_adjoint ? x : y;
-        const Index blocks = ceil_div(out.size, SPAN), panels = ceil_div(out.channels, OUTPUTS);
+        const Index span = span_of(in), blocks = ceil_div(out.size, span), panels = ceil_div(out.channels, OUTPUTS);
         const std::vector<float> packed = kernel.pack<OUTPUTS>(weight, out.channels, in.channels, is_adjoint);
         const std::vector<float> biases = padded_bias(bias, out.channels, panels * OUTPUTS);
-        parallel(out.batch * out.frames * blocks, 4, [&](Index begin, Index end) {
+        parallel(out.batch * blocks, 1, [&](Index begin, Index end) {
             for (Index item = begin; item < end; item++) {
-                const Index frame = item / blocks, first = item % blocks * SPAN;
-                const std::vector<Term> sum = terms(frame % out.frames, is_adjoint);
-                float *copies = scratch<0>(sum.size() * in.channels * SPAN);
-                const float *video = from + frame / out.frames * in.numbers();
-                const std::vector<Segment> segments = copy_terms(sum, in, video, first, copies);
-                fill_block(segments, in.channels, out, packed.data(), biases.data(), copies,
-                           std::min(SPAN, out.size - first), to + frame * out.channels * out.size + first);
+                const Index first = item % blocks * span, width = std::min(span, out.size - first);
+                Copies copies(in, from + item / blocks * in.numbers() + first, width);
+                for (Index frame = 0; frame < out.frames; frame++)
+                    fill_block(terms(frame, is_adjoint), copies, out, packed.data(), biases.data(), width,
+                               to + item / blocks * out.numbers() + frame * out.channels * out.size + first);
             }
         });
     }
 
     void gradients(const float *from, const float *dy, float *dweight, float *dbias) const {
-        const Index blocks = ceil_div(y.size, SPAN), panels = ceil_div(y.channels, OUTPUTS);
+        const Index span = span_of(x), blocks = ceil_div(y.size, span), panels = ceil_div(y.channels, OUTPUTS);
         const Index columns = clock.taps * x.channels, padded = panels * OUTPUTS;
         auto add = [&](float *sums, Index begin, Index end, Index part, Index parts) {
             for (Index item = begin; item < end; item++)
-                add_block(from + item / blocks * x.numbers(), dy + item / blocks * y.numbers(), item % blocks * SPAN,
+                add_block(from + item / blocks * x.numbers(), dy + item / blocks * y.numbers(), item % blocks * span,
                           panels * part / parts, panels * (part + 1) / parts, padded, sums);
         };
         const std::vector<float> sums = sum_slices(y.batch * blocks, padded * (columns + 1), panels, add);
@@ -1427,7 +1432,8 @@ class Mixing {
         Index frame, tap;
     };
 
-    static constexpr Index SPAN = 128;  // positions whose channels are copied beside each other
+    // Positions of a frame that are computed together: enough to be read in long rows, and to stay in the L2 cache.
+    static Index span_of(const Video &in) { return std::clamp<Index>(8192 / in.channels / COLUMNS, 2, 32) * COLUMNS; }
 
     // What a frame of y is the sum of, by frames of x; or of dx, by frames of dy. Terms of a frame follow each other.
     std::vector<Term> terms(Index frame, bool is_adjoint) const {
@@ -1445,27 +1451,35 @@ class Mixing {
         return found;
     }
 
-    // Each frame once, (frame, channel, SPAN) with zeros beyond its positions, and where each term reads.
-    static std::vector<Segment> copy_terms(const std::vector<Term> &sum, const Video &in, const float *video,
-                                           Index first, float *copies) {
-        const Index width = std::min(SPAN, in.size - first), filled = ceil_div(width, COLUMNS) * COLUMNS;
-        std::vector<Segment> segments;
-        Index count = 0, last = -1;
-        for (const Term &term : sum) {
-            if (term.frame != last) {
-                const float *planes = video + term.frame * in.channels * in.size + first;
-                float *to = copies + count++ * in.channels * SPAN;
-                for (Index c = 0; c < in.channels; c++, to += SPAN)
-                    std::fill(std::copy_n(planes + c * in.size, width, to), to + filled, 0.0f);
-            }
-            last = term.frame;
-            segments.push_back({term.tap * in.channels * OUTPUTS, (count - 1) * in.channels * SPAN});
-        }
-        return segments;
-    }
+    // Of a video's frames, up to four in a row: (channel, pitch), zeros beyond the positions.
+    struct Copies {
+        const Video &in;
+        const float *video;
+        Index width;
+        Index pitch = ceil_div(width, COLUMNS) * COLUMNS + LANES;  // rows that are not all in the same cache sets
+        float *data = scratch<0>(4 * in.channels * pitch);
+        Index held[4] = {-1, -1, -1, -1};
 
-    void fill_block(const std::vector<Segment> &segments, Index inputs, const Video &out, const float *packed,
-                    const float *bias, const float *copies, Index width, float *to) const {
+        Copies(const Video &in_, const float *video_, Index width_) : in(in_), video(video_), width(width_) {}
+
+        // Where a frame is.
+        Index at(Index frame) {
+            const Index place = frame % 4 * in.channels * pitch;
+            float *to = data + place;
+            for (Index c = 0; c < in.channels && held[frame % 4] != frame; c++, to += pitch) {
+                copy_row(video + (frame * in.channels + c) * in.size, width, to);
+                for (Index i = width; i < pitch; i++) to[i] = 0;
+            }
+            held[frame % 4] = frame;
+            return place;
+        }
+    };
+
+    void fill_block(const std::vector<Term> &sum, Copies &copies, const Video &out, const float *packed,
+                    const float *bias, Index width, float *to) const {
+        const Index inputs = copies.in.channels;
+        std::vector<Segment> segments;
+        for (const Term &term : sum) segments.push_back({term.tap * inputs * OUTPUTS, copies.at(term.frame)});
         for (Index p = 0; p < width; p += COLUMNS)
             for (Index o = 0; o < out.channels; o += OUTPUTS) {
                 const Index outputs = std::min<Index>(OUTPUTS, out.channels - o);
@@ -1473,20 +1487,22 @@ class Mixing {
                 const bool is_direct = outputs == OUTPUTS && columns == COLUMNS;
                 float tile[OUTPUTS * COLUMNS], *target = to + o * out.size + p, *sums = is_direct ? target : tile;
                 sum_taps<OUTPUTS>(segments.data(), segments.size(), inputs, packed + o * clock.taps * inputs,
-                                  copies + p, SPAN, LANES, bias + o, sums, sums + LANES, is_direct ? out.size : COLUMNS);
+                                  copies.data + p, copies.pitch, LANES, bias + o, sums, sums + LANES,
+                                  is_direct ? out.size : COLUMNS);
                 for (Index r = 0; r < outputs && !is_direct; r++)
-                    std::copy_n(tile + r * COLUMNS, columns, target + r * out.size);
+                    copy_row(tile + r * COLUMNS, columns, target + r * out.size);
             }
     }
 
-    // SPAN positions of all frames of a video.
+    // `span_of` positions of all frames of a video.
     void add_block(const float *video, const float *dy, Index position, Index first, Index last, Index padded,
                    float *sums) const {
-        const Index C = x.channels, O = y.channels, width = std::min(SPAN, y.size - position), piece = SPAN * C;
+        const Index C = x.channels, O = y.channels, span = span_of(x), piece = span * C;
+        const Index width = std::min(span, y.size - position);
         const Index columns = clock.taps * C;
-        float *xs = scratch<0>(4 * piece + COLUMNS), *dys = scratch<1>(SPAN * padded);  // (position, channel)
+        float *xs = scratch<0>(4 * piece + COLUMNS), *dys = scratch<1>(span * padded);  // (position, channel)
         std::fill_n(xs, 4 * piece + COLUMNS, 0.0f);
-        std::fill_n(dys, SPAN * padded, 0.0f);
+        std::fill_n(dys, span * padded, 0.0f);
         Index held[4] = {-1, -1, -1, -1};  // the frame in each quarter of xs: three in a row never share one
         for (Index t = 0; t < y.frames; t++) {
             const float *planes = dy + t * O * y.size + position;
@@ -1729,10 +1745,11 @@ OPERATOR(sum_of_squares) {
     return 0;
 }
 
-// n weights, n first moments, n second moments, n gradients, decays (n,), (beta1, beta2, eps), rate, factor, updates ->
-// updates (1,). In place: weights, moments and updates are inputs that change, unless the gradients' factor is 0.
+// n weights, first and second moments (of all weights, one after the other), n gradients, decays (n,), (beta1, beta2, eps),
+// rate, factor, updates -> updates (1,). In place: weights, moments and updates are inputs that change, unless the
+// gradients' factor is 0.
 OPERATOR(adamw) {
-    const int tensors = (count - 6) / 4;
+    const int tensors = (count - 8) / 2;
     const float *decays = INPUT(count - 6), *constants = INPUT(count - 5);
     const float rate = *INPUT(count - 4), factor = *INPUT(count - 3), beta1 = constants[0], beta2 = constants[1];
     float *updates = OUTPUT(count - 2);
@@ -1742,18 +1759,19 @@ OPERATOR(adamw) {
         const double correction2 = std::sqrt(1 - std::pow(static_cast<double>(beta2), *updates));
         const float step = rate * correction2 / correction1, eps = constants[2] * correction2;
         const std::vector<Piece> all = pieces(tensors, ranks, shapes);
-        parallel(all.size(), 1, [&](Index first, Index last) {
-            for (Index item = first; item < last; item++) {
-                const auto [tensor, begin, end] = all[item];
-                float *weight = OUTPUT(tensor), *moment1 = OUTPUT(tensors + tensor), *moment2 = OUTPUT(2 * tensors + tensor);
-                const float *gradient = INPUT(3 * tensors + tensor), kept = 1 - rate * decays[tensor];
+        std::vector<Index> places(tensors);
+        for (int i = 1; i < tensors; i++) places[i] = places[i - 1] + elements(ranks[i - 1], shapes[i - 1]);
+        parallel(all.size(), 1, [&](Index item, Index) {
+            const auto [tensor, begin, end] = all[item];
+            float *weight = OUTPUT(tensor);
+            float *moment1 = OUTPUT(tensors) + places[tensor], *moment2 = OUTPUT(tensors + 1) + places[tensor];
+            const float *gradient = INPUT(tensors + 2 + tensor), kept = 1 - rate * decays[tensor];
 #pragma omp simd
-                for (Index i = begin; i < end; i++) {
-                    const float g = gradient[i] * factor;
-                    moment1[i] = beta1 * moment1[i] + (1 - beta1) * g;
-                    moment2[i] = beta2 * moment2[i] + (1 - beta2) * g * g;
-                    weight[i] = kept * weight[i] - step * moment1[i] / (std::sqrt(moment2[i]) + eps);
-                }
+            for (Index i = begin; i < end; i++) {
+                const float g = gradient[i] * factor;
+                moment1[i] = beta1 * moment1[i] + (1 - beta1) * g;
+                moment2[i] = beta2 * moment2[i] + (1 - beta2) * g * g;
+                weight[i] = kept * weight[i] - step * moment1[i] / (std::sqrt(moment2[i]) + eps);
             }
         });
     }

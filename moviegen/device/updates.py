@@ -6,9 +6,10 @@ they are MindSpore's own, tensor by tensor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, nn, ops
 
 from moviegen.device import target
@@ -62,6 +63,38 @@ class SumOfSquares(nn.Cell):
         if self.is_compiled:
             return self.fused(*tensors).reshape(())
         return ops.addn(self.each(ops.partial(_squares, self.one), tensors))
+
+
+def zero_moments(name: str, weights: Mapping[str, Parameter]) -> ms.ParameterTuple:
+    """Moments of weights before the first update, all zero.
+
+    Compiled: one vector of all. MindSpore looks at each parameter at each step, and three quarters of them would be
+    moments: 4 ms of a step of 30.
+    """
+    sizes = {name: (sum(weight.size for weight in weights.values()),)} if is_compiled() else {
+        f"{name}.{weight}": parameter.shape for weight, parameter in weights.items()
+    }  # fmt: skip
+    return ms.ParameterTuple(
+        tuple(
+            Parameter(ops.zeros(shape, ms.float32), name=moment, requires_grad=False) for moment, shape in sizes.items()
+        )
+    )
+
+
+def split_moments(moments: ms.ParameterTuple, weights: ms.ParameterTuple) -> list[ms.Tensor]:
+    """What `zero_moments` made, by weight; copies where it is one vector."""
+    if not is_compiled():
+        return list(moments)
+    parts = np.split(moments[0].asnumpy(), np.cumsum([weight.size for weight in weights])[:-1])
+    return [ms.Tensor(part.reshape(weight.shape)) for part, weight in zip(parts, weights, strict=True)]
+
+
+def set_moments(moments: ms.ParameterTuple, parts: Iterable[np.ndarray]) -> None:
+    """The inverse of `split_moments`."""
+    if is_compiled():
+        parts = [np.concatenate([part.reshape(-1) for part in parts])]
+    for moment, part in zip(moments, parts, strict=True):
+        moment.set_data(ms.Tensor(part))
 
 
 class AdamWUpdate(nn.Cell):
