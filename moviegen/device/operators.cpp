@@ -9,6 +9,7 @@
 #pragma GCC optimize("no-thread-jumps")
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <bit>
 #include <cmath>
@@ -16,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <numeric>
 #include <thread>
 #include <tuple>
 #include <utility>
@@ -225,31 +227,48 @@ struct Panels {
     }
 };
 
+// Which lanes of two vectors, one after the other, are in the upper or lower of the two that exchange their quarters.
+template <int HALF, bool IS_UPPER>
+Integers exchanged() {
+    static constexpr auto lanes = [] {
+        std::array<int32_t, LANES> of{};
+        for (int j = 0; j < LANES; j++) of[j] = IS_UPPER ? (j & HALF ? LANES + j - HALF : j) : (j & HALF ? LANES + j : j + HALF);
+        return of;
+    }();
+    return std::bit_cast<Integers>(lanes);
+}
+
+// Swaps the off-diagonal quarters of squares of 2 HALF rows, then of smaller ones.
+template <int HALF>
+[[gnu::always_inline]] inline void exchange(Vector *row) {
+    if constexpr (HALF > 0) {
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++)
+            if (!(i & HALF)) {
+                const Vector upper = row[i], lower = row[i + HALF];
+#if defined(__clang__)
+                const Integers first = exchanged<HALF, true>(), second = exchanged<HALF, false>();
+                for (int j = 0; j < LANES; j++) {
+                    row[i][j] = first[j] < LANES ? upper[first[j]] : lower[first[j] - LANES];
+                    row[i + HALF][j] = second[j] < LANES ? upper[second[j]] : lower[second[j] - LANES];
+                }
+#else
+                row[i] = __builtin_shuffle(upper, lower, exchanged<HALF, true>());
+                row[i + HALF] = __builtin_shuffle(upper, lower, exchanged<HALF, false>());
+#endif
+            }
+        exchange<HALF / 2>(row);
+    }
+}
+
 // LANES x LANES numbers, rows `from_stride` apart, to columns.
 inline void transpose_square(const float *from, Index from_stride, float *to, Index to_stride) {
     Vector row[LANES];
-    for (int i = 0; i < LANES; i++) row[i] = load(from + i * from_stride);
-#if defined(__clang__)
-    for (int i = 0; i < LANES; i++)
-        for (int j = 0; j < LANES; j++) to[j * to_stride + i] = row[i][j];
-#else
-#pragma GCC unroll 4
-    for (int half = LANES / 2; half; half /= 2) {  // swaps the off-diagonal quarters of squares, ever smaller ones
-        Integers low, high;
-        for (int j = 0; j < LANES; j++) {
-            low[j] = j & half ? LANES + j - half : j;
-            high[j] = j & half ? LANES + j : j + half;
-        }
 #pragma GCC unroll 16
-        for (int i = 0; i < LANES; i++)
-            if (!(i & half)) {
-                Vector upper = row[i], lower = row[i + half];
-                row[i] = __builtin_shuffle(upper, lower, low);
-                row[i + half] = __builtin_shuffle(upper, lower, high);
-            }
-    }
+    for (int i = 0; i < LANES; i++) row[i] = load(from + i * from_stride);
+    exchange<LANES / 2>(row);
+#pragma GCC unroll 16
     for (int i = 0; i < LANES; i++) store(to + i * to_stride, row[i]);
-#endif
 }
 
 // Rows of `from` as columns of `to`.
@@ -288,10 +307,10 @@ Panels pack_all(Matrix matrix, float *to) {
 
 // A tile of R rows and `columns` columns of the product; added to what is there if `adds`.
 template <int R>
-void micro_kernel(Index depth, const float *a, Index row_stride, Index step, const float *b, float *c, Index stride,
-                  Index columns, bool adds) {
+void micro_kernel(Index depth, const float *a, Index row_stride, const float *b, float *c, Index stride, Index columns,
+                  bool adds) {
     Vector sum[R][2] = {};
-    for (Index k = 0; k < depth; k++, a += step, b += COLUMNS) {
+    for (Index k = 0; k < depth; k++, a++, b += COLUMNS) {
         Vector left = load(b), right = load(b + LANES);
 #pragma GCC unroll 16
         for (int i = 0; i < R; i++) {
@@ -317,7 +336,7 @@ void micro_kernel(Index depth, const float *a, Index row_stride, Index step, con
     }
 }
 
-using MicroKernel = void (*)(Index, const float *, Index, Index, const float *, float *, Index, Index, bool);
+using MicroKernel = void (*)(Index, const float *, Index, const float *, float *, Index, Index, bool);
 
 template <int... R>
 constexpr MicroKernel kernel_of(int rows, std::integer_sequence<int, R...>) {
@@ -325,74 +344,62 @@ constexpr MicroKernel kernel_of(int rows, std::integer_sequence<int, R...>) {
     return kernels[rows - 1];
 }
 
-// c = a b, or c += a b, for the panels [first, last) of b; c is row-major with rows `stride` apart. One thread.
+// c = a b, or c += a b, for the panels [first, last) of b. Rows of a are contiguous, those of c `stride` apart. One thread.
 void multiply(Matrix a, const Panels &b, Index first, Index last, float *c, Index stride, bool adds = false) {
-    bool is_contiguous = a.column_stride == 1;
-    float *packed = is_contiguous ? nullptr : scratch<0>(BLOCK * DEPTH);
     for (Index top = 0; top < a.rows; top += BLOCK)
-        for (Index k = 0; k < a.columns; k += DEPTH) {
-            Index rows = std::min(BLOCK, a.rows - top), depth = std::min(DEPTH, a.columns - k);
-            if (!is_contiguous)  // ROWS rows beside each other
-                for (Index i = 0; i < rows; i += ROWS)
-                    for (Index d = 0; d < depth; d++) {
-                        const float *from = a.at(top + i, k + d);
-                        float *to = packed + i * depth + d * std::min<Index>(ROWS, rows - i);
-                        for (Index r = 0; r < std::min<Index>(ROWS, rows - i); r++) to[r] = from[r * a.row_stride];
-                    }
+        for (Index k = 0; k < a.columns; k += DEPTH)
             for (Index panel = first; panel < last; panel++)
-                for (Index i = 0; i < rows; i += ROWS) {
-                    Index tile = std::min<Index>(ROWS, rows - i), column = panel * COLUMNS;
-                    auto kernel = kernel_of(tile, std::make_integer_sequence<int, ROWS>());
-                    const float *from = is_contiguous ? a.at(top + i, k) : packed + i * depth;
-                    kernel(depth, from, is_contiguous ? a.row_stride : 1, is_contiguous ? 1 : tile, b.at(k, panel),
-                           c + (top + i) * stride + column, stride, std::min(COLUMNS, b.columns - column), adds || k);
+                for (Index row = top; row < std::min(top + BLOCK, a.rows); row += ROWS) {
+                    const Index rows = std::min<Index>(ROWS, a.rows - row), column = panel * COLUMNS;
+                    const auto kernel = kernel_of(rows, std::make_integer_sequence<int, ROWS>());
+                    kernel(std::min(DEPTH, a.columns - k), a.at(row, k), a.row_stride, b.at(k, panel),
+                           c + row * stride + column, stride, std::min(COLUMNS, b.columns - column), adds || k);
                 }
-        }
 }
 
 void multiply(Matrix a, const Panels &b, float *c, Index stride, bool adds = false) {
     multiply(a, b, 0, b.count(), c, stride, adds);
 }
 
+// Some rows of a matrix, contiguous: as they are, or a copy.
+Matrix contiguous_rows(Matrix all, Index top, Index rows) {
+    if (all.column_stride == 1) return {all.at(top, 0), rows, all.columns, all.row_stride};
+    float *copy = scratch<0>(rows * all.columns);
+    transpose({all.at(top, 0), all.columns, rows, all.column_stride, all.row_stride}, copy, all.columns);
+    return {copy, rows, all.columns, all.columns};
+}
+
 // c = a b with all threads; c is row-major and contiguous.
 void product(Matrix a, Matrix b, float *c) {
     const Index threads = pool().threads, width = ceil_div(b.columns, COLUMNS);
     constexpr Index ONE_THREAD = 1 << 16;  // multiplications that are done before another thread has woken
+    constexpr Index CACHED = 1 << 17;      // numbers of a that stay in the L2 cache of a core
     constexpr Index FEW = 4 * ROWS;        // rows for which a thread does not pack all of b
-    auto block = [&](Index top, Index rows, const Panels &panels, Index first, Index last) {
-        multiply({a.at(top, 0), rows, a.columns, a.row_stride, a.column_stride}, panels, first, last,
-                 c + top * b.columns, b.columns);
-    };
-    if (a.rows * a.columns * b.columns < ONE_THREAD || threads == 1 || a.rows <= BLOCK * threads) {
-        // Rows are shared where they are enough, as they came from the core that has them; else columns.
-        const bool is_small = a.rows * a.columns * b.columns < ONE_THREAD;
-        const bool by_rows = !is_small && a.rows >= FEW * threads;
-        const Index share = by_rows ? ceil_div(ceil_div(a.rows, threads), ROWS) * ROWS : a.rows;
-        const Index shares = ceil_div(a.rows, share), groups = is_small || by_rows ? 1 : width;
-        parallel(shares * groups, 1, [&](Index begin, Index end) {
+    const bool is_tiny = a.rows * a.columns * b.columns < ONE_THREAD;
+    if (is_tiny || a.rows * a.columns <= CACHED * threads) {
+        // Rows are shared where there are enough, as they come from the core that has them; else columns.
+        const bool by_rows = is_tiny || a.rows >= FEW * threads;
+        const Index share = is_tiny || !by_rows ? a.rows : ceil_div(ceil_div(a.rows, threads), ROWS) * ROWS;
+        const Index groups = by_rows ? 1 : std::min(width, threads);
+        parallel(ceil_div(a.rows, share) * groups, 1, [&](Index item, Index) {
+            const Index top = item / groups * share, group = item % groups;
+            const Matrix rows = contiguous_rows(a, top, std::min(share, a.rows - top));
             float *packed = scratch<1>(Panels::size(b.rows, COLUMNS));
-            for (Index item = begin; item < end; item++)
-                for (Index panel = item % groups * width / groups; panel < (item % groups + 1) * width / groups; panel++)
-                {
-                    const Index column = panel * COLUMNS, top = item / groups * share;
-                    const Panels one = pack_all({b.at(0, column), b.rows, std::min(COLUMNS, b.columns - column),
-                                                 b.row_stride, b.column_stride}, packed);
-                    multiply({a.at(top, 0), std::min(share, a.rows - top), a.columns, a.row_stride, a.column_stride},
-                             one, c + top * b.columns + column, b.columns);
-                }
+            for (Index panel = width * group / groups; panel < width * (group + 1) / groups; panel++) {
+                const Index column = panel * COLUMNS;
+                const Matrix some{b.at(0, column), b.rows, std::min(COLUMNS, b.columns - column), b.row_stride, b.column_stride};
+                multiply(rows, pack_all(some, packed), c + top * b.columns + column, b.columns);
+            }
         });
         return;
     }
     Panels panels{scratch<1>(Panels::size(b.rows, b.columns)), b.rows, b.columns};
-    parallel(width, 1, [&](Index begin, Index end) {
-        for (Index panel = begin; panel < end; panel++) pack(b, panels, panel);
-    });
+    parallel(width, 1, [&](Index panel, Index) { pack(b, panels, panel); });
     const Index blocks = ceil_div(a.rows, BLOCK), groups = std::min(width, ceil_div(4 * threads, blocks));
-    parallel(blocks * groups, 1, [&](Index begin, Index end) {
-        for (Index item = begin; item < end; item++) {
-            const Index top = item / groups * BLOCK, group = item % groups;
-            block(top, std::min(BLOCK, a.rows - top), panels, width * group / groups, width * (group + 1) / groups);
-        }
+    parallel(blocks * groups, 1, [&](Index item, Index) {
+        const Index top = item / groups * BLOCK, group = item % groups;
+        multiply(contiguous_rows(a, top, std::min(BLOCK, a.rows - top)), panels, width * group / groups,
+                 width * (group + 1) / groups, c + top * b.columns, b.columns);
     });
 }
 
@@ -579,8 +586,8 @@ struct Attention {
                 slopes(p + row * padded(), ds + row * padded(), o_rows.at(row, 0), d_rows.at(row, 0),
                        log_sums[head * queries + first + row]);
             const Matrix p_block{p, rows, keys, padded()}, s_block{ds, rows, keys, padded()};
-            multiply(p_block.transposed(), pack_all(d_rows, block), to_v, stride(), first);
-            multiply(s_block.transposed(), pack_all(q_rows, block), to_k, stride(), first);
+            multiply(contiguous_rows(p_block.transposed(), 0, keys), pack_all(d_rows, block), to_v, stride(), first);
+            multiply(contiguous_rows(s_block.transposed(), 0, keys), pack_all(q_rows, block), to_k, stride(), first);
             multiply(s_block, k_rows, to_q + first * stride(), stride());
         }
     }
@@ -1522,3 +1529,69 @@ MIXING(temporal_up_zeros, 3, 1, 2, false)
 
 GROUP_NORM(group_norm, false)
 GROUP_NORM(group_norm_silu, true)
+// --------------------------------------------------------------------------------------------------------- AdamW
+
+// A stretch of one tensor of many: threads share all tensors evenly, and sums have one order.
+struct Piece {
+    int tensor;
+    Index begin, end;
+};
+
+std::vector<Piece> pieces(int tensors, const int *ranks, int64_t **shapes) {
+    std::vector<Piece> all;
+    for (int tensor = 0; tensor < tensors; tensor++) {
+        const Index size = elements(ranks[tensor], shapes[tensor]);
+        for (Index begin = 0; begin < size; begin += 2 * GRAIN)
+            all.push_back({tensor, begin, std::min(begin + 2 * GRAIN, size)});
+    }
+    return all;
+}
+
+// any number of tensors -> the squared length of all of them as one vector (1,), summed in float64
+OPERATOR(sum_of_squares) {
+    const std::vector<Piece> all = pieces(count - 1, ranks, shapes);
+    std::vector<double> sums(all.size());
+    parallel(all.size(), 1, [&](Index first, Index last) {
+        for (Index item = first; item < last; item++) {
+            const float *x = INPUT(all[item].tensor);
+            double sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (Index i = all[item].begin; i < all[item].end; i++) sum += static_cast<double>(x[i]) * x[i];
+            sums[item] = sum;
+        }
+    });
+    OUTPUT(count - 1)[0] = static_cast<float>(std::accumulate(sums.begin(), sums.end(), 0.0));
+    return 0;
+}
+
+// n weights, n first moments, n second moments, n gradients, decays (n,), (beta1, beta2, eps), rate, factor, updates ->
+// updates (1,). In place: weights, moments and updates are inputs that change, unless the gradients' factor is 0.
+OPERATOR(adamw) {
+    const int tensors = (count - 6) / 4;
+    const float *decays = INPUT(count - 6), *constants = INPUT(count - 5);
+    const float rate = *INPUT(count - 4), factor = *INPUT(count - 3), beta1 = constants[0], beta2 = constants[1];
+    float *updates = OUTPUT(count - 2);
+    if (factor > 0) {
+        *updates += 1;
+        const double correction1 = 1 - std::pow(static_cast<double>(beta1), *updates);
+        const double correction2 = std::sqrt(1 - std::pow(static_cast<double>(beta2), *updates));
+        const float step = rate * correction2 / correction1, eps = constants[2] * correction2;
+        const std::vector<Piece> all = pieces(tensors, ranks, shapes);
+        parallel(all.size(), 1, [&](Index first, Index last) {
+            for (Index item = first; item < last; item++) {
+                const auto [tensor, begin, end] = all[item];
+                float *weight = OUTPUT(tensor), *moment1 = OUTPUT(tensors + tensor), *moment2 = OUTPUT(2 * tensors + tensor);
+                const float *gradient = INPUT(3 * tensors + tensor), kept = 1 - rate * decays[tensor];
+#pragma omp simd
+                for (Index i = begin; i < end; i++) {
+                    const float g = gradient[i] * factor;
+                    moment1[i] = beta1 * moment1[i] + (1 - beta1) * g;
+                    moment2[i] = beta2 * moment2[i] + (1 - beta2) * g * g;
+                    weight[i] = kept * weight[i] - step * moment1[i] / (std::sqrt(moment2[i]) + eps);
+                }
+            }
+        });
+    }
+    *OUTPUT(count - 1) = *updates;
+    return 0;
+}
