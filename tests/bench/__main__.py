@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from moviegen import config
+from moviegen.device import compiled
 from moviegen.runs import files, machine
 from tests.bench import compiling, dit, layouts, memory, reading, recompute, rows, step_memory, tae
 
@@ -52,6 +53,7 @@ def main() -> None:
         "commit": machine.git_commit(),
         "machine": machine.machine(),
         "versions": machine.versions() | {"torch": torch_version()},
+        "operators": "compiled" if compiled.is_compiled() else "MindSpore's",
         "repetitions": options.repetitions,
         "busy_percent": {},
     }

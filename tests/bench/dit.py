@@ -18,7 +18,7 @@ from moviegen import config
 from moviegen.config import PATCH, DiTConfig, latent_size
 from moviegen.plan import flops
 from tests.bench import rows
-from tests.bench.workers import WorkFailed, Worker, take_turns
+from tests.bench.workers import Worker, WorkFailed, take_turns
 
 EULER_PERCENT = 5  # what the sampler may add
 EAGER, COMPILED, PEAK = "PyTorch", "torch.compile", "peak of torch.mm"
@@ -80,6 +80,7 @@ def measure_bfloat16(repetitions: int) -> list[dict[str, Any]]:
     """The large shape's step with products of bfloat16, against PyTorch's autocast."""
     if not has_amx():
         why = "this CPU has no AMX, by which it would multiply matrices of bfloat16"
+        print(f"note: {why}")
         return [rows.without_peer(named("train", LARGE, "bfloat16"), peer, [], why, aim)
                 for peer, aim in BFLOAT16_AIMS.items()]  # fmt: skip
     with (
@@ -122,6 +123,7 @@ def compare(
             subjects[peer] = (pytorch, f"{name} {peer}")
         except WorkFailed as error:
             failures[peer] = str(error)
+            print(f"note: {name}: {peer} failed, see above")
     if has_peak:
         pytorch.prepare(f"{PEAK} {dtype}", task="matmul", size=SQUARE, dtype=dtype)
         subjects[PEAK] = (pytorch, f"{PEAK} {dtype}")

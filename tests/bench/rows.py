@@ -1,4 +1,4 @@
-"""One line of a table: what a piece of work takes here, what it takes a peer, and the most (or least) that is aimed at."""
+"""One line of a table: what a piece of work takes here, what it takes a peer, and the ratio that is aimed at."""
 
 from __future__ import annotations
 
@@ -38,8 +38,7 @@ def compared(
 
 
 def without_peer(task: str, peer: str, times: Sequence[float], why: str, at_most: float) -> dict[str, Any]:
-    """The peer could not do it; the row says so."""
-    print(f"note: {task}: {peer}: {why}")
+    """The peer could not do it, or was not asked; the row says so."""
     return {
         "task": task,
         "peer": f"{peer}: did not run",

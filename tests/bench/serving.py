@@ -1,7 +1,7 @@
 """The child's side of `workers`: it times prepared work when asked to.
 
-Nothing of moviegen is imported here: `moviegen.device` sets oneDNN's instruction set for MindSpore, and a PyTorch process
-that imported it would compute by AVX2 alone.
+Nothing of moviegen is imported here: `moviegen.device` sets oneDNN's instruction set for MindSpore, and a PyTorch
+process that imported it would compute by AVX2 alone.
 """
 
 from __future__ import annotations
