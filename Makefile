@@ -27,6 +27,8 @@ define options
 set -- --config "$(SCALE)" $${DATA:+--data.root "$$(realpath -m -- "$$DATA")"} $(ARGS)
 endef
 
+COMPILE := from moviegen.device import compiled; compiled.prepare()
+
 # A parameter is given once.
 options_of_step = $(if $(findstring dataset.size,$(ARGS)),,--dataset.size "[256, 256]") $(ARGS)
 
@@ -36,11 +38,13 @@ help:  ## list the targets
 	@echo "make TARGET [SCALE=tiny|1B|5B|30B] [DATA=/folder/with/clips] [ARGS='--sample.steps 10 ...']"
 	@grep -hE '^[a-zA-Z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-8s %s\n", $$1, $$2}'
 
-setup:  ## make .venv from the lock file, where it is not yet made from it
-	@$(call make-environment,$(VENV),)
+setup:  ## make .venv from the lock file, and compile the operators, where it is not yet done
+	@($(call make-environment,$(VENV),))
+	$(VENV)/bin/python -c '$(COMPILE)'
 
 parity-setup:
-	@$(call make-environment,$(PARITY_VENV),tests/parity/requirements.txt)
+	@($(call make-environment,$(PARITY_VENV),tests/parity/requirements.txt))
+	$(PARITY_VENV)/bin/python -c '$(COMPILE)'
 
 report: setup  ## run what changed, then publish outputs/SCALE/html/index.html
 	@$(options)

@@ -22,7 +22,7 @@ data/
                clips, crops: a clip and its views; measuring, checking, quarantine: which are sound
                samples: a set that is rendered; latents, embeddings: caches
   3.5          scores, intervals: PSNR and SSIM; how far a mean may be off
-tae/         3.1.1 model, coder, layers, losses, lpips, tiling, weights, naming
+tae/         3.1.1 model, coder, layers, losses, lpips, tiling, factors, weights, naming
 dit/         3.1.3 model, layers, patches, positions, weights
 text/        3.1.4 encoders, t5, clip, layers, tokenise, folders, stand_ins, embedding
 flow/        3.1.2 path: X_t, V_t, times, loss; 3.4.2 schedule, sampler: Euler steps with guidance
@@ -34,7 +34,8 @@ parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes
 plan/        3.1.6 flops, memory, traffic, cost: computed, never measured
 config/      params, recipe, networks, shapes: every one; loading, strict_yaml: files, overrides; decisive: which
              decide a result
-device/      attention, kernels, collectives, world, environment, profiler: CPU or Ascend
+device/      attention, kernels, collectives, world, environment, profiler: CPU or Ascend; compiled, compiler: whether
+             and how operators.cpp computes; limits: cores and memory that a process may take
 
 3.1.5, spatial upsampling, is not part of this report. Importing the package imports nothing heavy: `moviegen.device`
 alone loads MindSpore.

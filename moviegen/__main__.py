@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from moviegen import config, device, runs
+from moviegen.device.compiler import NotCompiledError
 from moviegen.launch import worker
 from moviegen.launch.watch import JobError
 from moviegen.runs.files import FORBIDDEN, NoSpaceError, check_writable, full_disk_named
@@ -71,7 +72,10 @@ def parser() -> argparse.ArgumentParser:
         added[verb].add_argument("--config", default="tiny", metavar="FILE", help="a params file, or a scale's name")
     added["data"].add_argument("action", choices=("sample", "index"))
     added["tae"].add_argument("action", choices=("train", "evaluate", "encode", "decode", "export"))
-    added["tae"].add_argument("--phase", choices=("image", "opl-off", "opl-on", "mixkit"), default="opl-off")
+    phases = "one, or several that a process trains one after the other with graphs that it compiles once"
+    added["tae"].add_argument(
+        "--phase", nargs="+", choices=("image", "opl-off", "opl-on", "mixkit"), default=["opl-off"], help=phases
+    )
     added["tae"].add_argument("--weights", metavar="FILE", help="a trained TAE; default: the report's own")
     added["tae"].add_argument("--input", metavar="FILE", help="encode: a video; decode: what encode wrote")
     written = "encode: .npz; decode: .mp4, .gif, .png or a folder of images; export: .safetensors"
@@ -109,13 +113,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with worker.supervised():
             overrides = config.parse_overrides(rest, getattr(options, "stage", None))
             params = config.load(options.config, overrides)
-            device.choose(params.launch.device)
+            device.choose(params.launch.device, params.launch.operators)
             outputs = config.outputs_folder(params)
             with full_disk_named(outputs):
                 if options.verb not in WITHOUT_OUTPUTS:
                     check_writable(outputs)
                 importlib.import_module(module_of(options)).main(params, options)
-    except (config.ConfigError, runs.RunBusy, JobError, NoSpaceError) as error:
+    except (config.ConfigError, NotCompiledError, runs.RunBusy, JobError, NoSpaceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:

@@ -1,12 +1,16 @@
-"""MindSpore is loaded after moviegen has set its environment, and before any test loads decord (see data/videos.py)."""
+"""MindSpore is loaded after moviegen has set its environment."""
 # ruff: noqa: I001
 
 import os
 import tempfile
 
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")  # tests compare both forms of the operators in one process
+
 import moviegen
 import mindspore
 import pytest
+
+from moviegen.device import compiled
 
 
 def pytest_addoption(parser):
@@ -31,6 +35,16 @@ def pytest_collection_modifyitems(config, items):
 def graph_mode():
     """Every test that computes does so as the programs do; MindSpore takes its device once."""
     moviegen.device.start(0)
+
+
+@pytest.fixture(autouse=True)
+def form_put_back():
+    """What a program chooses holds for its process; a test's is that of all."""
+    before = os.environ.get(compiled.CHOICE)
+    yield
+    os.environ.pop(compiled.CHOICE, None)
+    if before is not None:
+        os.environ[compiled.CHOICE] = before
 
 
 @pytest.fixture

@@ -172,6 +172,17 @@ def test_an_environment_that_is_active_is_made_again(made):
     assert len(made.installed) == 2
 
 
+def test_operators_are_compiled_with_it_and_looked_for_where_it_is_made(checkout):
+    for number in range(2):
+        assert checkout.make("setup").status == 0, checkout.said
+        program, told, _ = checkout.ran[-1]
+        assert (program, told) == (
+            ".venv/bin/python",
+            ["-c", "from moviegen.device import compiled; compiled.prepare()"],
+        )
+        assert bool(checkout.installed) == (number == 0)
+
+
 # --- with what it is made ---
 
 

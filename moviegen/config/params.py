@@ -137,6 +137,9 @@ class Launch(Group):
     """The `msrun` job of a stage."""
 
     device: Literal["CPU", "Ascend"] = "Ascend"
+    operators: Literal["auto", "compiled", "mindspore"] = Field(
+        "auto", description="of the CPU: compiled ones where there is a C++ compiler, or MindSpore's own"
+    )
     worker_num: int = Field(8, gt=0)
     local_worker_num: int = Field(8, gt=0)
     bind_core: bool = True

@@ -44,6 +44,11 @@ def read(clip: Clip, indices: Sequence[int]) -> np.ndarray:
     return videos.read_frames(clip.path, [index * clip.stride for index in indices], clip.reader)
 
 
+def frames_of(clip: Clip, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    """`read` of ascending numbers, one frame (H, W, 3) after the other, each as soon as it is decoded."""
+    return videos.frames_of(clip.path, [index * clip.stride for index in indices], clip.reader)
+
+
 def read_windows(clip: Clip, windows: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
     """`read` of each of `windows`, one after the other: their numbers ascend from the first window to the last."""
     numbers = ([index * clip.stride for index in window] for window in windows)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moviegen.config import TAEStage
-from moviegen.data.clips import Clip, read
+from moviegen.data.clips import Clip, frames_of
 from moviegen.data.datasets import batch_indices
 from moviegen.data.pixels import clip_indices, random_resized_crop, resize_and_crop
 from moviegen.data.quarantine import Quarantine
@@ -44,7 +44,7 @@ class RandomCrops:
 
     def _crop(self, clip: Clip, frames: int, rng: np.random.Generator) -> np.ndarray:
         indices = clip_indices(clip.frames, frames, rng=rng)
-        return random_resized_crop(read(clip, indices), *self.stage.size, rng)
+        return random_resized_crop(frames_of(clip, indices), *self.stage.size, rng)
 
 
 def centre_view(clip: Clip, frames: int, height: int, width: int) -> np.ndarray:
@@ -53,7 +53,7 @@ def centre_view(clip: Clip, frames: int, height: int, width: int) -> np.ndarray:
     Returns:
         float32 (3, frames, height, width) in [-1, 1].
     """
-    return resize_and_crop(read(clip, clip_indices(clip.frames, frames)), height, width)
+    return resize_and_crop(frames_of(clip, clip_indices(clip.frames, frames)), height, width)
 
 
 def centre_views(clips: list[Clip], frames: int, size: tuple[int, int], quarantine: Quarantine) -> np.ndarray:

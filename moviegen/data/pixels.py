@@ -4,42 +4,71 @@ T frames, H rows, W columns: decoded frames are uint8 (T, H, W, 3) RGB, what mod
 [-1, 1].
 """
 
+import functools
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from PIL import Image
 
 from moviegen.config import ConfigError
+from moviegen.runs.machine import cores
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+Window = Callable[[float], tuple[float, float, float]]
 
 
-def resize_and_crop(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Scale uint8 (T, H, W, 3) to just cover height x width, keep the centre: float32 (3, T, height, width), [-1, 1].
+def resize_and_crop(frames: Iterable[np.ndarray], height: int, width: int) -> np.ndarray:
+    """Scale frames, uint8 (H, W, 3), to just cover height x width, keep the centre: float32 (3, T, height, width).
 
-    The aspect ratio is kept; a clip that already has the size passes unchanged.
+    The aspect ratio is kept; a clip that already has the size passes unchanged. Values are in [-1, 1].
     """
-    return _resample(frames, height, width, _cover(frames, height, width), 0.5, 0.5)
+    return _resample(frames, height, width, lambda cover: (cover, 0.5, 0.5))
 
 
-def random_resized_crop(frames: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+def random_resized_crop(frames: Iterable[np.ndarray], height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """Crop at a random position and a scale between just-covering and native pixels, the same in every frame.
 
-    uint8 (T, H, W, 3) -> float32 (3, T, height, width) in [-1, 1]. Never scales up more than covering needs.
+    uint8 (H, W, 3) of each -> float32 (3, T, height, width) in [-1, 1]. Never scales up more than covering needs.
     """
-    cover = _cover(frames, height, width)
-    return _resample(frames, height, width, rng.uniform(cover, max(cover, 1.0)), rng.random(), rng.random())
+    return _resample(
+        frames, height, width, lambda cover: (rng.uniform(cover, max(cover, 1.0)), rng.random(), rng.random())
+    )
 
 
-def _cover(frames: np.ndarray, height: int, width: int) -> float:
-    """The smallest scale at which the frames cover height x width."""
-    return max(height / frames.shape[1], width / frames.shape[2])
+def _resample(frames: Iterable[np.ndarray], height: int, width: int, window: Window) -> np.ndarray:
+    """Take height x width pixels of each frame, in other threads while the next are decoded.
+
+    Args:
+        window: of the smallest scale at which the frames cover height x width: the scale, and x and y in [0, 1], which
+            place the window from left / top to right / bottom.
+    """
+    box: Box | None = None
+    views = []
+    for frame in frames:
+        box = box or _box(frame.shape, height, width, window)
+        views.append(_pool().submit(_view, frame, height, width, box))
+    return np.stack([view.result() for view in views], 1)
 
 
-def _resample(frames: np.ndarray, height: int, width: int, scale: float, x: float, y: float) -> np.ndarray:
-    """Take height x width pixels at `scale`; x, y in [0, 1] place the window from left/top to right/bottom."""
-    rows, columns = min(height / scale, frames.shape[1]), min(width / scale, frames.shape[2])
-    left, top = x * (frames.shape[2] - columns), y * (frames.shape[1] - rows)
-    box = (left, top, left + columns, top + rows)
-    resized = [Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC, box) for frame in frames]
-    video = np.stack([np.asarray(image) for image in resized]).transpose(3, 0, 1, 2).astype(np.float32)
-    return np.ascontiguousarray(video / np.float32(127.5) - np.float32(1))
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that resize; Pillow lets others compute meanwhile."""
+    return ThreadPoolExecutor(max(1, round(cores())))
+
+
+def _box(shape: tuple[int, ...], height: int, width: int, window: Window) -> Box:
+    """Left, top, right, bottom of the window in a frame of `shape` (H, W, 3)."""
+    scale, x, y = window(max(height / shape[0], width / shape[1]))
+    rows, columns = min(height / scale, shape[0]), min(width / scale, shape[1])
+    left, top = x * (shape[1] - columns), y * (shape[0] - rows)
+    return left, top, left + columns, top + rows
+
+
+def _view(frame: np.ndarray, height: int, width: int, box: Box) -> np.ndarray:
+    """The pixels in the box of a frame (H, W, 3) as float32 (3, height, width) in [-1, 1]."""
+    image = Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC, box)
+    return np.asarray(image).transpose(2, 0, 1).astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def to_uint8(video: np.ndarray) -> np.ndarray:

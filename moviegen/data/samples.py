@@ -5,7 +5,9 @@ Everything follows from the seed: the same seed gives the same bytes.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import astuple, dataclass
+from functools import partial
 from itertools import product
 from math import cos, radians, sin
 from pathlib import Path
@@ -16,8 +18,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from moviegen.data.videos import Codec, write_video
+from moviegen.launch.pool import map_unordered
 from moviegen.runs.files import write_csv, write_text
+from moviegen.runs.machine import cores
 
+TIME_LIMIT = 600.0  # seconds that a clip may take, on whatever machine
 FPS, FRAMES = 12, 40  # as generated clips are shown at tiny: side by side they move alike
 CODECS: dict[str, Codec] = {".avi": "mpeg4", ".mp4": "libx264"}
 SAMPLE_TXT = """\
@@ -138,11 +143,20 @@ def render_sample_set(folder: Path, seed: int = 0, progress: bool = True) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     _write_notice(folder / "SAMPLE.txt", SAMPLE_TXT.format(seed=seed, photographs=len(SUBJECTS)))
     missing = [shot for shot in plan_shots(folder) if not shot.path.exists()]
-    for shot in tqdm(missing, "rendering the sample set", unit="clip", disable=not progress):
+    missing.sort(key=lambda shot: -shot.size[0] * shot.size[1])  # the longest first: no worker is left alone with one
+    for shot in missing:
         shot.path.parent.mkdir(parents=True, exist_ok=True)
-        write_video(shot.path, render(shot, seed), FPS, CODECS[shot.path.suffix])
+    with closing(map_unordered(partial(_write, seed), missing, TIME_LIMIT, max(1, round(cores())))) as written:
+        for shot, failure in tqdm(written, "rendering the sample set", len(missing), unit="clip", disable=not progress):
+            if failure:
+                raise RuntimeError(f"{shot.path} could not be rendered: {failure.reason}")
     _write_captions(folder / "video_caption_train.csv", train_shots(folder / "mixkit"))
     _write_captions(folder / "video_caption_val.csv", validation_shots(folder / "mixkit"))
+
+
+def _write(seed: int, shot: Shot) -> None:
+    """In a worker: renders and writes one clip."""
+    write_video(shot.path, render(shot, seed), FPS, CODECS[shot.path.suffix])
 
 
 def plan_shots(folder: Path) -> list[Shot]:
@@ -215,7 +229,7 @@ def _film(image: Image.Image, move: Move, frames: int, size: tuple[int, int], ex
     film = np.empty((frames, size[1], size[0], 3), np.uint8)
     for number, moments in enumerate(eased):
         looks = [np.asarray(look(image, between(move, moment), size)) for moment in moments]
-        film[number] = np.rint(np.mean(looks, axis=0, dtype=np.float32))
+        film[number] = looks[0] if exposures == 1 else np.rint(np.mean(looks, axis=0, dtype=np.float32))
     return film
 
 

@@ -16,7 +16,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 from moviegen.data import proofs, readers
-from moviegen.data.readers import HAS_DECORD, Reader
+from moviegen.data.readers import Reader
 from moviegen.data.streams import BrokenVideo, timeline
 from moviegen.runs.files import replacing
 
@@ -60,7 +60,7 @@ def probe(path: Path | str) -> VideoInfo:
     size than the first, is smaller or larger than any clip should be, or cannot be shown right.
     """
     line = timeline(path)
-    decoded = proofs.decode(path, line)
+    decoded = proofs.decode(path)
     height, width = decoded.size
     reader = proofs.fastest_exact_reader(path, line, decoded)
     if reader == "counted" and not proofs.repeats(path, decoded):  # the others were decoded twice to be proven
@@ -77,19 +77,21 @@ def read_frames(path: Path | str, indices: Sequence[int], reader: Reader = "coun
     """
     if len(indices) == 0:
         raise ValueError(f"no frame of {path} was asked for")
-    numbers, images = sorted(set(indices)), dict[int, np.ndarray]()
-    if reader == "decord" and HAS_DECORD and numbers[0] >= 0:  # it counts negative ones from the end
-        with suppress(RuntimeError):  # the file is gone or has changed: PyAV says what is wrong with it
-            images = readers.by_decord(path, numbers)
-    elif reader != "counted":
-        with suppress(BrokenVideo):
-            images = readers.by_seeking(path, numbers)
-    if len(images) < len(numbers):
-        images, count = readers.by_counting(path, numbers)
-        for index in indices:
-            if index not in images:
-                raise BrokenVideo(path, f"it has {count} frames: there is no frame {index}")
+    numbers = sorted(set(indices))
+    images = dict(zip(numbers, frames_of(path, numbers, reader), strict=True))
     return np.stack([images[index] for index in indices])
+
+
+def frames_of(path: Path | str, numbers: Sequence[int], reader: Reader = "counted") -> Iterator[np.ndarray]:
+    """`read_frames` of ascending numbers, one frame (H, W, 3) after the other, each as soon as it is decoded."""
+    found = 0
+    if reader == "pyav":
+        with suppress(BrokenVideo):
+            for picture in readers.by_seeking(path, numbers):
+                found += 1
+                yield picture
+    if found < len(numbers):
+        yield from readers.by_counting(path, numbers[found:])
 
 
 def read_windows(

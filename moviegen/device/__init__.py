@@ -1,8 +1,8 @@
 """The one seam between CPU and Ascend: nothing else in the package asks which device it is on.
 
 Importing this module prepares the environment and must come before MindSpore is imported; `moviegen/__init__.py`
-sees to it. MindSpore itself is imported by `attention`, `collectives`, `kernels` and `start`, never here at the top:
-the report and the notebooks import this module and stay free of it.
+sees to it. MindSpore itself is imported by `start` and by the modules of Cells (`attention`, `collectives`, `kernels`),
+never here at the top: the report and the notebooks import this module and stay free of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moviegen.device import environment
+from moviegen.device import compiled, environment
 
 if TYPE_CHECKING:
     import mindspore as ms
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # oneDNN 3.10, which MindSpore 2.9 and 2.10 bundle, has no AVX-512 kernel for 3x3 and 1-D convolutions and falls to its
 # reference loop, about 100 times slower. Its AVX2 kernels are the fast ones, also on AVX-512 machines. Matrix products
-# lose a little by it (ARCHITECTURE.md has the ratios).
-CPU_ENVIRONMENT = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+# lose by it, large ones a fifth, small ones half: where the compiled operators convolve, oneDNN uses all there is.
+CONVOLUTION_ENVIRONMENT = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 COMMON_ENVIRONMENT = {
     "GLOG_v": "3",  # errors only: MindSpore's warnings drown everything else
     # s, a day. A CPU collective waits 10 s by default, and a rank is late by all that another does alone: compiling,
@@ -30,6 +30,7 @@ COMMON_ENVIRONMENT = {
     "MS_CPU_COMM_OP_TIMEOUT": "86400",
 }
 CHOICE = "MOVIEGEN_DEVICE"  # the variable that holds what `choose` was told, for this process and those it starts
+set_here: set[str] = set()  # variables that this process has set for itself; those it starts see to their own
 
 
 def accelerators() -> int:
@@ -37,12 +38,17 @@ def accelerators() -> int:
     return len([path for path in Path("/dev").glob("davinci*") if path.name.removeprefix("davinci").isdigit()])
 
 
-def choose(recipe_device: str) -> None:
-    """Keeps to the device of a recipe (`launch.device`): `CPU` also where there are cards. Before MindSpore's import.
+def choose(recipe_device: str, operators: str = compiled.AUTO) -> None:
+    """Keeps to a recipe's device (`launch.device`) and form of the operators. Before MindSpore's import.
 
-    `Ascend` leaves the CPU to machines without cards: for what needs none, and for trials.
+    `CPU` computes there also where there are cards; `Ascend` leaves the CPU to machines without: for what needs none,
+    and for trials.
+
+    Raises:
+        NotCompiledError: compiled operators are asked for and cannot be had.
     """
     os.environ[CHOICE] = recipe_device
+    compiled.choose(operators, recipe_device)
     prepare_environment()
 
 
@@ -69,30 +75,44 @@ def compute_dtype(name: str = "auto") -> ms.Type:
 def prepare_environment() -> None:
     """Sets what MindSpore reads once, when it is imported; a value already set by the user is kept.
 
-    But for what no result may follow from: see `environment`.
+    But for what no result may follow from: see `environment`. oneDNN is limited unless it is known that the compiled
+    operators convolve: who imports MindSpore without a choice has convolutions that are fast in either form.
 
     Raises:
         ImportError: MindSpore was imported first, without these settings.
     """
     environment.clear()
-    variables = COMMON_ENVIRONMENT | (CPU_ENVIRONMENT if target() == "CPU" else {})
-    if target() == "CPU" and "mindspore" in sys.modules and "ONEDNN_MAX_CPU_ISA" not in os.environ:
+    is_loaded = "mindspore" in sys.modules
+    convolves = target() == "CPU" and os.environ.get(compiled.CHOICE) != compiled.COMPILED
+    if convolves and is_loaded and not CONVOLUTION_ENVIRONMENT.keys() <= os.environ.keys():
         raise ImportError(
             "mindspore was imported before moviegen: convolutions would run about 100 times slower on this CPU. "
             "Import moviegen first, or set ONEDNN_MAX_CPU_ISA=AVX2"
         )
+    variables = COMMON_ENVIRONMENT | (CONVOLUTION_ENVIRONMENT if convolves else {})
+    for name in set_here - variables.keys() if not is_loaded else ():
+        set_here.remove(name)
+        os.environ.pop(name, None)
     for name, value in variables.items():
-        os.environ.setdefault(name, value)
+        if name not in os.environ:
+            os.environ[name] = value
+            set_here.add(name)
 
 
 def start(seed: int, launch: Launch | None = None) -> None:
-    """Chooses the device and graph mode for this process, and seeds weight initialisation.
+    """Chooses the device and graph mode for this process, seeds weight initialisation, says which operators compute.
 
     Args:
         launch: how far a card's graphs are compiled, and how much of its memory is taken; MindSpore's own without it.
+            Of a job, how many workers share the cores.
     """
     import mindspore as ms
 
+    from moviegen.device import limits
+
+    os.environ[compiled.THREADS] = str(limits.threads(launch))
+    if os.environ.get("RANK_ID", "0") == "0" and os.environ.get("MS_ROLE") != "MS_SCHED":
+        print(compiled.current().line, file=sys.stderr)
     if os.environ.get(CHOICE) == "Ascend" and target() == "CPU":
         print("note: launch.device is Ascend, and this machine has no card: its CPU computes", file=sys.stderr)
     ms.set_context(mode=ms.GRAPH_MODE)

@@ -1,52 +1,48 @@
-"""Normalisation and modulation kernels.
+"""The transformer's kernels: products, norms, modulation and gates, each in two forms.
 
-On CPU MindSpore's reductions and broadcasts are serial while its matrix products are not, so row means and broadcasts
-are written as products with a constant column or row: 2-3 times faster, the same numbers to rounding.
+On CPU they are operators of `operators.cpp`; where those are not compiled, on Ascend, and in half precision they are
+MindSpore's own. Those compute on CPU with one thread but for matrix products: row means and broadcasts are products
+with a constant column or row there, 2-3 times faster.
 """
 
 from __future__ import annotations
 
 import mindspore as ms
-import numpy as np
 from mindspore import Parameter, nn, ops
 from mindspore.common.initializer import initializer
 
 from moviegen.device import target
+from moviegen.device.compiled import is_compiled, operator
 
 
-class GroupNorm(nn.Cell):
-    """Group normalisation of a video kept as a stack of frames, over C / `num_groups` channels, T, H and W.
+class Product(nn.Cell):
+    """x (..., in) W^T (out, in) -> (..., out), in x's type."""
 
-    Inputs: x (B*T, C, H, W) and T. T = 1 normalises every frame by itself.
-    """
-
-    def __init__(self, num_groups: int, channels: int, eps: float = 1e-6) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.eps = eps
-        self.gamma = Parameter(initializer("ones", (channels,), ms.float32))
-        self.beta = Parameter(initializer("zeros", (channels,), ms.float32))
-        group = np.arange(channels) // (channels // num_groups)
-        self.average = ms.Tensor((group[:, None] == group) * (num_groups / channels), ms.float32)
+        self.matmul = ops.MatMul(transpose_b=True)
+        self.is_compiled = is_compiled()
+        if self.is_compiled:
+            self.fused = _Product()
 
-    def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
-        frames, channels, height, width = x.shape
-        rows = x.reshape(frames * channels, height * width)
-        row = ops.ones((1, height * width), x.dtype)
-        centred = rows - ops.matmul(self._mean(rows, frames, num_frames), row)
-        variance = self._mean(centred * centred, frames, num_frames)
-        scale = ops.tile(self.gamma.astype(x.dtype).reshape(-1, 1), (frames, 1)) / ops.sqrt(variance + self.eps)
-        shift = ops.tile(self.beta.astype(x.dtype).reshape(-1, 1), (frames, 1))
-        out = centred * ops.matmul(scale, row) + ops.matmul(shift, row)
-        return out.reshape(x.shape)
+    def construct(self, x: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
+        if self.is_compiled and x.dtype == ms.float32:
+            return self.fused(x, weight)
+        rows = self.matmul(x.reshape(-1, x.shape[-1]), weight.astype(x.dtype))
+        return rows.reshape(*x.shape[:-1], weight.shape[0])
 
-    def _mean(self, rows: ms.Tensor, frames: int, num_frames: int) -> ms.Tensor:
-        """(B*T*C, H*W) -> (B*T*C, 1): the mean of each row's group over its whole video."""
-        column = ops.ones((rows.shape[1], 1), rows.dtype) / rows.shape[1]
-        mean = ops.matmul(ops.matmul(rows, column).reshape(frames, -1), self.average.astype(rows.dtype))
-        if num_frames > 1:
-            video = mean.reshape(-1, num_frames, mean.shape[1]).mean(1, keep_dims=True)
-            mean = ops.tile(video, (1, num_frames, 1))
-        return mean.reshape(-1, 1)
+
+class _Product(nn.Cell):
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = operator("linear", lambda x, w: (*x[:-1], w[0]))
+        self.gradient = operator("linear_gradient", lambda x, w, dy: (x, w), 2)
+
+    def construct(self, x: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
+        return self.forward(x, weight)
+
+    def bprop(self, x: ms.Tensor, weight: ms.Tensor, out: ms.Tensor, dout: ms.Tensor) -> tuple[ms.Tensor, ...]:
+        return self.gradient(x, weight, dout)
 
 
 class RMSNorm(nn.Cell):
@@ -54,11 +50,15 @@ class RMSNorm(nn.Cell):
 
     def __init__(self, width: int, eps: float = 1e-5) -> None:
         super().__init__()
-        self.is_native = target() == "Ascend"
+        self.is_native, self.is_compiled = target() == "Ascend", is_compiled()
         self.width, self.eps = width, eps
         self.weight = Parameter(initializer("ones", (width,), ms.float32))
+        if self.is_compiled:
+            self.fused = _RMSNorm(eps)
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
+        if self.is_compiled and x.dtype == ms.float32:
+            return self.fused(x, self.weight)
         if self.is_native:
             return ops.rms_norm(x, self.weight.astype(x.dtype), self.eps)[0]
         rows = x.reshape(-1, self.width).astype(ms.float32)  # squares overflow float16
@@ -68,16 +68,124 @@ class RMSNorm(nn.Cell):
         return out.astype(x.dtype).reshape(x.shape)
 
 
+class _RMSNorm(nn.Cell):
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = ms.Tensor([eps], ms.float32)
+        self.forward = operator("rms_norm", lambda x, weight, eps: x)
+        self.gradient = operator("rms_norm_gradient", lambda x, weight, eps, dy: (x, weight), 2)
+
+    def construct(self, x: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
+        return self.forward(x, weight, self.eps)
+
+    def bprop(self, x: ms.Tensor, weight: ms.Tensor, out: ms.Tensor, dout: ms.Tensor) -> tuple[ms.Tensor, ...]:
+        return self.gradient(x, weight, self.eps, dout)
+
+
+# 3.1.3: adaptive layer norm, its scale and shift
+class ModulatedRMSNorm(RMSNorm):
+    """RMSNorm(x (B, N, D)) * (1 + scale) + shift; shift and scale (B, 1, D)."""
+
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        super().__init__(width, eps)
+        self.expand_rows = ExpandRows()
+        if self.is_compiled:
+            self.fused_modulated = _ModulatedRMSNorm(eps)
+
+    def construct(self, x: ms.Tensor, shift: ms.Tensor, scale: ms.Tensor) -> ms.Tensor:  # type: ignore[override]
+        if self.is_compiled and x.dtype == ms.float32:
+            return self.fused_modulated(x, self.weight, shift, scale)
+        normed = super().construct(x)
+        return normed * self.expand_rows(1 + scale, x.shape[1]) + self.expand_rows(shift, x.shape[1])
+
+
+class _ModulatedRMSNorm(nn.Cell):
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = ms.Tensor([eps], ms.float32)
+        self.forward = operator("modulated_norm", lambda x, weight, eps, shift, scale: x)
+        self.gradient = operator(
+            "modulated_norm_gradient", lambda x, weight, eps, shift, scale, dy: (x, weight, shift, scale), 4
+        )
+
+    def construct(self, x: ms.Tensor, weight: ms.Tensor, shift: ms.Tensor, scale: ms.Tensor) -> ms.Tensor:
+        return self.forward(x, weight, self.eps, shift, scale)
+
+    def bprop(
+        self, x: ms.Tensor, weight: ms.Tensor, shift: ms.Tensor, scale: ms.Tensor, out: ms.Tensor, dout: ms.Tensor
+    ) -> tuple[ms.Tensor, ...]:
+        return self.gradient(x, weight, self.eps, shift, scale, dout)
+
+
+# 3.1.3: a residual branch gated by the time-step
+class GatedSum(nn.Cell):
+    """x + gate * y; x and y (B, N, D), gate (B, 1, D)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_compiled, self.expand_rows = is_compiled(), ExpandRows()
+        if self.is_compiled:
+            self.fused = _GatedSum()
+
+    def construct(self, x: ms.Tensor, gate: ms.Tensor, y: ms.Tensor) -> ms.Tensor:
+        if self.is_compiled and x.dtype == ms.float32:
+            return self.fused(x, gate, y)
+        return x + self.expand_rows(gate, x.shape[1]) * y
+
+
+class _GatedSum(nn.Cell):
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = operator("gated_sum", lambda x, gate, y: x)
+        self.gradient = operator("gated_sum_gradient", lambda gate, y, dout: (gate, y), 2)
+
+    def construct(self, x: ms.Tensor, gate: ms.Tensor, y: ms.Tensor) -> ms.Tensor:
+        return self.forward(x, gate, y)
+
+    def bprop(
+        self, x: ms.Tensor, gate: ms.Tensor, y: ms.Tensor, out: ms.Tensor, dout: ms.Tensor
+    ) -> tuple[ms.Tensor, ...]:
+        dgate, dy = self.gradient(gate, y, dout)
+        return dout, dgate, dy
+
+
+class GatedSiLU(nn.Cell):
+    """silu(gate) * up, of two of one shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_compiled = is_compiled()
+        if self.is_compiled:
+            self.fused = _GatedSiLU()
+
+    def construct(self, gate: ms.Tensor, up: ms.Tensor) -> ms.Tensor:
+        if self.is_compiled and gate.dtype == ms.float32:
+            return self.fused(gate, up)
+        return ops.silu(gate) * up
+
+
+class _GatedSiLU(nn.Cell):
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = operator("swiglu", lambda gate, up: gate)
+        self.gradient = operator("swiglu_gradient", lambda gate, up, dout: (gate, up), 2)
+
+    def construct(self, gate: ms.Tensor, up: ms.Tensor) -> ms.Tensor:
+        return self.forward(gate, up)
+
+    def bprop(self, gate: ms.Tensor, up: ms.Tensor, out: ms.Tensor, dout: ms.Tensor) -> tuple[ms.Tensor, ...]:
+        return self.gradient(gate, up, dout)
+
+
 class ExpandRows(nn.Cell):
-    """(B, D) -> (B, count, D), each vector repeated."""
+    """(B, 1, D) -> (B, count, D), each vector repeated."""
 
     def __init__(self) -> None:
         super().__init__()
         self.is_native = target() == "Ascend"
 
     def construct(self, vectors: ms.Tensor, count: int) -> ms.Tensor:
-        batch, width = vectors.shape
-        vectors = vectors.reshape(batch, 1, width)
+        batch, _, width = vectors.shape
         if self.is_native:
             return ops.broadcast_to(vectors, (batch, count, width))
         return ops.bmm(ops.ones((batch, count, 1), vectors.dtype), vectors)

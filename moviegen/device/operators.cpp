@@ -2,9 +2,14 @@
 //
 // Called by `ops.Custom(func_type="aot")`: inputs, then outputs, float32 unless said otherwise. What an operator must know
 // is in the shapes of its tensors. Portable: vectors are as wide as the level that this file is compiled for
-// (`device/compiled.py`). Sums are divided by work item, never by thread: one thread and several give the same bits.
+// (`device/compiler.py`). Sums are divided by work item, never by thread: one thread and several give the same bits.
+
+// GCC would give each side of a bound (`exponential`) a copy of what follows, compute both for all lanes, and take a
+// hundred cycles for each product that is too small to be a normal number.
+#pragma GCC optimize("no-thread-jumps")
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <bit>
 #include <cmath>
@@ -12,7 +17,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <numeric>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -39,20 +46,22 @@ class Pool {
     Pool() {
         const char *asked = std::getenv("MOVIEGEN_THREADS");
         threads = asked ? std::max(1, std::atoi(asked)) : available();
-        for (int i = 1; i < threads; i++) std::thread([this] { work(); }).detach();
+        for (int i = 1; i < threads; i++) std::thread([this, i] { work(i); }).detach();
     }
 
-    // Calls job(argument) once in every thread; at once, in this thread alone, where another caller has the others.
-    void run(void (*job)(void *), void *argument) {
+    // Calls job(argument, i) in this thread, with i = 0, and in those others that are awake before this one is done: a job
+    // must be able to do all alone. Where another caller has the others, it does.
+    void run(void (*job)(void *, int), void *argument) {
         std::unique_lock<std::mutex> lock(busy, std::try_to_lock);
-        if (threads == 1 || !lock) return job(argument);
+        if (threads == 1 || !lock) return job(argument, 0);
         this->job = job;
         this->argument = argument;
-        left.store(threads - 1, std::memory_order_relaxed);
-        generation.fetch_add(1, std::memory_order_release);
-        generation.notify_all();
-        job(argument);
-        for (int spins = 0; left.load(std::memory_order_acquire); spins++) spins < SPINS ? pause() : void(sched_yield());
+        state.store((++generation << 32) | OPEN, std::memory_order_release);
+        state.notify_all();
+        job(argument, 0);
+        state.fetch_and(~OPEN, std::memory_order_acq_rel);
+        for (int spins = 0; uint32_t(state.load(std::memory_order_acquire)); spins++)
+            spins < SPINS ? pause() : void(sched_yield());
     }
 
     int threads;
@@ -73,20 +82,23 @@ class Pool {
 #endif
     }
 
-    void work() {
-        for (uint32_t seen = 0;;) {
-            for (int spins = 0; generation.load(std::memory_order_acquire) == seen; spins++)
-                spins < SPINS ? pause() : generation.wait(seen, std::memory_order_acquire);
-            seen = generation.load(std::memory_order_acquire);
-            job(argument);
-            left.fetch_sub(1, std::memory_order_release);
+    void work(int index) {
+        for (uint64_t seen = 0;;) {
+            uint64_t now = state.load(std::memory_order_acquire);
+            for (int spins = 0; now >> 32 == seen >> 32 || !(now & OPEN); now = state.load(std::memory_order_acquire))
+                spins++ < SPINS ? pause() : state.wait(now, std::memory_order_acquire);
+            if (!state.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel)) continue;
+            job(argument, index);
+            state.fetch_sub(1, std::memory_order_release);
+            seen = now;
         }
     }
 
+    static constexpr uint64_t OPEN = 1 << 16;  // beside the number of threads that are at the job; above: its number
     std::mutex busy;
-    std::atomic<uint32_t> generation{0};
-    std::atomic<int> left{0};
-    void (*job)(void *);
+    std::atomic<uint64_t> state{0};
+    uint64_t generation = 0;
+    void (*job)(void *, int);
     void *argument;
 };
 
@@ -95,18 +107,33 @@ Pool &pool() {
     return *one;
 }
 
-// f(begin, end) over [0, count), in pieces of `grain` that threads take as they get to them.
+// f(begin, end) over [0, count), in pieces of `grain`. Each thread has a share of neighbours, the same in every operator,
+// so that rows stay in the cache of the core that made them; who is ready helps the others.
 template <class F>
 void parallel(Index count, Index grain, F f) {
-    if (count <= grain || pool().threads == 1) {
-        for (Index begin = 0; begin < count; begin += grain) f(begin, std::min(begin + grain, count));
+    const Index pieces = (count + grain - 1) / grain;
+    const int threads = pool().threads;
+    auto piece = [&](Index i) { f(i * grain, std::min((i + 1) * grain, count)); };
+    if (pieces <= 1 || threads == 1) {
+        for (Index i = 0; i < pieces; i++) piece(i);
         return;
     }
-    std::atomic<Index> next{0};
-    auto take = [&] {
-        for (Index begin; (begin = next.fetch_add(grain)) < count;) f(begin, std::min(begin + grain, count));
+    struct alignas(64) Share {
+        std::atomic<Index> next;
+        Index end;
     };
-    pool().run([](void *argument) { (*static_cast<decltype(take) *>(argument))(); }, &take);
+    std::vector<Share> shares(threads);
+    for (int i = 0; i < threads; i++) {
+        shares[i].next.store(pieces * i / threads, std::memory_order_relaxed);
+        shares[i].end = pieces * (i + 1) / threads;
+    }
+    auto take = [&](int thread) {
+        for (int turn = 0; turn < threads; turn++) {
+            Share &share = shares[(thread + turn) % threads];
+            for (Index i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) piece(i);
+        }
+    };
+    pool().run([](void *argument, int thread) { (*static_cast<decltype(take) *>(argument))(thread); }, &take);
 }
 
 // Memory of this thread's own that stays for the next call.
@@ -200,31 +227,48 @@ struct Panels {
     }
 };
 
+// Which lanes of two vectors, one after the other, are in the upper or lower of the two that exchange their quarters.
+template <int HALF, bool IS_UPPER>
+Integers exchanged() {
+    static constexpr auto lanes = [] {
+        std::array<int32_t, LANES> of{};
+        for (int j = 0; j < LANES; j++) of[j] = IS_UPPER ? (j & HALF ? LANES + j - HALF : j) : (j & HALF ? LANES + j : j + HALF);
+        return of;
+    }();
+    return std::bit_cast<Integers>(lanes);
+}
+
+// Swaps the off-diagonal quarters of squares of 2 HALF rows, then of smaller ones.
+template <int HALF>
+[[gnu::always_inline]] inline void exchange(Vector *row) {
+    if constexpr (HALF > 0) {
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++)
+            if (!(i & HALF)) {
+                const Vector upper = row[i], lower = row[i + HALF];
+#if defined(__clang__)
+                const Integers first = exchanged<HALF, true>(), second = exchanged<HALF, false>();
+                for (int j = 0; j < LANES; j++) {
+                    row[i][j] = first[j] < LANES ? upper[first[j]] : lower[first[j] - LANES];
+                    row[i + HALF][j] = second[j] < LANES ? upper[second[j]] : lower[second[j] - LANES];
+                }
+#else
+                row[i] = __builtin_shuffle(upper, lower, exchanged<HALF, true>());
+                row[i + HALF] = __builtin_shuffle(upper, lower, exchanged<HALF, false>());
+#endif
+            }
+        exchange<HALF / 2>(row);
+    }
+}
+
 // LANES x LANES numbers, rows `from_stride` apart, to columns.
 inline void transpose_square(const float *from, Index from_stride, float *to, Index to_stride) {
     Vector row[LANES];
-    for (int i = 0; i < LANES; i++) row[i] = load(from + i * from_stride);
-#if defined(__clang__)
-    for (int i = 0; i < LANES; i++)
-        for (int j = 0; j < LANES; j++) to[j * to_stride + i] = row[i][j];
-#else
-#pragma GCC unroll 4
-    for (int half = LANES / 2; half; half /= 2) {  // swaps the off-diagonal quarters of squares, ever smaller ones
-        Integers low, high;
-        for (int j = 0; j < LANES; j++) {
-            low[j] = j & half ? LANES + j - half : j;
-            high[j] = j & half ? LANES + j : j + half;
-        }
 #pragma GCC unroll 16
-        for (int i = 0; i < LANES; i++)
-            if (!(i & half)) {
-                Vector upper = row[i], lower = row[i + half];
-                row[i] = __builtin_shuffle(upper, lower, low);
-                row[i + half] = __builtin_shuffle(upper, lower, high);
-            }
-    }
+    for (int i = 0; i < LANES; i++) row[i] = load(from + i * from_stride);
+    exchange<LANES / 2>(row);
+#pragma GCC unroll 16
     for (int i = 0; i < LANES; i++) store(to + i * to_stride, row[i]);
-#endif
 }
 
 // Rows of `from` as columns of `to`.
@@ -263,10 +307,10 @@ Panels pack_all(Matrix matrix, float *to) {
 
 // A tile of R rows and `columns` columns of the product; added to what is there if `adds`.
 template <int R>
-void micro_kernel(Index depth, const float *a, Index row_stride, Index step, const float *b, float *c, Index stride,
-                  Index columns, bool adds) {
+void micro_kernel(Index depth, const float *a, Index row_stride, const float *b, float *c, Index stride, Index columns,
+                  bool adds) {
     Vector sum[R][2] = {};
-    for (Index k = 0; k < depth; k++, a += step, b += COLUMNS) {
+    for (Index k = 0; k < depth; k++, a++, b += COLUMNS) {
         Vector left = load(b), right = load(b + LANES);
 #pragma GCC unroll 16
         for (int i = 0; i < R; i++) {
@@ -292,7 +336,7 @@ void micro_kernel(Index depth, const float *a, Index row_stride, Index step, con
     }
 }
 
-using MicroKernel = void (*)(Index, const float *, Index, Index, const float *, float *, Index, Index, bool);
+using MicroKernel = void (*)(Index, const float *, Index, const float *, float *, Index, Index, bool);
 
 template <int... R>
 constexpr MicroKernel kernel_of(int rows, std::integer_sequence<int, R...>) {
@@ -300,59 +344,62 @@ constexpr MicroKernel kernel_of(int rows, std::integer_sequence<int, R...>) {
     return kernels[rows - 1];
 }
 
-// c = a b, or c += a b, for the panels [first, last) of b; c is row-major with rows `stride` apart. One thread.
+// c = a b, or c += a b, for the panels [first, last) of b. Rows of a are contiguous, those of c `stride` apart. One thread.
 void multiply(Matrix a, const Panels &b, Index first, Index last, float *c, Index stride, bool adds = false) {
-    bool is_contiguous = a.column_stride == 1;
-    float *packed = is_contiguous ? nullptr : scratch<0>(BLOCK * DEPTH);
     for (Index top = 0; top < a.rows; top += BLOCK)
-        for (Index k = 0; k < a.columns; k += DEPTH) {
-            Index rows = std::min(BLOCK, a.rows - top), depth = std::min(DEPTH, a.columns - k);
-            if (!is_contiguous)  // ROWS rows beside each other
-                for (Index i = 0; i < rows; i += ROWS)
-                    for (Index d = 0; d < depth; d++) {
-                        const float *from = a.at(top + i, k + d);
-                        float *to = packed + i * depth + d * std::min<Index>(ROWS, rows - i);
-                        for (Index r = 0; r < std::min<Index>(ROWS, rows - i); r++) to[r] = from[r * a.row_stride];
-                    }
+        for (Index k = 0; k < a.columns; k += DEPTH)
             for (Index panel = first; panel < last; panel++)
-                for (Index i = 0; i < rows; i += ROWS) {
-                    Index tile = std::min<Index>(ROWS, rows - i), column = panel * COLUMNS;
-                    auto kernel = kernel_of(tile, std::make_integer_sequence<int, ROWS>());
-                    const float *from = is_contiguous ? a.at(top + i, k) : packed + i * depth;
-                    kernel(depth, from, is_contiguous ? a.row_stride : 1, is_contiguous ? 1 : tile, b.at(k, panel),
-                           c + (top + i) * stride + column, stride, std::min(COLUMNS, b.columns - column), adds || k);
+                for (Index row = top; row < std::min(top + BLOCK, a.rows); row += ROWS) {
+                    const Index rows = std::min<Index>(ROWS, a.rows - row), column = panel * COLUMNS;
+                    const auto kernel = kernel_of(rows, std::make_integer_sequence<int, ROWS>());
+                    kernel(std::min(DEPTH, a.columns - k), a.at(row, k), a.row_stride, b.at(k, panel),
+                           c + row * stride + column, stride, std::min(COLUMNS, b.columns - column), adds || k);
                 }
-        }
 }
 
 void multiply(Matrix a, const Panels &b, float *c, Index stride, bool adds = false) {
     multiply(a, b, 0, b.count(), c, stride, adds);
 }
 
+// Some rows of a matrix, contiguous: as they are, or a copy.
+Matrix contiguous_rows(Matrix all, Index top, Index rows) {
+    if (all.column_stride == 1) return {all.at(top, 0), rows, all.columns, all.row_stride};
+    float *copy = scratch<0>(rows * all.columns);
+    transpose({all.at(top, 0), all.columns, rows, all.column_stride, all.row_stride}, copy, all.columns);
+    return {copy, rows, all.columns, all.columns};
+}
+
 // c = a b with all threads; c is row-major and contiguous.
 void product(Matrix a, Matrix b, float *c) {
-    Panels panels{scratch<1>(Panels::size(b.rows, b.columns)), b.rows, b.columns};
-    const Index threads = pool().threads, width = panels.count();
-    constexpr Index ONE_THREAD = 1 << 17;  // multiplications that are done before another thread has woken
-    constexpr Index CACHED = 1 << 18;      // numbers that stay in the L2 cache
+    const Index threads = pool().threads, width = ceil_div(b.columns, COLUMNS);
+    constexpr Index ONE_THREAD = 1 << 16;  // multiplications that are done before another thread has woken
+    constexpr Index CACHED = 1 << 17;      // numbers of a that stay in the L2 cache of a core
+    constexpr Index FEW = 4 * ROWS;        // rows for which a thread does not pack all of b
     const bool is_tiny = a.rows * a.columns * b.columns < ONE_THREAD;
-    if (is_tiny || (width >= 2 * threads && a.rows * a.columns < CACHED)) {  // each panel is used by who packed it
-        parallel(width, is_tiny ? width : 1, [&](Index begin, Index end) {
-            for (Index panel = begin; panel < end; panel++) pack(b, panels, panel);
-            multiply(a, panels, begin, end, c, b.columns);
+    if (is_tiny || a.rows * a.columns <= CACHED * threads) {
+        // Rows are shared where there are enough, as they come from the core that has them; else columns.
+        const bool by_rows = is_tiny || a.rows >= FEW * threads;
+        const Index share = is_tiny || !by_rows ? a.rows : ceil_div(ceil_div(a.rows, threads), ROWS) * ROWS;
+        const Index groups = by_rows ? 1 : std::min(width, threads);
+        parallel(ceil_div(a.rows, share) * groups, 1, [&](Index item, Index) {
+            const Index top = item / groups * share, group = item % groups;
+            const Matrix rows = contiguous_rows(a, top, std::min(share, a.rows - top));
+            float *packed = scratch<1>(Panels::size(b.rows, COLUMNS));
+            for (Index panel = width * group / groups; panel < width * (group + 1) / groups; panel++) {
+                const Index column = panel * COLUMNS;
+                const Matrix some{b.at(0, column), b.rows, std::min(COLUMNS, b.columns - column), b.row_stride, b.column_stride};
+                multiply(rows, pack_all(some, packed), c + top * b.columns + column, b.columns);
+            }
         });
         return;
     }
-    parallel(width, 1, [&](Index begin, Index end) {
-        for (Index panel = begin; panel < end; panel++) pack(b, panels, panel);
-    });
+    Panels panels{scratch<1>(Panels::size(b.rows, b.columns)), b.rows, b.columns};
+    parallel(width, 1, [&](Index panel, Index) { pack(b, panels, panel); });
     const Index blocks = ceil_div(a.rows, BLOCK), groups = std::min(width, ceil_div(4 * threads, blocks));
-    parallel(blocks * groups, 1, [&](Index begin, Index end) {
-        for (Index item = begin; item < end; item++) {
-            Index top = item / groups * BLOCK, group = item % groups;
-            Matrix rows{a.at(top, 0), std::min(BLOCK, a.rows - top), a.columns, a.row_stride, a.column_stride};
-            multiply(rows, panels, width * group / groups, width * (group + 1) / groups, c + top * b.columns, b.columns);
-        }
+    parallel(blocks * groups, 1, [&](Index item, Index) {
+        const Index top = item / groups * BLOCK, group = item % groups;
+        multiply(contiguous_rows(a, top, std::min(BLOCK, a.rows - top)), panels, width * group / groups,
+                 width * (group + 1) / groups, c + top * b.columns, b.columns);
     });
 }
 
@@ -360,6 +407,204 @@ Matrix as_matrix(const void *data, int rank, const int64_t *shape) {
     Index columns = shape[rank - 1];
     return {static_cast<const float *>(data), elements(rank, shape) / columns, columns, columns};
 }
+
+// --------------------------------------------------------------------------------------------------- transformer
+
+constexpr Index PART = 32;  // rows whose sums are one work item
+
+// Sums over the rows of (B, N, D) that belong to a sample: `add(row, sums)` adds a row to `count` sums of D numbers;
+// `finish(sample, sums)` gets a sample's, in one thread after the other.
+template <class Add, class Finish>
+void sum_rows(Index samples, Index rows, Index width, Index count, Add add, Finish finish) {
+    const Index parts = ceil_div(rows, PART), size = count * width;
+    float *all = scratch<1>(samples * parts * size);
+    parallel(samples * parts, 1, [&](Index begin, Index end) {
+        for (Index item = begin; item < end; item++) {
+            float *sums = all + item * size;
+            std::fill_n(sums, size, 0.0f);
+            Index first = item % parts * PART, sample = item / parts;
+            for (Index row = first; row < std::min(first + PART, rows); row++) add(sample * rows + row, sums);
+        }
+    });
+    for (Index sample = 0; sample < samples; sample++) {
+        float *sums = all + sample * parts * size;
+        for (Index part = 1; part < parts; part++)
+            for (Index i = 0; i < size; i++) sums[i] += sums[part * size + i];
+        finish(sample, sums);
+    }
+}
+
+// RMS norm of rows (B, N, D) times a weight, then shifted and scaled by sample (paper 3.1.3), where there is a shift.
+struct Norm {
+    Index samples, rows, width;
+    const float *x, *weight, *eps, *shift, *scale;
+
+    float factor(Index row) const {
+        float squares = 0;
+        const float *from = x + row * width;
+#pragma omp simd reduction(+ : squares)
+        for (Index i = 0; i < width; i++) squares += from[i] * from[i];
+        return 1 / std::sqrt(squares / width + *eps);
+    }
+
+    void forward(float *y) const {
+        parallel(samples * rows, PART, [&](Index begin, Index end) {
+            for (Index row = begin; row < end; row++) {
+                const float r = factor(row), *from = x + row * width, *w = weight;
+                const float *a = shift + row / rows * width, *c = scale + row / rows * width;
+                float *to = y + row * width;
+                if (shift)
+#pragma omp simd
+                    for (Index i = 0; i < width; i++) to[i] = from[i] * r * w[i] * (1 + c[i]) + a[i];
+                else
+#pragma omp simd
+                    for (Index i = 0; i < width; i++) to[i] = from[i] * r * w[i];
+            }
+        });
+    }
+
+    void backward(const float *dy, float *dx, float *dweight, float *dshift, float *dscale) const {
+        std::fill_n(dweight, width, 0.0f);
+        const std::vector<float> zeros(scale ? 0 : width);
+        auto add = [&](Index row, float *sums) {
+            const float r = factor(row), *from = x + row * width, *d = dy + row * width, *w = weight;
+            const float *c = scale ? scale + row / rows * width : zeros.data();
+            float *to = dx + row * width, *of_shift = sums, *of_scale = sums + width, inner = 0;
+#pragma omp simd reduction(+ : inner)
+            for (Index i = 0; i < width; i++) {
+                float normed = from[i] * r, slope = d[i] * w[i] * (1 + c[i]);
+                of_shift[i] += d[i];
+                of_scale[i] += d[i] * normed;
+                inner += slope * normed;
+                to[i] = slope;
+            }
+            inner /= width;
+#pragma omp simd
+            for (Index i = 0; i < width; i++) to[i] = r * (to[i] - from[i] * r * inner);
+        };
+        sum_rows(samples, rows, width, 2, add, [&](Index sample, const float *sums) {
+            const float *of_scale = sums + width, *c = scale ? scale + sample * width : zeros.data();
+            for (Index i = 0; i < width; i++) dweight[i] += of_scale[i] * (1 + c[i]);
+            if (!scale) return;
+            std::copy_n(sums, width, dshift + sample * width);
+            for (Index i = 0; i < width; i++) dscale[sample * width + i] = of_scale[i] * weight[i];
+        });
+    }
+};
+
+// Attention of all heads; tokens (B, N, heads, W). A block of queries sees all keys at once, so that its probabilities
+// live in the cache and nowhere else; the gradient computes them again from their logarithms' sums.
+struct Attention {
+    Index samples, queries, keys, heads, width;
+    const float *q, *k, *v, *mask;  // (B, M): 1 where a key may be attended to; or none
+
+    static constexpr float NEVER = -1e4f;  // as in attention.py
+    Index stride() const { return heads * width; }
+    Index padded() const { return ceil_div(keys, COLUMNS) * COLUMNS; }
+    float scale() const { return 1 / std::sqrt(static_cast<float>(width)); }
+    Matrix of(const float *tokens, Index count, Index head) const {
+        return {tokens + (head / heads * count * heads + head % heads) * width, count, width, stride()};
+    }
+    Matrix of(const float *tokens, Index count, Index head, Index first, Index rows) const {
+        Matrix all = of(tokens, count, head);
+        return {all.at(first, 0), rows, width, stride()};
+    }
+
+    // Scores of some queries with all keys, scaled and masked.
+    void scores(Matrix some, const Panels &k_panels, Index sample, float *s) const {
+        multiply(some, k_panels, s, padded());
+        const float factor = scale(), *keep = mask ? mask + sample * keys : nullptr;
+        for (Index row = 0; row < some.rows; row++) {
+            float *to = s + row * padded();
+            if (mask)
+#pragma omp simd
+                for (Index i = 0; i < keys; i++) to[i] = to[i] * factor + (1 - keep[i]) * NEVER;
+            else
+#pragma omp simd
+                for (Index i = 0; i < keys; i++) to[i] *= factor;
+        }
+    }
+
+    void forward(float *out, float *log_sums) const {
+        const Index all = samples * heads, size_k = Panels::size(width, keys), size_v = Panels::size(keys, width);
+        float *panels = scratch<1>(all * (size_k + size_v));
+        parallel(all, 1, [&](Index begin, Index end) {
+            for (Index head = begin; head < end; head++) {
+                pack_all(of(k, keys, head).transposed(), panels + head * (size_k + size_v));
+                pack_all(of(v, keys, head), panels + head * (size_k + size_v) + size_k);
+            }
+        });
+        const Index blocks = ceil_div(queries, BLOCK);
+        parallel(all * blocks, 1, [&](Index begin, Index end) {
+            float *s = scratch<2>(BLOCK * padded());
+            for (Index item = begin; item < end; item++) {
+                Index head = item / blocks, first = item % blocks * BLOCK, rows = std::min(BLOCK, queries - first);
+                Panels k_panels{panels + head * (size_k + size_v), width, keys};
+                scores(of(q, queries, head, first, rows), k_panels, head / heads, s);
+                for (Index row = 0; row < rows; row++) log_sums[head * queries + first + row] = softmax(s + row * padded());
+                Panels v_panels{k_panels.data + size_k, keys, width};
+                float *to = const_cast<float *>(of(out, queries, head, first, rows).data);
+                multiply({s, rows, keys, padded()}, v_panels, to, stride());
+            }
+        });
+    }
+
+    // Scores to probabilities; returns the logarithm of the sum of their exponentials.
+    float softmax(float *row) const {
+        float top = row[0], sum = 0;
+#pragma omp simd reduction(max : top)
+        for (Index i = 0; i < keys; i++) top = row[i] > top ? row[i] : top;
+#pragma omp simd reduction(+ : sum)
+        for (Index i = 0; i < keys; i++) sum += row[i] = exponential(row[i] - top);
+        const float factor = 1 / sum;
+#pragma omp simd
+        for (Index i = 0; i < keys; i++) row[i] *= factor;
+        return top + std::log(sum);
+    }
+
+    void backward(const float *out, const float *log_sums, const float *dout, float *dq, float *dk, float *dv) const {
+        parallel(samples * heads, 1, [&](Index begin, Index end) {
+            for (Index head = begin; head < end; head++) backward(head, out, log_sums, dout, dq, dk, dv);
+        });
+    }
+
+    void backward(Index head, const float *out, const float *log_sums, const float *dout, float *dq, float *dk, float *dv) const {
+        Panels k_columns = pack_all(of(k, keys, head).transposed(), scratch<3>(Panels::size(width, keys)));
+        Panels v_columns = pack_all(of(v, keys, head).transposed(), scratch<4>(Panels::size(width, keys)));
+        Panels k_rows = pack_all(of(k, keys, head), scratch<5>(Panels::size(keys, width)));
+        float *p = scratch<2>(BLOCK * padded()), *ds = scratch<6>(BLOCK * padded());
+        float *block = scratch<7>(Panels::size(BLOCK, width));
+        float *to_q = const_cast<float *>(of(dq, queries, head).data), *to_k = const_cast<float *>(of(dk, keys, head).data);
+        float *to_v = const_cast<float *>(of(dv, keys, head).data);
+        for (Index first = 0; first < queries; first += BLOCK) {
+            const Index rows = std::min(BLOCK, queries - first);
+            const Matrix q_rows = of(q, queries, head, first, rows), d_rows = of(dout, queries, head, first, rows);
+            const Matrix o_rows = of(out, queries, head, first, rows);
+            scores(q_rows, k_columns, head / heads, p);
+            multiply(d_rows, v_columns, ds, padded());
+            for (Index row = 0; row < rows; row++)
+                slopes(p + row * padded(), ds + row * padded(), o_rows.at(row, 0), d_rows.at(row, 0),
+                       log_sums[head * queries + first + row]);
+            const Matrix p_block{p, rows, keys, padded()}, s_block{ds, rows, keys, padded()};
+            multiply(contiguous_rows(p_block.transposed(), 0, keys), pack_all(d_rows, block), to_v, stride(), first);
+            multiply(contiguous_rows(s_block.transposed(), 0, keys), pack_all(q_rows, block), to_k, stride(), first);
+            multiply(s_block, k_rows, to_q + first * stride(), stride());
+        }
+    }
+
+    // Scores to probabilities, and the probabilities' gradients to the scores'.
+    void slopes(float *p, float *ds, const float *out, const float *dout, float log_sum) const {
+        float inner = 0;
+        const float factor = scale();
+#pragma omp simd reduction(+ : inner)
+        for (Index i = 0; i < width; i++) inner += out[i] * dout[i];
+#pragma omp simd
+        for (Index i = 0; i < keys; i++) {
+            p[i] = exponential(p[i] - log_sum);
+            ds[i] = p[i] * (ds[i] - inner) * factor;
+        }
+    }
+};
 
 }  // namespace
 
@@ -382,5 +627,971 @@ OPERATOR(linear_gradient) {
     Matrix x = MATRIX(0), w = MATRIX(1), dy = MATRIX(2);
     product(dy, w, OUTPUT(3));
     product(dy.transposed(), x, OUTPUT(4));
+    return 0;
+}
+
+// x (B, N, D), weight (D,), eps (1,) -> x / sqrt(mean(x^2) + eps) * weight
+OPERATOR(rms_norm) {
+    Matrix x = MATRIX(0);
+    Norm{1, x.rows, x.columns, x.data, INPUT(1), INPUT(2), nullptr, nullptr}.forward(OUTPUT(3));
+    return 0;
+}
+
+// x, weight, eps, dy -> dx, dweight
+OPERATOR(rms_norm_gradient) {
+    Matrix x = MATRIX(0);
+    Norm norm{1, x.rows, x.columns, x.data, INPUT(1), INPUT(2), nullptr, nullptr};
+    norm.backward(INPUT(3), OUTPUT(4), OUTPUT(5), nullptr, nullptr);
+    return 0;
+}
+
+// x (B, N, D), weight (D,), eps (1,), shift and scale (B, 1, D) -> rms_norm(x) * (1 + scale) + shift
+OPERATOR(modulated_norm) {
+    const int64_t *of = shapes[0];
+    Norm{of[0], of[1], of[2], INPUT(0), INPUT(1), INPUT(2), INPUT(3), INPUT(4)}.forward(OUTPUT(5));
+    return 0;
+}
+
+// x, weight, eps, shift, scale, dy -> dx, dweight, dshift, dscale
+OPERATOR(modulated_norm_gradient) {
+    const int64_t *of = shapes[0];
+    Norm norm{of[0], of[1], of[2], INPUT(0), INPUT(1), INPUT(2), INPUT(3), INPUT(4)};
+    norm.backward(INPUT(5), OUTPUT(6), OUTPUT(7), OUTPUT(8), OUTPUT(9));
+    return 0;
+}
+
+// x (B, N, D), gate (B, 1, D), y (B, N, D) -> x + gate * y
+OPERATOR(gated_sum) {
+    const Index rows = shapes[0][1], width = shapes[0][2];
+    const float *x = INPUT(0), *gate = INPUT(1), *y = INPUT(2);
+    float *out = OUTPUT(3);
+    parallel(shapes[0][0] * rows, PART, [&](Index begin, Index end) {
+        for (Index row = begin; row < end; row++) {
+            const float *a = x + row * width, *b = y + row * width, *g = gate + row / rows * width;
+            float *to = out + row * width;
+#pragma omp simd
+            for (Index i = 0; i < width; i++) to[i] = a[i] + g[i] * b[i];
+        }
+    });
+    return 0;
+}
+
+// gate, y, dout -> dgate, dy
+OPERATOR(gated_sum_gradient) {
+    const Index samples = shapes[1][0], rows = shapes[1][1], width = shapes[1][2];
+    const float *gate = INPUT(0), *y = INPUT(1), *dout = INPUT(2);
+    float *dgate = OUTPUT(3), *dy = OUTPUT(4);
+    auto add = [&](Index row, float *sums) {
+        const float *b = y + row * width, *d = dout + row * width, *g = gate + row / rows * width;
+        float *to = dy + row * width;
+#pragma omp simd
+        for (Index i = 0; i < width; i++) {
+            sums[i] += d[i] * b[i];
+            to[i] = d[i] * g[i];
+        }
+    };
+    sum_rows(samples, rows, width, 1, add,
+             [&](Index sample, const float *sums) { std::copy_n(sums, width, dgate + sample * width); });
+    return 0;
+}
+
+constexpr Index GRAIN = 1 << 13;  // numbers that a thread takes at once
+
+// gate, up -> silu(gate) * up
+OPERATOR(swiglu) {
+    const float *gate = INPUT(0), *up = INPUT(1);
+    float *out = OUTPUT(2);
+    parallel(elements(ranks[0], shapes[0]), GRAIN, [&](Index begin, Index end) {
+#pragma omp simd
+        for (Index i = begin; i < end; i++) out[i] = gate[i] * sigmoid(gate[i]) * up[i];
+    });
+    return 0;
+}
+
+// gate, up, dout -> dgate, dup
+OPERATOR(swiglu_gradient) {
+    const float *gate = INPUT(0), *up = INPUT(1), *dout = INPUT(2);
+    float *dgate = OUTPUT(3), *dup = OUTPUT(4);
+    parallel(elements(ranks[0], shapes[0]), GRAIN, [&](Index begin, Index end) {
+#pragma omp simd
+        for (Index i = begin; i < end; i++) {
+            float s = sigmoid(gate[i]), silu = gate[i] * s;
+            dup[i] = dout[i] * silu;
+            dgate[i] = dout[i] * up[i] * (s + silu * (1 - s));
+        }
+    });
+    return 0;
+}
+
+#define ATTENTION(mask)                                                                                              \
+    Attention {                                                                                                      \
+        shapes[0][0], shapes[0][1], shapes[1][1], shapes[0][2], shapes[0][3], INPUT(0), INPUT(1), INPUT(2), mask     \
+    }
+
+// q (B, N, heads, W), k and v (B, M, heads, W) -> softmax(q k^T / sqrt(W)) v, and (B, heads, N) for the gradient
+OPERATOR(attention) {
+    ATTENTION(nullptr).forward(OUTPUT(3), OUTPUT(4));
+    return 0;
+}
+
+// q, k, v, out, its second result, dout -> dq, dk, dv
+OPERATOR(attention_gradient) {
+    ATTENTION(nullptr).backward(INPUT(3), INPUT(4), INPUT(5), OUTPUT(6), OUTPUT(7), OUTPUT(8));
+    return 0;
+}
+
+// The same with a mask (B, M) after v: 1 where a key may be attended to.
+OPERATOR(masked_attention) {
+    ATTENTION(INPUT(3)).forward(OUTPUT(4), OUTPUT(5));
+    return 0;
+}
+
+OPERATOR(masked_attention_gradient) {
+    ATTENTION(INPUT(3)).backward(INPUT(4), INPUT(5), INPUT(6), OUTPUT(7), OUTPUT(8), OUTPUT(9));
+    return 0;
+}
+
+// --------------------------------------------------------------------------------------------------------- video
+// Stacks of frames (N, C, H, W) and videos (B, T, C, H, W). A convolution is a sum of products over taps,
+//     y[o, p] = bias[o] + sum over taps and channels of weight[tap, o, c] * x[c, p + shift of the tap],
+// none of which is ever written out as a matrix: `sum_taps` reads shifted rows of x where they lie.
+
+namespace {
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int OUTPUTS = 8;  // channels of a tile: 16 of 32 registers hold its sums
+#else
+constexpr int OUTPUTS = 4;  // 8 of 16
+#endif
+constexpr int FEW_OUTPUTS = 4;  // for three colours
+constexpr Index SLICES = 16;    // work items of a sum over frames, if its partial sums have room
+constexpr Index NEAR = 1 << 16, WIDE = 1 << 17;  // numbers that leave room in the L2 cache, that fill it
+
+struct Segment {
+    Index weight, input;  // where a tap's matrix begins in a panel, and its rows of x beside `input`
+};
+
+// A tile of R channels at two vectors of positions, the second `second` after the first. Matrices are (channels, R).
+template <int R>
+void sum_taps(const Segment *segments, Index count, Index channels, const float *panel, const float *input, Index pitch,
+              Index second, const float *bias, float *left, float *right, Index stride) {
+    Vector sum[R][2];
+    for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = Vector{} + bias[r];
+    for (Index s = 0; s < count; s++) {
+        const float *weight = panel + segments[s].weight, *x = input + segments[s].input;
+        for (Index c = 0; c < channels; c++, weight += R, x += pitch) {
+            Vector first = load(x), next = load(x + second);
+#pragma GCC unroll 16
+            for (int r = 0; r < R; r++) {
+                sum[r][0] += weight[r] * first;
+                sum[r][1] += weight[r] * next;
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+        store(left + r * stride, sum[r][0]);
+        store(right + r * stride, sum[r][1]);
+    }
+}
+
+// sums[r, column] += sum over positions of dy[p, r] * x[p, column]: R rows, V vectors of columns.
+template <int R, int V>
+void add_outer_tile(Index positions, const float *dy, Index dy_pitch, const float *x, Index x_pitch, float *sums,
+                    Index stride) {
+    Vector sum[R][V];
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < V; v++) sum[r][v] = load(sums + r * stride + v * LANES);
+    for (Index p = 0; p < positions; p++, dy += dy_pitch, x += x_pitch) {
+        Vector columns[V];
+        for (int v = 0; v < V; v++) columns[v] = load(x + v * LANES);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++)
+            for (int v = 0; v < V; v++) sum[r][v] += dy[r] * columns[v];
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < V; v++) store(sums + r * stride + v * LANES, sum[r][v]);
+}
+
+// The same for panels of OUTPUTS rows and any number of columns; x is read up to a tile beyond those.
+void add_outer(Index positions, Index first_panel, Index last_panel, Index columns, const float *dy, Index dy_pitch,
+               const float *x, Index x_pitch, float *sums, Index stride) {
+    for (Index j = 0; j < columns; j += COLUMNS)
+        for (Index r = first_panel * OUTPUTS; r < last_panel * OUTPUTS; r += OUTPUTS) {
+            const Index width = std::min(COLUMNS, columns - j);
+            const auto tile = width > LANES ? add_outer_tile<OUTPUTS, 2> : add_outer_tile<OUTPUTS, 1>;
+            float *out = sums + r * stride + j;
+            if (width % LANES == 0) {
+                tile(positions, dy + r, dy_pitch, x + j, x_pitch, out, stride);
+                continue;
+            }
+            float part[OUTPUTS * COLUMNS] = {};
+            tile(positions, dy + r, dy_pitch, x + j, x_pitch, part, COLUMNS);
+            for (int i = 0; i < OUTPUTS; i++)
+                for (Index c = 0; c < width; c++) out[i * stride + c] += part[i * COLUMNS + c];
+        }
+}
+
+// A sum over `items` of `size` numbers, in slices that do not depend on threads: `add(sums, begin, end, part, parts)`
+// adds to one part of the rows, of which there are `panels`.
+template <class Add>
+std::vector<float> sum_slices(Index items, Index size, Index panels, Add add) {
+    const Index slices = std::max<Index>(1, std::min({items, SLICES, (1 << 20) / size + 2}));
+    const Index parts = std::clamp<Index>(panels / 8, 1, ceil_div(SLICES, slices));
+    std::vector<float> all(slices * size);
+    parallel(slices * parts, 1, [&](Index begin, Index end) {
+        for (Index i = begin; i < end; i++) {
+            const Index slice = i / parts;
+            add(&all[slice * size], items * slice / slices, items * (slice + 1) / slices, i % parts, parts);
+        }
+    });
+    parallel(size, 4096, [&](Index begin, Index end) {
+        for (Index slice = 1; slice < slices; slice++)
+            for (Index i = begin; i < end; i++) all[i] += all[slice * size + i];
+    });
+    return all;
+}
+
+float row_sum(const float *x, Index count) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (Index i = 0; i < count; i++) sum += x[i];
+    return sum;
+}
+
+// For each tap, which numbers of a kernel (O, C, size) its matrix sums.
+struct Kernel {
+    Index size;
+    std::vector<std::vector<int>> taps;
+
+    // Matrices as (panel of R outputs, tap, input, R), zeros beyond the outputs. The adjoint's outputs are C.
+    template <int R>
+    std::vector<float> pack(const float *weight, Index outputs, Index inputs, bool is_adjoint) const {
+        const Index panels = ceil_div(outputs, R), panel = taps.size() * inputs * R;
+        const Index out_stride = size * (is_adjoint ? 1 : inputs), in_stride = size * (is_adjoint ? outputs : 1);
+        std::vector<float> packed(panels * panel);
+        parallel(panels, 1, [&](Index begin, Index end) {
+            float *to = &packed[begin * panel];
+            for (Index o = begin * R; o < end * R; o += R)
+                for (const std::vector<int> &tap : taps)
+                    for (Index c = 0; c < inputs; c++, to += R)
+                        for (Index r = 0; r < std::min<Index>(R, outputs - o); r++)
+                            for (int k : tap) to[r] += weight[(o + r) * out_stride + c * in_stride + k];
+        });
+        return packed;
+    }
+
+    // Gradients of matrices, (output, tap, input), to those of the kernel.
+    void unpack(const float *sums, Index outputs, Index inputs, float *weight) const {
+        std::fill_n(weight, outputs * inputs * size, 0.0f);
+        for (Index o = 0; o < outputs; o++)
+            for (const std::vector<int> &tap : taps)
+                for (Index c = 0; c < inputs; c++, sums++)
+                    for (int k : tap) weight[(o * inputs + c) * size + k] += *sums;
+    }
+};
+
+std::vector<float> padded_bias(const float *bias, Index channels, Index padded) {
+    std::vector<float> values(padded);
+    if (bias) std::copy_n(bias, channels, values.begin());
+    return values;
+}
+
+// ---- in space: 3x3. KEEP: padded by one. HALVE: every other position, padded right and bottom. DOUBLE: of a picture
+// whose pixels are repeated in both directions first. The finer of two pictures is made of four phases: its pixels
+// (2i + a, 2j + b), a picture on the coarse grid. So every tap reads one phase of x at a shift on the coarse grid, and
+// where the repeated picture shows the same pixel to several weights, one tap has their sum.
+
+enum Form { KEEP, HALVE, DOUBLE };
+
+struct Tap {
+    int out, in;  // phases: 2 a + b
+    int down, right;
+    std::vector<int> weights;  // which of the nine it sums
+
+    auto place() const { return std::make_tuple(out, in, down, right); }
+};
+
+void sort(std::vector<Tap> &taps) {
+    std::sort(taps.begin(), taps.end(), [](const Tap &a, const Tap &b) { return a.place() < b.place(); });
+}
+
+std::vector<Tap> taps_of(Form form) {
+    std::vector<Tap> taps;
+    auto add = [&](Tap tap) {
+        for (Tap &other : taps)
+            if (other.place() == tap.place()) return other.weights.push_back(tap.weights[0]);
+        taps.push_back(tap);
+    };
+    for (int u = 0; u < 3; u++)
+        for (int v = 0; v < 3; v++) {
+            if (form == KEEP) add({0, 0, u - 1, v - 1, {3 * u + v}});
+            if (form == HALVE) add({0, u % 2 * 2 + v % 2, u / 2, v / 2, {3 * u + v}});
+            for (int phase = 0; form == DOUBLE && phase < 4; phase++)  // row 2i + a sees row 2i + a + u - 1, a copy
+                add({phase, 0, (phase / 2 + u + 1) / 2 - 1, (phase % 2 + v + 1) / 2 - 1, {3 * u + v}});
+        }
+    sort(taps);
+    return taps;
+}
+
+Kernel kernel_of(const std::vector<Tap> &taps) {
+    Kernel kernel{9, {}};
+    for (const Tap &tap : taps) kernel.taps.push_back(tap.weights);
+    return kernel;
+}
+
+// Those of the gradient of x, which convolves dy.
+std::vector<Tap> adjoint(std::vector<Tap> taps) {
+    for (Tap &tap : taps) tap = {tap.in, tap.out, -tap.down, -tap.right, tap.weights};
+    sort(taps);
+    return taps;
+}
+
+// A stack (N, C, H, W) as one tall picture for each phase: a column of zeros after each coarse row and a row of zeros
+// after each frame, so that a shift by one meets no other row or frame. Bands of it are copied, not the whole.
+struct Stack {
+    Index count, channels, height, width;
+    Index step;           // 2 for the finer of two pictures
+    Index rows, columns;  // of a frame on the coarse grid
+
+    Index pitch() const { return columns + 1; }
+    Index tall() const { return count * (rows + 1); }
+    Index phases() const { return step * step; }
+    Index plane(Index band) const { return 1 + band * pitch() + 2 * COLUMNS; }  // numbers of a channel of a band
+
+    // Tall rows [first, first + band) to (phases, channels, plane); a plane is a zero, the rows, zeros.
+    void copy(const float *from, Index first, Index band, float *to) const {
+        for (Index phase = 0; phase < phases(); phase++)
+            for (Index c = 0; c < channels; c++, to += plane(band)) {
+                to[0] = 0;
+                for (Index r = 0; r < band; r++)
+                    copy_row(from, first + r, c, phase / 2, phase % 2, to + 1 + r * pitch());
+                std::fill_n(to + 1 + band * pitch(), 2 * COLUMNS, 0.0f);
+            }
+    }
+
+    void copy_row(const float *from, Index tall_row, Index channel, Index a, Index b, float *to) const {
+        const Index frame = tall_row / (rows + 1), row = tall_row % (rows + 1) * step + a;
+        const bool is_there = tall_row >= 0 && frame < count && row < height;
+        const Index filled = is_there ? (width - b + step - 1) / step : 0;
+        from += ((frame * channels + channel) * height + row) * width + b;
+        if (step == 1) std::copy_n(from, filled, to);
+        else
+            for (Index i = 0; i < filled; i++) to[i] = from[2 * i];
+        std::fill_n(to + filled, pitch() - filled, 0.0f);
+    }
+};
+
+// Where the sums of a band go. If rows are whole vectors: each vector's place in a copied band, and in memory. If not:
+// vectors run over the band's zeros too, and each position that counts has a place, by phase.
+struct Places {
+    struct One {
+        Index lane, target;
+    };
+    std::vector<Index> source, target;
+    std::vector<One> single[4];
+    std::vector<Index> begins[4];  // of each vector in `single`
+    bool is_whole;
+
+    Places(const Stack &to, Index first, Index last) {
+        is_whole = to.columns % LANES == 0 && to.height == to.step * to.rows && to.width == to.step * to.columns;
+        const Index size = to.channels * to.height * to.width;
+        for (Index r = first; r < last; r++)
+            for (Index q = 0; q < to.pitch(); q += is_whole ? LANES : 1)
+                add(to, (r - first) * to.pitch() + q, r % (to.rows + 1), q, r / (to.rows + 1) * size);
+        for (std::vector<Index> &begin : begins) begin.resize(source.size() + 2);
+        for (int phase = 0; phase < 4; phase++) {
+            for (const One &one : single[phase]) begins[phase][one.lane / LANES + 1]++;
+            for (Index v = 1; v < Index(begins[phase].size()); v++) begins[phase][v] += begins[phase][v - 1];
+        }
+    }
+
+    void add(const Stack &to, Index at, Index row, Index column, Index frame) {
+        if (is_whole && row < to.rows && column < to.columns) {
+            source.push_back(at);
+            target.push_back(frame + (row * to.width + column) * to.step);
+        }
+        if (is_whole) return;
+        if (at % LANES == 0) source.push_back(at);
+        for (int phase = 0; phase < to.phases(); phase++) {
+            const Index y = row * to.step + phase / 2, x = column * to.step + phase % 2;
+            if (row < to.rows && column < to.columns && y < to.height && x < to.width)
+                single[phase].push_back({at, frame + y * to.width + x});
+        }
+    }
+
+    // A phase's tile (rows, COLUMNS) of vectors v and v + 1, for rows that are not whole.
+    void put(int phase, Index v, Index rows, const float *tile, float *to, Index plane) const {
+        const One *one = single[phase].data();
+        const Index begin = begins[phase][v], end = begins[phase][std::min<Index>(v + 2, source.size())];
+        for (Index r = 0; r < rows; r++)
+            for (Index i = begin; i < end; i++)
+                to[r * plane + one[i].target] = tile[r * COLUMNS + one[i].lane - v * LANES];
+    }
+};
+
+// y (to) = bias + sum over taps of x (from), R channels of y at a time.
+template <int R>
+class Convolution {
+  public:
+    Convolution(const std::vector<Tap> &taps, const Stack &from_, const Stack &to_, const float *weight,
+                bool is_adjoint)
+        : from(from_), to(to_), packed(kernel_of(taps).pack<R>(weight, to.channels, from.channels, is_adjoint)) {
+        panels = ceil_div(to.channels, R);
+        panel = packed.size() / panels;
+        const bool is_small = panels * panel <= NEAR;  // weights that stay in the cache do not ask for large bands
+        rows = std::max<Index>(1, WIDE / (from.phases() * from.channels * from.pitch()));
+        rows = std::min(rows, ceil_div(from.tall(), is_small ? SLICES : 2));
+        plane = from.plane(rows + 2);
+        for (const Tap &tap : taps) {
+            const Index input = tap.in * from.channels * plane + 1 + (1 + tap.down) * from.pitch() + tap.right;
+            segments.push_back({Index(segments.size()) * from.channels * R, input});
+            for (int phase = tap.out + 1; phase < 5; phase++) begins[phase]++;
+        }
+    }
+
+    void run(const float *x, const float *bias, float *y) {
+        biases = padded_bias(bias, to.channels, panels * R);
+        const Index bands = ceil_div(from.tall(), rows);
+        const Index parts = std::clamp<Index>(panels / 8, 1, ceil_div(SLICES, bands));
+        parallel(bands * parts, 1, [&](Index begin, Index end) {
+            float *band = scratch<0>(from.phases() * from.channels * plane);
+            for (Index item = begin; item < end; item++) {
+                const Index first = item / parts * rows, part = item % parts;
+                from.copy(x, first - 1, rows + 2, band);
+                const Places places(to, first, std::min(first + rows, to.tall()));
+                fill(places, band, panels * part / parts, panels * (part + 1) / parts, y);
+            }
+        });
+    }
+
+  private:
+    // A band of y, in panels [first, last).
+    void fill(const Places &places, const float *band, Index first, Index last, float *y) const {
+        const Index together = std::max<Index>(1, NEAR / panel);  // panels that stay in the cache while all tiles pass
+        for (Index group = first; group < last; group += together)
+            for (Index v = 0; v < Index(places.source.size()); v += 2)
+                for (Index p = group; p < std::min(last, group + together); p++)
+                    for (int phase = 0; phase < to.phases(); phase += to.step) fill_tile(places, band, v, p, phase, y);
+    }
+
+    // The channels of a panel at vectors v and v + 1, of a phase and, of the finer picture, of its neighbour.
+    void fill_tile(const Places &places, const float *band, Index v, Index p, int phase, float *y) const {
+        const Index last = std::min<Index>(v + 1, places.source.size() - 1), size = to.height * to.width;
+        const Index outputs = std::min<Index>(R, to.channels - p * R);
+        float tiles[2][R * COLUMNS], *out = y + p * R * size;
+        auto sum = [&](int of, float *left, float *right, Index stride) {
+            sum_taps<R>(&segments[begins[of]], begins[of + 1] - begins[of], from.channels, &packed[p * panel],
+                        band + places.source[v], plane, places.source[last] - places.source[v], &biases[p * R], left,
+                        right, stride);
+        };
+        if (places.is_whole && to.step == 1 && outputs == R)
+            return sum(0, out + places.target[v], out + places.target[last], size);
+        for (int i = 0; i < to.step; i++) {
+            sum(phase + i, tiles[i], tiles[i] + LANES, COLUMNS);
+            if (!places.is_whole) places.put(phase + i, v, outputs, tiles[i], out, size);
+        }
+        for (Index i = v; places.is_whole && i <= last; i++)
+            for (Index r = 0; r < outputs; r++) {
+                const float *left = tiles[0] + r * COLUMNS + (i - v) * LANES;
+                float *row = out + r * size + phase / 2 * to.width + places.target[i];
+                to.step == 1 ? store(row, load(left)) : interleave(left, left + R * COLUMNS, row);
+            }
+    }
+
+    static void interleave(const float *left, const float *right, float *to) {
+        for (int i = 0; i < LANES; i++) {
+            to[2 * i] = left[i];
+            to[2 * i + 1] = right[i];
+        }
+    }
+
+    Stack from, to;
+    std::vector<float> packed, biases;
+    Index panels, panel, rows, plane;
+    std::vector<Segment> segments;
+    Index begins[5] = {};  // of each phase's segments
+};
+
+void convolve(const std::vector<Tap> &taps, const Stack &from, const Stack &to, const float *x, const float *weight,
+              const float *bias, bool is_adjoint, float *y) {
+    if (to.channels <= FEW_OUTPUTS) Convolution<FEW_OUTPUTS>(taps, from, to, weight, is_adjoint).run(x, bias, y);
+    else Convolution<OUTPUTS>(taps, from, to, weight, is_adjoint).run(x, bias, y);
+}
+
+// The gradients of weights (O, C, 3, 3) and bias: outer products of what is at a position of dy and at its taps in x.
+class WeightGradient {
+  public:
+    WeightGradient(const std::vector<Tap> &taps_, const Stack &x_, const Stack &dy_) : taps(taps_), x(x_), dy(dy_) {
+        panels = ceil_div(dy.channels, OUTPUTS);
+        padded = panels * OUTPUTS;
+        columns = taps.size() * x.channels;
+        const Index largest = std::max(x.phases() * x.channels, dy.phases() * dy.channels) * x.pitch();
+        rows = std::clamp<Index>(NEAR / largest, 1, ceil_div(x.tall(), SLICES));
+        x_plane = x.plane(rows + 2);
+        dy_plane = dy.plane(rows);
+    }
+
+    void run(const float *from, const float *slopes, float *dweight, float *dbias) const {
+        auto add = [&](float *sums, Index begin, Index end, Index part, Index parts) {
+            for (Index band = begin; band < end; band++)
+                add_band(from, slopes, band * rows, panels * part / parts, panels * (part + 1) / parts, sums);
+        };
+        const std::vector<float> sums = sum_slices(ceil_div(x.tall(), rows), padded * (columns + 1), panels, add);
+        kernel_of(taps).unpack(sums.data(), dy.channels, x.channels, dweight);
+        std::copy_n(&sums[padded * columns], dy.channels, dbias);
+    }
+
+  private:
+    void add_band(const float *from, const float *slopes, Index row, Index first, Index last, float *sums) const {
+        const Index C = x.channels, O = dy.channels;
+        const Index x_size = x.phases() * C * x_plane, dy_size = dy.phases() * dy_plane;
+        float *planes = scratch<0>(std::max(x_size, dy_size * O));
+        float *xs = scratch<1>(x_size + COLUMNS), *dys = scratch<2>(dy_size * padded);  // (phase, position, channel)
+        x.copy(from, row - 1, rows + 2, planes);
+        for (Index phase = 0; phase < x.phases(); phase++)
+            transpose({planes + phase * C * x_plane, C, x_plane, x_plane}, xs + phase * C * x_plane, C);
+        std::fill_n(xs + x_size, COLUMNS, 0.0f);
+        if (padded > O) std::fill_n(dys, dy_size * padded, 0.0f);
+        dy.copy(slopes, row, rows, planes);
+        for (Index phase = 0; phase < dy.phases(); phase++, planes += O * dy_plane) {
+            transpose({planes, O, dy_plane, dy_plane}, dys + phase * padded * dy_plane, padded);
+            for (Index o = 0; o < O && !first; o++)
+                sums[padded * columns + o] += row_sum(planes + o * dy_plane, dy_plane);
+        }
+        // positions at a time: they stay in the L1 cache, unless the sums are too large to be read again so often
+        const Index near = std::max<Index>(32, 8192 / (C * x.phases() + padded * dy.phases()));
+        const Index block = padded * columns > NEAR ? 256 : near;
+        for (Index p = 0; p < rows * x.pitch(); p += block)
+            add_block(xs, dys, p, std::min(p + block, rows * x.pitch()), first, last, sums);
+    }
+
+    // Positions [begin, end); taps side by side share their columns.
+    void add_block(const float *xs, const float *dys, Index begin, Index end, Index first, Index last,
+                   float *sums) const {
+        const Index C = x.channels, count = taps.size();
+        for (Index t = 0, beside = 1; t < count; t += beside, beside = 1) {
+            const auto [out, in, down, right] = taps[t].place();
+            for (int next = right + 1; t + beside < count; beside++, next++)
+                if (taps[t + beside].place() != std::make_tuple(out, in, down, next)) break;
+            const float *outputs = dys + (out * dy_plane + 1 + begin) * padded;
+            const float *inputs = xs + (in * x_plane + 1 + (1 + down) * x.pitch() + right + begin) * C;
+            add_outer(end - begin, first, last, beside * C, outputs, padded, inputs, C, sums + t * C, columns);
+        }
+    }
+
+    std::vector<Tap> taps;
+    Stack x, dy;
+    Index panels, padded, columns, rows, x_plane, dy_plane;
+};
+
+// The stacks x and y of a form, on one grid.
+std::pair<Stack, Stack> stacks(Form form, const int64_t *x, const int64_t *y) {
+    const Index rows = form == HALVE ? ceil_div(x[2], 2) : x[2], columns = form == HALVE ? ceil_div(x[3], 2) : x[3];
+    return {{x[0], x[1], x[2], x[3], form == HALVE ? 2 : 1, rows, columns},
+            {y[0], y[1], y[2], y[3], form == DOUBLE ? 2 : 1, rows, columns}};
+}
+
+// ---- in time, three taps or one: frame t of y sees frames `stride` t + tap - 1 of x, each of which stands there
+// `repeat` times
+
+struct Clock {
+    Index taps, stride, repeat;
+    bool is_replicate;  // of the border frame; else black
+
+    // The frame of x, of `frames`, that a tap of frame t of y sees; -1 for a black one.
+    Index source(Index t, Index tap, Index frames) const {
+        const Index at = t * stride + tap - taps / 2, last = frames * repeat - 1;
+        if (is_replicate) return std::clamp<Index>(at, 0, last) / repeat;
+        return at < 0 || at > last ? -1 : at / repeat;
+    }
+};
+
+struct Video {
+    Index batch, frames, channels, size;  // H * W
+
+    Index numbers() const { return frames * channels * size; }
+
+    Video(int rank, const int64_t *shape)
+        : batch(shape[0]), frames(rank == 5 ? shape[1] : 1), channels(shape[rank - 3]),
+          size(shape[rank - 2] * shape[rank - 1]) {}
+};
+
+class Mixing {
+  public:
+    Mixing(const Clock &clock_, const Video &x_, const Video &y_)
+        : clock(clock_), x(x_), y(y_), kernel{clock.taps, {}} {
+        for (int tap = 0; tap < clock.taps; tap++) kernel.taps.push_back({tap});
+    }
+
+    // y from x and weights (O, C, taps), or dx from dy.
+    void mix(const float *from, const float *weight, const float *bias, bool is_adjoint, float *to) const {
+        const Video &in = is_adjoint ? y : x, &out = is_adjoint ? x : y;
+        const Index blocks = ceil_div(out.size, SPAN), panels = ceil_div(out.channels, OUTPUTS);
+        const std::vector<float> packed = kernel.pack<OUTPUTS>(weight, out.channels, in.channels, is_adjoint);
+        const std::vector<float> biases = padded_bias(bias, out.channels, panels * OUTPUTS);
+        parallel(out.batch * out.frames * blocks, 4, [&](Index begin, Index end) {
+            for (Index item = begin; item < end; item++) {
+                const Index frame = item / blocks, first = item % blocks * SPAN;
+                const std::vector<Term> sum = terms(frame % out.frames, is_adjoint);
+                float *copies = scratch<0>(sum.size() * in.channels * SPAN);
+                const float *video = from + frame / out.frames * in.numbers();
+                const std::vector<Segment> segments = copy_terms(sum, in, video, first, copies);
+                fill_block(segments, in.channels, out, packed.data(), biases.data(), copies,
+                           std::min(SPAN, out.size - first), to + frame * out.channels * out.size + first);
+            }
+        });
+    }
+
+    void gradients(const float *from, const float *dy, float *dweight, float *dbias) const {
+        const Index blocks = ceil_div(y.size, SPAN), panels = ceil_div(y.channels, OUTPUTS);
+        const Index columns = clock.taps * x.channels, padded = panels * OUTPUTS;
+        auto add = [&](float *sums, Index begin, Index end, Index part, Index parts) {
+            for (Index item = begin; item < end; item++)
+                add_block(from + item / blocks * x.numbers(), dy + item / blocks * y.numbers(), item % blocks * SPAN,
+                          panels * part / parts, panels * (part + 1) / parts, padded, sums);
+        };
+        const std::vector<float> sums = sum_slices(y.batch * blocks, padded * (columns + 1), panels, add);
+        kernel.unpack(sums.data(), y.channels, x.channels, dweight);
+        std::copy_n(&sums[padded * columns], y.channels, dbias);
+    }
+
+  private:
+    struct Term {
+        Index frame, tap;
+    };
+
+    static constexpr Index SPAN = 128;  // positions whose channels are copied beside each other
+
+    // What a frame of y is the sum of, by frames of x; or of dx, by frames of dy. Terms of a frame follow each other.
+    std::vector<Term> terms(Index frame, bool is_adjoint) const {
+        std::vector<Term> found;
+        Index first = frame, last = frame + 1;
+        if (is_adjoint) {
+            first = std::max<Index>(0, frame * clock.repeat / clock.stride - 2);
+            last = std::min(y.frames, (frame + 1) * clock.repeat / clock.stride + 2);
+        }
+        for (Index t = first; t < last; t++)
+            for (Index tap = 0; tap < clock.taps; tap++) {
+                const Index source = clock.source(t, tap, x.frames);
+                if (is_adjoint ? source == frame : source >= 0) found.push_back({is_adjoint ? t : source, tap});
+            }
+        return found;
+    }
+
+    // Each frame once, (frame, channel, SPAN) with zeros beyond its positions, and where each term reads.
+    static std::vector<Segment> copy_terms(const std::vector<Term> &sum, const Video &in, const float *video,
+                                           Index first, float *copies) {
+        const Index width = std::min(SPAN, in.size - first), filled = ceil_div(width, COLUMNS) * COLUMNS;
+        std::vector<Segment> segments;
+        Index count = 0, last = -1;
+        for (const Term &term : sum) {
+            if (term.frame != last) {
+                const float *planes = video + term.frame * in.channels * in.size + first;
+                float *to = copies + count++ * in.channels * SPAN;
+                for (Index c = 0; c < in.channels; c++, to += SPAN)
+                    std::fill(std::copy_n(planes + c * in.size, width, to), to + filled, 0.0f);
+            }
+            last = term.frame;
+            segments.push_back({term.tap * in.channels * OUTPUTS, (count - 1) * in.channels * SPAN});
+        }
+        return segments;
+    }
+
+    void fill_block(const std::vector<Segment> &segments, Index inputs, const Video &out, const float *packed,
+                    const float *bias, const float *copies, Index width, float *to) const {
+        for (Index p = 0; p < width; p += COLUMNS)
+            for (Index o = 0; o < out.channels; o += OUTPUTS) {
+                const Index outputs = std::min<Index>(OUTPUTS, out.channels - o);
+                const Index columns = std::min(COLUMNS, width - p);
+                const bool is_direct = outputs == OUTPUTS && columns == COLUMNS;
+                float tile[OUTPUTS * COLUMNS], *target = to + o * out.size + p, *sums = is_direct ? target : tile;
+                sum_taps<OUTPUTS>(segments.data(), segments.size(), inputs, packed + o * clock.taps * inputs,
+                                  copies + p, SPAN, LANES, bias + o, sums, sums + LANES, is_direct ? out.size : COLUMNS);
+                for (Index r = 0; r < outputs && !is_direct; r++)
+                    std::copy_n(tile + r * COLUMNS, columns, target + r * out.size);
+            }
+    }
+
+    // SPAN positions of all frames of a video.
+    void add_block(const float *video, const float *dy, Index position, Index first, Index last, Index padded,
+                   float *sums) const {
+        const Index C = x.channels, O = y.channels, width = std::min(SPAN, y.size - position), piece = SPAN * C;
+        const Index columns = clock.taps * C;
+        float *xs = scratch<0>(4 * piece + COLUMNS), *dys = scratch<1>(SPAN * padded);  // (position, channel)
+        std::fill_n(xs, 4 * piece + COLUMNS, 0.0f);
+        std::fill_n(dys, SPAN * padded, 0.0f);
+        Index held[4] = {-1, -1, -1, -1};  // the frame in each quarter of xs: three in a row never share one
+        for (Index t = 0; t < y.frames; t++) {
+            const float *planes = dy + t * O * y.size + position;
+            transpose({planes, O, width, y.size}, dys, padded);
+            for (Index o = 0; o < O && !first; o++) sums[padded * columns + o] += row_sum(planes + o * y.size, width);
+            for (Index tap = 0; tap < clock.taps; tap++) {
+                const Index frame = clock.source(t, tap, x.frames), place = frame % 4;
+                if (frame < 0) continue;
+                const float *from = video + frame * C * x.size + position;
+                if (held[place] != frame) transpose({from, C, width, x.size}, xs + place * piece, C);
+                held[place] = frame;
+                add_outer(width, first, last, C, dys, padded, xs + place * piece, C, sums + tap * C, columns);
+            }
+        }
+    }
+
+    Clock clock;
+    Video x, y;
+    Kernel kernel;
+};
+
+// ---- group normalisation of (B, T, C, H, W) over the channels of a group, time and space, and SiLU after it
+
+struct Groups {
+    Index batch, frames, channels, size, count;
+
+    Groups(const int64_t *video, const int64_t *statistics)
+        : batch(video[0]), frames(video[1]), channels(video[2]), size(video[3] * video[4]),
+          count(statistics[0] / batch) {}
+
+    Index width() const { return channels / count; }
+    float elements() const { return static_cast<float>(frames * width() * size); }
+    Index at(Index video, Index frame, Index channel) const {
+        return ((video * frames + frame) * channels + channel) * size;
+    }
+
+    // f(item, video, first channel, last channel) for each group of each video
+    template <class F>
+    void each(F f) const {
+        parallel(batch * count, 1, [&](Index begin, Index end) {
+            for (Index item = begin; item < end; item++) {
+                const Index first = item % count * width();
+                f(item, item / count, first, first + width());
+            }
+        });
+    }
+};
+
+template <bool HAS_SILU>
+void normalise_row(const float *x, Index count, float mean, float slope, float shift, float *y) {
+#pragma omp simd
+    for (Index i = 0; i < count; i++) {
+        float value = (x[i] - mean) * slope + shift;
+        y[i] = HAS_SILU ? value * sigmoid(value) : value;
+    }
+}
+
+// The gradient of what is scaled and shifted last, and its sums: of itself, and times the normalised x.
+template <bool HAS_SILU>
+std::pair<float, float> slope_row(const float *x, const float *dy, Index count, float mean, float scale, float weight,
+                                  float bias, float *slopes) {
+    float sum = 0, products = 0;
+#pragma omp simd reduction(+ : sum, products)
+    for (Index i = 0; i < count; i++) {
+        float normed = (x[i] - mean) * scale, slope = dy[i];
+        if (HAS_SILU) {
+            float value = normed * weight + bias, gate = sigmoid(value);
+            slope *= gate + value * gate * (1 - gate);
+        }
+        slopes[i] = slope;
+        sum += slope;
+        products += slope * normed;
+    }
+    return {sum, products};
+}
+
+// Statistics are (B * groups, 2): a mean and one over a standard deviation.
+template <bool HAS_SILU>
+void normalise(const Groups &groups, const float *x, const float *gamma, const float *beta, float eps, float *y,
+               float *statistics) {
+    groups.each([&](Index item, Index video, Index first, Index last) {
+        const Index count = (last - first) * groups.size;
+        double sum = 0, squares = 0;
+        for (Index t = 0; t < groups.frames; t++) sum += row_sum(x + groups.at(video, t, first), count);
+        const float mean = sum / groups.elements();
+        for (Index t = 0; t < groups.frames; t++) {
+            const float *from = x + groups.at(video, t, first);
+            float part = 0;
+#pragma omp simd reduction(+ : part)
+            for (Index i = 0; i < count; i++) part += (from[i] - mean) * (from[i] - mean);
+            squares += part;
+        }
+        const float scale = 1 / std::sqrt(squares / groups.elements() + eps);
+        statistics[2 * item] = mean;
+        statistics[2 * item + 1] = scale;
+        for (Index t = 0; t < groups.frames; t++)
+            for (Index c = first; c < last; c++) {
+                const Index at = groups.at(video, t, c);
+                normalise_row<HAS_SILU>(x + at, groups.size, mean, gamma[c] * scale, beta[c], y + at);
+            }
+    });
+}
+
+template <bool HAS_SILU>
+void normalise_gradient(const Groups &groups, const float *x, const float *gamma, const float *beta,
+                        const float *statistics, const float *dy, float *dx, float *dgamma, float *dbeta) {
+    std::vector<float> sums(groups.batch * groups.channels * 2);  // by video, of dbeta and dgamma
+    groups.each([&](Index item, Index video, Index first, Index last) {
+        const float mean = statistics[2 * item], scale = statistics[2 * item + 1];
+        double slopes = 0, products = 0;
+        for (Index c = first; c < last; c++) {
+            const float weight = gamma[c], shift = beta[c];
+            double channel_slopes = 0, channel_products = 0;
+            for (Index t = 0; t < groups.frames; t++) {
+                const Index at = groups.at(video, t, c);
+                const auto [slope, product] =
+                    slope_row<HAS_SILU>(x + at, dy + at, groups.size, mean, scale, weight, shift, dx + at);
+                channel_slopes += slope;
+                channel_products += product;
+            }
+            sums[(video * groups.channels + c) * 2] = channel_slopes;
+            sums[(video * groups.channels + c) * 2 + 1] = channel_products;
+            slopes += channel_slopes * weight;
+            products += channel_products * weight;
+        }
+        const float by_x = -scale * scale * products / groups.elements(), shift = -scale * slopes / groups.elements();
+        for (Index t = 0; t < groups.frames; t++)
+            for (Index c = first; c < last; c++) {
+                const float *from = x + groups.at(video, t, c), slope = gamma[c] * scale;
+                float *to = dx + groups.at(video, t, c);
+#pragma omp simd
+                for (Index i = 0; i < groups.size; i++) to[i] = to[i] * slope + (from[i] - mean) * by_x + shift;
+            }
+    });
+    for (Index c = 0; c < groups.channels; c++) {
+        dgamma[c] = dbeta[c] = 0;
+        for (Index video = 0; video < groups.batch; video++) {
+            dbeta[c] += sums[(video * groups.channels + c) * 2];
+            dgamma[c] += sums[(video * groups.channels + c) * 2 + 1];
+        }
+    }
+}
+
+}  // namespace
+
+// x, weight, bias -> y;  weight, dy, x -> dx;  x, dy, weight, bias -> dweight, dbias
+#define CONVOLUTION(name, form)                                                               \
+    OPERATOR(name) {                                                                          \
+        auto [x, y] = stacks(form, shapes[0], shapes[3]);                                     \
+        convolve(taps_of(form), x, y, INPUT(0), INPUT(1), INPUT(2), false, OUTPUT(3));        \
+        return 0;                                                                             \
+    }                                                                                         \
+    OPERATOR(name##_input) {                                                                  \
+        auto [x, y] = stacks(form, shapes[2], shapes[1]);                                     \
+        convolve(adjoint(taps_of(form)), y, x, INPUT(1), INPUT(0), nullptr, true, OUTPUT(3)); \
+        return 0;                                                                             \
+    }                                                                                         \
+    OPERATOR(name##_weights) {                                                                \
+        auto [x, y] = stacks(form, shapes[0], shapes[1]);                                     \
+        WeightGradient(taps_of(form), x, y).run(INPUT(0), INPUT(1), OUTPUT(4), OUTPUT(5));    \
+        return 0;                                                                             \
+    }
+
+CONVOLUTION(convolution, KEEP)
+CONVOLUTION(convolution_down, HALVE)
+CONVOLUTION(convolution_up, DOUBLE)
+
+// The same over (B, T, C, H, W); of kernel 1 over (N, C, H, W). Taps, stride, repeat, whether the border is repeated.
+#define MIXING(name, ...)                                                                                 \
+    OPERATOR(name) {                                                                                      \
+        Mixing{{__VA_ARGS__}, {ranks[0], shapes[0]}, {ranks[3], shapes[3]}}.mix(INPUT(0), INPUT(1),       \
+                                                                                INPUT(2), false, OUTPUT(3)); \
+        return 0;                                                                                         \
+    }                                                                                                     \
+    OPERATOR(name##_input) {                                                                              \
+        Mixing{{__VA_ARGS__}, {ranks[2], shapes[2]}, {ranks[1], shapes[1]}}.mix(INPUT(1), INPUT(0),       \
+                                                                                nullptr, true, OUTPUT(3)); \
+        return 0;                                                                                         \
+    }                                                                                                     \
+    OPERATOR(name##_weights) {                                                                            \
+        Mixing{{__VA_ARGS__}, {ranks[0], shapes[0]}, {ranks[1], shapes[1]}}.gradients(INPUT(0), INPUT(1), \
+                                                                                      OUTPUT(4), OUTPUT(5)); \
+        return 0;                                                                                         \
+    }
+
+MIXING(channel_mix, 1, 1, 1, true)
+MIXING(temporal, 3, 1, 1, true)
+MIXING(temporal_zeros, 3, 1, 1, false)
+MIXING(temporal_down, 3, 2, 1, true)
+MIXING(temporal_down_zeros, 3, 2, 1, false)
+MIXING(temporal_up, 3, 1, 2, true)
+MIXING(temporal_up_zeros, 3, 1, 2, false)
+
+// x, gamma, beta, eps (1) -> y, statistics;  x, gamma, beta, statistics, dy -> dx, dgamma, dbeta
+#define GROUP_NORM(name, has_silu)                                                                            \
+    OPERATOR(name) {                                                                                          \
+        normalise<has_silu>({shapes[0], shapes[5]}, INPUT(0), INPUT(1), INPUT(2), *INPUT(3), OUTPUT(4), OUTPUT(5)); \
+        return 0;                                                                                             \
+    }                                                                                                         \
+    OPERATOR(name##_gradient) {                                                                               \
+        normalise_gradient<has_silu>({shapes[0], shapes[3]}, INPUT(0), INPUT(1), INPUT(2), INPUT(3), INPUT(4),  \
+                                     OUTPUT(5), OUTPUT(6), OUTPUT(7));                                        \
+        return 0;                                                                                             \
+    }
+
+GROUP_NORM(group_norm, false)
+GROUP_NORM(group_norm_silu, true)
+// --------------------------------------------------------------------------------------------------------- AdamW
+
+// A stretch of one tensor of many: threads share all tensors evenly, and sums have one order.
+struct Piece {
+    int tensor;
+    Index begin, end;
+};
+
+std::vector<Piece> pieces(int tensors, const int *ranks, int64_t **shapes) {
+    std::vector<Piece> all;
+    for (int tensor = 0; tensor < tensors; tensor++) {
+        const Index size = elements(ranks[tensor], shapes[tensor]);
+        for (Index begin = 0; begin < size; begin += 2 * GRAIN)
+            all.push_back({tensor, begin, std::min(begin + 2 * GRAIN, size)});
+    }
+    return all;
+}
+
+// any number of tensors -> the squared length of all of them as one vector (1,), summed in float64
+OPERATOR(sum_of_squares) {
+    const std::vector<Piece> all = pieces(count - 1, ranks, shapes);
+    std::vector<double> sums(all.size());
+    parallel(all.size(), 1, [&](Index first, Index last) {
+        for (Index item = first; item < last; item++) {
+            const float *x = INPUT(all[item].tensor);
+            double sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (Index i = all[item].begin; i < all[item].end; i++) sum += static_cast<double>(x[i]) * x[i];
+            sums[item] = sum;
+        }
+    });
+    OUTPUT(count - 1)[0] = static_cast<float>(std::accumulate(sums.begin(), sums.end(), 0.0));
+    return 0;
+}
+
+// n weights, n first moments, n second moments, n gradients, decays (n,), (beta1, beta2, eps), rate, factor, updates ->
+// updates (1,). In place: weights, moments and updates are inputs that change, unless the gradients' factor is 0.
+OPERATOR(adamw) {
+    const int tensors = (count - 6) / 4;
+    const float *decays = INPUT(count - 6), *constants = INPUT(count - 5);
+    const float rate = *INPUT(count - 4), factor = *INPUT(count - 3), beta1 = constants[0], beta2 = constants[1];
+    float *updates = OUTPUT(count - 2);
+    if (factor > 0) {
+        *updates += 1;
+        const double correction1 = 1 - std::pow(static_cast<double>(beta1), *updates);
+        const double correction2 = std::sqrt(1 - std::pow(static_cast<double>(beta2), *updates));
+        const float step = rate * correction2 / correction1, eps = constants[2] * correction2;
+        const std::vector<Piece> all = pieces(tensors, ranks, shapes);
+        parallel(all.size(), 1, [&](Index first, Index last) {
+            for (Index item = first; item < last; item++) {
+                const auto [tensor, begin, end] = all[item];
+                float *weight = OUTPUT(tensor), *moment1 = OUTPUT(tensors + tensor), *moment2 = OUTPUT(2 * tensors + tensor);
+                const float *gradient = INPUT(3 * tensors + tensor), kept = 1 - rate * decays[tensor];
+#pragma omp simd
+                for (Index i = begin; i < end; i++) {
+                    const float g = gradient[i] * factor;
+                    moment1[i] = beta1 * moment1[i] + (1 - beta1) * g;
+                    moment2[i] = beta2 * moment2[i] + (1 - beta2) * g * g;
+                    weight[i] = kept * weight[i] - step * moment1[i] / (std::sqrt(moment2[i]) + eps);
+                }
+            }
+        });
+    }
+    *OUTPUT(count - 1) = *updates;
     return 0;
 }

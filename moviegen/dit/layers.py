@@ -14,18 +14,7 @@ from mindspore.common.initializer import Normal, initializer
 
 from moviegen.config import DiTConfig
 from moviegen.device.attention import Attention as AttentionKernel
-from moviegen.device.kernels import ExpandRows, RMSNorm
-
-
-class Product(nn.Cell):
-    """x (N, in) W^T (out, in) -> (N, out), in x's type."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.matmul = ops.MatMul(transpose_b=True)
-
-    def construct(self, x: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
-        return self.matmul(x, weight.astype(x.dtype))
+from moviegen.device.kernels import GatedSiLU, GatedSum, ModulatedRMSNorm, Product, RMSNorm
 
 
 class Linear(nn.Cell):
@@ -36,14 +25,13 @@ class Linear(nn.Cell):
 
     def __init__(self, in_width: int, out_width: int, zero: bool = False) -> None:
         super().__init__()
-        self.in_width, self.out_width = in_width, out_width
         start = "zeros" if zero else Normal(in_width**-0.5)
         self.weight = Parameter(initializer(start, (out_width, in_width), ms.float32))
         self.product = Product()
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
         """(..., in) -> (..., out)."""
-        return self.product(x.reshape(-1, self.in_width), self.weight).reshape(*x.shape[:-1], self.out_width)
+        return self.product(x, self.weight)
 
 
 # 3.1.3: attention over all tokens, without a causal mask
@@ -51,7 +39,7 @@ class Attention(nn.Cell):
     """Multi-head attention of tokens x (B, N, D) to a context (B, M, D).
 
     Args:
-        kernel: takes q, k, v (B, heads, tokens, D / heads) and a mask.
+        kernel: takes q, k, v (B, tokens, heads, D / heads) and a mask.
     """
 
     def __init__(self, width: int, num_heads: int, kernel: nn.Cell) -> None:
@@ -66,11 +54,11 @@ class Attention(nn.Cell):
     def construct(self, x: ms.Tensor, context: ms.Tensor, keep: ms.Tensor | None = None) -> ms.Tensor:
         """`keep` (B, M): False where a context token is padding. Returns (B, N, D)."""
         q, k, v = self._heads(self.q_proj(x)), self._heads(self.k_proj(context)), self._heads(self.v_proj(context))
-        return self.o_proj(self.attention(q, k, v, keep).swapaxes(1, 2).reshape(x.shape))
+        return self.o_proj(self.attention(q, k, v, keep).reshape(x.shape))
 
     def _heads(self, x: ms.Tensor) -> ms.Tensor:
-        """(B, N, D) -> (B, heads, N, D / heads)."""
-        return x.reshape(x.shape[0], x.shape[1], self.num_heads, self.head_width).swapaxes(1, 2)
+        """(B, N, D) -> (B, N, heads, D / heads)."""
+        return x.reshape(x.shape[0], x.shape[1], self.num_heads, self.head_width)
 
 
 # 3.1.3: LLaMa-3's feed-forward network
@@ -82,21 +70,10 @@ class SwiGLU(nn.Cell):
         self.gate_proj = Linear(width, ffn_width)
         self.up_proj = Linear(width, ffn_width)
         self.down_proj = Linear(ffn_width, width)
+        self.gated_silu = GatedSiLU()
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
-        return self.down_proj(ops.silu(self.gate_proj(x)) * self.up_proj(x))
-
-
-# 3.1.3: adaptive layer norm, its scale and shift
-class Modulate(nn.Cell):
-    """x (B, N, D) * (1 + scale (B, D)) + shift (B, D)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.expand_rows = ExpandRows()
-
-    def construct(self, x: ms.Tensor, shift: ms.Tensor, scale: ms.Tensor) -> ms.Tensor:
-        return x * self.expand_rows(1 + scale, x.shape[1]) + self.expand_rows(shift, x.shape[1])
+        return self.down_proj(self.gated_silu(self.gate_proj(x), self.up_proj(x)))
 
 
 # 3.1.3: one block of the backbone, with cross-attention to the text
@@ -107,12 +84,12 @@ class Block(nn.Cell):
         super().__init__()
         width, heads = config.width, config.num_heads
         self.scale_shift_table = modulation_table(6, width)
-        self.input_layernorm = RMSNorm(width, config.norm_eps)
+        self.input_layernorm = ModulatedRMSNorm(width, config.norm_eps)
         self.self_attn = Attention(width, heads, self_attention)
         self.cross_attn = Attention(width, heads, AttentionKernel(heads, width // heads))
-        self.post_attention_layernorm = RMSNorm(width, config.norm_eps)
+        self.post_attention_layernorm = ModulatedRMSNorm(width, config.norm_eps)
         self.mlp = SwiGLU(width, config.ffn_width)
-        self.modulate, self.expand_rows = Modulate(), ExpandRows()
+        self.gated_sum = GatedSum()
 
     def construct(
         self,
@@ -123,12 +100,12 @@ class Block(nn.Cell):
         token_mask: ms.Tensor | None,
     ) -> ms.Tensor:
         """x (B, N, D), time (B, 6, D), text (B, M, D), masks of text (B, M) and of all tokens -> (B, N, D)."""
-        modulation = time + self.scale_shift_table.astype(x.dtype)
-        normed = self.modulate(self.input_layernorm(x), modulation[:, 0], modulation[:, 1])
-        x = x + self.expand_rows(modulation[:, 2], x.shape[1]) * self.self_attn(normed, normed, token_mask)
+        modulation = ops.split(time + self.scale_shift_table.astype(x.dtype), 1, 1)  # six (B, 1, D)
+        normed = self.input_layernorm(x, modulation[0], modulation[1])
+        x = self.gated_sum(x, modulation[2], self.self_attn(normed, normed, token_mask))
         x = x + self.cross_attn(x, text, text_mask)
-        normed = self.modulate(self.post_attention_layernorm(x), modulation[:, 3], modulation[:, 4])
-        return x + self.expand_rows(modulation[:, 5], x.shape[1]) * self.mlp(normed)
+        normed = self.post_attention_layernorm(x, modulation[3], modulation[4])
+        return self.gated_sum(x, modulation[5], self.mlp(normed))
 
 
 # 3.1.3: tokens back to patches
@@ -138,14 +115,14 @@ class FinalLayer(nn.Cell):
     def __init__(self, config: DiTConfig, patch_width: int) -> None:
         super().__init__()
         self.scale_shift_table = modulation_table(2, config.width)
-        self.input_layernorm = RMSNorm(config.width, config.norm_eps)
+        self.input_layernorm = ModulatedRMSNorm(config.width, config.norm_eps)
         self.proj = Linear(config.width, patch_width, zero=True)
-        self.modulate = Modulate()
 
     def construct(self, x: ms.Tensor, time: ms.Tensor) -> ms.Tensor:
         """x (B, N, D), time (B, D) -> (B, N, patch width)."""
         modulation = time.reshape(time.shape[0], 1, -1) + self.scale_shift_table.astype(x.dtype)
-        return self.proj(self.modulate(self.input_layernorm(x), modulation[:, 0], modulation[:, 1]))
+        shift, scale = ops.split(modulation, 1, 1)  # (B, 1, D) each
+        return self.proj(self.input_layernorm(x, shift, scale))
 
 
 # 3.1.3: the time-step, which modulates every block

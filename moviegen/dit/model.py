@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import mindspore as ms
+import numpy as np
 from mindspore import nn, ops
 
 from moviegen.config import PATCH, DiTConfig
 from moviegen.dit.layers import Block, FinalLayer, Linear, PositionTable, TextProjector, TimestepEmbedder
-from moviegen.dit.patches import checked_size, patchify, unpatchify
+from moviegen.dit.patches import (
+    channels_innermost,
+    channels_outermost,
+    check_text,
+    checked_patches,
+    checked_size,
+    patchify,
+    places,
+    places_tensor,
+    unpatchify,
+)
 from moviegen.parallel.ulysses import UlyssesSequence, WholeSequence
 
 
@@ -57,24 +68,38 @@ class DiT(nn.Cell):
             ValueError: the latent is larger than the position tables, or not divisible into patches; embeddings are
                 of other widths, or the mask of another length.
         """
-        embeddings, mask = self._split(text)
-        size = self._checked_size(latent, embeddings, mask)
+        size = checked_size(latent.shape, self.config.latent_channels, self.config.max_size)
+        patches = self.on_tokens(patchify(latent, size), places_tensor(size), timestep, *text)
+        return unpatchify(patches, size, self.config.latent_channels)
 
+    def on_tokens(self, tokens: ms.Tensor, places: ms.Tensor, timestep: ms.Tensor, *text: ms.Tensor) -> ms.Tensor:
+        """Velocity of a latent's tokens, with the channels of each patch innermost; see `construct`.
+
+        Args:
+            tokens: (B, N, C * 2 * 2), of `patchify`.
+            places: (N, 3) int32, the row of each token in the position tables of T, H and W.
+
+        Returns:
+            (B, N, 2 * 2 * C).
+        """
+        embeddings, mask = self._split(text)
         # fmt: off
-        tokens = patchify(latent, size)                                                    # (B, N, C*2*2)
         x = self.latent_embedder["proj"](self.sequence.shard(tokens).astype(self.dtype))   # (B, N, D)
-        positions = self._positions(size, latent.shape[0])                                 # (B, N, D)
+        positions = self._positions(places, tokens.shape[0])                               # (B, N, D)
         time = self.timestep_embedder(timestep).astype(x.dtype)                            # (B, D)
         modulation = self.adaLN_modulation(time).reshape(-1, 6, self.config.width)         # (B, 6, D)
         context = self.text_projector(*embeddings)                                         # (B, M, D)
-        token_mask = self.sequence.mask(latent.shape[0], tokens.shape[1])                  # (B, N) or None
+        token_mask = self.sequence.mask(tokens.shape[0], tokens.shape[1])                  # (B, N) or None
 
         for layer in self.layers:
             x = layer(x + positions, modulation, context, mask, token_mask)                # (B, N, D)
 
-        patches = self.sequence.join(self.final_layer(x, time).astype(latent.dtype), tokens.shape[1])
-        return unpatchify(patches, size, self.config.latent_channels)                      # (B, C, T', H', W')
+        return self.sequence.join(self.final_layer(x, time).astype(tokens.dtype), tokens.shape[1])
         # fmt: on
+
+    def by_tokens(self) -> TokenDiT:
+        """The same transformer, taking tokens."""
+        return TokenDiT(self)
 
     def recompute_blocks(self, every_nth: int, keep_attention: bool = False) -> None:
         """Forgets activations inside every n-th block after the forward pass, and computes them again on the way back.
@@ -93,25 +118,55 @@ class DiT(nn.Cell):
         """The embeddings, in the type of the arithmetic, and the mask; see `construct`."""
         count = len(self.config.text_widths)
         embeddings = [embedding.astype(self.dtype) for embedding in text[:count]]
-        has_mask = len(text) > count and not self.config.attend_to_padding
-        return embeddings, text[count] if has_mask else None
-
-    def _checked_size(
-        self, latent: ms.Tensor, embeddings: list[ms.Tensor], mask: ms.Tensor | None
-    ) -> tuple[int, int, int]:
-        """See `patches.checked_size`."""
-        config, shapes = self.config, [embedding.shape for embedding in embeddings]
-        mask_shape = None if mask is None else mask.shape
-        return checked_size(
-            latent.shape, shapes, mask_shape, config.latent_channels, config.text_widths, config.max_size
-        )
+        mask = text[count] if len(text) > count and not self.config.attend_to_padding else None
+        shapes, mask_shape = [embedding.shape for embedding in embeddings], None if mask is None else mask.shape
+        check_text(embeddings[0].shape[0], shapes, mask_shape, self.config.text_widths)
+        return embeddings, mask
 
     # 3.1.3: learned positions, factorised over T, H and W, added to the input of every block
-    def _positions(self, size: tuple[int, int, int], batch: int) -> ms.Tensor:
-        """This rank's part of (B, N, D): the sum of the three axes' positions, time outermost."""
-        frames, height, width = size
-        t = self.pos_embedding_table_t.embedding_table[:frames].reshape(frames, 1, 1, -1)
-        h = self.pos_embedding_table_h.embedding_table[:height].reshape(1, height, 1, -1)
-        w = self.pos_embedding_table_w.embedding_table[:width].reshape(1, 1, width, -1)
-        positions = (t + h + w).reshape(1, frames * height * width, -1)
-        return self.sequence.shard(ops.tile(positions, (batch, 1, 1))).astype(self.dtype)
+    def _positions(self, places: ms.Tensor, batch: int) -> ms.Tensor:
+        """This rank's part of (B, N, D): the sum of the three axes' positions."""
+        own = self.sequence.shard(places.reshape(1, -1, 3)).reshape(-1, 3)
+        t, h, w = own[:, 0], own[:, 1], own[:, 2]
+        positions = (
+            ops.gather(self.pos_embedding_table_t.embedding_table, t, 0)
+            + ops.gather(self.pos_embedding_table_h.embedding_table, h, 0)
+            + ops.gather(self.pos_embedding_table_w.embedding_table, w, 0)
+        )
+        return ops.tile(positions.reshape(1, *positions.shape), (batch, 1, 1)).astype(self.dtype)
+
+
+class TokenDiT(nn.Cell):
+    """The transformer on tokens, so that sizes of equally many tokens share one compiled graph.
+
+    A batch becomes tokens and comes back on the host; patches hold their channels outermost, there and back.
+    """
+
+    def __init__(self, dit: DiT) -> None:
+        super().__init__()
+        self.dit = dit
+
+    def construct(self, tokens: ms.Tensor, timestep: ms.Tensor, places: ms.Tensor, *text: ms.Tensor) -> ms.Tensor:
+        """tokens (B, N, C * 2 * 2), timestep (B,), places (N, 3) int32, text as `DiT` takes it -> like `tokens`."""
+        velocity = self.dit.on_tokens(tokens, places, timestep, *text)
+        return channels_outermost(velocity, self.dit.config.latent_channels)
+
+    def tokens(self, latent: np.ndarray) -> np.ndarray:
+        """(B, C, T', H', W') -> (B, N, C * 2 * 2)."""
+        return np.ascontiguousarray(patchify(latent, self._size(latent.shape)))
+
+    def places(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Of the tokens of a latent (..., T', H', W'): int32 (N, 3).
+
+        Raises:
+            ValueError: it is larger than the position tables, or not divisible into patches.
+        """
+        return places(self._size(shape))
+
+    def latent(self, tokens: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The inverse of `tokens`; `shape` is the latent's."""
+        channels = self.dit.config.latent_channels
+        return unpatchify(channels_innermost(tokens, channels), self._size(shape), channels)
+
+    def _size(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        return checked_patches((0, *shape[-4:]), self.dit.config.latent_channels, self.dit.config.max_size)

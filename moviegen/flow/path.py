@@ -70,8 +70,8 @@ class FlowMatchingLoss(nn.Cell):
         super().__init__()
         self.network = network
 
-    def construct(self, x_1: ms.Tensor, x_0: ms.Tensor, t: ms.Tensor, *text: ms.Tensor) -> ms.Tensor:
-        """x_1, x_0 (B, C, T', H', W'), t (B,), text as the network takes it -> scalar."""
-        x_t = interpolate(x_1, x_0, t.reshape(-1, 1, 1, 1, 1))
-        error = self.network(x_t, timestep(t), *text) - velocity(x_1, x_0)
+    def construct(self, x_1: ms.Tensor, x_0: ms.Tensor, t: ms.Tensor, *rest: ms.Tensor) -> ms.Tensor:
+        """x_1, x_0 (B, C, T', H', W') or tokens (B, N, ...), t (B,), the rest as the network takes it -> scalar."""
+        x_t = interpolate(x_1, x_0, t.reshape((-1,) + (1,) * (x_1.ndim - 1)))
+        error = self.network(x_t, timestep(t), *rest) - velocity(x_1, x_0)
         return (error * error).mean()

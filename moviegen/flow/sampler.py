@@ -7,6 +7,7 @@ batch's size and on the prompt's place in it, which shows in the last digits of 
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -69,19 +70,19 @@ class GuidedVelocity(nn.Cell):
         super().__init__()
         self.network, self.guidance = network, guidance
 
-    def construct(self, x: ms.Tensor, t: ms.Tensor, *text: ms.Tensor) -> ms.Tensor:
-        """x (B, C, T', H', W'), t (2B,), text of 2B captions: the prompts' first, then as many empty ones'."""
-        velocity = self.network(ops.concat((x, x), 0), timestep(t), *text)
+    def construct(self, x: ms.Tensor, t: ms.Tensor, *rest: ms.Tensor) -> ms.Tensor:
+        """x (B, ...), t (2B,), the rest as the network takes it: text of 2B captions, the prompts' before the empty."""
+        velocity = self.network(ops.concat((x, x), 0), timestep(t), *rest)
         conditioned, unconditioned = velocity[: x.shape[0]], velocity[x.shape[0] :]
         return unconditioned + self.guidance * (conditioned - unconditioned)
 
 
-def velocity_field(network: GuidedVelocity, embeddings: Sequence[np.ndarray]) -> Velocity:
-    """The network as a function of (x, t), for prompts and as many empty captions."""
-    text = [ms.Tensor(array) for array in embeddings]
+def velocity_field(network: GuidedVelocity, inputs: Sequence[np.ndarray]) -> Velocity:
+    """The network as a function of (x, t); `inputs` are the rest of what it takes."""
+    rest = [ms.Tensor(array) for array in inputs]
 
     def velocity(x: np.ndarray, t: float) -> np.ndarray:
-        return network(ms.Tensor(x), ms.Tensor(np.full(2 * len(x), t, np.float32)), *text).asnumpy()
+        return network(ms.Tensor(x), ms.Tensor(np.full(2 * len(x), t, np.float32)), *rest).asnumpy()
 
     return velocity
 
@@ -95,7 +96,7 @@ class Sampler:
     """Latents of prompts from a transformer.
 
     Args:
-        dit: with its `config`.
+        dit: with its `config`, and itself `by_tokens`.
         embed: captions to their embeddings.
         size: (T, H, W) of what is sampled, in frames and pixels; T = 1 is an image.
 
@@ -104,9 +105,19 @@ class Sampler:
     """
 
     def __init__(self, dit: nn.Cell, embed: Embed, guidance: float, size: tuple[int, int, int]) -> None:
-        check_tables("sample", size[0], size[1:], dit.config.max_size, owner="the transformer's file")
-        self.network, self.embed = GuidedVelocity(dit, guidance), embed
-        self.shape = (dit.config.latent_channels, *latent_size(*size))
+        self.dit, self.embed = dit.by_tokens(), embed
+        self.config, self.network = dit.config, GuidedVelocity(self.dit, guidance)
+        self._set_size(size)
+
+    def at(self, size: tuple[int, int, int]) -> Sampler:
+        """The same at another size; what has as many tokens needs no other compiled graph."""
+        other = copy.copy(self)
+        other._set_size(size)
+        return other
+
+    def _set_size(self, size: tuple[int, int, int]) -> None:
+        check_tables("sample", size[0], size[1:], self.config.max_size, owner="the transformer's file")
+        self.shape = (self.config.latent_channels, *latent_size(*size))
 
     def noise(self, prompts: Sequence[Prompt]) -> np.ndarray:
         """Where the prompts start: (B, C, T', H', W')."""
@@ -115,7 +126,12 @@ class Sampler:
     def velocity(self, prompts: Sequence[Prompt]) -> Velocity:
         """Their guided velocity."""
         embeddings = self.embed([prompt.caption for prompt in prompts] + [""] * len(prompts))
-        return velocity_field(self.network, embeddings)
+        of_tokens = velocity_field(self.network, (self.dit.places(self.shape), *embeddings))
+
+        def velocity(x: np.ndarray, t: float) -> np.ndarray:
+            return self.dit.latent(of_tokens(self.dit.tokens(x), t), x.shape)
+
+        return velocity
 
     def __call__(
         self, prompts: Sequence[Prompt], times: np.ndarray, on_step: Callable[[], object] = lambda: None

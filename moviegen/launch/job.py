@@ -54,13 +54,15 @@ class Job:
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables for all processes, above the caller's own and `ENVIRONMENT`."""
     run: str = ""
-    """The run that the command computes, which its processes are told in RUN_VARIABLE. Empty: none."""
+    """The runs that the command computes, a colon between them, as RUN_VARIABLE tells its processes. Empty: none."""
+    operators: str = ""
+    """The form of the operators that compute it, which its processes are told. Empty: theirs to find out."""
     cluster_time_out: int = 300
     """Seconds the workers have to find each other."""
-    metrics: Path | None = None
-    """The metrics.jsonl the workers append to: `run_job` follows it."""
+    metrics: tuple[Path, ...] = ()
+    """The metrics.jsonl of each run, to which the workers append: `run_job` follows them."""
     stall_timeout: float | None = None
-    """`run_job` ends the job if `metrics` gains no line for so many seconds (compilation included). None: it waits."""
+    """`run_job` ends the job if `metrics` gain no line for so many seconds (compilation included). None: it waits."""
 
     def __post_init__(self) -> None:
         if self.command[:1] != ("python",):

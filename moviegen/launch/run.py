@@ -4,6 +4,7 @@ Never imports MindSpore, so that it stays out of the kernel. `job.py` says what 
 workers, `guard.py` ends all processes whatever happens to this one, `worker.py` is what runs inside the job.
 """
 
+import itertools
 import json
 import os
 import random
@@ -17,6 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from moviegen import device
+from moviegen.device import compiled
 from moviegen.device.environment import leftovers
 from moviegen.launch.hosts import check_first_host
 from moviegen.launch.job import ENVIRONMENT, RUN_VARIABLE, Job, msrun_command
@@ -53,7 +56,7 @@ def run_job(job: Job, on_progress: OnProgress | None = None, stall_timeout: floa
         StalledJobError: No progress for `stall_timeout` seconds.
     """
     stall_timeout = job.stall_timeout if stall_timeout is None else stall_timeout
-    if stall_timeout is not None and job.metrics is None:
+    if stall_timeout is not None and not job.metrics:
         raise ValueError("stall_timeout needs job.metrics: progress is a new line there")
     check_first_host(job)
     job.log_dir.mkdir(parents=True, exist_ok=True)
@@ -66,14 +69,14 @@ def run_job(job: Job, on_progress: OnProgress | None = None, stall_timeout: floa
 
 def _follow(job: Job, on_progress: OnProgress | None, stall_timeout: float | None) -> None:
     _set_old_logs_aside(job)
-    metrics = Tail(job.metrics) if job.metrics else None
+    tails = [Tail(metrics) for metrics in job.metrics]
     with _started(job) as guard:
         watch = Watch(job, guard)
         last_progress = time.monotonic()
         running = True
         while running:
             running = guard.poll() is None  # asked first: what the job wrote last is then read as well
-            for line in metrics.new_lines() if metrics else ():
+            for line in itertools.chain.from_iterable(tail.new_lines() for tail in tails):
                 last_progress = time.monotonic()
                 _pass_on(line, on_progress)
             watch.raise_if_failed()
@@ -125,10 +128,12 @@ def _started(job: Job) -> Iterator[subprocess.Popen]:
     """Start the job below a guard; leaving the context, in whatever way, ends all of it."""
     bin_dir = str(Path(sys.executable).parent)  # msrun lives there, and the `python` it will look for on PATH
     command = [f"{bin_dir}/msrun", *msrun_command(job)[1:]] if job.uses_msrun else list(job.command)
-    unwanted = leftovers(os.environ)
+    unwanted = {*leftovers(os.environ), *device.set_here}
     inherited = {name: value for name, value in os.environ.items() if name not in unwanted}
     environment = {**ENVIRONMENT, **inherited, **job.environment, LOG_DIR_VARIABLE: str(job.log_dir.absolute())}
     environment[RUN_VARIABLE] = job.run
+    if job.operators:
+        environment[compiled.CHOICE] = job.operators
     environment["PYTHONIOENCODING"] = "utf-8:backslashreplace"  # as logs are read, whatever the caller's locale
     environment["PATH"] = os.pathsep.join([bin_dir, environment.get("PATH", os.defpath)])
     with job.log("msrun" if job.uses_msrun else "0").open("wb") as log:

@@ -110,8 +110,9 @@ class Watch:
         time.sleep(GRACE_SECONDS)
         logs = [self.job.log(str(self.job.first_rank + place)) for place in range(self.job.local_worker_num)]
         ends = "\n\n".join(f"The end of {log}:\n\n{last_lines(log, STACK_LINES)}" for log in logs)
+        files = ", ".join(map(str, self.job.metrics))
         return StalledJobError(
-            f"no new line in {self.job.metrics} for {seconds:g} s; the job was ended. Where each worker was, the one "
+            f"no new line in {files} for {seconds:g} s; the job was ended. Where each worker was, the one "
             f"that hangs and those that wait for it:\n\n{ends}"
         )
 

@@ -36,7 +36,7 @@ class WholeSequence(nn.Cell):
         return None
 
     def attention(self, num_heads: int, head_width: int) -> nn.Cell:
-        """Self-attention of q, k, v (B, heads, own tokens, head width)."""
+        """Self-attention of q, k, v (B, own tokens, heads, head width)."""
         return Attention(num_heads, head_width)
 
 
@@ -84,11 +84,11 @@ class UlyssesAttention(nn.Cell):
 
     def __init__(self, mesh: Mesh, num_heads: int, head_width: int) -> None:
         super().__init__()
-        self.to_heads, self.to_tokens = Exchange(mesh, split=1, join=2), Exchange(mesh, split=2, join=1)
+        self.to_heads, self.to_tokens = Exchange(mesh, split=2, join=1), Exchange(mesh, split=1, join=2)
         self.attention = Attention(num_heads // mesh.shards, head_width)
 
     def construct(self, q: ms.Tensor, k: ms.Tensor, v: ms.Tensor, keep: ms.Tensor | None = None) -> ms.Tensor:
-        """q, k, v (B, heads, N / P, head width), keep (B, N) -> like q."""
+        """q, k, v (B, N / P, heads, head width), keep (B, N) -> like q."""
         q, k, v = ops.split(self.to_heads(ops.concat((q, k, v))), q.shape[0])  # one exchange for the three
         return self.to_tokens(self.attention(q, k, v, keep))
 

@@ -32,7 +32,7 @@ def stage_cost(params: Params, stage: int) -> Cost:
     samples = batch.video_batch_size if recipe.dataset.longest > 1 else batch.image_batch_size
     ranks = params.launch.worker_num // recipe.train.sequence_parallel.shards
     tokens = visual_tokens(recipe.dataset.longest, *recipe.dataset.size)
-    model = recipe.model
+    model, micro_batches = recipe.model, settings.gradient_accumulation_steps
     flops = step_flops(config, tokens, params.text.lengths, model.recompute_every_nth_block, model.not_recompute_fa)
     return Cost(
         scale=params.scale,
@@ -40,8 +40,8 @@ def stage_cost(params: Params, stage: int) -> Cost:
         parameters=parameter_count(config),
         positions=position_count(config),
         tokens=tokens,
-        flops=flops * samples * ranks * settings.gradient_accumulation_steps,
-        state=state_bytes(config, params.launch.worker_num, settings.zero_stage),
+        flops=flops * samples * ranks * micro_batches,
+        state=state_bytes(config, params.launch.worker_num, settings.zero_stage, micro_batches),
     )
 
 

@@ -25,7 +25,7 @@ from moviegen.flow.path import FlowMatchingLoss
 from moviegen.parallel.zero import Zero
 from moviegen.runs.machine import peak_memory
 from moviegen.train.optim import AdamW
-from moviegen.train.step import Apply, Backward, Gradients
+from moviegen.train.step import Step
 
 Result = TypeVar("Result")
 
@@ -55,17 +55,14 @@ def train_once(params: Params) -> None:
         file = weights_file("model.pretrained_model_path", recipe.model.pretrained_model_path)
         timed("load the weights", lambda: load_weights(dit, file, grow=True))
     zero = Zero(dit, 0, World())
-    gradients = Gradients(zero)
-    backward = Backward(FlowMatchingLoss(dit), zero, gradients, has_terms=False)
     optimizer = AdamW(zero.masters, recipe.train.optimizer, zero.shapes)
-    apply = Apply(optimizer, zero, gradients, 1, recipe.train.clip_norm)
+    step = Step(FlowMatchingLoss(dit), zero, optimizer, 1, recipe.train.clip_norm, has_terms=False)
     latent, texts = inputs(params, np.float32)
     noise = np.random.default_rng(0).standard_normal(latent.shape, np.float32)
     masks = np.ones((1, sum(text.shape[1] for text in texts)), bool)
     batch = [ms.Tensor(array) for array in (latent, noise, np.array([0.5], np.float32), *texts, masks)]
     for moment in ("first step, with compilation", "second step"):
-        (loss,) = timed(f"{moment}: forward, backward", lambda: [float(value) for value in backward(*batch)])
-        norm = timed(f"{moment}: update", lambda: apply(1e-4))
+        loss, norm = timed(moment, lambda: step([batch], 1e-4))
         print(f"loss {loss:.4f}, gradient norm {norm:.4f}", flush=True)
 
 

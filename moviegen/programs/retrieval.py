@@ -142,6 +142,7 @@ def compare(run: runs.Run, buckets: Mapping[Bucket, Mapping[Clip, Path]]) -> tup
     times = schedule.linear(settings.steps)
     prompts, last = prompts_of(buckets, params), 0
     captions = [prompt.caption for members in prompts.values() for prompt in members]
+    sampler = Sampler(dit, embed, settings.guidance, next(iter(buckets)))
     distance = np.full((len(captions), sum(map(len, buckets.values()))), np.inf)
     metrics = runs.MetricsWriter(run.metrics_path)
     metrics.drop_after(0)
@@ -149,10 +150,10 @@ def compare(run: runs.Run, buckets: Mapping[Bucket, Mapping[Clip, Path]]) -> tup
         for bucket, clips in buckets.items():
             first, last = last, last + len(clips)
             means = [load_latent(path)[0] for path in clips.values()]
-            sampler = Sampler(dit, embed, settings.guidance, bucket)
+            at_size = sampler.at(bucket)
             for batch in batches(prompts[bucket], settings.batch_size):
                 rows = [prompt.index for prompt in batch]
-                distance[rows, first:last] = distances(sampler(batch, times), means)
+                distance[rows, first:last] = distances(at_size(batch, times), means)
                 bar.update(len(batch))
                 metrics.write(kind="prompts", step=rows[-1] + 1, steps=len(captions))
     return captions, distance

@@ -7,8 +7,8 @@ same at three times the resolution, with the spatial tables grown 3x. Each start
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from moviegen.data.latents import (
 )
 from moviegen.data.splits import data_folder, load_split
 from moviegen.device.world import World
-from moviegen.dit.model import DiT
+from moviegen.dit.model import DiT, TokenDiT
 from moviegen.dit.weights import EMA_WEIGHTS, WEIGHTS, load_weights, save_dit
 from moviegen.flow.path import FlowMatchingLoss
 from moviegen.parallel.mesh import Mesh
@@ -41,14 +41,14 @@ from moviegen.runs.ranks import recorded
 from moviegen.text.encoders import encoders, origins
 from moviegen.train.batches import Batches, ClipSet, Samples, ValidationBatches
 from moviegen.train.ema import EMA
-from moviegen.train.loop import Schedule, Trainer
+from moviegen.train.loop import Batch, Schedule, Trainer
 from moviegen.train.resume import start
 from moviegen.train.state import gathered
 
 FLOAT16_LOSS_SCALE = 2.0**16  # to start with
 
 
-def validation(loss: nn.Cell, batches: ValidationBatches) -> Callable[[], Mapping[str, float]]:
+def validation(loss: nn.Cell, batches: Iterable[tuple[np.ndarray, ...]]) -> Callable[[], Mapping[str, float]]:
     """The mean loss of this rank's samples."""
 
     def validate() -> Mapping[str, float]:
@@ -59,6 +59,29 @@ def validation(loss: nn.Cell, batches: ValidationBatches) -> Callable[[], Mappin
         return {"loss": float(np.average(losses, weights=sizes))}
 
     return validate
+
+
+@dataclass(frozen=True)
+class TokenBatches:
+    """Batches as a transformer by tokens takes them, in the latents' place their tokens and where these lie.
+
+    Called, those of training; iterated, those of validation.
+    """
+
+    dit: TokenDiT
+    training: Batches
+    held_out: ValidationBatches
+
+    def __call__(self, step: int, micro: int) -> Batch:
+        batch = self.training(step, micro)
+        return replace(batch, inputs=self._tokens(batch.inputs))
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
+        return map(self._tokens, self.held_out)
+
+    def _tokens(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        x_1, x_0, t, *text = inputs
+        return (self.dit.tokens(x_1), self.dit.tokens(x_0), t, self.dit.places(x_1.shape), *text)
 
 
 def starting_weights(run: runs.Run, stage: int) -> Path | None:
@@ -170,8 +193,9 @@ def train(run: runs.Run, stage: int, world: World) -> None:
     recipe = run.params.recipes[stage]
     mesh = Mesh(world.rank, world.size, recipe.train.sequence_parallel.shards)
     dit = build(run, stage, mesh)
-    training, held_out = batches(run, stage, mesh)
-    loss = FlowMatchingLoss(dit)
+    by_tokens = dit.by_tokens()
+    token_batches = TokenBatches(by_tokens, *batches(run, stage, mesh))
+    loss = FlowMatchingLoss(by_tokens)
     zero = Zero(dit, recipe.train.settings.zero_stage, world)
     # after Zero: what gathers the weights of a block is recomputed with it
     dit.recompute_blocks(recipe.model.recompute_every_nth_block, keep_attention=recipe.model.not_recompute_fa)
@@ -190,12 +214,12 @@ def train(run: runs.Run, stage: int, world: World) -> None:
         ),
         optimizer_config=recipe.train.optimizer,
         rate_config=recipe.train.lr_scheduler,
-        validate=validation(loss, held_out),
+        validate=validation(loss, token_batches),
         ema=EMA(zero, recipe.train.ema.decay) if recipe.train.ema else None,
         loss_scale=FLOAT16_LOSS_SCALE if dit.dtype == ms.float16 else 1.0,
         start=partial(start, run, stage, world) if recipe.train.resume else None,
     )
-    trainer.fit(training)
+    trainer.fit(token_batches)
     save(run, dit, zero, trainer.ema)
 
 

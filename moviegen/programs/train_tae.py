@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -28,16 +29,15 @@ from moviegen.device.world import World
 from moviegen.parallel.zero import Zero
 from moviegen.runs.files import write_json
 from moviegen.runs.ranks import recorded
+from moviegen.runs.weights import assign, to_arrays
+from moviegen.tae.factors import measure_latents
 from moviegen.tae.losses import TAETrainingLoss
 from moviegen.tae.lpips import LPIPS, load_lpips
-from moviegen.tae.model import TAE, Encode, Reconstruct
+from moviegen.tae.model import TAE, Reconstruct
 from moviegen.tae.weights import inflate, load_tae, load_weights, save_tae
 from moviegen.train.loop import Batch, Schedule, Trainer
 
 WEIGHTS = "tae.safetensors"
-# How far normalised latents may be from mean 0 and standard deviation 1. FLUX's VAE, which has SD3.5's shape, is at 4.2
-# with SD3.5's factors, and SD3.5's at 0.24 with FLUX's: 2 and 1/2 are half-way, and leave room for unusual clips.
-FARTHEST_MEAN, FARTHEST_DEVIATION = 1.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,10 @@ def mean_psnr(restored: np.ndarray, original: np.ndarray) -> float:
     return float(np.mean([psnr(to_uint8(clip), to_uint8(restoration)).mean() for clip, restoration in pairs]))
 
 
-def validation(tae: TAE, views: np.ndarray, batch_size: int) -> Callable[[], Mapping[str, float]]:
+def validation(reconstruct: Reconstruct, views: np.ndarray, batch_size: int) -> Callable[[], Mapping[str, float]]:
     """L1 and PSNR (dB) of the reconstructed views (B, 3, T, H, W), in batches of one size (one compiled graph)."""
     size = min(batch_size, len(views))
     views = views[: len(views) // size * size]
-    reconstruct = Reconstruct(tae)
 
     def validate() -> dict[str, float]:
         batches = [views[i : i + size] for i in range(0, len(views), size)]
@@ -118,30 +117,6 @@ def validation(tae: TAE, views: np.ndarray, batch_size: int) -> Callable[[], Map
         return {"loss": loss, "psnr": mean_psnr(restored, views) if math.isfinite(loss) else loss}
 
     return validate
-
-
-def measure_latents(tae: TAE, views: np.ndarray) -> TAEConfig:
-    """The TAE's config; `shift` and `scaling`, where left open, measured over the latents of some views.
-
-    Raises:
-        ConfigError: those it has are another autoencoder's; see FARTHEST_MEAN.
-    """
-    encode, config = Encode(tae), tae.config
-    latents = np.concatenate([encode(ms.Tensor(view[None]))[0].asnumpy() for view in views])
-    shift, deviation = float(latents.mean(dtype=np.float64)), float(latents.std(dtype=np.float64))
-    if not 0 < deviation < np.inf:
-        raise ConfigError(f"the latents of {len(views)} clips have standard deviation {deviation}: nothing to scale by")
-    used_shift = shift if config.shift_factor is None else config.shift_factor
-    used_scaling = 1 / deviation if config.scaling_factor is None else config.scaling_factor
-    mean, scaled = (shift - used_shift) * used_scaling, deviation * used_scaling
-    if abs(mean) > FARTHEST_MEAN or not 1 / FARTHEST_DEVIATION < scaled < FARTHEST_DEVIATION:
-        raise ConfigError(
-            f"with tae.model.shift_factor {used_shift:.4g} and scaling_factor {used_scaling:.4g} the latents of "
-            f"{len(views)} of the report's clips have mean {mean:.3g} and standard deviation {scaled:.3g}, and the "
-            f"transformer needs about 0 and 1: these factors are another autoencoder's. This one's were measured as "
-            f"shift_factor {shift:.4g} and scaling_factor {1 / deviation:.4g}: set these, or null, which measures them"
-        )
-    return config.model_copy(update={"shift_factor": used_shift, "scaling_factor": used_scaling})
 
 
 def measured(run: runs.Run, tae: TAE, views: np.ndarray) -> TAEConfig:
@@ -226,8 +201,58 @@ def adopt(run: runs.Run, phase: Phase, checkpoint: Path) -> None:
     save_tae(run.folder / WEIGHTS, tae, config)
 
 
-def train(run: runs.Run, phase: Phase, world: World) -> None:
-    """Trains one phase; rank 0 leaves `tae.safetensors`."""
+class Graphs:
+    """What a process compiles for a phase and trains the next ones by, where these differ in nothing that is compiled.
+
+    Args:
+        phases: all that the process trains. If one has the outlier penalty, so has the graph of all: with weight 0.
+    """
+
+    def __init__(self, phases: Iterable[Phase]) -> None:
+        self.has_penalty = any(phase.has_outlier_penalty for phase in phases)
+        self.compiled: tuple[TAETrainingLoss, Reconstruct, Trainer] | None = None
+
+    def trainer_of(self, run: runs.Run, phase: Phase, world: World, tae: TAE, views: np.ndarray) -> Trainer:
+        """The trainer of a phase that starts from the weights of `tae`; its own network is `loss.tae`."""
+        params, stage = run.params, getattr(run.params.tae, phase.stage)
+        served = self._serving(tae, stage)
+        if served:
+            loss, reconstruct, trainer = served
+            assign(dict(loss.tae.parameters_and_names()), to_arrays(dict(tae.parameters_and_names())), run.name)
+        else:
+            loss = TAETrainingLoss(tae, params.tae.loss, perceptual(params.tae.loss), self.has_penalty)
+            reconstruct = Reconstruct(tae)
+        if self.has_penalty:
+            loss.penalise_outliers(phase.has_outlier_penalty)
+        own: dict[str, Any] = {
+            "run": run,
+            "terms": tuple(term for term in loss.terms if term != "outlier" or phase.has_outlier_penalty),
+            "schedule": Schedule(stage.steps, stage.validation_interval, stage.save, clip_norm=stage.clip_norm),
+            "rate_config": stage.lr_scheduler,
+            "validate": validation(reconstruct, views[world.rank :: world.size], stage.batch_size),
+        }
+        if served:
+            trainer = trainer.following(**own)
+        else:
+            trainer = Trainer(zero=Zero(tae, 0, world), loss=loss, optimizer_config=stage.optimizer, **own)
+        self.compiled = loss, reconstruct, trainer
+        return trainer
+
+    def _serving(self, tae: TAE, stage: TAEStage) -> tuple[TAETrainingLoss, Reconstruct, Trainer] | None:
+        """What is compiled, where it is what would be for a network of this shape, and this stage."""
+        if self.compiled is None:
+            return None
+        loss, _, trainer = self.compiled
+        same = (loss.tae.config, trainer.optimizer_config, trainer.schedule.clip_norm)
+        return self.compiled if same == (tae.config, stage.optimizer, stage.clip_norm) else None
+
+
+def train(run: runs.Run, phase: Phase, world: World, graphs: Graphs | None = None) -> None:
+    """Trains one phase; rank 0 leaves `tae.safetensors`.
+
+    Args:
+        graphs: of this process; without, it trains nothing else.
+    """
     params = run.params
     stage: TAEStage = getattr(params.tae, phase.stage)
     clips, held_out = phase.splits(run.upstream("data"))
@@ -240,32 +265,26 @@ def train(run: runs.Run, phase: Phase, world: World) -> None:
         measure_latents(tae, views[:, :, :1])  # refused before anything is trained on them
     if run.program.name == "tae-opl-off" and world.is_main:  # inflation is the same in the run with the penalty
         record_inflation(run, tae, views[: stage.batch_size, :, :1])
-    loss = TAETrainingLoss(tae, params.tae.loss, perceptual(params.tae.loss), phase.has_outlier_penalty)
-    trainer = Trainer(
-        run=run,
-        zero=Zero(tae, stage=0, world=world),
-        loss=loss,
-        terms=loss.terms,
-        schedule=Schedule(stage.steps, stage.validation_interval, stage.save, clip_norm=stage.clip_norm),
-        optimizer_config=stage.optimizer,
-        rate_config=stage.lr_scheduler,
-        validate=validation(tae, views[world.rank :: world.size], stage.batch_size),
-    )
+    graphs = graphs or Graphs([phase])
+    trainer = graphs.trainer_of(run, phase, world, tae, views)
+    tae = trainer.loss.tae
     crops = RandomCrops(clips, stage, params.seed, world.rank, world.size, quarantine)
     trainer.fit(Batches(crops, tae.config))
     if world.is_main:
         # only the last run's latents are ever normalised
         config = measured(run, tae, views) if phase.stage == "mixkit" else tae.config
         save_tae(run.folder / WEIGHTS, tae, config)
-        write_json(run.folder / "summary.json", {"terms": loss.terms, "set_aside": len(quarantine)})
+        write_json(run.folder / "summary.json", {"terms": trainer.terms, "set_aside": len(quarantine)})
 
 
 def main(params: Params, options: argparse.Namespace) -> None:
-    """`tae train --phase image|opl-off|opl-on|mixkit`."""
-    phase = PHASES[options.phase]
-    checkpoint = pretrained(params, phase)
-    with recorded(params, f"tae-{options.phase}") as (run, world):
-        if checkpoint:
-            adopt(run, phase, checkpoint)
-        else:
-            train(run, phase, world)
+    """`tae train --phase image|opl-off|opl-on|mixkit ...`."""
+    graphs = Graphs([PHASES[name] for name in options.phase])
+    for name in options.phase:
+        phase = PHASES[name]
+        checkpoint = pretrained(params, phase)
+        with recorded(params, f"tae-{name}") as (run, world):
+            if checkpoint:
+                adopt(run, phase, checkpoint)
+            else:
+                train(run, phase, world, graphs)

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,6 +82,16 @@ class OpenSection:
         clear_output(wait=True)
         display(provenance.line(run))
         return run
+
+    def compute_together(self, *programs: str) -> None:
+        """Has one process compute those of some programs that are not complete; it compiles the graphs they share once.
+
+        `launch` then finds them, and computes what cannot be computed so.
+        """
+        used = [name for name in programs if not self.section.replacement(self.params, name)]
+        waiting = [run for run in (runs.find(self.params, name) for name in used) if not run.complete]
+        if len(waiting) > 1 and all(sections.can_run_here(self.params, run.program.name) for run in waiting):
+            _run(waiting[0], waiting[1:])
 
     def run(self, program: str) -> Run | None:
         """The finished run of a program, or None; also where something else is used in its place."""
@@ -175,9 +185,13 @@ def _extended(name: Any) -> dict[str, Any]:
     return read_file(path)
 
 
-def job(run: Run) -> Job:
-    """How a run is started from here: with the device's variables, and ended where it writes nothing for too long."""
-    settings, asked = run.params.launch, run.job()
+def job(run: Run, others: Sequence[Run] = ()) -> Job:
+    """How a run is started from here: with the device's variables, and ended where it writes nothing for too long.
+
+    Args:
+        others: what the same process computes after it.
+    """
+    settings, asked = run.params.launch, run.job_with(others)
     return replace(
         asked,
         # hosts share the run's folder, and each sets its own old logs aside
@@ -195,9 +209,10 @@ def _environment(run: Run) -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in ascend_environment(cards, has_videos).items()}
 
 
-def _run(run: Run) -> None:
-    run.write_params()
-    started = job(run)
+def _run(run: Run, others: Sequence[Run] = ()) -> None:
+    for one in (run, *others):
+        one.write_params()
+    started = job(run, others)
     if started.host_num > 1:
         display(provenance.other_hosts(started))
     progress = Progress(run.name)
@@ -205,8 +220,9 @@ def _run(run: Run) -> None:
         run_job(started, on_progress=progress)
     finally:
         progress.close()
-    if not run.complete:
-        raise RuntimeError(f"{run.name} ended without an error but did not finish; its output: {run.log_folder}")
+    for one in (run, *others):
+        if not one.complete:
+            raise RuntimeError(f"{one.name} ended without an error but did not finish; its output: {run.log_folder}")
 
 
 def _refuse_unknown(variables: Mapping[str, Any]) -> None:

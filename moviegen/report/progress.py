@@ -21,7 +21,12 @@ class Progress:
         self._name = name
 
     def __call__(self, line: Mapping[str, Any]) -> None:
-        """Moves the bar to a line's step; the first one sets where it began, so that a resumed run counts its own."""
+        """Moves the bar to a line's step; the first one sets where it began, so that a resumed run counts its own.
+
+        A job may compute several runs: the first line of the next one's training begins it anew.
+        """
+        if line.get("kind") == "state":
+            self._bar.n, self._bar.total = 0, None
         if "step" not in line:
             return
         if self._bar.total is None:

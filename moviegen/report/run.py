@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from moviegen.config import Params, project_root
+from moviegen.device import compiled
 from moviegen.report import publish, sections
 from moviegen.report.wording import duration
 from moviegen.runs import files
@@ -36,6 +37,7 @@ def main(params: Params, options: Namespace) -> None:
     with _home_folder():
         try:
             if not options.only_html:
+                print(compiled.current().line, flush=True)
                 with _terminated_as_interrupted():
                     execute(params)
         except SectionFailed as error:

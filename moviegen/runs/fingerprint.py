@@ -1,7 +1,8 @@
 """Fingerprints: equal ones mean equal results, so that nothing is run twice.
 
 A program's fingerprint covers the parameters that decide its result, the content of the files that they name, the code
-that computes it, the versions of the packages which that code imports, and the fingerprints of the programs before it.
+that computes it, the form of the operators, the versions of the packages which that code imports, and the fingerprints
+of the programs before it.
 Where files lie and when they were written does not count, nor how a run is started, watched and saved, nor comments,
 docstrings and messages.
 """
@@ -12,6 +13,7 @@ import ast
 import functools
 import hashlib
 import json
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 import grimp
 
 from moviegen.config import Params, from_root
+from moviegen.device import compiled, compiler
 from moviegen.runs import hashes, registry
 from moviegen.runs.folders import VIDEO_SUFFIXES
 
@@ -26,7 +29,7 @@ CLIPS = (*VIDEO_SUFFIXES, ".csv")  # what counts in a folder of clips
 MODELS = (".json", ".safetensors", ".npz", ".csv")  # what counts in a folder of weights, latents or embeddings
 # Import name -> distribution of the packages that a result's numbers come from.
 PACKAGES = {
-    "PIL": "pillow", "av": "av", "decord": "decord", "mindspore": "mindspore", "numpy": "numpy", "pandas": "pandas",
+    "PIL": "pillow", "av": "av", "mindspore": "mindspore", "numpy": "numpy", "pandas": "pandas",
     "scipy": "scipy", "skimage": "scikit-image", "tokenizers": "tokenizers",
 }  # fmt: skip
 # Code that starts, watches, names and records runs cannot change what they compute, but for what reads arrays.
@@ -42,15 +45,22 @@ def fingerprint(params: Params, name: str) -> str:
 @functools.cache
 def _fingerprint(content: str, name: str) -> str:
     params, program = Params.model_validate_json(content), registry.find(name)
-    return digest(
-        {
-            "parameters": program.parameters(params),
-            "files": _files(content, name),
-            "code": code_hash(program.module),
-            "packages": packages(program.module),
-            "upstream": {upstream: _fingerprint(content, upstream) for upstream in program.needs(params)},
-        }
-    )
+    parts = {
+        "parameters": program.parameters(params),
+        "files": _files(content, name),
+        "code": code_hash(program.module),
+        "packages": packages(program.module),
+        "upstream": {upstream: _fingerprint(content, upstream) for upstream in program.needs(params)},
+    }
+    if form := operators(params, name):
+        parts["operators"] = {form.name: _cpp_hash(compiler.SOURCE) if form.library else ""}
+    return digest(parts)
+
+
+def operators(params: Params, name: str) -> compiled.Form | None:
+    """The form of the operators that compute a program; None where its result does not follow from the device."""
+    launch = params.launch
+    return compiled.form(launch.operators, launch.device) if "launch.device" in registry.find(name).reads else None
 
 
 @functools.cache
@@ -88,6 +98,7 @@ def forget() -> None:
     """Has files and code looked at again: a notebook's kernel outlives what is edited beside it."""
     for function in (_fingerprint, _files, code_hash, packages, _import_graph, _syntax, _version):
         function.cache_clear()
+    compiled.forget()
 
 
 @functools.cache
@@ -143,6 +154,17 @@ def _is_in(module: str, rooms: tuple[str, ...]) -> bool:
 def _syntax(module: str) -> str:
     """The syntax tree of a module, without words."""
     return ast.dump(_WithoutWords().visit(ast.parse(_source(module).read_text(encoding="utf-8"))))
+
+
+def _cpp_hash(source: Path) -> str:
+    """Hash of a C++ file without its comments."""
+    words_or_comments = r'"(?:\\.|[^"\\\n])*"|//[^\n]*|/\*.*?\*/'
+    text = re.sub(words_or_comments, _no_comment, source.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return digest([line.split() for line in text.splitlines() if line.strip()])
+
+
+def _no_comment(match: re.Match[str]) -> str:
+    return match[0] if match[0].startswith('"') else " "
 
 
 def _source(module: str) -> Path:

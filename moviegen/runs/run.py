@@ -16,15 +16,16 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from moviegen.config import ConfigError, Params, from_root, outputs_folder
+from moviegen.device.compiled import Form
 from moviegen.launch.job import RUN_VARIABLE, Job, msrun_command
 from moviegen.launch.lock import FolderInUse, locked
 from moviegen.runs import fingerprint as fingerprints
@@ -91,6 +92,11 @@ class Run:
         return json.loads(json.dumps(self.program.parameters(self.params)))
 
     @property
+    def operators(self) -> Form | None:
+        """The form of the operators that compute it; None where no network does."""
+        return fingerprints.operators(self.params, self.program.name)
+
+    @property
     def complete(self) -> bool:
         """Whether the program ran to its end."""
         return self.manifest.get("status") == "complete"
@@ -120,9 +126,21 @@ class Run:
             command=("python", "-m", "moviegen", *self.program.arguments, "--config", str(config or self.params_path)),
             log_dir=self.log_folder,
             master_port=settings.master_port or None,
-            metrics=self.metrics_path,
+            metrics=(self.metrics_path,),
             run=self.name,
+            operators=form.name if (form := self.operators) else "",
             **{name: getattr(settings, name) for name in names if self.program.workers == "recipe"},
+        )
+
+    def job_with(self, others: Sequence[Run]) -> Job:
+        """The one process that computes this run and then others of programs that share its compiled graphs."""
+        job, last = self.job(), [other.program.arguments[-1] for other in others]
+        end = len(job.command) - 2  # where `--config FILE` begins
+        return replace(
+            job,
+            command=(*job.command[:end], *last, *job.command[end:]),
+            metrics=tuple(run.metrics_path for run in (self, *others)),
+            run=":".join(run.name for run in (self, *others)),
         )
 
     def command_line(self, config: Path | None = None) -> str:
@@ -182,9 +200,10 @@ def check_asked(run: Run) -> None:
     Raises:
         ConfigError: the message names what has changed since, where that shows.
     """
-    asked = os.environ.get(RUN_VARIABLE)
-    if not asked or asked == run.name:
+    names = os.environ.get(RUN_VARIABLE, "").split(":")
+    if names == [""] or run.name in names:
         return
+    asked = next((name for name in names if name.startswith(f"{run.program.name}-")), names[0])
     changed = _changed_since(run, run.folder.with_name(asked) / "params.yaml")
     raise ConfigError(
         f"{asked} was asked for, and {run.name} is what follows from the files and the code of now: they changed since "
@@ -255,6 +274,7 @@ def provenance(run: Run) -> dict[str, Any]:
         "commit": git_commit(),
         "versions": versions(),
         "machine": machine(),
+        **({"operators": str(run.operators)} if run.operators else {}),
     }
 
 

@@ -6,10 +6,10 @@ import itertools
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn, ops
+from mindspore import nn
 
 from moviegen.config import TAEConfig
-from moviegen.device.kernels import GroupNorm
+from moviegen.device.video import GroupNorm
 from moviegen.tae.layers import (
     Conv2_5D,
     ResnetBlock,
@@ -107,7 +107,7 @@ class Encoder(nn.Cell):
             ]
         )
         self.mid = Mid(widths[-1], config)
-        self.norm_out = GroupNorm(config.num_groups, widths[-1])
+        self.norm_out = GroupNorm(config.num_groups, widths[-1], has_silu=True)
         self.conv_out = Conv2_5D(widths[-1], 2 * config.latent_channels, config.is_temporal)
         # A narrow posterior at the start: its noise would otherwise drown the mean for the first hundreds of steps.
         moments = np.repeat(np.array([0, INITIAL_LOGVAR], np.float32), config.latent_channels)
@@ -119,7 +119,7 @@ class Encoder(nn.Cell):
             x = level(x, num_frames)
             num_frames = (num_frames + 1) // 2 if level.has_temporal else num_frames
         x = self.mid(x, num_frames)
-        return self.conv_out(ops.silu(self.norm_out(x, num_frames)), num_frames)
+        return self.conv_out(self.norm_out(x, num_frames), num_frames)
 
 
 class Decoder(nn.Cell):
@@ -135,7 +135,7 @@ class Decoder(nn.Cell):
         self.up = nn.CellList(
             [UpLevel(i, o, config, is_last=level == 0) for level, (i, o) in enumerate(zip(above, widths, strict=True))]
         )
-        self.norm_out = GroupNorm(config.num_groups, config.base_channels)
+        self.norm_out = GroupNorm(config.num_groups, config.base_channels, has_silu=True)
         self.conv_out = Conv2_5D(config.base_channels, 3, config.is_temporal)
 
     def construct(self, z: ms.Tensor, num_frames: int) -> ms.Tensor:
@@ -143,4 +143,4 @@ class Decoder(nn.Cell):
         for level in range(self.num_levels - 1, -1, -1):
             x = self.up[level](x, num_frames)
             num_frames = 2 * num_frames if level and self.is_temporal else num_frames
-        return self.conv_out(ops.silu(self.norm_out(x, num_frames)), num_frames)
+        return self.conv_out(self.norm_out(x, num_frames), num_frames)

@@ -1,19 +1,19 @@
 """Layers of the Temporal Autoencoder (paper 3.1.1; original report, "Key design & implementation").
 
 Inside the network a video is a stack of frames, (B*T, C, H, W): spatial layers see ordinary images, and a temporal
-convolution is one 1x1 convolution over the concatenated channels of neighbouring frames. So no layer ever transposes
-the video, and replicate padding is a matter of which frame stands in for the missing one.
+convolution sums products with neighbouring frames. So no layer ever transposes the video, and replicate padding is a
+matter of which frame stands in for the missing one.
 """
 
 from __future__ import annotations
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, nn, ops
+from mindspore import Parameter, nn
 from mindspore.common.initializer import initializer
 
 from moviegen.device.attention import Attention
-from moviegen.device.kernels import GroupNorm
+from moviegen.device.video import Convolution, GroupNorm, TemporalConvolution
 
 
 def unfold_time(x: ms.Tensor, num_frames: int) -> ms.Tensor:
@@ -26,13 +26,6 @@ def fold_time(x: ms.Tensor) -> ms.Tensor:
     return x.reshape(-1, x.shape[2], x.shape[3], x.shape[4])
 
 
-def conv2d(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Conv2d:
-    """A stride-1 convolution that keeps H and W."""
-    return nn.Conv2d(
-        in_channels, out_channels, kernel, pad_mode="pad", padding=(kernel - 1) // 2, has_bias=True, bias_init="zeros"
-    )
-
-
 # 3.1.1: the 1-D temporal convolution that inflates a spatial one
 class TemporalConv(nn.Cell):
     """1-D convolution over time with `centric` initialisation: it starts as the identity (original report, Conv2.5d).
@@ -41,54 +34,23 @@ class TemporalConv(nn.Cell):
         channels: C in and out.
         kernel: 3, or 1 as in the shortcut convolutions.
         stride: 2 keeps frames 0, 2, 4 ... : T -> ceil(T / 2).
+        is_doubled: every frame twice before it convolves: T -> 2T.
         padding: `replicate` repeats the border frame, `zeros` puts black there.
     """
 
-    def __init__(self, channels: int, kernel: int = 3, stride: int = 1, padding: str = "replicate") -> None:
+    def __init__(
+        self, channels: int, kernel: int = 3, stride: int = 1, is_doubled: bool = False, padding: str = "replicate"
+    ) -> None:
         super().__init__()
         centric = np.zeros((channels, channels, 1, kernel), np.float32)
         centric[np.arange(channels), np.arange(channels), 0, kernel // 2] = 1
         self.weight = Parameter(ms.Tensor(centric))
         self.bias = Parameter(initializer("zeros", (channels,), ms.float32))
-        self.channels, self.kernel, self.stride, self.padding = channels, kernel, stride, padding
-        self.conv = ops.Conv2D(channels, 1)
-        self.bias_add = ops.BiasAdd()
+        self.conv = TemporalConvolution(channels, kernel, stride, is_doubled, padding)
 
     def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
-        """(B*T, C, H, W) -> (B*ceil(T/stride), C, H, W)."""
-        weight = self.weight.astype(x.dtype)
-        if self.kernel == 1:
-            return self._mix(x, weight)
-        if num_frames == 1 and self.padding == "replicate":
-            return self._mix(x, weight.sum(-1, keepdims=True))
-        video = unfold_time(x, num_frames)
-        taps = self._neighbours(video) if self.stride == 1 else self._neighbours_of_every_other(video)
-        weight = weight.transpose(0, 3, 1, 2).reshape(self.channels, 3 * self.channels, 1, 1)
-        return self._mix(fold_time(taps), weight)
-
-    def _neighbours(self, video: ms.Tensor) -> ms.Tensor:
-        """(B, T, C, H, W) -> (B, T, 3C, H, W): before, itself, after."""
-        first, last = video[:, :1], video[:, -1:]
-        if self.padding == "zeros":
-            first, last = ops.zeros_like(first), ops.zeros_like(last)
-        if video.shape[1] == 1:
-            return ops.concat((first, video, last), 2)
-        before, after = ops.concat((first, video[:, :-1]), 1), ops.concat((video[:, 1:], last), 1)
-        return ops.concat((before, video, after), 2)
-
-    def _neighbours_of_every_other(self, video: ms.Tensor) -> ms.Tensor:
-        """(B, T, C, H, W) -> (B, ceil(T/2), 3C, H, W): the same for frames 0, 2, 4 ..."""
-        batch, num_frames, channels, height, width = video.shape
-        before = video[:, :1]
-        if num_frames % 2:
-            video = ops.concat((video, video[:, -1:]), 1)
-        pairs = video.reshape(batch, (num_frames + 1) // 2, 2 * channels, height, width)
-        if num_frames > 2:
-            before = ops.concat((before, pairs[:, :-1, channels:]), 1)
-        return ops.concat((before, pairs), 2)
-
-    def _mix(self, x: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
-        return self.bias_add(self.conv(x, weight), self.bias.astype(x.dtype))
+        """(B*T, C, H, W) -> (B*ceil(T/stride), C, H, W), or (B*2T, C, H, W)."""
+        return self.conv(x, self.weight, self.bias, num_frames)
 
 
 # 3.1.1: 2-D, then 1-D (original report, Conv2.5d)
@@ -97,7 +59,7 @@ class Conv2_5D(nn.Cell):
 
     def __init__(self, in_channels: int, out_channels: int, is_temporal: bool, kernel: int = 3) -> None:
         super().__init__()
-        self.conv_spat = conv2d(in_channels, out_channels, kernel)
+        self.conv_spat = Convolution(in_channels, out_channels, kernel)
         self.is_temporal = is_temporal
         if is_temporal:
             self.conv_temp = TemporalConv(out_channels, kernel)
@@ -112,9 +74,7 @@ class SpatialDownsample(nn.Cell):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            channels, channels, 3, stride=2, pad_mode="pad", padding=(0, 1, 0, 1), has_bias=True, bias_init="zeros"
-        )
+        self.conv = Convolution(channels, channels, resize="halve")
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
         return self.conv(x)
@@ -137,11 +97,10 @@ class SpatialUpsample(nn.Cell):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = conv2d(channels, channels)
+        self.conv = Convolution(channels, channels, resize="double")
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
-        doubled = ops.interpolate(x, size=(2 * x.shape[2], 2 * x.shape[3]), mode="nearest")
-        return self.conv(doubled)
+        return self.conv(x)
 
 
 # 3.1.1: temporal upsampling
@@ -150,11 +109,10 @@ class TemporalUpsample(nn.Cell):
 
     def __init__(self, channels: int, padding: str) -> None:
         super().__init__()
-        self.conv = TemporalConv(channels, padding=padding)
+        self.conv = TemporalConv(channels, is_doubled=True, padding=padding)
 
     def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
-        video = x.reshape(-1, 1, x.shape[1], x.shape[2], x.shape[3])
-        return self.conv(fold_time(ops.concat((video, video), 1)), 2 * num_frames)
+        return self.conv(x, num_frames)
 
 
 class ResnetBlock(nn.Cell):
@@ -162,17 +120,17 @@ class ResnetBlock(nn.Cell):
 
     def __init__(self, in_channels: int, out_channels: int, num_groups: int, is_temporal: bool) -> None:
         super().__init__()
-        self.norm1 = GroupNorm(num_groups, in_channels)
+        self.norm1 = GroupNorm(num_groups, in_channels, has_silu=True)
         self.conv1 = Conv2_5D(in_channels, out_channels, is_temporal)
-        self.norm2 = GroupNorm(num_groups, out_channels)
+        self.norm2 = GroupNorm(num_groups, out_channels, has_silu=True)
         self.conv2 = Conv2_5D(out_channels, out_channels, is_temporal)
         self.has_projection = in_channels != out_channels
         if self.has_projection:
             self.nin_shortcut = Conv2_5D(in_channels, out_channels, is_temporal, kernel=1)
 
     def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
-        hidden = self.conv1(ops.silu(self.norm1(x, num_frames)), num_frames)
-        hidden = self.conv2(ops.silu(self.norm2(hidden, num_frames)), num_frames)
+        hidden = self.conv1(self.norm1(x, num_frames), num_frames)
+        hidden = self.conv2(self.norm2(hidden, num_frames), num_frames)
         if self.has_projection:
             x = self.nin_shortcut(x, num_frames)
         return x + hidden
@@ -185,10 +143,10 @@ class SpatialAttention(nn.Cell):
     def __init__(self, channels: int, num_groups: int) -> None:
         super().__init__()
         self.norm = GroupNorm(num_groups, channels)
-        self.q = conv2d(channels, channels, 1)
-        self.k = conv2d(channels, channels, 1)
-        self.v = conv2d(channels, channels, 1)
-        self.proj_out = conv2d(channels, channels, 1)
+        self.q = Convolution(channels, channels, 1)
+        self.k = Convolution(channels, channels, 1)
+        self.v = Convolution(channels, channels, 1)
+        self.proj_out = Convolution(channels, channels, 1)
         self.attention = Attention(1, channels)
 
     def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
@@ -197,8 +155,8 @@ class SpatialAttention(nn.Cell):
         return x + self.proj_out(mixed.reshape(x.shape[0], -1, x.shape[1]).swapaxes(1, 2).reshape(x.shape))
 
     def _tokens(self, x: ms.Tensor) -> ms.Tensor:
-        """(N, C, H, W) -> (N, 1, H*W, C)."""
-        return x.reshape(x.shape[0], 1, x.shape[1], -1).swapaxes(2, 3)
+        """(N, C, H, W) -> (N, H*W, 1, C)."""
+        return x.reshape(x.shape[0], x.shape[1], -1).swapaxes(1, 2).expand_dims(2)
 
 
 # 3.1.1: attention over the frames of a position
@@ -217,7 +175,7 @@ class TemporalAttention(nn.Cell):
     def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
         _, channels, height, width = x.shape
         video = unfold_time(self.norm(x, num_frames), num_frames).transpose(0, 3, 4, 1, 2)
-        tokens = video.reshape(-1, 1, num_frames, channels)
+        tokens = video.reshape(-1, num_frames, 1, channels)
         mixed = self.proj_out(self.attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)))
         mixed = mixed.reshape(-1, height, width, num_frames, channels).transpose(0, 3, 4, 1, 2)
         return x + fold_time(mixed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mindspore as ms
-from mindspore import nn, ops
+from mindspore import Parameter, nn, ops
 
 from moviegen.config import TAELoss
 from moviegen.tae.layers import fold_time
@@ -72,10 +72,16 @@ class TAETrainingLoss(nn.Cell):
             self.lpips = lpips
         self.reconstruction_weight, self.kl_weight = weights.reconstruction, weights.kl
         self.perceptual_weight = weights.perceptual
-        self.outlier_weight, self.outlier_radius = weights.outlier, weights.outlier_radius
+        self.full_outlier_weight, self.outlier_radius = weights.outlier, weights.outlier_radius
         self.has_perceptual, self.has_outlier_penalty = lpips is not None, has_outlier_penalty
         optional = {"perceptual": self.has_perceptual, "outlier": self.has_outlier_penalty}
         self.terms = ("reconstruction", "kl", *(name for name, has_it in optional.items() if has_it))
+        if has_outlier_penalty:
+            self.outlier_weight = Parameter(ms.Tensor(weights.outlier, ms.float32), requires_grad=False)
+
+    def penalise_outliers(self, does: bool) -> None:
+        """Whether the outlier penalty counts from now on, where the loss has it: one compiled graph serves both."""
+        self.outlier_weight.set_data(ms.Tensor(self.full_outlier_weight if does else 0.0, ms.float32))
 
     def construct(self, video: ms.Tensor, noise: ms.Tensor) -> tuple[ms.Tensor, ...]:
         """video (B, 3, T, H, W) in [-1, 1], noise latent-shaped -> total and each term (scalars)."""

@@ -8,6 +8,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, nn, ops
 
+from moviegen.device.video import Convolution
 from moviegen.runs.arrays import unwrapped
 from moviegen.runs.weights import assign, load_arrays
 
@@ -36,7 +37,7 @@ class LPIPS(nn.Cell):
         for number, places in enumerate(SLICES):
             layers: list[nn.Cell] = [nn.MaxPool2d(2, 2)] if number else []
             for _, width in places:
-                layers += [nn.Conv2d(channels, width, 3, pad_mode="pad", padding=1, has_bias=True), nn.ReLU()]
+                layers += [Convolution(channels, width, bias_init=None), nn.ReLU()]
                 channels = width
             slices.append(nn.SequentialCell(layers))
             heads.append(Parameter(ms.Tensor(np.zeros((1, channels, 1, 1)), ms.float32), name=f"head{number}"))
@@ -64,7 +65,7 @@ class LPIPS(nn.Cell):
         """The parameters by their names in the state of `lpips.LPIPS(net="vgg")`."""
         named = []
         for number, (places, layers, head) in enumerate(zip(SLICES, self.slices, self.heads, strict=True)):
-            convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+            convolutions = [layer for layer in layers if isinstance(layer, Convolution)]
             for (place, _), layer in zip(places, convolutions, strict=True):
                 prefix = f"net.slice{number + 1}.{place}"
                 named += [(f"{prefix}.weight", layer.weight), (f"{prefix}.bias", layer.bias)]

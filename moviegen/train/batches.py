@@ -5,6 +5,7 @@ Where samples come from is not known here: a `ClipSet` reads those it is asked f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -133,13 +134,13 @@ class ValidationBatches:
     world: World
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
-        """What the loss takes, batch after batch, all batches of a bucket of one size."""
+        """What the loss takes, batch after batch; those of as many tokens have one size, and so one compiled graph."""
         rank, ranks = self.world.rank, self.world.size
         times = path.validation_times(self.recipe.valid.sampling_steps)
         for bucket, clips in self.sets.items():
             pairs = len(clips.names) * len(times)
-            share = np.resize(np.arange(pairs), -(-pairs // ranks) * ranks)[rank::ranks]
-            for batch in share.reshape(-1, self._size(bucket, len(share))):
+            share = np.resize(np.arange(pairs), self._count(bucket) * ranks)[rank::ranks]
+            for batch in share.reshape(-1, self._size(bucket)):
                 indices, at = np.divmod(batch, len(times))
                 samples = clips.read(indices)
                 yield samples.mean, self._noise(indices, samples.mean.shape[1:]), times[at], *samples.text
@@ -148,11 +149,17 @@ class ValidationBatches:
         """The noise of each clip, the same at all its times: (B, *shape)."""
         return np.stack([normal(np.random.default_rng([self.seed, 0, index, NOISE]), shape) for index in indices])
 
-    def _size(self, bucket: Bucket, count: int) -> int:
-        """Samples in a batch: they divide `count`, and no batch is larger than in training, where it fits."""
+    def _count(self, bucket: Bucket) -> int:
+        """(clip, time) pairs of a bucket that a rank takes."""
+        return -(-len(self.sets[bucket].names) * self.recipe.valid.sampling_steps // self.world.size)
+
+    def _size(self, bucket: Bucket) -> int:
+        """Samples in a batch: no more than in training, where it fits; they divide each bucket of as many tokens."""
         sizes = self.recipe.dataloader.batch_size
-        most = sizes.video_batch_size if bucket.frames > 1 else sizes.image_batch_size
-        return max(size for size in range(1, VALIDATION_BATCH + 1) if count % size == 0 and size <= max(1, most))
+        most = min(VALIDATION_BATCH, sizes.video_batch_size if bucket.frames > 1 else sizes.image_batch_size)
+        tokens = visual_tokens(*bucket)
+        count = math.gcd(*(self._count(other) for other in self.sets if visual_tokens(*other) == tokens))
+        return max(size for size in range(1, max(1, most) + 1) if count % size == 0)
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import sys
 import time
@@ -27,7 +28,7 @@ from moviegen.train.checkpoint import Checkpoint, Checkpoints
 from moviegen.train.ema import EMA
 from moviegen.train.optim import AdamW, LearningRate, LossScale
 from moviegen.train.state import TrainingState, newest
-from moviegen.train.step import Apply, Backward, Gradients
+from moviegen.train.step import Step
 
 
 class DivergedError(ArithmeticError):
@@ -68,7 +69,7 @@ class Trainer:
     """Trains the weights of `zero` to lower what `loss` returns first.
 
     Args:
-        terms: names of what `loss` returns after the total.
+        terms: names of what `loss` returns after the total; what has none is not logged.
         validate: this rank's share of the validation metrics; `loss` among them steers the learning rate.
         ema: updated once an update.
         loss_scale: of the first step; float16 needs one, other arithmetic works with 1, which never changes.
@@ -92,14 +93,32 @@ class Trainer:
     def __post_init__(self) -> None:
         self.world = self.zero.world
         self.optimizer = AdamW(self.zero.masters, self.optimizer_config, self.zero.shapes)
-        gradients = Gradients(self.zero)
-        self.backward = Backward(self.loss, self.zero, gradients, has_terms=bool(self.terms))
-        self.apply = Apply(self.optimizer, self.zero, gradients, self.schedule.micro_batches, self.schedule.clip_norm)
+        self.step = Step(
+            self.loss, self.zero, self.optimizer, self.schedule.micro_batches, self.schedule.clip_norm,
+            has_terms=bool(self.terms),
+        )  # fmt: skip
+        self.average = Average(self.world.size)
+        self._begin()
+
+    def following(self, **changes: Any) -> Trainer:
+        """A trainer of another run of the same weights, by this one's compiled graphs; the optimizer starts over.
+
+        Args:
+            changes: fields that differ: `run` and what no graph holds.
+        """
+        other = copy.copy(self)
+        for name, value in changes.items():
+            setattr(other, name, value)
+        other._validation_loss = None
+        other._begin()
+        other.state.restart()
+        return other
+
+    def _begin(self) -> None:
         self.rate, self.scale = LearningRate(self.rate_config), LossScale(self.loss_scale)
         self.state = TrainingState(self.zero, self.optimizer, self.ema, self.rate, self.scale)
         self.checkpoints = Checkpoints(self.run.folder / "checkpoints", self.schedule.save)
         self.metrics = MetricsWriter(self.run.metrics_path) if self.world.is_main else None
-        self.average = Average(self.world.size)
         self.trace = self._trace(self.schedule.profile)
 
     def fit(self, batch_at: Callable[[int, int], Batch]) -> None:
@@ -154,19 +173,16 @@ class Trainer:
 
     def _update(self, step: int, batches: list[Batch], waited: float) -> float:
         self._compile(step, batches)
-        started = time.perf_counter()
-        self.backward.scale.set_data(ms.Tensor(self.scale.value, ms.float32))
-        losses = [self.backward(*map(ms.Tensor, batch.inputs)) for batch in batches]
-        totals = self._over_ranks(np.mean([[float(value) for value in values] for values in losses], 0))
+        started, lr = time.perf_counter(), self.rate.at(step)
+        inputs = [tuple(map(ms.Tensor, batch.inputs)) for batch in batches]
+        *totals, norm = map(float, self.step(inputs, lr, self.scale.value))
         self._check_finite("loss", totals, step, batches)
-        lr = self.rate.at(step)
-        norm = self.apply(lr, self.scale.value)
         if not self.scale.observe(math.isfinite(norm)):
-            self._check_finite("gradient norm", np.array([norm]), step, batches)
+            self._check_finite("gradient norm", [norm], step, batches)
         elif self.ema and math.isfinite(norm):
             self.ema.update()
         self._record_step(step, batches, totals, lr, norm, time.perf_counter() - started, waited)
-        return float(totals[0])
+        return totals[0]
 
     def _compile(self, step: int, batches: list[Batch]) -> None:
         """Compiles the graphs of shapes that are new, and logs how long each took, apart from the steps' times."""
@@ -175,9 +191,7 @@ class Trainer:
             if shape in self._seen:
                 continue
             started = time.perf_counter()
-            self.backward.compile(*map(ms.Tensor, batch.inputs))
-            if not self._seen:
-                self.apply.compile()
+            self.step.compile(tuple(map(ms.Tensor, batch.inputs)))
             self._seen.add(shape)
             seconds = round(time.perf_counter() - started, 3)
             self._write(kind="compile", step=step, media=batch.media, shape=list(shape), seconds=seconds)
@@ -190,7 +204,7 @@ class Trainer:
         if self.metrics:
             self.metrics.write(**values)
 
-    def _check_finite(self, what: str, values: np.ndarray, step: int, batches: list[Batch]) -> None:
+    def _check_finite(self, what: str, values: list[float], step: int, batches: list[Batch]) -> None:
         if not np.isfinite(values).all():
             names = ", ".join(name for batch in batches for name in batch.names)
             raise DivergedError(
@@ -199,9 +213,10 @@ class Trainer:
             )
 
     def _record_step(
-        self, step: int, batches: list[Batch], totals: np.ndarray, lr: float, norm: float, seconds: float, waited: float
-    ) -> None:
-        values = dict(zip(("loss", *self.terms), map(float, totals), strict=True))
+        self, step: int, batches: list[Batch], totals: list[float], lr: float, norm: float, seconds: float,
+        waited: float,
+    ) -> None:  # fmt: skip
+        values = dict(zip(("loss", *self.terms), totals, strict=False))
         tokens = sum(batch.tokens for batch in batches) * self.world.size
         media = {batch.media for batch in batches}
         self._write(
@@ -240,7 +255,7 @@ class Trainer:
         step = checkpoint.step if checkpoint else 0
         if self.metrics:
             self.metrics.drop_after(step if checkpoint else -1)
-        self._write(kind="state", step=0, **self.apply.bytes_held())
+        self._write(kind="state", step=0, **self.step.bytes_held())
         if checkpoint:
             self.state.restore(checkpoint, f"{self.run.name}, step {step}")
             self._validation_loss = checkpoint.state["validation_loss"]

@@ -10,6 +10,7 @@ import mindspore as ms
 from mindspore import Parameter, nn, ops
 
 from moviegen.config import LRScheduler, Optimizer
+from moviegen.device.updates import AdamWUpdate
 
 
 def decays(name: str, shape: Sequence[int]) -> bool:
@@ -17,27 +18,8 @@ def decays(name: str, shape: Sequence[int]) -> bool:
     return len(shape) > 1 and "table" not in name
 
 
-_update = ops.MultitypeFuncGraph("update")
-_sum_of_squares = ops.MultitypeFuncGraph("sum_of_squares")
-
-
-@_update.register(
-    "Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor",
-    "Tensor",
-)  # fmt: skip
-def _update_one(update, step, beta1, beta2, eps, decay_scale, factor, weight, moment1, moment2, weight_decay, gradient):  # noqa: ANN001, ANN202
-    return update(weight, moment1, moment2, step, beta1, beta2, eps, weight_decay * decay_scale, gradient * factor)
-
-
-@_sum_of_squares.register("Tensor")
-def _sum_of_squares_one(gradient: ms.Tensor) -> ms.Tensor:
-    return (gradient * gradient).sum()
-
-
 class AdamW(nn.Cell):
-    """AdamW (Loshchilov and Hutter 2019) on MindSpore's fused kernel.
-
-    The kernel has no bias correction, so the corrected step, epsilon and decay are handed to it.
+    """AdamW (Loshchilov and Hutter 2019): what is updated, its moments, and the count of updates.
 
     Args:
         parameters: structural name -> what is updated: a weight, or this rank's part of it.
@@ -53,25 +35,12 @@ class AdamW(nn.Cell):
         self.moment1 = _zeros_like(parameters, "moment1")
         self.moment2 = _zeros_like(parameters, "moment2")
         self.updates = Parameter(ms.Tensor(0, ms.float32), name="updates", requires_grad=False)
-        self.weight_decays = tuple(
-            ms.Tensor(config.weight_decay if decays(name, shapes[name]) else 0.0, ms.float32) for name in parameters
-        )
-        self.beta1, self.beta2 = (ms.Tensor(beta, ms.float32) for beta in config.betas)
-        self.eps = ms.Tensor(config.eps, ms.float32)
-        self.update = ops.AdamWeightDecay()
-        self.each = ops.HyperMap()
+        decay = tuple(config.weight_decay if decays(name, shapes[name]) else 0.0 for name in parameters)
+        self.update = AdamWUpdate(decay, config.betas, config.eps)
 
     def construct(self, gradients: tuple[ms.Tensor, ...], lr: ms.Tensor, factor: ms.Tensor) -> ms.Tensor:
-        """One update in place with the gradients times `factor`; returns how many there have been."""
-        updates = ops.assign_add(self.updates, ms.Tensor(1, ms.float32))
-        correction1 = 1 - ops.pow(self.beta1, updates)
-        correction2 = ops.sqrt(1 - ops.pow(self.beta2, updates))
-        step = lr * correction2 / correction1
-        decay_scale = correction1 / correction2
-        eps = self.eps * correction2
-        one = ops.partial(_update, self.update, step, self.beta1, self.beta2, eps, decay_scale, factor)
-        done = self.each(one, self.weights, self.moment1, self.moment2, self.weight_decays, gradients)
-        return ops.depend(updates, done)
+        """One update in place with the gradients times `factor`, of which 0 means none; returns a scalar when done."""
+        return self.update(self.weights, self.moment1, self.moment2, gradients, self.updates, lr, factor)
 
     def moments(self) -> dict[str, tuple[str, Parameter]]:
         """`moment1.<name>` and `moment2.<name>` -> name of the weight, moment."""
@@ -79,11 +48,6 @@ class AdamW(nn.Cell):
         return {
             f"moment{order}.{name}": (name, moment) for name, *both in pairs for order, moment in enumerate(both, 1)
         }
-
-
-def sum_of_squares(gradients: tuple[ms.Tensor, ...]) -> ms.Tensor:
-    """The squared length of all gradients as one vector."""
-    return ops.addn(ops.HyperMap()(_sum_of_squares, gradients))
 
 
 # original report, Learning Rate Scheduling

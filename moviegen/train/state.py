@@ -48,6 +48,12 @@ class TrainingState:
         """What is no array."""
         return {"rate": self.rate.state(), "scale": self.scale.state()}
 
+    def restart(self) -> None:
+        """The optimizer as it was before the first update."""
+        for _, moment in self.optimizer.moments().values():
+            moment.set_data(ms.Tensor(np.zeros(moment.shape, np.float32)))
+        self.optimizer.updates.set_data(ms.Tensor(0, ms.float32))
+
     def restore(self, checkpoint: Checkpoint, source: str) -> None:
         """Takes a checkpoint, saved by any number of ranks; one without an average starts it at the weights.
 
@@ -76,5 +82,5 @@ def newest(checkpoints: Checkpoints, world: World) -> Checkpoint | None:
     latest = checkpoints.latest() if world.is_main else None
     if world.size == 1:
         return latest
-    step = GatherOnHost()(ms.Tensor([latest.step if latest else -1], ms.float32)).asnumpy()[0]
+    step = GatherOnHost().whole(np.array([latest.step if latest else -1], np.float32))[0]
     return None if step < 0 else latest or checkpoints.at(int(step))

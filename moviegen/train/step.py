@@ -1,23 +1,28 @@
-"""One optimizer update in three graphs: `Backward` once a micro-batch, `Reduce` and `Update` once an update.
+"""One optimizer update, in as few graphs as it can be.
 
-At ZeRO stages 0 and 1 ranks exchange gradients once an update, in `Reduce`. At 2 and 3 `Backward` does so every
-micro-batch: a rank has room for its part of the sums only.
+    one micro-batch   `WholeUpdate`: gradients, their exchange between ranks, the update
+    more of them      `Backward` once a micro-batch: gradients, added to sums; `Finish`: their exchange, the update
+
+At ZeRO stages 0 and 1 ranks exchange gradients once an update. At 2 and 3 they do so in every micro-batch: a rank has
+room for its part of the sums only.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, nn, ops
 
+from moviegen.device.collectives import Average
+from moviegen.device.updates import SumOfSquares
 from moviegen.parallel.zero import SumPart, Whole, Zero
-from moviegen.train.optim import AdamW, sum_of_squares
+from moviegen.train.optim import AdamW
 
 _add = ops.MultitypeFuncGraph("add")
 _reduce = ops.MultitypeFuncGraph("reduce")
-_assign = ops.MultitypeFuncGraph("assign")
 _publish = ops.MultitypeFuncGraph("publish")
 _clear = ops.MultitypeFuncGraph("clear")
 _restart = ops.MultitypeFuncGraph("restart")
@@ -31,11 +36,6 @@ def _add_one(total: ms.Tensor, gradient: ms.Tensor) -> ms.Tensor:
 @_reduce.register("Function", "Tensor")
 def _reduce_one(reduce: nn.Cell, gradient: ms.Tensor) -> ms.Tensor:
     return reduce(gradient)
-
-
-@_assign.register("Tensor", "Tensor")
-def _assign_one(target: ms.Tensor, value: ms.Tensor) -> ms.Tensor:
-    return ops.assign(target, value)
 
 
 @_publish.register("Function", "Tensor", "Tensor", "Tensor")
@@ -54,15 +54,31 @@ def _restart_one(after: ms.Tensor, total: ms.Tensor) -> ms.Tensor:
 
 
 class Gradients(nn.Cell):
-    """The running sums that `Backward` fills, and the reduced gradients that `Update` uses.
-
-    They are the same buffers but at ZeRO stage 1, where whole sums are reduced to parts.
-    """
+    """The running sums of an update's gradients, or of this rank's parts of them (ZeRO 2 and 3)."""
 
     def __init__(self, zero: Zero) -> None:
         super().__init__()
         self.sums = _zeros("gradient", zero.masters if zero.stage >= 2 else zero.weights)
-        self.reduced = _zeros("reduced", zero.masters) if zero.stage == 1 else self.sums
+
+
+class LossAndGradients(nn.Cell):
+    """What a loss Cell returns, and the gradients of the first of it, times the loss scale.
+
+    Args:
+        has_terms: the Cell returns more than the scalar to minimise (without `has_aux` MindSpore differentiates the
+            sum of all outputs).
+    """
+
+    def __init__(self, loss: nn.Cell, zero: Zero, has_terms: bool) -> None:
+        super().__init__()
+        self.scale = Parameter(ms.Tensor(1.0, ms.float32), name="loss_scale", requires_grad=False)
+        scaled = _ScaledLoss(loss, self.scale, has_terms)
+        weights = ms.ParameterTuple(tuple(zero.weights.values()))
+        self.value_and_grad = ops.value_and_grad(scaled, grad_position=None, weights=weights, has_aux=True)
+
+    def construct(self, *batch: ms.Tensor) -> tuple[tuple[ms.Tensor, ...], tuple[ms.Tensor, ...]]:
+        values, gradients = self.value_and_grad(*batch)
+        return values[1:], gradients
 
 
 class _ScaledLoss(nn.Cell):
@@ -78,82 +94,112 @@ class _ScaledLoss(nn.Cell):
         return (values[0] * self.scale, *values)
 
 
+class Exchange(nn.Cell):
+    """The sum of every gradient over the ranks; of it this rank's part, where ZeRO divides anything."""
+
+    def __init__(self, zero: Zero) -> None:
+        super().__init__()
+        self.each, self.num_divided = ops.HyperMap(), zero.num_divided
+        self.exchanges = zero.world.size > 1 and zero.num_divided < len(zero.weights)
+        if self.exchanges:
+            self.reduce = SumPart(zero.world) if zero.stage else ops.AllReduce()
+
+    def construct(self, gradients: tuple[ms.Tensor, ...]) -> tuple[ms.Tensor, ...]:
+        if not self.exchanges:
+            return gradients
+        whole = gradients[self.num_divided :]  # those of divided weights arrive reduced
+        return gradients[: self.num_divided] + self.each(ops.partial(_reduce, self.reduce), whole)
+
+
+class Update(nn.Cell):
+    """Clips the mean gradient by its global norm and updates; one that is not finite changes nothing.
+
+    Args:
+        share: what makes a mean of a sum over micro-batches and ranks.
+    """
+
+    def __init__(self, optimizer: AdamW, zero: Zero, share: float, clip_norm: float) -> None:
+        super().__init__()
+        self.optimizer, self.num_divided, self.each = optimizer, zero.num_divided, ops.HyperMap()
+        self.squares, self.share, self.clip_norm = SumOfSquares(), share, clip_norm
+        self.has_parts = zero.stage > 0
+        if self.has_parts:
+            self.total = ops.AllReduce()
+        self.weights = ms.ParameterTuple(tuple(zero.weights.values()))
+        self.whole = Whole() if zero.stage and zero.num_divided < len(zero.weights) else None
+
+    def construct(self, sums: tuple[ms.Tensor, ...], lr: ms.Tensor, scale: ms.Tensor) -> ms.Tensor:
+        """Takes summed gradients of the loss times `scale`; returns the mean gradient's norm before clipping."""
+        squares = self.squares(sums)
+        if self.has_parts:  # of the norm too, each rank has a part
+            squares = self.total(squares)
+        norm = ops.sqrt(squares) * self.share / scale
+        clip = ops.minimum(self.clip_norm / ops.maximum(norm, 1e-30), ms.Tensor(1.0, ms.float32))
+        factor = ops.select(ops.isfinite(norm), clip * self.share / scale, ms.Tensor(0.0, ms.float32))
+        updated = self.optimizer(sums, lr, factor)
+        if self.whole is not None:
+            publish, masters = ops.partial(_publish, self.whole, updated), self.optimizer.weights[self.num_divided :]
+            updated = ops.depend(updated, self.each(publish, self.weights[self.num_divided :], masters))
+        return ops.depend(norm, updated)
+
+
+class WholeUpdate(nn.Cell):
+    """An update of one micro-batch in one graph, which keeps no sums; compiled once for each batch shape."""
+
+    def __init__(self, gradients: LossAndGradients, exchange: Exchange, update: Update, average: Average) -> None:
+        super().__init__()
+        self.gradients, self.exchange, self.update, self.average = gradients, exchange, update, average
+
+    def construct(self, lr: ms.Tensor, *batch: ms.Tensor) -> ms.Tensor:
+        """What the loss Cell returns, its mean over the ranks, and then the gradient's norm: float32 (terms + 1,)."""
+        terms, gradients = self.gradients(*batch)
+        terms = self.average(ops.stack(terms))
+        # Nothing may read a weight once it is updated in place. All that reads one leads to a gradient, of which the
+        # update needs every one, or to the terms, which it is made to wait for here.
+        gradients = ops.depend(self.exchange(gradients), terms)
+        norm = self.update(gradients, lr, self.gradients.scale)
+        return ops.concat((terms, norm.reshape(1)))
+
+
 class Backward(nn.Cell):
     """Runs a loss Cell and adds its gradients to the sums; compiled once for each batch shape.
 
     Args:
         loss: Cell whose first output is the scalar to minimise.
-        has_terms: it returns more than that; only the first output is differentiated (without `has_aux` MindSpore
-            differentiates the sum of all outputs).
+        has_terms: it returns more than that.
     """
 
     def __init__(self, loss: nn.Cell, zero: Zero, gradients: Gradients, has_terms: bool) -> None:
         super().__init__()
-        self.scale = Parameter(ms.Tensor(1.0, ms.float32), name="loss_scale", requires_grad=False)
-        self.sums, self.num_divided = gradients.sums, zero.num_divided
-        self.each, self.reduces = ops.HyperMap(), zero.stage >= 2 and zero.num_divided < len(zero.weights)
-        self.sum_part = SumPart(zero.world) if self.reduces else None
-        scaled = _ScaledLoss(loss, self.scale, has_terms)
-        weights = ms.ParameterTuple(tuple(zero.weights.values()))
-        self.value_and_grad = ops.value_and_grad(scaled, grad_position=None, weights=weights, has_aux=True)
+        self.gradients, self.each = LossAndGradients(loss, zero, has_terms), ops.HyperMap()
+        self.scale, self.sums = self.gradients.scale, gradients.sums
+        self.exchange = Exchange(zero) if zero.stage >= 2 else None
 
     def construct(self, *batch: ms.Tensor) -> tuple[ms.Tensor, ...]:
         """Returns what the loss Cell returns, as a tuple."""
-        values, gradients = self.value_and_grad(*batch)
-        if self.reduces:  # gradients of divided weights arrive reduced
-            whole = gradients[self.num_divided :]
-            gradients = gradients[: self.num_divided] + self.each(ops.partial(_reduce, self.sum_part), whole)
-        return ops.depend(values[1:], self.each(_add, self.sums, gradients))
+        terms, gradients = self.gradients(*batch)
+        if self.exchange is not None:
+            gradients = self.exchange(gradients)
+        return ops.depend(terms, self.each(_add, self.sums, gradients))
 
 
-class Reduce(nn.Cell):
-    """Sums the gradients over ranks, where `Backward` has not, and measures them."""
+class Finish(nn.Cell):
+    """The update with the sums, which then start over; those that are not finite are left for `Clear`."""
 
-    def __init__(self, zero: Zero, gradients: Gradients, share: float) -> None:
+    def __init__(self, zero: Zero, gradients: Gradients, update: Update) -> None:
         super().__init__()
-        self.sums, self.reduced = gradients.sums, gradients.reduced
-        self.each, self.share = ops.HyperMap(), share
-        self.reduces, self.has_parts = zero.world.size > 1 and zero.stage < 2, zero.stage > 0
-        if zero.world.size > 1:
-            self.reduce = SumPart(zero.world) if zero.stage else ops.AllReduce()
-            self.total = ops.AllReduce()
+        self.sums, self.update, self.each = gradients.sums, update, ops.HyperMap()
+        self.exchange = Exchange(zero) if zero.stage < 2 else None
 
-    def construct(self) -> ms.Tensor:
-        """The global norm of the mean gradient (times the loss scale)."""
-        if not self.reduces:
-            squares = sum_of_squares(self.reduced)
-        else:
-            values = self.each(ops.partial(_reduce, self.reduce), self.sums)
-            squares = ops.depend(sum_of_squares(values), self.each(_assign, self.reduced, values))
-        if self.has_parts:  # of the norm too, each rank has a part
-            squares = self.total(squares)
-        return ops.sqrt(squares) * self.share
-
-
-class Update(nn.Cell):
-    """Clips the mean gradient, updates, and starts the sums over."""
-
-    def __init__(self, optimizer: AdamW, zero: Zero, gradients: Gradients, share: float, clip_norm: float) -> None:
-        super().__init__()
-        self.optimizer, self.num_divided = optimizer, zero.num_divided
-        self.publishes = zero.stage > 0 and zero.num_divided < len(zero.weights)
-        self.sums, self.reduced, self.each = gradients.sums, gradients.reduced, ops.HyperMap()
-        self.weights = ms.ParameterTuple(tuple(zero.weights.values()))
-        self.whole, self.share, self.clip_norm = Whole() if self.publishes else None, share, clip_norm
-
-    def construct(self, lr: ms.Tensor, norm: ms.Tensor, scale: ms.Tensor) -> ms.Tensor:
-        """`norm` and the sums are those of the loss times `scale`."""
-        clip = ops.minimum(self.clip_norm * scale / ops.maximum(norm, 1e-30), ms.Tensor(1.0, ms.float32))
-        updated = self.optimizer(self.reduced, lr, clip * self.share / scale)
-        if self.publishes:
-            publish = ops.partial(_publish, self.whole, updated)
-            masters = self.optimizer.weights[self.num_divided :]
-            updated = ops.depend(updated, self.each(publish, self.weights[self.num_divided :], masters))
-        return ops.depend(updated, self.each(ops.partial(_restart, updated), self.sums))
+    def construct(self, lr: ms.Tensor, scale: ms.Tensor) -> ms.Tensor:
+        """Returns the norm that `Update` does."""
+        sums = self.sums if self.exchange is None else self.exchange(self.sums)
+        norm = self.update(sums, lr, scale)
+        return ops.depend(norm, self.each(ops.partial(_restart, norm), self.sums))
 
 
 class Clear(nn.Cell):
-    """Throws the gradients away: those of an overflow."""
+    """Throws the sums away: those of an overflow, from which nothing can be subtracted."""
 
     def __init__(self, gradients: Gradients) -> None:
         super().__init__()
@@ -163,37 +209,60 @@ class Clear(nn.Cell):
         return self.each(_clear, self.sums)
 
 
-class Apply:
-    """Turns the summed gradients into one update: mean over micro-batches and ranks, clipped by the global norm."""
+class Step:
+    """What the host calls: an update from its micro-batches, mean over them and over the ranks, clipped.
+
+    Args:
+        loss: Cell whose first output is the scalar to minimise, in float32 like the others it may return.
+        has_terms: it returns others.
+        clip_norm: the largest global norm that a mean gradient keeps.
+    """
 
     def __init__(
-        self, optimizer: AdamW, zero: Zero, gradients: Gradients, micro_batches: int, clip_norm: float
+        self, loss: nn.Cell, zero: Zero, optimizer: AdamW, micro_batches: int, clip_norm: float, has_terms: bool
     ) -> None:
-        share = 1.0 / (micro_batches * zero.world.size)
-        self.zero, self.optimizer, self.gradients = zero, optimizer, gradients
-        self.reduce = Reduce(zero, gradients, share)
-        self.update = Update(optimizer, zero, gradients, share, clip_norm)
-        self.clear = Clear(gradients)
+        self.zero, self.optimizer = zero, optimizer
+        self.average = Average(zero.world.size)
+        update = Update(optimizer, zero, 1.0 / (micro_batches * zero.world.size), clip_norm)
+        self.whole: WholeUpdate | None = None
+        self.sums: tuple[Parameter, ...] = ()
+        if micro_batches == 1:
+            gradients = LossAndGradients(loss, zero, has_terms)
+            self.whole, self.scale = WholeUpdate(gradients, Exchange(zero), update, self.average), gradients.scale
+        else:
+            buffers = Gradients(zero)
+            self.backward, self.sums = Backward(loss, zero, buffers, has_terms), buffers.sums
+            self.finish, self.clear, self.scale = Finish(zero, buffers, update), Clear(buffers), self.backward.scale
 
-    def compile(self) -> None:
-        """Compiles the graphs of an update ahead of the first."""
+    def compile(self, batch: Sequence[ms.Tensor]) -> None:
+        """Compiles what a micro-batch of a new shape needs, ahead of it, and what is not compiled of the rest."""
         one = ms.Tensor(1.0, ms.float32)
-        self.reduce.compile()
-        self.update.compile(one, one, one)
+        if self.whole:
+            self.whole.compile(one, *batch)
+            return
+        self.backward.compile(*batch)
+        if not self.finish.compile_cache:
+            self.finish.compile(one, one)
 
-    def __call__(self, lr: float, scale: float = 1.0) -> float:
-        """One update; a gradient that is not finite reaches no weight.
+    def __call__(self, batches: Sequence[Sequence[ms.Tensor]], lr: float, scale: float = 1.0) -> np.ndarray:
+        """One update; a gradient that is not finite reaches no weight, no moment and no count of updates.
+
+        Args:
+            scale: of the loss, so that small gradients do not vanish; the result is that of the loss itself.
 
         Returns:
-            the gradient's global norm before clipping.
+            what the loss Cell returned, on average, and then the gradient's global norm before clipping.
         """
-        norm = self.reduce()
-        value = float(norm) / scale
-        if math.isfinite(value):
-            self.update(ms.Tensor(lr, ms.float32), norm, ms.Tensor(scale, ms.float32))
-        else:
+        rate, self_scale = ms.Tensor(lr, ms.float32), ms.Tensor(scale, ms.float32)
+        self.scale.set_data(self_scale)
+        if self.whole:
+            (batch,) = batches
+            return self.whole(rate, *batch).asnumpy()
+        terms = np.mean([[float(term) for term in self.backward(*batch)] for batch in batches], 0)
+        norm = float(self.finish(rate, self_scale))
+        if not math.isfinite(norm):
             self.clear()
-        return value
+        return np.append(self.average(ms.Tensor(terms, ms.float32)).asnumpy(), np.float32(norm))
 
     def bytes_held(self) -> dict[str, int]:
         """Bytes of this rank's buffers: weights, gradient sums, and moments with the parts of weights beside them."""
@@ -201,14 +270,13 @@ class Apply:
         beside = [master for name, master in self.zero.masters.items() if master is not weights[name]]
         return {
             "parameters": _bytes(weights.values()),
-            "gradients": _bytes((*self.gradients.sums, *self.gradients.reduced)),
+            "gradients": _bytes(self.sums),
             "optimizer": _bytes((*self.optimizer.moment1, *self.optimizer.moment2, *beside)),
         }
 
 
 def _bytes(buffers: Iterable[Parameter]) -> int:
-    """Of all of them, each counted once."""
-    return sum({id(buffer): buffer.nbytes for buffer in buffers}.values())
+    return sum(buffer.nbytes for buffer in buffers)
 
 
 def _zeros(kind: str, like: dict[str, Parameter]) -> ms.ParameterTuple:

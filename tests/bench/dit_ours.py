@@ -17,7 +17,7 @@ from moviegen.flow import sampler, schedule
 from moviegen.parallel.zero import Zero
 from moviegen.runs.weights import assign
 from moviegen.train.optim import AdamW
-from moviegen.train.step import Apply, Backward, Gradients
+from moviegen.train.step import Step
 from tests.bench import serving
 from tests.bench.ours import finish
 from tests.parity.comparing import random_weights
@@ -76,16 +76,9 @@ def bare_calls(dit: DiT, tensors: list[ms.Tensor]) -> serving.Work:
 def update(dit: DiT, batch: list[ms.Tensor]) -> serving.Work:
     """Forward, backward, clipping and AdamW as `train.loop` calls them."""
     zero = Zero(dit, 0, World())
-    optimizer, gradients = AdamW(zero.masters, Optimizer(), zero.shapes), Gradients(zero)
-    backward = Backward(flow.FlowMatchingLoss(dit), zero, gradients, has_terms=False)
-    apply = Apply(optimizer, zero, gradients, micro_batches=1, clip_norm=1.0)
-
-    def step() -> None:
-        backward(*batch)
-        apply(1e-4)
-        optimizer.updates.asnumpy()
-
-    return step
+    optimizer = AdamW(zero.masters, Optimizer(), zero.shapes)
+    step = Step(flow.FlowMatchingLoss(dit), zero, optimizer, micro_batches=1, clip_norm=1.0, has_terms=False)
+    return lambda: step([batch], 1e-4)
 
 
 if __name__ == "__main__":

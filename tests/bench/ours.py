@@ -16,7 +16,7 @@ from moviegen.runs.weights import assign
 from moviegen.tae.losses import TAETrainingLoss
 from moviegen.tae.model import TAE, Decode, Encode
 from moviegen.train.optim import AdamW
-from moviegen.train.step import Apply, Backward, Gradients
+from moviegen.train.step import Step
 from tests.bench import serving
 from tests.parity.comparing import random_weights
 
@@ -37,9 +37,8 @@ def build(task: str, config: dict[str, Any], batch: int, size: tuple[int, int, i
     video = ms.Tensor(RNG.uniform(-1, 1, (batch, 3, *size)), ms.float32)
     latent = ms.Tensor(RNG.standard_normal((batch, tae.config.latent_channels, *latent_size(*size))), ms.float32)
     if task == "train":
-        work = update(tae, video, latent)
-    else:
-        work = partial(Encode(tae), video) if task == "encode" else partial(Decode(tae, size[0]), latent)
+        return update(tae, video, latent)
+    work = partial(Encode(tae), video) if task == "encode" else partial(Decode(tae, size[0]), latent)
     return lambda: finish(work())
 
 
@@ -54,16 +53,9 @@ def update(tae: TAE, video: ms.Tensor, noise: ms.Tensor) -> serving.Work:
     """Forward, backward, clipping and AdamW as `train.loop` calls them."""
     loss = TAETrainingLoss(tae, TAELoss(), lpips=None, has_outlier_penalty=False)
     zero = Zero(loss, 0, World())
-    optimizer, gradients = AdamW(zero.masters, Optimizer(), zero.shapes), Gradients(zero)
-    backward = Backward(loss, zero, gradients, has_terms=True)
-    apply = Apply(optimizer, zero, gradients, micro_batches=1, clip_norm=1.0)
-
-    def step() -> ms.Tensor:
-        backward(video, noise)
-        apply(1e-4)
-        return optimizer.updates
-
-    return step
+    optimizer = AdamW(zero.masters, Optimizer(), zero.shapes)
+    step = Step(loss, zero, optimizer, micro_batches=1, clip_norm=1.0, has_terms=True)
+    return lambda: step([(video, noise)], 1e-4)
 
 
 if __name__ == "__main__":

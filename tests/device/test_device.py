@@ -23,10 +23,17 @@ from moviegen import device
 device.accelerators = lambda: 8
 del os.environ["ONEDNN_MAX_CPU_ISA"]  # nothing sets it where a card is seen first
 from moviegen.__main__ import main
-status = main(["count", "--config", "smoke", "--launch.device", sys.argv[1]])
+status = main(["count", "--config", "smoke", "--launch.device", sys.argv[1], "--launch.operators", sys.argv[2]])
 import mindspore as ms
 print("status", status, ms.get_context("device_target"), os.environ.get("ONEDNN_MAX_CPU_ISA"))
 """
+COUNT = """
+import os, sys
+from moviegen.__main__ import main
+status = main(["count", "--config", "smoke", "--launch.operators", sys.argv[1]])
+print(status, "mindspore" in sys.modules, os.environ.get("ONEDNN_MAX_CPU_ISA"))
+"""
+SET_HERE = ("ONEDNN_MAX_CPU_ISA", "MOVIEGEN_OPERATORS")
 HAS_AVX512 = Path("/proc/cpuinfo").exists() and "avx512f" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
 
 
@@ -34,7 +41,7 @@ def run_python(folder, code, *arguments, **environment):
     """Runs a file (MindSpore compiles no code from `-c`) without what this process has set."""
     script = folder / "script.py"
     script.write_text(code)
-    kept = {name: value for name, value in os.environ.items() if name != "ONEDNN_MAX_CPU_ISA"}
+    kept = {name: value for name, value in os.environ.items() if name not in SET_HERE}
     return subprocess.run([sys.executable, script, *arguments], env=kept | environment, capture_output=True, text=True)
 
 
@@ -59,8 +66,25 @@ def test_convolutions_run_on_a_real_kernel_and_would_not_without_the_setting(tmp
 
 
 def test_a_recipe_for_cpu_runs_there_also_where_there_are_cards(tmp_path):
-    done = run_python(tmp_path, COUNT_ON_A_HOST_WITH_CARDS, "CPU", MOVIEGEN_OUTPUTS=str(tmp_path))
+    done = run_python(tmp_path, COUNT_ON_A_HOST_WITH_CARDS, "CPU", "mindspore", MOVIEGEN_OUTPUTS=str(tmp_path))
     assert done.stdout.splitlines()[-1] == "status 0 CPU AVX2", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("operators", "given", "mode"),
+    [
+        ("mindspore", {}, "AVX2"),
+        ("compiled", {}, "None"),
+        ("compiled", {"ONEDNN_MAX_CPU_ISA": "AVX2"}, "AVX2"),
+        ("mindspore", {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}, "AVX512_CORE"),
+        ("mindspore", {"MOVIEGEN_OPERATORS": "compiled"}, "AVX2"),
+        ("auto", {"MOVIEGEN_OPERATORS": "compiled"}, "None"),
+        ("auto", {"MOVIEGEN_OPERATORS": "mindspore"}, "AVX2"),
+    ],
+)
+def test_onednn_is_limited_where_mindspore_convolves(tmp_path, operators, given, mode):
+    done = run_python(tmp_path, COUNT, operators, MOVIEGEN_OUTPUTS=str(tmp_path), **given)
+    assert done.stdout.splitlines()[-1] == f"0 True {mode}", done.stderr
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from jupyter_client.manager import start_new_kernel
 
+from moviegen import device
 from moviegen.launch import watch, worker
 from moviegen.launch.hosts import AddressError
 from moviegen.launch.job import Job, host_commands, msrun_command
@@ -39,7 +40,7 @@ def make_job(tmp_path):
             worker_num=workers,
             local_worker_num=workers,
             environment={"PYTHONPATH": str(tmp_path), "PYTHONUNBUFFERED": "1"},
-            metrics=tmp_path / "metrics.jsonl",
+            metrics=(tmp_path / "metrics.jsonl",),
             **fields,
         )
 
@@ -181,6 +182,25 @@ def test_a_job_is_told_its_run_and_writes_logs_that_can_be_read_in_any_locale(ma
     assert job.log("0").read_text(encoding="utf-8") == "text-1 café 字 \\udcff\n"
 
 
+@pytest.mark.parametrize(
+    ("operators", "set_here", "told"),
+    [
+        ("", {"ONEDNN_MAX_CPU_ISA"}, "None AVX2"),
+        ("mindspore", {"ONEDNN_MAX_CPU_ISA"}, "mindspore AVX2"),
+        ("compiled", {"ONEDNN_MAX_CPU_ISA"}, "compiled None"),
+        ("compiled", set(), "compiled AVX2"),  # the user's
+    ],
+)
+def test_a_job_is_told_which_operators_compute_it(make_job, monkeypatch, operators, set_here, told):
+    monkeypatch.delenv("MOVIEGEN_OPERATORS", raising=False)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    monkeypatch.setattr(device, "set_here", set_here)
+    shown = "print(os.environ.get('MOVIEGEN_OPERATORS'), os.environ.get('ONEDNN_MAX_CPU_ISA'))"
+    job = dataclasses.replace(make_job(shown), operators=operators)
+    run_job(job)
+    assert job.log("0").read_text() == f"{told}\n"
+
+
 # --- the pieces ----------------------------------------------------------------------------------------------------
 
 
@@ -239,7 +259,7 @@ def test_progress_arrives_and_a_new_attempt_forgets_the_old_one(make_job):
     job.log_dir.mkdir()
     (job.log_dir / "error_0.txt").write_text("of an earlier attempt")
     job.log("0").write_text("earlier")
-    job.metrics.write_text(json.dumps({"step": 0}) + "\n")
+    job.metrics[0].write_text(json.dumps({"step": 0}) + "\n")
     run_job(job, seen.append)
     assert seen == [{"step": 1, "loss": 0.5}]
     assert job.log("0").read_text() == "hello None\n"

@@ -22,7 +22,7 @@ from moviegen.parallel.zero import Zero
 from moviegen.runs.arrays import save_arrays
 from moviegen.train.ema import EMA
 from moviegen.train.optim import AdamW
-from moviegen.train.step import Apply, Backward, Gradients
+from moviegen.train.step import Backward, Gradients, Step
 
 CONFIG = DiTConfig(
     width=16, ffn_width=24, num_heads=4, num_layers=2, max_size=(2, 2, 3), latent_channels=4, text_widths=(6, 5, 4),
@@ -30,6 +30,7 @@ CONFIG = DiTConfig(
 )  # fmt: skip
 SHAPES = {"image": (4, 1, 4, 6), "video": (4, 2, 4, 6)}  # 6 and 12 tokens: 6 do not divide by 4
 SAMPLES, STEPS = 4, 20
+OPTIMIZER, CLIP_NORM = Optimizer(eps=1e-8, weight_decay=0.1), 0.5
 
 
 def start(dit):
@@ -123,6 +124,18 @@ def digest(arrays):
     return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
 
 
+def gradients(step, norm):
+    """Of the first update, as the first moment tells, whole; then it is as if that had not been."""
+    share = min(1, CLIP_NORM / norm) * (1 - OPTIMIZER.betas[0])
+    found = {}
+    for name, (weight, moment) in step.optimizer.moments().items():
+        if name == f"moment1.{weight}":
+            found[weight] = step.zero.whole(weight, moment) / np.float32(share)
+        moment.set_data(ms.ops.zeros_like(moment))
+    step.optimizer.updates.set_data(ms.Tensor(0, ms.float32))
+    return found
+
+
 def run(case, world, folder):
     """Gradients of both media at the start, then STEPS updates; everything whole."""
     mesh = Mesh(world.rank, world.size, case["shards"])
@@ -131,23 +144,28 @@ def run(case, world, folder):
     start(dit)
     zero = Zero(dit, case["zero"], world)
     dit.recompute_blocks(case["recompute"])
-    gradients = Gradients(zero)
-    backward = Backward(flow.FlowMatchingLoss(dit), zero, gradients, has_terms=False)
-    apply = Apply(AdamW(zero.masters, Optimizer(eps=1e-8, weight_decay=0.1), zero.shapes), zero, gradients, 1, 0.5)
-    arrays, facts = {}, {"bytes": apply.bytes_held(), "losses": [], "norms": []}
-    facts["bytes of all parameters"] = parameter_bytes(backward, apply.reduce, apply.update, apply.clear)
-    share = 1 / world.size
+    optimizer, micro_batches = AdamW(zero.masters, OPTIMIZER, zero.shapes), case["micro_batches"]
+    step = Step(flow.FlowMatchingLoss(dit), zero, optimizer, micro_batches, CLIP_NORM, has_terms=False)
+    arrays, facts = {}, {"bytes": step.bytes_held(), "losses": [], "norms": []}
+    facts["bytes of all parameters"] = parameter_bytes(*(c for c in vars(step).values() if isinstance(c, nn.Cell)))
+
+    def update(medium, number, lr):
+        """The mean over micro-batches that are all the same."""
+        loss, norm = map(float, step([batch(medium, number, samples)] * micro_batches, lr))
+        return loss, norm
+
     for medium in case["media"]:
-        (loss,) = backward(*batch(medium, 0, samples))
-        facts["sums"] = digest([one.asnumpy() for one in gradients.sums])
-        facts[f"loss {medium}"], facts[f"norm {medium}"] = float(loss), float(apply.reduce())
-        for name, gradient in zip(zero.masters, gradients.reduced, strict=True):
-            arrays[f"{medium} gradient {name}"] = zero.whole(name, gradient) * np.float32(share)
-        apply.clear()
-    for step in range(1, STEPS + 1):
-        (loss,) = backward(*batch("video", step, samples))
-        facts["losses"].append(float(loss))
-        facts["norms"].append(apply(0.01))
+        if micro_batches > 1:
+            step.backward(*batch(medium, 0, samples))
+            facts["sums"] = digest([one.asnumpy() for one in step.sums])
+            step.clear()
+        facts[f"loss {medium}"], facts[f"norm {medium}"] = update(medium, 0, 0.0)
+        found = gradients(step, facts[f"norm {medium}"])
+        arrays |= {f"{medium} gradient {name}": gradient for name, gradient in found.items()}
+    for number in range(1, STEPS + 1):
+        loss, norm = update("video", number, 0.01)
+        facts["losses"].append(loss)
+        facts["norms"].append(norm)
     weights = zero.arrays()
     assert_holds(dit, zero, weights)
     check_average(dit, zero)

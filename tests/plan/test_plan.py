@@ -1,4 +1,5 @@
 from argparse import Namespace
+from dataclasses import replace
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_matrices_by_hand():
     # bytes a parameter, of matrices and of the others: at stages 1 to 3 whole weights have this rank's part beside them
     [
         (0, (4, 4), 4, (8, 8)),
-        (1, (4, 4), 4 + 4 / 8, (12 / 8, 12 / 8)),
+        (1, (4, 4), 4, (12 / 8, 12 / 8)),
         (2, (4, 4), 4 / 8, (12 / 8, 12 / 8)),
         (3, (4 / 8, 4), 4 / 8, (8 / 8, 12 / 8)),
     ],
@@ -74,7 +75,7 @@ def test_matrices_by_hand():
 def test_zero_divides_what_it_shards(zero_stage, weights, gradients, optimizer):
     matrices = plan.matrix_count(SMALL)
     others = plan.parameter_count(SMALL) + plan.position_count(SMALL) - matrices
-    state = plan.state_bytes(SMALL, 8, zero_stage)
+    state = plan.state_bytes(SMALL, 8, zero_stage, micro_batches=2)
     assert state.parameters == weights[0] * matrices + weights[1] * others
     assert state.gradients == gradients * (matrices + others)
     assert state.optimizer == optimizer[0] * matrices + optimizer[1] * others
@@ -82,15 +83,23 @@ def test_zero_divides_what_it_shards(zero_stage, weights, gradients, optimizer):
 
 
 @pytest.mark.parametrize("zero_stage", range(4))
+def test_one_micro_batch_needs_no_sums(zero_stage):
+    one, two = (plan.state_bytes(SMALL, 8, zero_stage, micro_batches) for micro_batches in (1, 2))
+    assert one == replace(two, gradients=0)
+
+
+@pytest.mark.parametrize("zero_stage", range(4))
 def test_one_rank_alone_has_nobody_to_divide_with(zero_stage):
-    assert plan.state_bytes(SMALL, 1, zero_stage) == plan.state_bytes(SMALL, 8, 0)
+    assert plan.state_bytes(SMALL, 1, zero_stage, 2) == plan.state_bytes(SMALL, 8, 0, 2)
 
 
 @pytest.mark.parametrize("stage", (1, 2, 3))
 def test_a_stages_state_is_that_of_its_zero_stage(stage):
     params = config.load("tiny")
     zero_stage = params.recipes[stage].train.settings.zero_stage
-    assert plan.stage_cost(params, stage).state == plan.state_bytes(params.dit_config(stage), 2, zero_stage)
+    assert plan.stage_cost(params, stage).state == plan.state_bytes(params.dit_config(stage), 2, zero_stage, 1)
+    params = config.load("tiny", {"train.settings.gradient_accumulation_steps": 3})
+    assert plan.stage_cost(params, stage).state == plan.state_bytes(params.dit_config(stage), 2, zero_stage, 3)
 
 
 def test_ulysses_traffic_stays_constant_as_tokens_and_ranks_grow_together():

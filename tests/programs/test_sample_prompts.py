@@ -192,7 +192,7 @@ def test_embeddings_are_those_of_their_captions():
 def test_what_cannot_be_is_an_error(sample, words, message, capsys):
     status, folder = sample(*words)
     error = capsys.readouterr().err
-    assert error.startswith("error: ")
+    assert [line for line in error.splitlines() if line.startswith("error: ")]  # perhaps after which operators compute
     assert message in error
     assert status == 2
     assert not folder.exists()
@@ -204,7 +204,7 @@ def test_a_file_that_only_says_it_holds_weights_is_an_error(sample, tmp_path, ca
         np.save(file, np.zeros(3))
     for name in ("empty.npz", "array.npz"):
         assert sample("--dit", tmp_path / name)[0] == 2
-        assert capsys.readouterr().err.startswith(f"error: cannot read {tmp_path / name}: ")
+        assert f"\nerror: cannot read {tmp_path / name}: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"", b"\n  \n\t\n", b"\xff\xfe\x00 no text \x80"])

@@ -241,6 +241,28 @@ def test_a_job_of_one_host_shows_no_other(monkeypatch):
     assert len(shown) == 1
 
 
+def test_runs_that_share_graphs_are_computed_by_one_process_but_for_those_that_are_there(monkeypatch):
+    section = open_section("tae_training", {})
+    names, started = ("tae-opl-off", "tae-opl-on", "tae-mixkit"), []
+
+    def run(job, on_progress):
+        started.append(job.run.split(":"))
+        for name in names[1:]:
+            on_progress({"kind": "state", "step": 0})
+            on_progress({"kind": "train", "step": 20, "steps": 20, "loss": 1.0})
+            finished(section.params, name)
+
+    monkeypatch.setattr(notebook, "run_job", run)
+    section.compute_together(*names[:1])  # one alone is `launch`'s
+    assert not started
+    finished(section.params, names[0])
+    section.compute_together(*names)
+    assert started == [[runs.find(section.params, name).name for name in names[1:]]]
+    assert all(section.launch(name).complete for name in names)
+    section.compute_together(*names)
+    assert len(started) == 1
+
+
 def test_a_recipe_can_run_where_there_are_as_many_cards_as_local_workers(monkeypatch):
     params = open_section("training", {"stage": 2, "overrides": "--launch.device Ascend"}).params
     for cards, enough in ((0, False), (1, False), (params.launch.local_worker_num, True)):

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from moviegen import config
+from moviegen import config, device
 from moviegen.data.layouts import find_layout
+from moviegen.device import compiled, compiler
 from moviegen.runs import fingerprint as fingerprints
 from moviegen.runs import hashes, registry
 from moviegen.runs.fingerprint import fingerprint
@@ -318,6 +319,76 @@ def test_how_a_job_is_started_saved_and_watched_changes_nothing(override):
 
 def test_the_device_changes_what_it_computes():
     assert changed(launch__device="Ascend") == set(PROGRAMS) - {"count", "data"}
+
+
+@pytest.fixture
+def compilable(monkeypatch):
+    """Compiled operators can be had, and nothing was chosen."""
+    monkeypatch.delenv(compiled.CHOICE, raising=False)
+    monkeypatch.setattr(compiled, "_library", lambda: (Path("library.so"), "x86-64-v4"))
+    monkeypatch.setattr(compiled, "forget", lambda: None)  # there is nothing to be looked for again
+
+
+COMPUTED = set(PROGRAMS) - {"count", "data"}
+
+
+def marked(**overrides):
+    fingerprints._fingerprint.cache_clear()  # of code and files nothing changes here
+    params = config.load("smoke", overrides)
+    return {name: fingerprint(params, name) for name in PROGRAMS}
+
+
+def different(before, after):
+    return {name for name in PROGRAMS if before[name] != after[name]}
+
+
+def test_the_operators_change_what_they_compute(compilable):
+    assert changed(launch__operators="mindspore") == COMPUTED
+    assert changed(launch__operators="compiled") == set()  # which are what `auto` means here
+
+
+def test_it_counts_which_operators_compute_and_not_who_chose_them(compilable, monkeypatch):
+    own = marked(**{"launch.operators": "mindspore"})
+    monkeypatch.setenv(compiled.CHOICE, "mindspore")
+    assert marked() == own
+    monkeypatch.delenv(compiled.CHOICE)
+    monkeypatch.setattr(compiled, "_library", lambda: (None, "no compiler"))
+    assert marked() == own
+
+
+def test_for_which_processor_they_were_compiled_does_not_count(compilable, monkeypatch):
+    before = marked()
+    monkeypatch.setattr(compiled, "_library", lambda: (Path("another.so"), "aarch64"))
+    assert marked() == before
+
+
+def test_a_recipe_for_cards_has_the_same_names_where_there_are_none(compilable, monkeypatch):
+    here = marked(**{"launch.device": "Ascend"})
+    monkeypatch.setattr(device, "accelerators", lambda: 8)
+    assert marked(**{"launch.device": "Ascend"}) == here
+
+
+CPP = '// Sums.\nint sum(int a, int b) {  // of two\n    return a + b; /* no\n overflow */\n}\nchar s[] = "//x";\n'
+
+
+@pytest.mark.parametrize(
+    ("change", "counts"),
+    [
+        (lambda text: text.replace("Sums", "Its sums").replace("no\n overflow", "what\nis\nthat"), False),
+        (lambda text: text.replace("    return", "  return").replace("}\n", "}\n\n"), False),
+        (lambda text: text.replace("a + b", "a - b"), True),
+        (lambda text: text.replace("//x", "//y"), True),
+    ],
+)
+def test_the_source_of_the_operators_counts_without_comments(compilable, monkeypatch, tmp_path, change, counts):
+    source = tmp_path / "operators.cpp"
+    monkeypatch.setattr(compiler, "SOURCE", source)
+    source.write_text(CPP)
+    before, own = marked(), marked(**{"launch.operators": "mindspore"})
+    assert change(CPP) != CPP
+    source.write_text(change(CPP))
+    assert different(before, marked()) == (COMPUTED if counts else set())
+    assert marked(**{"launch.operators": "mindspore"}) == own
 
 
 def test_seed_changes_everything_that_is_drawn():

@@ -14,7 +14,9 @@ import yaml
 
 from moviegen import config, runs
 from moviegen.config import ConfigError
+from moviegen.device import compiled
 from moviegen.runs import MetricsWriter, RunBusy, files, fingerprint, machine
+from moviegen.runs.run import check_asked
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
@@ -55,6 +57,22 @@ def test_other_parameters_are_another_run(run):
 
 
 # --- record ---
+
+
+@pytest.mark.parametrize(
+    ("operators", "said"), [("compiled", "compiled (x86-64-v3, 2 threads)"), ("mindspore", "MindSpore's own")]
+)
+def test_a_manifest_says_which_operators_computed(tmp_path, monkeypatch, operators, said):
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
+    monkeypatch.setenv(compiled.THREADS, "2")
+    monkeypatch.setattr(compiled, "_library", lambda: (Path("library.so"), "x86-64-v3"))
+    params = config.load("smoke", {"launch.operators": operators})
+    with runs.record(runs.find(params, "text")) as run:
+        assert run.job().operators == operators
+    assert manifest(run)["operators"] == said
+    with runs.record(runs.find(params, "data")) as run:  # computes no network
+        assert run.job().operators == ""
+    assert "operators" not in manifest(run)
 
 
 def test_finished_run_is_complete(run):
@@ -213,6 +231,19 @@ def test_what_changed_is_looked_for_where_the_fingerprint_looks(run, clips, tmp_
 
 def test_a_job_is_told_its_run(run):
     assert run.job().run == run.name
+
+
+def test_a_job_of_several_runs_computes_and_is_told_each(run, monkeypatch):
+    off, on, other = (runs.find(run.params, f"tae-{phase}") for phase in ("opl-off", "opl-on", "mixkit"))
+    job = off.job_with([on])
+    words = "python -m moviegen tae train --phase opl-off opl-on --config"
+    assert job.command == (*words.split(), str(off.params_path))
+    assert job.metrics == (off.metrics_path, on.metrics_path) and off.job_with([]) == off.job()
+    monkeypatch.setenv("MOVIEGEN_RUN", job.run)
+    for asked in (off, on):
+        check_asked(asked)
+    with pytest.raises(ConfigError, match=f"{off.name} was asked for, and {other.name} is what follows"):
+        check_asked(other)
 
 
 def change(path, text):

@@ -4,7 +4,8 @@ import pytest
 from mindspore import ops
 
 from moviegen.device.attention import Attention
-from moviegen.device.kernels import ExpandRows, GroupNorm, RMSNorm
+from moviegen.device.kernels import ExpandRows, RMSNorm
+from moviegen.device.video import GroupNorm
 from moviegen.tae.layers import TemporalConv
 
 RNG = np.random.default_rng(0)

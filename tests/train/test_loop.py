@@ -179,13 +179,13 @@ def test_a_shape_is_compiled_once_ranks_speak_once_and_both_media_are_logged_as_
         return Batch(arrays, "video" if is_video else "image")
 
     trained, spoken = small(tmp_path), []
-    average = trained.average
-    trained.average = lambda values: spoken.append(values.shape) or average(values)
+    average = trained.step.average
+    trained.step.average = trained.average = lambda values: spoken.append(values.shape) or average(values)
     trained.fit(batch)
     compiled = [(line["step"], line["media"], line["shape"]) for line in metrics(trained, "compile")]
     assert compiled == [(1, "image", [4, 3]), (2, "video", [8, 3])]
-    assert len(trained.backward.compile_cache) == 2
-    assert len(trained.apply.update.compile_cache) == len(trained.apply.reduce.compile_cache) == 1
+    assert len(trained.step.backward.compile_cache) == 2
+    assert len(trained.step.finish.compile_cache) == 1
     assert [line["media"] for line in metrics(trained, "train")] == ["image", "mixed", "mixed", "mixed"]
     assert spoken == [(1,), *[(2,), (1,)] * 4]  # the first validation; loss and term of each update, and a validation
 

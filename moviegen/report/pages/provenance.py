@@ -47,6 +47,7 @@ def _details(run: Run) -> str:
         "finished": html.escape(f"{manifest.get('finished', '-')}, after {cost(manifest)}"),
         "commit": html.escape(manifest.get("commit", "-")),
         "machine": html.escape(_machine(manifest.get("machine"))),
+        "operators": html.escape(manifest.get("operators", "-")),
         "versions": html.escape(versions),
         "fingerprint": run.fingerprint,
     }

@@ -1,5 +1,5 @@
 from moviegen.report.pages import provenance, sampling
-from tests.report.making import sampled, write_executed
+from tests.report.making import finished, sampled, write_executed
 
 
 def test_the_appendix_lists_what_was_shown(params):
@@ -9,3 +9,10 @@ def test_the_appendix_lists_what_was_shown(params):
     assert run.name in listed
     assert "Generated clips beside the clip of the same caption" in listed
     assert f'id="{run.name}"' in provenance.details([run, None]).data
+
+
+def test_a_run_is_listed_with_the_operators_that_computed_it(params):
+    run = finished(params, "text", operators="compiled (x86-64-v4, 2 threads)")
+    assert "<dt>operators</dt><dd>compiled (x86-64-v4, 2 threads)</dd>" in provenance.details([run]).data
+    older = finished(params, "data")  # computes nothing
+    assert "<dt>operators</dt><dd>-</dd>" in provenance.details([older]).data

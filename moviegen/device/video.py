@@ -1,0 +1,252 @@
+"""The autoencoder's layers over stacks of frames (B*T, C, H, W): convolution in space and in time, group norm.
+
+Each has two forms: compiled operators (`operators.cpp`) for float32 on CPU, and MindSpore's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, nn, ops
+from mindspore.common.initializer import initializer
+
+from moviegen.device import compiled
+
+Shape = tuple[int, ...]
+
+
+class _Linear(nn.Cell):
+    """A compiled convolution and its gradients: x, weight and bias to y.
+
+    Args:
+        name: of the operator; its gradients' are `<name>_input` and `<name>_weights`.
+        out_shape: y's shape, from those of x and the weight.
+    """
+
+    def __init__(self, name: str, out_shape: Callable[[Shape, Shape], Shape]) -> None:
+        super().__init__()
+        self.forward = compiled.operator(name, lambda x, weight, bias: out_shape(x, weight))
+        self.of_input = compiled.operator(f"{name}_input", lambda weight, dy, x: x)
+        self.of_weights = compiled.operator(f"{name}_weights", lambda x, dy, weight, bias: (weight, bias), outputs=2)
+
+    def construct(self, x: ms.Tensor, weight: ms.Tensor, bias: ms.Tensor) -> ms.Tensor:
+        return self.forward(x, weight, bias)
+
+    def bprop(
+        self, x: ms.Tensor, weight: ms.Tensor, bias: ms.Tensor, out: ms.Tensor, dout: ms.Tensor
+    ) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor]:
+        dweight, dbias = self.of_weights(x, dout, weight, bias)
+        return self.of_input(weight, dout, x), dweight, dbias
+
+
+class Convolution(nn.Conv2d):
+    """A convolution in space with the weights of `nn.Conv2d`.
+
+    Args:
+        kernel: 3 or 1, padded so that H and W stay.
+        resize: with kernel 3, `halve` keeps every other position and pads right and bottom only (the SD3.5 VAE);
+            `double` repeats every pixel in both directions before it convolves (nearest neighbour).
+
+    Inputs: (N, C, H, W). Output: (N, O, H, W), or with half or twice H and W.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int = 3, resize: str = "", bias_init: str | None = "zeros"
+    ) -> None:
+        is_halved = resize == "halve"
+        padding = (0, 1, 0, 1) if is_halved else (kernel - 1) // 2
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel,
+            stride=2 if is_halved else 1,
+            pad_mode="pad",
+            padding=padding,
+            has_bias=True,
+            bias_init=bias_init,
+        )
+        self.is_doubled = resize == "double"
+        self.is_compiled = compiled.is_compiled()
+        if self.is_compiled:
+            operator = {"": "convolution", "halve": "convolution_down", "double": "convolution_up"}[resize]
+            self.linear = _Linear(operator if kernel == 3 else "channel_mix", _convolved(resize))
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        if self.is_compiled and x.dtype == ms.float32:
+            return self.linear(x, self.weight, self.bias)
+        if self.is_doubled:
+            x = ops.interpolate(x, size=(2 * x.shape[2], 2 * x.shape[3]), mode="nearest")
+        return self.bias_add(self.conv2d(x, self.weight), self.bias)
+
+
+def _convolved(resize: str) -> Callable[[Shape, Shape], Shape]:
+    """The shape of a convolution's output from those of x and the weight."""
+
+    def shape(x: Shape, weight: Shape) -> Shape:
+        height, width = x[2:]
+        if resize == "halve":
+            height, width = height // 2, width // 2
+        if resize == "double":
+            height, width = 2 * height, 2 * width
+        return (x[0], weight[0], height, width)
+
+    return shape
+
+
+class TemporalConvolution(nn.Cell):
+    """A convolution over time.
+
+    Args:
+        channels: C in and out.
+        kernel: 3 or 1.
+        stride: with kernel 3, 2 keeps frames 0, 2, 4 ... : T -> ceil(T / 2).
+        is_doubled: with kernel 3, every frame twice before it convolves: T -> 2T.
+        padding: `replicate` repeats the border frame, `zeros` puts black there.
+
+    Inputs: x (B*T, C, H, W), weight (C, C, 1, kernel), bias (C,) and T. Output: a stack of the same kind.
+    """
+
+    def __init__(self, channels: int, kernel: int, stride: int, is_doubled: bool, padding: str) -> None:
+        super().__init__()
+        self.conv = ops.Conv2D(channels, 1)
+        self.kernel, self.stride, self.is_doubled, self.padding = kernel, stride, is_doubled, padding
+        self.bias_add = ops.BiasAdd()
+        self.is_compiled = compiled.is_compiled()
+        if self.is_compiled:
+            ending = "_down" if stride == 2 else "_up" if is_doubled else ""
+            ending += "_zeros" if padding == "zeros" else ""
+            operator = "channel_mix" if kernel == 1 else "temporal" + ending
+            self.linear = _Linear(operator, _mixed_in_time(kernel, stride, is_doubled))
+
+    def construct(self, x: ms.Tensor, weight: ms.Tensor, bias: ms.Tensor, num_frames: int) -> ms.Tensor:
+        video = x.reshape(-1, num_frames, x.shape[1], x.shape[2], x.shape[3])
+        if self.is_compiled and x.dtype == ms.float32:
+            out = self.linear(x if self.kernel == 1 else video, weight, bias)
+            return out.reshape(-1, x.shape[1], x.shape[2], x.shape[3])
+        weight = weight.astype(x.dtype)
+        if self.kernel == 1:
+            out = self.conv(x, weight)
+        elif self.is_doubled:
+            out = self._doubled(video, weight)
+        elif self.stride == 2:
+            out = self._halved(video, weight)
+        else:
+            out = self._before(self._tap(video, weight, 0)) + self._tap(video, weight, 1)
+            out = out + self._after(self._tap(video, weight, 2))
+        return self.bias_add(out.reshape(-1, x.shape[1], x.shape[2], x.shape[3]), bias.astype(x.dtype))
+
+    def _doubled(self, video: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
+        first, middle, last = self._tap(video, weight, 0), self._tap(video, weight, 1), self._tap(video, weight, 2)
+        return ops.stack((self._before(first) + middle + last, first + middle + self._after(last)), 2)
+
+    def _halved(self, video: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
+        batch, num_frames, channels, height, width = video.shape
+        if num_frames % 2:
+            video = ops.concat((video, self._border(video[:, -1:])), 1)
+        pairs = video.reshape(batch, -1, 2 * channels, height, width)
+        even, odd = pairs[:, :, :channels], pairs[:, :, channels:]
+        before = ops.concat((self._border(even[:, :1]), odd[:, :-1]), 1) if num_frames > 2 else self._border(even)
+        return self._tap(before, weight, 0) + self._tap(even, weight, 1) + self._tap(odd, weight, 2)
+
+    def _tap(self, video: ms.Tensor, weight: ms.Tensor, tap: int) -> ms.Tensor:
+        """Every frame's product with the matrix of one tap; a frame is moved to its neighbour's place afterwards."""
+        batch, num_frames, channels, height, width = video.shape
+        frames = self.conv(video.reshape(-1, channels, height, width), weight[:, :, :, tap : tap + 1])
+        return frames.reshape(batch, num_frames, channels, height, width)
+
+    def _before(self, video: ms.Tensor) -> ms.Tensor:
+        border = self._border(video[:, :1])
+        return border if video.shape[1] == 1 else ops.concat((border, video[:, :-1]), 1)
+
+    def _after(self, video: ms.Tensor) -> ms.Tensor:
+        border = self._border(video[:, -1:])
+        return border if video.shape[1] == 1 else ops.concat((video[:, 1:], border), 1)
+
+    def _border(self, frame: ms.Tensor) -> ms.Tensor:
+        return ops.zeros_like(frame) if self.padding == "zeros" else frame
+
+
+def _mixed_in_time(kernel: int, stride: int, is_doubled: bool) -> Callable[[Shape, Shape], Shape]:
+    """The shape of a temporal convolution's output from those of x and the weight."""
+
+    def shape(x: Shape, weight: Shape) -> Shape:
+        if kernel == 1:
+            return x
+        return (x[0], 2 * x[1] if is_doubled else -(-x[1] // stride), *x[2:])
+
+    return shape
+
+
+class _CompiledGroupNorm(nn.Cell):
+    """Group norm of (B, T, C, H, W), of which the backward pass keeps x, and a mean and a scale for each group."""
+
+    def __init__(self, name: str, num_groups: int) -> None:
+        super().__init__()
+        self.forward = compiled.operator(name, lambda x, *rest: (x, (x[0] * num_groups, 2)), outputs=2)
+        self.backward = compiled.operator(
+            f"{name}_gradient", lambda x, gamma, beta, statistics, dy: (x, gamma, beta), outputs=3
+        )
+
+    def construct(self, x: ms.Tensor, gamma: ms.Tensor, beta: ms.Tensor, eps: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
+        return self.forward(x, gamma, beta, eps)
+
+    def bprop(
+        self,
+        x: ms.Tensor,
+        gamma: ms.Tensor,
+        beta: ms.Tensor,
+        eps: ms.Tensor,
+        out: tuple[ms.Tensor, ms.Tensor],
+        dout: tuple[ms.Tensor, ms.Tensor],
+    ) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor, ms.Tensor]:
+        dx, dgamma, dbeta = self.backward(x, gamma, beta, out[1], dout[0])
+        return dx, dgamma, dbeta, ops.zeros_like(eps)
+
+
+class GroupNorm(nn.Cell):
+    """Group normalisation over C / `num_groups` channels, T, H and W, and SiLU after it if `has_silu`.
+
+    Inputs: x (B*T, C, H, W) and T. T = 1 normalises every frame by itself.
+    """
+
+    def __init__(self, num_groups: int, channels: int, eps: float = 1e-6, has_silu: bool = False) -> None:
+        super().__init__()
+        self.eps, self.has_silu = eps, has_silu
+        self.gamma = Parameter(initializer("ones", (channels,), ms.float32))
+        self.beta = Parameter(initializer("zeros", (channels,), ms.float32))
+        self.is_compiled = compiled.is_compiled()
+        if self.is_compiled:
+            self.norm = _CompiledGroupNorm("group_norm_silu" if has_silu else "group_norm", num_groups)
+            self.eps_tensor = ms.Tensor([eps], ms.float32)
+        group = np.arange(channels) // (channels // num_groups)
+        self.average = ms.Tensor((group[:, None] == group) * (num_groups / channels), ms.float32)
+
+    def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
+        if self.is_compiled and x.dtype == ms.float32:
+            video = x.reshape(-1, num_frames, x.shape[1], x.shape[2], x.shape[3])
+            return self.norm(video, self.gamma, self.beta, self.eps_tensor)[0].reshape(x.shape)
+        out = self._normed(x, num_frames)
+        return ops.silu(out) if self.has_silu else out
+
+    def _normed(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
+        """On CPU MindSpore's reductions and broadcasts are serial: row means and broadcasts are products here."""
+        frames, channels, height, width = x.shape
+        rows = x.reshape(frames * channels, height * width)
+        row = ops.ones((1, height * width), x.dtype)
+        centred = rows - ops.matmul(self._mean(rows, frames, num_frames), row)
+        variance = self._mean(centred * centred, frames, num_frames)
+        scale = ops.tile(self.gamma.astype(x.dtype).reshape(-1, 1), (frames, 1)) / ops.sqrt(variance + self.eps)
+        shift = ops.tile(self.beta.astype(x.dtype).reshape(-1, 1), (frames, 1))
+        out = centred * ops.matmul(scale, row) + ops.matmul(shift, row)
+        return out.reshape(x.shape)
+
+    def _mean(self, rows: ms.Tensor, frames: int, num_frames: int) -> ms.Tensor:
+        """(B*T*C, H*W) -> (B*T*C, 1): the mean of each row's group over its whole video."""
+        column = ops.ones((rows.shape[1], 1), rows.dtype) / rows.shape[1]
+        mean = ops.matmul(ops.matmul(rows, column).reshape(frames, -1), self.average.astype(rows.dtype))
+        if num_frames > 1:
+            video = mean.reshape(-1, num_frames, mean.shape[1]).mean(1, keep_dims=True)
+            mean = ops.tile(video, (1, num_frames, 1))
+        return mean.reshape(-1, 1)
