@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from moviegen.config import ConfigError
-from moviegen.runs.machine import cores
+from moviegen.device.limits import cores
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Window = Callable[[float], tuple[float, float, float]]

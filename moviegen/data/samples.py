@@ -18,9 +18,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from moviegen.data.videos import Codec, write_video
+from moviegen.device.limits import cores
 from moviegen.launch.pool import map_unordered
 from moviegen.runs.files import write_csv, write_text
-from moviegen.runs.machine import cores
 
 TIME_LIMIT = 600.0  # seconds that a clip may take, on whatever machine
 FPS, FRAMES = 12, 40  # as generated clips are shown at tiny: side by side they move alike

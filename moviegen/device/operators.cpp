@@ -190,8 +190,7 @@ inline float exponential(float x) {
     float power = x * 1.44269504f + 12582912.0f;  // rounds to an integer in the lowest bits
     power -= 12582912.0f;
     float rest = x - power * 0.693145752f - power * 1.42860677e-6f;
-    float sum = 1.0f / 5040;
-    sum = sum * rest + 1.0f / 720;
+    float sum = 1.0f / 720;
     sum = sum * rest + 1.0f / 120;
     sum = sum * rest + 1.0f / 24;
     sum = sum * rest + 1.0f / 6;
@@ -199,6 +198,13 @@ inline float exponential(float x) {
     sum = sum * rest + 1.0f;
     sum = sum * rest + 1.0f;
     return sum * std::bit_cast<float>((static_cast<int32_t>(power) + 127) << 23);
+}
+
+inline float dot(const float *x, const float *y, Index count) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (Index i = 0; i < count; i++) sum += x[i] * y[i];
+    return sum;
 }
 
 inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
@@ -225,6 +231,7 @@ struct Panels {
     float *at(Index row, Index panel) const {  // `row` is a multiple of DEPTH
         return data + row * count() * COLUMNS + std::min(DEPTH, depth - row) * COLUMNS * panel;
     }
+    Panels block(Index row) const { return {at(row, 0), std::min(DEPTH, depth - row), columns}; }  // DEPTH rows
 };
 
 // Which lanes of two vectors, one after the other, are in the upper or lower of the two that exchange their quarters.
@@ -344,16 +351,17 @@ constexpr MicroKernel kernel_of(int rows, std::integer_sequence<int, R...>) {
     return kernels[rows - 1];
 }
 
-// c = a b, or c += a b, for the panels [first, last) of b. Rows of a are contiguous, those of c `stride` apart. One thread.
+// c = a b, or c += a b, where b is its panels [first, last). Rows of a are contiguous, those of c `stride` apart. One thread.
 void multiply(Matrix a, const Panels &b, Index first, Index last, float *c, Index stride, bool adds = false) {
     for (Index top = 0; top < a.rows; top += BLOCK)
         for (Index k = 0; k < a.columns; k += DEPTH)
             for (Index panel = first; panel < last; panel++)
                 for (Index row = top; row < std::min(top + BLOCK, a.rows); row += ROWS) {
-                    const Index rows = std::min<Index>(ROWS, a.rows - row), column = panel * COLUMNS;
+                    const Index rows = std::min<Index>(ROWS, a.rows - row);
                     const auto kernel = kernel_of(rows, std::make_integer_sequence<int, ROWS>());
                     kernel(std::min(DEPTH, a.columns - k), a.at(row, k), a.row_stride, b.at(k, panel),
-                           c + row * stride + column, stride, std::min(COLUMNS, b.columns - column), adds || k);
+                           c + row * stride + (panel - first) * COLUMNS, stride,
+                           std::min(COLUMNS, b.columns - panel * COLUMNS), adds || k);
                 }
 }
 
@@ -398,8 +406,9 @@ void product(Matrix a, Matrix b, float *c) {
     const Index blocks = ceil_div(a.rows, BLOCK), groups = std::min(width, ceil_div(4 * threads, blocks));
     parallel(blocks * groups, 1, [&](Index item, Index) {
         const Index top = item / groups * BLOCK, group = item % groups;
-        multiply(contiguous_rows(a, top, std::min(BLOCK, a.rows - top)), panels, width * group / groups,
-                 width * (group + 1) / groups, c + top * b.columns, b.columns);
+        const Index first = width * group / groups, last = width * (group + 1) / groups;
+        multiply(contiguous_rows(a, top, std::min(BLOCK, a.rows - top)), panels, first, last,
+                 c + top * b.columns + first * COLUMNS, b.columns);
     });
 }
 
@@ -492,117 +501,117 @@ struct Norm {
     }
 };
 
-// Attention of all heads; tokens (B, N, heads, W). A block of queries sees all keys at once, so that its probabilities
-// live in the cache and nowhere else; the gradient computes them again from their logarithms' sums.
+// Attention of all heads; tokens (B, N, heads, W). Probabilities live in the cache and nowhere else: those of some queries
+// with all keys, and in the gradient, which computes them again from the logarithms of their sums, with some keys.
 struct Attention {
     Index samples, queries, keys, heads, width;
     const float *q, *k, *v, *mask;  // (B, M): 1 where a key may be attended to; or none
 
     static constexpr float NEVER = -1e4f;  // as in attention.py
+
     Index stride() const { return heads * width; }
-    Index padded() const { return ceil_div(keys, COLUMNS) * COLUMNS; }
     float scale() const { return 1 / std::sqrt(static_cast<float>(width)); }
+
     Matrix of(const float *tokens, Index count, Index head) const {
         return {tokens + (head / heads * count * heads + head % heads) * width, count, width, stride()};
     }
-    Matrix of(const float *tokens, Index count, Index head, Index first, Index rows) const {
-        Matrix all = of(tokens, count, head);
-        return {all.at(first, 0), rows, width, stride()};
-    }
-
-    // Scores of some queries with all keys, scaled and masked.
-    void scores(Matrix some, const Panels &k_panels, Index sample, float *s) const {
-        multiply(some, k_panels, s, padded());
-        const float factor = scale(), *keep = mask ? mask + sample * keys : nullptr;
-        for (Index row = 0; row < some.rows; row++) {
-            float *to = s + row * padded();
-            if (mask)
-#pragma omp simd
-                for (Index i = 0; i < keys; i++) to[i] = to[i] * factor + (1 - keep[i]) * NEVER;
-            else
-#pragma omp simd
-                for (Index i = 0; i < keys; i++) to[i] *= factor;
-        }
+    static Matrix block(Matrix tokens, Index first, Index rows) {
+        return {tokens.at(first, 0), std::min(rows, tokens.rows - first), tokens.columns, tokens.row_stride};
     }
 
     void forward(float *out, float *log_sums) const {
         const Index all = samples * heads, size_k = Panels::size(width, keys), size_v = Panels::size(keys, width);
         float *panels = scratch<1>(all * (size_k + size_v));
-        parallel(all, 1, [&](Index begin, Index end) {
-            for (Index head = begin; head < end; head++) {
-                pack_all(of(k, keys, head).transposed(), panels + head * (size_k + size_v));
-                pack_all(of(v, keys, head), panels + head * (size_k + size_v) + size_k);
-            }
+        parallel(all, 1, [&](Index head, Index) {
+            float *to = panels + head * (size_k + size_v);
+            pack_all(of(k, keys, head).transposed(), to);
+            pack_all(of(v, keys, head), to + size_k);
         });
-        const Index blocks = ceil_div(queries, BLOCK);
-        parallel(all * blocks, 1, [&](Index begin, Index end) {
-            float *s = scratch<2>(BLOCK * padded());
-            for (Index item = begin; item < end; item++) {
-                Index head = item / blocks, first = item % blocks * BLOCK, rows = std::min(BLOCK, queries - first);
-                Panels k_panels{panels + head * (size_k + size_v), width, keys};
-                scores(of(q, queries, head, first, rows), k_panels, head / heads, s);
-                for (Index row = 0; row < rows; row++) log_sums[head * queries + first + row] = softmax(s + row * padded());
-                Panels v_panels{k_panels.data + size_k, keys, width};
-                float *to = const_cast<float *>(of(out, queries, head, first, rows).data);
-                multiply({s, rows, keys, padded()}, v_panels, to, stride());
-            }
+        const Index blocks = ceil_div(queries, BLOCK), padded = ceil_div(keys, COLUMNS) * COLUMNS;
+        parallel(all * blocks, 1, [&](Index item, Index) {
+            const Index head = item / blocks, first = item % blocks * BLOCK;
+            const Matrix some = block(of(q, queries, head), first, BLOCK);
+            const Panels k_panels{panels + head * (size_k + size_v), width, keys};
+            const Panels v_panels{k_panels.data + size_k, keys, width};
+            float *s = scratch<2>(BLOCK * padded), sums[BLOCK];
+            multiply(some, k_panels, s, padded);
+            for (Index row = 0; row < some.rows; row++)
+                log_sums[head * queries + first + row] = softmax(s + row * padded, head / heads, sums[row]);
+            float *to = out + (of(q, queries, head).at(first, 0) - q);
+            multiply({s, some.rows, keys, padded}, v_panels, to, stride());
+            for (Index row = 0; row < some.rows; row++)
+#pragma omp simd
+                for (Index i = 0; i < width; i++) to[row * stride() + i] *= 1 / sums[row];
         });
     }
 
-    // Scores to probabilities; returns the logarithm of the sum of their exponentials.
-    float softmax(float *row) const {
-        float top = row[0], sum = 0;
+    // Products of a query with all keys to probabilities times their sum; returns the logarithm of what they are divided by.
+    float softmax(float *row, Index sample, float &sum) const {
+        const float factor = scale(), *keep = mask ? mask + sample * keys : nullptr;
+        float top = -3e38f, total = 0;
+        if (keep)
 #pragma omp simd reduction(max : top)
-        for (Index i = 0; i < keys; i++) top = row[i] > top ? row[i] : top;
-#pragma omp simd reduction(+ : sum)
-        for (Index i = 0; i < keys; i++) sum += row[i] = exponential(row[i] - top);
-        const float factor = 1 / sum;
-#pragma omp simd
-        for (Index i = 0; i < keys; i++) row[i] *= factor;
-        return top + std::log(sum);
+            for (Index i = 0; i < keys; i++) {
+                row[i] = row[i] * factor + (1 - keep[i]) * NEVER;
+                top = row[i] > top ? row[i] : top;
+            }
+        else
+#pragma omp simd reduction(max : top)
+            for (Index i = 0; i < keys; i++) {
+                row[i] *= factor;
+                top = row[i] > top ? row[i] : top;
+            }
+#pragma omp simd reduction(+ : total)
+        for (Index i = 0; i < keys; i++) total += row[i] = exponential(row[i] - top);
+        sum = total;
+        return top + std::log(total);
     }
 
     void backward(const float *out, const float *log_sums, const float *dout, float *dq, float *dk, float *dv) const {
-        parallel(samples * heads, 1, [&](Index begin, Index end) {
-            for (Index head = begin; head < end; head++) backward(head, out, log_sums, dout, dq, dk, dv);
-        });
+        parallel(samples * heads, 1, [&](Index head, Index) { backward(head, out, log_sums, dout, dq, dk, dv); });
     }
 
-    void backward(Index head, const float *out, const float *log_sums, const float *dout, float *dq, float *dk, float *dv) const {
-        Panels k_columns = pack_all(of(k, keys, head).transposed(), scratch<3>(Panels::size(width, keys)));
-        Panels v_columns = pack_all(of(v, keys, head).transposed(), scratch<4>(Panels::size(width, keys)));
-        Panels k_rows = pack_all(of(k, keys, head), scratch<5>(Panels::size(keys, width)));
-        float *p = scratch<2>(BLOCK * padded()), *ds = scratch<6>(BLOCK * padded());
-        float *block = scratch<7>(Panels::size(BLOCK, width));
-        float *to_q = const_cast<float *>(of(dq, queries, head).data), *to_k = const_cast<float *>(of(dk, keys, head).data);
-        float *to_v = const_cast<float *>(of(dv, keys, head).data);
-        for (Index first = 0; first < queries; first += BLOCK) {
-            const Index rows = std::min(BLOCK, queries - first);
-            const Matrix q_rows = of(q, queries, head, first, rows), d_rows = of(dout, queries, head, first, rows);
-            const Matrix o_rows = of(out, queries, head, first, rows);
-            scores(q_rows, k_columns, head / heads, p);
-            multiply(d_rows, v_columns, ds, padded());
-            for (Index row = 0; row < rows; row++)
-                slopes(p + row * padded(), ds + row * padded(), o_rows.at(row, 0), d_rows.at(row, 0),
-                       log_sums[head * queries + first + row]);
-            const Matrix p_block{p, rows, keys, padded()}, s_block{ds, rows, keys, padded()};
-            multiply(contiguous_rows(p_block.transposed(), 0, keys), pack_all(d_rows, block), to_v, stride(), first);
-            multiply(contiguous_rows(s_block.transposed(), 0, keys), pack_all(q_rows, block), to_k, stride(), first);
-            multiply(s_block, k_rows, to_q + first * stride(), stride());
-        }
+    void backward(Index head, const float *out, const float *log_sums, const float *dout, float *dq, float *dk,
+                  float *dv) const {
+        const Matrix q_rows = of(q, queries, head), k_rows = of(k, keys, head), o_rows = of(out, queries, head);
+        const Matrix d_rows = of(dout, queries, head);
+        const Index size_q = Panels::size(queries, width), size_k = Panels::size(keys, width);
+        const Panels q_panels = pack_all(q_rows, scratch<3>(2 * size_q));
+        const Panels d_panels = pack_all(d_rows, q_panels.data + size_q);
+        const Panels k_panels = pack_all(k_rows, scratch<4>(size_k));
+        const Panels k_columns = pack_all(k_rows.transposed(), scratch<5>(2 * Panels::size(width, keys)));
+        const Panels v_columns = pack_all(of(v, keys, head).transposed(), k_columns.data + Panels::size(width, keys));
+        float *p = scratch<6>(2 * DEPTH * DEPTH + queries), *ds = p + DEPTH * DEPTH, *inner = ds + DEPTH * DEPTH;
+        for (Index row = 0; row < queries; row++) inner[row] = dot(o_rows.at(row, 0), d_rows.at(row, 0), width);
+        for (Index key = 0; key < keys; key += DEPTH)
+            for (Index query = 0; query < queries; query += DEPTH) {
+                const Matrix some = block(q_rows, query, DEPTH), some_d = block(d_rows, query, DEPTH);
+                const Index count = std::min(DEPTH, keys - key), first = key / COLUMNS, last = ceil_div(key + count, COLUMNS);
+                multiply(some, k_columns, first, last, p, DEPTH);
+                multiply(some_d, v_columns, first, last, ds, DEPTH);
+                for (Index row = 0; row < some.rows; row++)
+                    slopes(p + row * DEPTH, ds + row * DEPTH, mask ? mask + head / heads * keys + key : nullptr, count,
+                           log_sums[head * queries + query + row], inner[query + row]);
+                const Matrix p_block{p, some.rows, count, DEPTH}, s_block{ds, some.rows, count, DEPTH};
+                float *to_k = dk + (k_rows.at(key, 0) - k), *to_q = dq + (q_rows.at(query, 0) - q);
+                float *to_v = dv + (k_rows.at(key, 0) - k);
+                multiply(contiguous_rows(p_block.transposed(), 0, count), d_panels.block(query), to_v, stride(), query);
+                multiply(contiguous_rows(s_block.transposed(), 0, count), q_panels.block(query), to_k, stride(), query);
+                multiply(s_block, k_panels.block(key), to_q, stride(), key);
+            }
     }
 
-    // Scores to probabilities, and the probabilities' gradients to the scores'.
-    void slopes(float *p, float *ds, const float *out, const float *dout, float log_sum) const {
-        float inner = 0;
+    // Products of a query with keys to probabilities, and the probabilities' gradients to the products'.
+    void slopes(float *p, float *ds, const float *keep, Index count, float log_sum, float inner) const {
         const float factor = scale();
-#pragma omp simd reduction(+ : inner)
-        for (Index i = 0; i < width; i++) inner += out[i] * dout[i];
+        if (keep)
 #pragma omp simd
-        for (Index i = 0; i < keys; i++) {
-            p[i] = exponential(p[i] - log_sum);
-            ds[i] = p[i] * (ds[i] - inner) * factor;
-        }
+            for (Index i = 0; i < count; i++) p[i] = exponential(p[i] * factor + (1 - keep[i]) * NEVER - log_sum);
+        else
+#pragma omp simd
+            for (Index i = 0; i < count; i++) p[i] = exponential(p[i] * factor - log_sum);
+#pragma omp simd
+        for (Index i = 0; i < count; i++) ds[i] = p[i] * (ds[i] - inner) * factor;
     }
 };
 
@@ -853,6 +862,13 @@ std::vector<float> sum_slices(Index items, Index size, Index panels, Add add) {
     return all;
 }
 
+// Rows are too short for a call of memcpy each.
+void copy_row(const float *from, Index count, float *to) {
+    Index i = 0;
+    for (; i + LANES <= count; i += LANES) store(to + i, load(from + i));
+    for (; i < count; i++) to[i] = from[i];
+}
+
 float row_sum(const float *x, Index count) {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -966,20 +982,20 @@ struct Stack {
             for (Index c = 0; c < channels; c++, to += plane(band)) {
                 to[0] = 0;
                 for (Index r = 0; r < band; r++)
-                    copy_row(from, first + r, c, phase / 2, phase % 2, to + 1 + r * pitch());
+                    copy_tall_row(from, first + r, c, phase / 2, phase % 2, to + 1 + r * pitch());
                 std::fill_n(to + 1 + band * pitch(), 2 * COLUMNS, 0.0f);
             }
     }
 
-    void copy_row(const float *from, Index tall_row, Index channel, Index a, Index b, float *to) const {
+    void copy_tall_row(const float *from, Index tall_row, Index channel, Index a, Index b, float *to) const {
         const Index frame = tall_row / (rows + 1), row = tall_row % (rows + 1) * step + a;
         const bool is_there = tall_row >= 0 && frame < count && row < height;
         const Index filled = is_there ? (width - b + step - 1) / step : 0;
         from += ((frame * channels + channel) * height + row) * width + b;
-        if (step == 1) std::copy_n(from, filled, to);
+        if (step == 1) copy_row(from, filled, to);
         else
             for (Index i = 0; i < filled; i++) to[i] = from[2 * i];
-        std::fill_n(to + filled, pitch() - filled, 0.0f);
+        for (Index i = filled; i < pitch(); i++) to[i] = 0;
     }
 };
 
@@ -1228,28 +1244,26 @@ class Mixing {
     // y from x and weights (O, C, taps), or dx from dy.
     void mix(const float *from, const float *weight, const float *bias, bool is_adjoint, float *to) const {
         const Video &in = is_adjoint ? y : x, &out = is_adjoint ? x : y;
-        const Index blocks = ceil_div(out.size, SPAN), panels = ceil_div(out.channels, OUTPUTS);
+        const Index span = span_of(in), blocks = ceil_div(out.size, span), panels = ceil_div(out.channels, OUTPUTS);
         const std::vector<float> packed = kernel.pack<OUTPUTS>(weight, out.channels, in.channels, is_adjoint);
         const std::vector<float> biases = padded_bias(bias, out.channels, panels * OUTPUTS);
-        parallel(out.batch * out.frames * blocks, 4, [&](Index begin, Index end) {
+        parallel(out.batch * blocks, 1, [&](Index begin, Index end) {
             for (Index item = begin; item < end; item++) {
-                const Index frame = item / blocks, first = item % blocks * SPAN;
-                const std::vector<Term> sum = terms(frame % out.frames, is_adjoint);
-                float *copies = scratch<0>(sum.size() * in.channels * SPAN);
-                const float *video = from + frame / out.frames * in.numbers();
-                const std::vector<Segment> segments = copy_terms(sum, in, video, first, copies);
-                fill_block(segments, in.channels, out, packed.data(), biases.data(), copies,
-                           std::min(SPAN, out.size - first), to + frame * out.channels * out.size + first);
+                const Index first = item % blocks * span, width = std::min(span, out.size - first);
+                Copies copies(in, from + item / blocks * in.numbers() + first, width);
+                for (Index frame = 0; frame < out.frames; frame++)
+                    fill_block(terms(frame, is_adjoint), copies, out, packed.data(), biases.data(), width,
+                               to + item / blocks * out.numbers() + frame * out.channels * out.size + first);
             }
         });
     }
 
     void gradients(const float *from, const float *dy, float *dweight, float *dbias) const {
-        const Index blocks = ceil_div(y.size, SPAN), panels = ceil_div(y.channels, OUTPUTS);
+        const Index span = span_of(x), blocks = ceil_div(y.size, span), panels = ceil_div(y.channels, OUTPUTS);
         const Index columns = clock.taps * x.channels, padded = panels * OUTPUTS;
         auto add = [&](float *sums, Index begin, Index end, Index part, Index parts) {
             for (Index item = begin; item < end; item++)
-                add_block(from + item / blocks * x.numbers(), dy + item / blocks * y.numbers(), item % blocks * SPAN,
+                add_block(from + item / blocks * x.numbers(), dy + item / blocks * y.numbers(), item % blocks * span,
                           panels * part / parts, panels * (part + 1) / parts, padded, sums);
         };
         const std::vector<float> sums = sum_slices(y.batch * blocks, padded * (columns + 1), panels, add);
@@ -1262,7 +1276,8 @@ class Mixing {
         Index frame, tap;
     };
 
-    static constexpr Index SPAN = 128;  // positions whose channels are copied beside each other
+    // Positions of a frame that are computed together: enough to be read in long rows, and to stay in the L2 cache.
+    static Index span_of(const Video &in) { return std::clamp<Index>(8192 / in.channels / COLUMNS, 2, 32) * COLUMNS; }
 
     // What a frame of y is the sum of, by frames of x; or of dx, by frames of dy. Terms of a frame follow each other.
     std::vector<Term> terms(Index frame, bool is_adjoint) const {
@@ -1280,27 +1295,35 @@ class Mixing {
         return found;
     }
 
-    // Each frame once, (frame, channel, SPAN) with zeros beyond its positions, and where each term reads.
-    static std::vector<Segment> copy_terms(const std::vector<Term> &sum, const Video &in, const float *video,
-                                           Index first, float *copies) {
-        const Index width = std::min(SPAN, in.size - first), filled = ceil_div(width, COLUMNS) * COLUMNS;
-        std::vector<Segment> segments;
-        Index count = 0, last = -1;
-        for (const Term &term : sum) {
-            if (term.frame != last) {
-                const float *planes = video + term.frame * in.channels * in.size + first;
-                float *to = copies + count++ * in.channels * SPAN;
-                for (Index c = 0; c < in.channels; c++, to += SPAN)
-                    std::fill(std::copy_n(planes + c * in.size, width, to), to + filled, 0.0f);
-            }
-            last = term.frame;
-            segments.push_back({term.tap * in.channels * OUTPUTS, (count - 1) * in.channels * SPAN});
-        }
-        return segments;
-    }
+    // Of a video's frames, up to four in a row: (channel, pitch), zeros beyond the positions.
+    struct Copies {
+        const Video &in;
+        const float *video;
+        Index width;
+        Index pitch = ceil_div(width, COLUMNS) * COLUMNS + LANES;  // rows that are not all in the same cache sets
+        float *data = scratch<0>(4 * in.channels * pitch);
+        Index held[4] = {-1, -1, -1, -1};
 
-    void fill_block(const std::vector<Segment> &segments, Index inputs, const Video &out, const float *packed,
-                    const float *bias, const float *copies, Index width, float *to) const {
+        Copies(const Video &in_, const float *video_, Index width_) : in(in_), video(video_), width(width_) {}
+
+        // Where a frame is.
+        Index at(Index frame) {
+            const Index place = frame % 4 * in.channels * pitch;
+            float *to = data + place;
+            for (Index c = 0; c < in.channels && held[frame % 4] != frame; c++, to += pitch) {
+                copy_row(video + (frame * in.channels + c) * in.size, width, to);
+                for (Index i = width; i < pitch; i++) to[i] = 0;
+            }
+            held[frame % 4] = frame;
+            return place;
+        }
+    };
+
+    void fill_block(const std::vector<Term> &sum, Copies &copies, const Video &out, const float *packed,
+                    const float *bias, Index width, float *to) const {
+        const Index inputs = copies.in.channels;
+        std::vector<Segment> segments;
+        for (const Term &term : sum) segments.push_back({term.tap * inputs * OUTPUTS, copies.at(term.frame)});
         for (Index p = 0; p < width; p += COLUMNS)
             for (Index o = 0; o < out.channels; o += OUTPUTS) {
                 const Index outputs = std::min<Index>(OUTPUTS, out.channels - o);
@@ -1308,20 +1331,22 @@ class Mixing {
                 const bool is_direct = outputs == OUTPUTS && columns == COLUMNS;
                 float tile[OUTPUTS * COLUMNS], *target = to + o * out.size + p, *sums = is_direct ? target : tile;
                 sum_taps<OUTPUTS>(segments.data(), segments.size(), inputs, packed + o * clock.taps * inputs,
-                                  copies + p, SPAN, LANES, bias + o, sums, sums + LANES, is_direct ? out.size : COLUMNS);
+                                  copies.data + p, copies.pitch, LANES, bias + o, sums, sums + LANES,
+                                  is_direct ? out.size : COLUMNS);
                 for (Index r = 0; r < outputs && !is_direct; r++)
-                    std::copy_n(tile + r * COLUMNS, columns, target + r * out.size);
+                    copy_row(tile + r * COLUMNS, columns, target + r * out.size);
             }
     }
 
-    // SPAN positions of all frames of a video.
+    // `span_of` positions of all frames of a video.
     void add_block(const float *video, const float *dy, Index position, Index first, Index last, Index padded,
                    float *sums) const {
-        const Index C = x.channels, O = y.channels, width = std::min(SPAN, y.size - position), piece = SPAN * C;
+        const Index C = x.channels, O = y.channels, span = span_of(x), piece = span * C;
+        const Index width = std::min(span, y.size - position);
         const Index columns = clock.taps * C;
-        float *xs = scratch<0>(4 * piece + COLUMNS), *dys = scratch<1>(SPAN * padded);  // (position, channel)
+        float *xs = scratch<0>(4 * piece + COLUMNS), *dys = scratch<1>(span * padded);  // (position, channel)
         std::fill_n(xs, 4 * piece + COLUMNS, 0.0f);
-        std::fill_n(dys, SPAN * padded, 0.0f);
+        std::fill_n(dys, span * padded, 0.0f);
         Index held[4] = {-1, -1, -1, -1};  // the frame in each quarter of xs: three in a row never share one
         for (Index t = 0; t < y.frames; t++) {
             const float *planes = dy + t * O * y.size + position;
@@ -1564,10 +1589,11 @@ OPERATOR(sum_of_squares) {
     return 0;
 }
 
-// n weights, n first moments, n second moments, n gradients, decays (n,), (beta1, beta2, eps), rate, factor, updates ->
-// updates (1,). In place: weights, moments and updates are inputs that change, unless the gradients' factor is 0.
+// n weights, first and second moments (of all weights, one after the other), n gradients, decays (n,), (beta1, beta2, eps),
+// rate, factor, updates -> updates (1,). In place: weights, moments and updates are inputs that change, unless the
+// gradients' factor is 0.
 OPERATOR(adamw) {
-    const int tensors = (count - 6) / 4;
+    const int tensors = (count - 8) / 2;
     const float *decays = INPUT(count - 6), *constants = INPUT(count - 5);
     const float rate = *INPUT(count - 4), factor = *INPUT(count - 3), beta1 = constants[0], beta2 = constants[1];
     float *updates = OUTPUT(count - 2);
@@ -1577,18 +1603,19 @@ OPERATOR(adamw) {
         const double correction2 = std::sqrt(1 - std::pow(static_cast<double>(beta2), *updates));
         const float step = rate * correction2 / correction1, eps = constants[2] * correction2;
         const std::vector<Piece> all = pieces(tensors, ranks, shapes);
-        parallel(all.size(), 1, [&](Index first, Index last) {
-            for (Index item = first; item < last; item++) {
-                const auto [tensor, begin, end] = all[item];
-                float *weight = OUTPUT(tensor), *moment1 = OUTPUT(tensors + tensor), *moment2 = OUTPUT(2 * tensors + tensor);
-                const float *gradient = INPUT(3 * tensors + tensor), kept = 1 - rate * decays[tensor];
+        std::vector<Index> places(tensors);
+        for (int i = 1; i < tensors; i++) places[i] = places[i - 1] + elements(ranks[i - 1], shapes[i - 1]);
+        parallel(all.size(), 1, [&](Index item, Index) {
+            const auto [tensor, begin, end] = all[item];
+            float *weight = OUTPUT(tensor);
+            float *moment1 = OUTPUT(tensors) + places[tensor], *moment2 = OUTPUT(tensors + 1) + places[tensor];
+            const float *gradient = INPUT(tensors + 2 + tensor), kept = 1 - rate * decays[tensor];
 #pragma omp simd
-                for (Index i = begin; i < end; i++) {
-                    const float g = gradient[i] * factor;
-                    moment1[i] = beta1 * moment1[i] + (1 - beta1) * g;
-                    moment2[i] = beta2 * moment2[i] + (1 - beta2) * g * g;
-                    weight[i] = kept * weight[i] - step * moment1[i] / (std::sqrt(moment2[i]) + eps);
-                }
+            for (Index i = begin; i < end; i++) {
+                const float g = gradient[i] * factor;
+                moment1[i] = beta1 * moment1[i] + (1 - beta1) * g;
+                moment2[i] = beta2 * moment2[i] + (1 - beta2) * g * g;
+                weight[i] = kept * weight[i] - step * moment1[i] / (std::sqrt(moment2[i]) + eps);
             }
         });
     }

@@ -1,14 +1,15 @@
 """The length of all gradients as one vector, and AdamW over all tensors of a network, each in two forms.
 
-On CPU they are operators of `operators.cpp`, each one pass over memory; where those are not compiled, and on Ascend, they
-are MindSpore's own, tensor by tensor.
+On CPU they are operators of `operators.cpp`, one pass over memory each; where those are not compiled, and on Ascend,
+they are MindSpore's own, tensor by tensor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, nn, ops
 
 from moviegen.device import target
@@ -64,6 +65,38 @@ class SumOfSquares(nn.Cell):
         return ops.addn(self.each(ops.partial(_squares, self.one), tensors))
 
 
+def zero_moments(name: str, weights: Mapping[str, Parameter]) -> ms.ParameterTuple:
+    """Moments of weights before the first update, all zero.
+
+    Compiled: one vector of all. MindSpore looks at each parameter at each step, and three quarters of them would be
+    moments: 4 ms of a step of 30.
+    """
+    sizes = {name: (sum(weight.size for weight in weights.values()),)} if is_compiled() else {
+        f"{name}.{weight}": parameter.shape for weight, parameter in weights.items()
+    }  # fmt: skip
+    return ms.ParameterTuple(
+        tuple(
+            Parameter(ops.zeros(shape, ms.float32), name=moment, requires_grad=False) for moment, shape in sizes.items()
+        )
+    )
+
+
+def split_moments(moments: ms.ParameterTuple, weights: ms.ParameterTuple) -> list[ms.Tensor]:
+    """What `zero_moments` made, by weight; copies where it is one vector."""
+    if not is_compiled():
+        return list(moments)
+    parts = np.split(moments[0].asnumpy(), np.cumsum([weight.size for weight in weights])[:-1])
+    return [ms.Tensor(part.reshape(weight.shape)) for part, weight in zip(parts, weights, strict=True)]
+
+
+def set_moments(moments: ms.ParameterTuple, parts: Iterable[np.ndarray]) -> None:
+    """The inverse of `split_moments`."""
+    if is_compiled():
+        parts = [np.concatenate([part.reshape(-1) for part in parts])]
+    for moment, part in zip(moments, parts, strict=True):
+        moment.set_data(ms.Tensor(part))
+
+
 class AdamWUpdate(nn.Cell):
     """One update of AdamW (Loshchilov and Hutter 2019) in place; all tensors are float32.
 
@@ -74,9 +107,10 @@ class AdamWUpdate(nn.Cell):
     def __init__(self, weight_decays: Sequence[float], betas: tuple[float, float], eps: float) -> None:
         super().__init__()
         self.is_compiled = is_compiled()
-        self.own = None if self.is_compiled else _AdamWUpdate(weight_decays, betas, eps)
         if self.is_compiled:
             self.fused = operator("adamw", lambda *shapes: (1,))
+        else:
+            self.own = _AdamWUpdate(weight_decays, betas, eps)
         self.weight_decays, self.constants = ms.Tensor(weight_decays, ms.float32), ms.Tensor([*betas, eps], ms.float32)
 
     def construct(
@@ -107,7 +141,7 @@ class AdamWUpdate(nn.Cell):
 
 
 class _AdamWUpdate(nn.Cell):
-    """On MindSpore's fused kernel, which has no bias correction: the corrected step, epsilon and decay are handed to it.
+    """On MindSpore's fused kernel. It has no bias correction: the corrected step, epsilon and decay are handed to it.
 
     Without a branch: a product that takes 0 times NaN for 0, no step, and moments that keep all of what they were.
     """

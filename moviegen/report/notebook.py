@@ -222,7 +222,7 @@ def _run(run: Run, others: Sequence[Run] = ()) -> None:
         progress.close()
     for one in (run, *others):
         if not one.complete:
-            raise RuntimeError(f"{one.name} ended without an error but did not finish; its output: {run.log_folder}")
+            raise RuntimeError(f"{one.name} ended without an error but did not finish; its output: {started.log_dir}")
 
 
 def _refuse_unknown(variables: Mapping[str, Any]) -> None:

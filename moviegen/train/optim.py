@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mindspore as ms
-from mindspore import Parameter, nn, ops
+import numpy as np
+from mindspore import Parameter, nn
 
 from moviegen.config import LRScheduler, Optimizer
-from moviegen.device.updates import AdamWUpdate
+from moviegen.device.updates import AdamWUpdate, set_moments, split_moments, zero_moments
 
 
 def decays(name: str, shape: Sequence[int]) -> bool:
@@ -32,8 +33,7 @@ class AdamW(nn.Cell):
         super().__init__()
         self.names = tuple(parameters)
         self.weights = ms.ParameterTuple(tuple(parameters.values()))
-        self.moment1 = _zeros_like(parameters, "moment1")
-        self.moment2 = _zeros_like(parameters, "moment2")
+        self.moment1, self.moment2 = (zero_moments(name, parameters) for name in ("moment1", "moment2"))
         self.updates = Parameter(ms.Tensor(0, ms.float32), name="updates", requires_grad=False)
         decay = tuple(config.weight_decay if decays(name, shapes[name]) else 0.0 for name in parameters)
         self.update = AdamWUpdate(decay, config.betas, config.eps)
@@ -42,12 +42,18 @@ class AdamW(nn.Cell):
         """One update in place with the gradients times `factor`, of which 0 means none; returns a scalar when done."""
         return self.update(self.weights, self.moment1, self.moment2, gradients, self.updates, lr, factor)
 
-    def moments(self) -> dict[str, tuple[str, Parameter]]:
+    def moments(self) -> dict[str, tuple[str, ms.Tensor]]:
         """`moment1.<name>` and `moment2.<name>` -> name of the weight, moment."""
-        pairs = zip(self.names, self.moment1, self.moment2, strict=True)
-        return {
-            f"moment{order}.{name}": (name, moment) for name, *both in pairs for order, moment in enumerate(both, 1)
-        }
+        of = {}
+        for order, moments in (("moment1", self.moment1), ("moment2", self.moment2)):
+            for name, moment in zip(self.names, split_moments(moments, self.weights), strict=True):
+                of[f"{order}.{name}"] = (name, moment)
+        return of
+
+    def set_moments(self, moment_of: Callable[[str], np.ndarray]) -> None:
+        """Takes what this rank holds of each moment, asked for by the names of `moments`, one after the other."""
+        for order, moments in (("moment1", self.moment1), ("moment2", self.moment2)):
+            set_moments(moments, (moment_of(f"{order}.{name}") for name in self.names))
 
 
 # original report, Learning Rate Scheduling
@@ -119,12 +125,3 @@ class LossScale:
         """The inverse of `state`; that of a run in other arithmetic, where one of the two is fixed, changes nothing."""
         if state["is_fixed"] == self.is_fixed:
             self.value, self.good = state["value"], state["good"]
-
-
-def _zeros_like(parameters: Mapping[str, Parameter], prefix: str) -> ms.ParameterTuple:
-    return ms.ParameterTuple(
-        tuple(
-            Parameter(ops.zeros(parameter.shape, ms.float32), name=f"{prefix}.{name}", requires_grad=False)
-            for name, parameter in parameters.items()
-        )
-    )

@@ -50,8 +50,8 @@ class TrainingState:
 
     def restart(self) -> None:
         """The optimizer as it was before the first update."""
-        for _, moment in self.optimizer.moments().values():
-            moment.set_data(ms.Tensor(np.zeros(moment.shape, np.float32)))
+        shapes = {name: moment.shape for name, (_, moment) in self.optimizer.moments().items()}
+        self.optimizer.set_moments(lambda name: np.zeros(shapes[name], np.float32))
         self.optimizer.updates.set_data(ms.Tensor(0, ms.float32))
 
     def restore(self, checkpoint: Checkpoint, source: str) -> None:
@@ -63,9 +63,9 @@ class TrainingState:
         weights, optimizer = checkpoint.files["weights"], checkpoint.files["optimizer"]
         check_fits(self.zero.shapes, weights, source)
         self.zero.set_arrays(weights)
-        for name, (_, moment) in self.optimizer.moments().items():
-            whole = np.asarray(optimizer[name])
-            moment.set_data(ms.Tensor(self.zero.part(whole) if self.zero.stage else whole))
+        self.optimizer.set_moments(
+            lambda name: self.zero.part(np.asarray(optimizer[name])) if self.zero.stage else np.asarray(optimizer[name])
+        )
         self.optimizer.updates.set_data(ms.Tensor(np.asarray(optimizer["updates"]), ms.float32))
         if self.ema:
             self.ema.set_arrays(checkpoint.files.get("ema", weights))
