@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from moviegen import device
 from moviegen.tae.layers import TemporalConv
-from tests.bench import workers
+from tests.bench import rows, serving, workers
 from tests.bench.ours import finish
 from tests.parity.comparing import assert_equal
 
@@ -152,7 +152,7 @@ def check(layout: str) -> None:
         assert_equal(one, ours)
 
 
-def build(layout: str, direction: str) -> workers.Work:
+def build(layout: str, direction: str) -> serving.Work:
     """One layout's forward pass, or both passes, once it is shown to be equal to ours."""
     check(layout)
     net, gradients, (x, dout) = set_up(layout)
@@ -163,7 +163,7 @@ def build(layout: str, direction: str) -> workers.Work:
 
 def measure(repetitions: int) -> list[dict[str, Any]]:
     """One row for each layout."""
-    rows: dict[str, dict[str, Any]] = {layout: {"layout": layout} for layout in LAYOUTS}
+    found: dict[str, dict[str, Any]] = {layout: {"layout": layout} for layout in LAYOUTS}
     calls = {layout: {} for layout in LAYOUTS}
     with (
         workers.Worker("tests.bench.layouts", is_ours=True) as worker,
@@ -175,15 +175,15 @@ def measure(repetitions: int) -> list[dict[str, Any]]:
             subjects = [(worker, f"{layout} {direction}") for layout in LAYOUTS]
             measured = workers.take_turns(subjects, repetitions, progress)
             for layout, times in zip(LAYOUTS, measured, strict=True):
-                rows[layout] |= {
+                found[layout] |= {
                     f"{direction}_ms": statistics.median(times),
-                    f"{direction}_ratio": workers.ratio(times, measured[0]),
+                    f"{direction}_ratio": rows.ratio(times, measured[0]),
                     f"{direction}_ratio_of_fastest": min(times) / min(measured[0]),
                 }
                 calls[layout][direction] = times
-    return [row | {"calls_ms": calls[layout]} for layout, row in rows.items()]
+    return [row | {"calls_ms": calls[layout]} for layout, row in found.items()]
 
 
 if __name__ == "__main__":
     device.start(0)
-    workers.serve(build)
+    serving.serve(build)
