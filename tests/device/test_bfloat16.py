@@ -23,7 +23,9 @@ from moviegen.dit.model import DiT
 RNG = np.random.default_rng(0)
 BITS = """
 import zlib
+from moviegen.device import compiled
 from tests.device import test_bfloat16 as test
+compiled.check_bfloat16()  # asks the system for tiles
 for arrays in (test.products(70, 300, 50), test.products(700, 520, 100), test.attention(1, 300, 400, 2, 32)):
     print(*(zlib.crc32(array.tobytes()) for array in arrays))
 """
@@ -142,7 +144,7 @@ def test_a_transformer_keeps_float32_but_for_its_products(tiles, eager):
     ms.load_param_into_net(rounds, whole.parameters_dict())
     for dit in (whole, rounds):  # zero at the start
         dit.final_layer.proj.weight.set_data(ms.Tensor(np.ones(dit.final_layer.proj.weight.shape, np.float32)))
-    latent = ms.Tensor(random(1, sizes.latent_channels, 2, 4, 4))
+    latent = ms.Tensor(random(1, sizes.latent_channels, 1, 4, 4))
     texts = [ms.Tensor(random(1, 3, width)) for width in sizes.text_widths]
     one, other = (dit(latent, ms.Tensor([300.0]), *texts).asnumpy() for dit in (whole, rounds))
     error = np.abs(one - other).max() / np.abs(one).max()
