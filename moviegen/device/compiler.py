@@ -98,7 +98,8 @@ def find_compiler() -> Compiler | None:
                     [program, *words[1:], "--version"], stdin=subprocess.DEVNULL, capture_output=True,
                     timeout=CHECK_SECONDS,
                 )  # fmt: skip
-                return Compiler((program, *words[1:]), f"{program}\n{done.stdout.decode(errors='replace')}")
+                command = (program, *words[1:])
+                return Compiler(command, f"{command}\n{done.stdout.decode(errors='replace')}")
     return None
 
 

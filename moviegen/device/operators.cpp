@@ -843,11 +843,11 @@ void add_outer(Index positions, Index first_panel, Index last_panel, Index colum
 }
 
 // A sum over `items` of `size` numbers, in slices that do not depend on threads: `add(sums, begin, end, part, parts)`
-// adds to one part of the rows, of which there are `panels`.
+// adds to one part of the rows, of which there are `panels`. Slices of few positions would cost more than they divide.
 template <class Add>
-std::vector<float> sum_slices(Index items, Index size, Index panels, Add add) {
-    const Index slices = std::max<Index>(1, std::min({items, SLICES, (1 << 20) / size + 2}));
-    const Index parts = std::clamp<Index>(panels / 8, 1, ceil_div(SLICES, slices));
+std::vector<float> sum_slices(Index items, Index positions, Index size, Index panels, Add add) {
+    const Index slices = std::max<Index>(1, std::min({items, SLICES, (1 << 20) / size + 2, positions / 512}));
+    const Index parts = std::clamp<Index>(panels / 4, 1, ceil_div(SLICES, slices));
     std::vector<float> all(slices * size);
     parallel(slices * parts, 1, [&](Index begin, Index end) {
         for (Index i = begin; i < end; i++) {
@@ -1154,7 +1154,8 @@ class WeightGradient {
             for (Index band = begin; band < end; band++)
                 add_band(from, slopes, band * rows, panels * part / parts, panels * (part + 1) / parts, sums);
         };
-        const std::vector<float> sums = sum_slices(ceil_div(x.tall(), rows), padded * (columns + 1), panels, add);
+        const std::vector<float> sums =
+            sum_slices(ceil_div(x.tall(), rows), x.tall() * x.pitch(), padded * (columns + 1), panels, add);
         kernel_of(taps).unpack(sums.data(), dy.channels, x.channels, dweight);
         std::copy_n(&sums[padded * columns], dy.channels, dbias);
     }
@@ -1266,7 +1267,8 @@ class Mixing {
                 add_block(from + item / blocks * x.numbers(), dy + item / blocks * y.numbers(), item % blocks * span,
                           panels * part / parts, panels * (part + 1) / parts, padded, sums);
         };
-        const std::vector<float> sums = sum_slices(y.batch * blocks, padded * (columns + 1), panels, add);
+        const std::vector<float> sums =
+            sum_slices(y.batch * blocks, y.batch * y.frames * y.size, padded * (columns + 1), panels, add);
         kernel.unpack(sums.data(), y.channels, x.channels, dweight);
         std::copy_n(&sums[padded * columns], y.channels, dbias);
     }

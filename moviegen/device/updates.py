@@ -146,6 +146,7 @@ class AdamWUpdate(nn.Cell):
         self.is_compiled = is_compiled()
         if self.is_compiled:
             self.fused = operator("adamw", lambda *shapes: (1,))
+            self.fused.add_prim_attr("side_effect_mem", True)  # it writes to inputs: who reads them later, waits
         else:
             self.own = _AdamWUpdate(weight_decays, betas, eps)
         self.weight_decays, self.constants = ms.Tensor(weight_decays, ms.float32), ms.Tensor([*betas, eps], ms.float32)
