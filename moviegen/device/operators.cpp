@@ -1712,20 +1712,23 @@ MIXING(temporal_up_zeros, 3, 1, 2, false)
 
 GROUP_NORM(group_norm, false)
 GROUP_NORM(group_norm_silu, true)
+
 // --------------------------------------------------------------------------------------------------------- AdamW
 
 // A stretch of one tensor of many: threads share all tensors evenly, and sums have one order.
 struct Piece {
     int tensor;
-    Index begin, end;
+    Index begin, end, place;  // the last: of the tensor, where all lie in one vector one after the other
 };
 
 std::vector<Piece> pieces(int tensors, const int *ranks, int64_t **shapes) {
     std::vector<Piece> all;
+    Index place = 0;
     for (int tensor = 0; tensor < tensors; tensor++) {
         const Index size = elements(ranks[tensor], shapes[tensor]);
         for (Index begin = 0; begin < size; begin += 2 * GRAIN)
-            all.push_back({tensor, begin, std::min(begin + 2 * GRAIN, size)});
+            all.push_back({tensor, begin, std::min(begin + 2 * GRAIN, size), place});
+        place += size;
     }
     return all;
 }
@@ -1734,14 +1737,12 @@ std::vector<Piece> pieces(int tensors, const int *ranks, int64_t **shapes) {
 OPERATOR(sum_of_squares) {
     const std::vector<Piece> all = pieces(count - 1, ranks, shapes);
     std::vector<double> sums(all.size());
-    parallel(all.size(), 1, [&](Index first, Index last) {
-        for (Index item = first; item < last; item++) {
-            const float *x = INPUT(all[item].tensor);
-            double sum = 0;
+    parallel(all.size(), 1, [&](Index item, Index) {
+        const float *x = INPUT(all[item].tensor);
+        double sum = 0;
 #pragma omp simd reduction(+ : sum)
-            for (Index i = all[item].begin; i < all[item].end; i++) sum += static_cast<double>(x[i]) * x[i];
-            sums[item] = sum;
-        }
+        for (Index i = all[item].begin; i < all[item].end; i++) sum += static_cast<double>(x[i]) * x[i];
+        sums[item] = sum;
     });
     OUTPUT(count - 1)[0] = static_cast<float>(std::accumulate(sums.begin(), sums.end(), 0.0));
     return 0;
@@ -1761,12 +1762,9 @@ OPERATOR(adamw) {
         const double correction2 = std::sqrt(1 - std::pow(static_cast<double>(beta2), *updates));
         const float step = rate * correction2 / correction1, eps = constants[2] * correction2;
         const std::vector<Piece> all = pieces(tensors, ranks, shapes);
-        std::vector<Index> places(tensors);
-        for (int i = 1; i < tensors; i++) places[i] = places[i - 1] + elements(ranks[i - 1], shapes[i - 1]);
         parallel(all.size(), 1, [&](Index item, Index) {
-            const auto [tensor, begin, end] = all[item];
-            float *weight = OUTPUT(tensor);
-            float *moment1 = OUTPUT(tensors) + places[tensor], *moment2 = OUTPUT(tensors + 1) + places[tensor];
+            const auto [tensor, begin, end, place] = all[item];
+            float *weight = OUTPUT(tensor), *moment1 = OUTPUT(tensors) + place, *moment2 = OUTPUT(tensors + 1) + place;
             const float *gradient = INPUT(tensors + 2 + tensor), kept = 1 - rate * decays[tensor];
 #pragma omp simd
             for (Index i = begin; i < end; i++) {
@@ -1778,5 +1776,22 @@ OPERATOR(adamw) {
         });
     }
     *OUTPUT(count - 1) = *updates;
+    return 0;
+}
+
+// n weights, their averages (of all, one after the other), (1 - decay,), factor -> (1,). In place: the averages move
+// towards the weights, unless the factor of the update's gradients was 0.
+OPERATOR(moving_average) {
+    const float share = *INPUT(count - 3), factor = *INPUT(count - 2);
+    *OUTPUT(count - 1) = factor;
+    if (!(factor > 0)) return 0;
+    const std::vector<Piece> all = pieces(count - 4, ranks, shapes);
+    parallel(all.size(), 1, [&](Index item, Index) {
+        const auto [tensor, begin, end, place] = all[item];
+        const float *weight = INPUT(tensor);
+        float *average = OUTPUT(count - 4) + place;
+#pragma omp simd
+        for (Index i = begin; i < end; i++) average[i] += share * (weight[i] - average[i]);
+    });
     return 0;
 }
