@@ -116,6 +116,7 @@ class MovingAverage(nn.Cell):
         start = ms.Tensor(_joined(weight.asnumpy() for weight in weights))
         self.averages = Parameter(start, name="averages", requires_grad=False)
         self.fused = operator("moving_average", lambda *shapes: (1,))
+        self.fused.add_prim_attr("side_effect_mem", True)
 
     def construct(self, factor: ms.Tensor) -> ms.Tensor:
         """In place; nothing changes where `factor`, that of the update's gradients, is 0. It must wait for the update.

@@ -34,7 +34,7 @@ def test_masked_attention_and_its_gradients_in_every_precision(width, dtype, rou
     arrays = [RNG.standard_normal((2, 2, tokens, width)).astype(np.float16) for tokens in (3, 5, 5, 3)]
     keep = np.array([[True] * 5, [True, True, False, True, False]])
     q, k, v, weigh = (array.astype(np.float64) for array in arrays)
-    attention, tensors = Attention(2, width), [ms.Tensor(array, dtype) for array in arrays]
+    attention, tensors = Attention(2, width), [ms.Tensor(array.swapaxes(1, 2), dtype) for array in arrays]
 
     def total(q, k, v):
         return (attention(q, k, v, ms.Tensor(keep)) * tensors[3]).sum()
@@ -43,7 +43,7 @@ def test_masked_attention_and_its_gradients_in_every_precision(width, dtype, rou
     wanted = [numpy_attention(q, k, v, keep)[0], *numpy_gradients(q, k, v, keep, weigh)]
     for mine, truth in zip(found, wanted, strict=True):
         assert mine.dtype == dtype
-        np.testing.assert_allclose(mine.asnumpy(), truth, atol=rounding * np.abs(truth).max())
+        np.testing.assert_allclose(mine.asnumpy().swapaxes(1, 2), truth, atol=rounding * np.abs(truth).max())
 
 
 @pytest.mark.parametrize(("dtype", "is_taken"), [(ms.float32, False), (ms.float16, True)])
@@ -57,9 +57,11 @@ def test_on_a_card_flash_attention_gets_half_precision_only(monkeypatch, dtype, 
         return None, None, None, q
 
     attention.flash = flash
-    q, k = (ms.Tensor(RNG.standard_normal((1, 2, tokens, 8)), dtype) for tokens in (3, 5))
+    q, k = (ms.Tensor(RNG.standard_normal((1, tokens, 2, 8)), dtype) for tokens in (3, 5))
     found = attention.construct(q, k, k)
-    assert asked == ([[(1, 2, 3, 8), (1, 2, 5, 8), (1, 2, 5, 8)]] if is_taken else [])
+    assert asked == ([[(1, 3, 2, 8), (1, 5, 2, 8), (1, 5, 2, 8)]] if is_taken else [])
     if not is_taken:
-        wanted, _ = numpy_attention(*(array.asnumpy().astype(float) for array in (q, k, k)), np.full((1, 5), True))
-        np.testing.assert_allclose(found.asnumpy(), wanted, atol=1e-5)
+        wanted, _ = numpy_attention(
+            *(array.asnumpy().astype(float).swapaxes(1, 2) for array in (q, k, k)), np.full((1, 5), True)
+        )
+        np.testing.assert_allclose(found.asnumpy().swapaxes(1, 2), wanted, atol=1e-5)
