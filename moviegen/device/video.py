@@ -133,13 +133,14 @@ class TemporalConvolution(nn.Cell):
         elif self.stride == 2:
             out = self._halved(video, weight)
         else:
-            out = self._before(self._tap(video, weight, 0)) + self._tap(video, weight, 1)
-            out = out + self._after(self._tap(video, weight, 2))
+            before, after = self._tap(self._before(video), weight, 0), self._tap(self._after(video), weight, 2)
+            out = before + self._tap(video, weight, 1) + after
         return self.bias_add(out.reshape(-1, x.shape[1], x.shape[2], x.shape[3]), bias.astype(x.dtype))
 
     def _doubled(self, video: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
         first, middle, last = self._tap(video, weight, 0), self._tap(video, weight, 1), self._tap(video, weight, 2)
-        return ops.stack((self._before(first) + middle + last, first + middle + self._after(last)), 2)
+        before, after = self._tap(self._before(video), weight, 0), self._tap(self._after(video), weight, 2)
+        return ops.stack((before + middle + last, first + middle + after), 2)
 
     def _halved(self, video: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
         batch, num_frames, channels, height, width = video.shape
@@ -151,7 +152,7 @@ class TemporalConvolution(nn.Cell):
         return self._tap(before, weight, 0) + self._tap(even, weight, 1) + self._tap(odd, weight, 2)
 
     def _tap(self, video: ms.Tensor, weight: ms.Tensor, tap: int) -> ms.Tensor:
-        """Every frame's product with the matrix of one tap; a frame is moved to its neighbour's place afterwards."""
+        """Every frame's product with the matrix of one tap."""
         batch, num_frames, channels, height, width = video.shape
         frames = self.conv(video.reshape(-1, channels, height, width), weight[:, :, :, tap : tap + 1])
         return frames.reshape(batch, num_frames, channels, height, width)

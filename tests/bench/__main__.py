@@ -53,7 +53,7 @@ def main() -> None:
         "commit": machine.git_commit(),
         "machine": machine.machine(),
         "versions": machine.versions() | {"torch": torch_version()},
-        "operators": "compiled" if compiled.is_compiled() else "MindSpore's",
+        "operators": str(compiled.current()),
         "repetitions": options.repetitions,
         "busy_percent": {},
     }

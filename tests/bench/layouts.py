@@ -31,7 +31,7 @@ def repeat_borders(video: ms.Tensor) -> ms.Tensor:
 
 
 class Ours(nn.Cell):
-    """The sum of three taps: one compiled operator, or 1x1 convolutions whose results move to their neighbours."""
+    """The sum of three taps: one compiled operator, or 1x1 convolutions of moved frames."""
 
     def __init__(self):
         super().__init__()

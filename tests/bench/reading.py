@@ -1,11 +1,12 @@
 """Reading a training clip (decode, resize, crop, scale) beside bare decoding of the same frames.
 
 Bare: what a user of decord or PyAV writes to have those frames in RGB, whichever of the two is faster, and also where
-decord would give other frames than were asked for (data/readers.py).
+decord gives other frames than were asked for: it goes by times of its own.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 import tempfile
 import time
@@ -18,7 +19,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from moviegen.data import clips, pixels, readers, samples, videos
+from moviegen.data import clips, crops, pixels, samples, videos
 from tests.bench import rows
 
 AT_MOST = 1.3
@@ -56,10 +57,10 @@ def compare(name: str, path: Path, repetitions: int, progress: tqdm) -> dict[str
     numbers = pixels.clip_indices(info.frames, FRAMES)
     clip = clips.Clip(path, frames=info.frames, reader=info.reader)
     subjects: dict[str, Callable[[], Any]] = {
-        "ours": lambda: pixels.resize_and_crop(clips.read(clip, numbers), *SIZE),
+        "ours": lambda: crops.centre_view(clip, FRAMES, *SIZE),
         "PyAV": lambda: by_pyav(path, numbers),
     }
-    if readers.HAS_DECORD:
+    if importlib.util.find_spec("decord"):  # no aarch64 wheel
         subjects["decord"] = lambda: by_decord(path, numbers)
     times: dict[str, list[float]] = {subject: [] for subject in subjects}
     for work in subjects.values():
@@ -77,7 +78,7 @@ def compare(name: str, path: Path, repetitions: int, progress: tqdm) -> dict[str
 
 def by_decord(path: Path, numbers: Sequence[int]) -> np.ndarray:
     """uint8 (T, H, W, 3)."""
-    import decord  # at its first use: see data/readers.py
+    import decord  # here: it may not be there
 
     return decord.VideoReader(str(path), num_threads=1).get_batch(list(numbers)).asnumpy()
 

@@ -31,16 +31,17 @@ def main() -> int:
     return 0
 
 
-def replaced(text: str, new: str) -> str:
-    """The text with another block between its two comments, of which each is there once.
+def replaced(text: str, new: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
+    """The text with another block between two comments, of which each is there once.
 
     Raises:
         ValueError: it is not.
     """
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"README.md must hold {BEGIN} and {END} once each")
-    before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n{new}{END}{rest.partition(END)[2]}"
+    begin, end = marks
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"the text must hold {begin} and {end} once each")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{new}{end}{rest.partition(end)[2]}"
 
 
 def block(report: Mapping[str, Any]) -> str:

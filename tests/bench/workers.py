@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from moviegen import device
+from moviegen.device import compiled
 
 WARM_UP = 2  # calls after the first that are not counted
 
@@ -29,12 +30,15 @@ class Worker:
 
     Args:
         module: what to run, `python -m` module.
-        is_ours: MindSpore's environment; the other gets none of it, as `ONEDNN_MAX_CPU_ISA` would slow PyTorch down.
+        is_ours: with the operators that this process has, which it must know before MindSpore is imported.
         variables: of its environment, beside this process's.
     """
 
     def __init__(self, module: str, is_ours: bool, variables: Mapping[str, str] | None = None) -> None:
-        kept = {name: value for name, value in os.environ.items() if name not in device.CPU_ENVIRONMENT or is_ours}
+        # what this process has set for its own MindSpore: `ONEDNN_MAX_CPU_ISA` would slow PyTorch down
+        kept = {name: value for name, value in os.environ.items() if name not in device.set_here}
+        if is_ours:
+            kept[compiled.CHOICE] = compiled.current().name
         self.process = subprocess.Popen(
             (sys.executable, "-m", module), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env=kept | dict(variables or {}),

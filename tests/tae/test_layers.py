@@ -65,20 +65,22 @@ def test_rms_norm_and_expand_rows_against_numpy():
     norm.weight.set_data(ms.Tensor(weight, ms.float32))
     wanted = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * weight
     np.testing.assert_allclose(norm(ms.Tensor(x, ms.float32)).asnumpy(), wanted, atol=1e-5)
-    rows = ExpandRows()(ms.Tensor(x[:, 0], ms.float32), 4).asnumpy()
+    rows = ExpandRows()(ms.Tensor(x[:, :1], ms.float32), 4).asnumpy()
     np.testing.assert_allclose(rows, np.repeat(x[:, :1], 4, 1), atol=1e-7)
 
 
 def numpy_attention(q, k, v, keep):
+    """q (B, N, heads, width), k and v (B, M, heads, width), keep (B, M)."""
+    q, k, v = (tokens.swapaxes(1, 2) for tokens in (q, k, v))
     scores = q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1]) + np.where(keep, 0, -1e9)[:, None, None]
     weights = np.exp(scores - scores.max(-1, keepdims=True))
-    return weights / weights.sum(-1, keepdims=True) @ v
+    return (weights / weights.sum(-1, keepdims=True) @ v).swapaxes(1, 2)
 
 
 def test_attention_and_its_gradients_against_numpy():
-    q, k, v = (RNG.standard_normal((2, 2, n, 4)) for n in (3, 5, 5))
+    q, k, v = (RNG.standard_normal((2, n, 2, 4)) for n in (3, 5, 5))
     keep = np.array([[True] * 5, [True, True, False, True, False]])
-    weigh = RNG.standard_normal((2, 2, 3, 4))
+    weigh = RNG.standard_normal((2, 3, 2, 4))
     attention = Attention(2, 4)
     tensors = [ms.Tensor(array, ms.float32) for array in (q, k, v)]
     out = attention(*tensors, ms.Tensor(keep)).asnumpy()
