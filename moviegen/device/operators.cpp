@@ -189,8 +189,10 @@ Index elements(int rank, const int64_t *shape) {
 }
 
 // e^x to 1 ulp, for loops that the compiler turns into vectors: a polynomial on [-ln 2 / 2, ln 2 / 2] times a power of 2.
+// 0 where that would be no normal number: processors take a hundred cycles for each product with such a one, and a masked
+// key's gradients are sums of them.
 inline float exponential(float x) {
-    x = x < -87.3f ? -87.3f : x;
+    x = x < -87.3f ? -88.0f : x;  // whose power of 2 has no bits
     x = x > 88.0f ? 88.0f : x;
     float power = x * 1.44269504f + 12582912.0f;  // rounds to an integer in the lowest bits
     power -= 12582912.0f;
@@ -693,7 +695,7 @@ struct Attention {
     // Products of a query with all keys to probabilities times their sum; returns the logarithm of what they are divided by.
     float softmax(float *row, Index sample, float &sum) const {
         const float factor = scale(), *keep = mask ? mask + sample * keys : nullptr;
-        float top = -3e38f, total = 0;
+        float top = -INFINITY, total = 0;
         if (keep)
 #pragma omp simd reduction(max : top)
             for (Index i = 0; i < keys; i++) {
