@@ -146,6 +146,53 @@ def test_temporal_convolution(form, padding, kernel, stride, is_doubled, frames,
     compare(cell, form, x, dy, y, (dx, dweight, dbias), frames)
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_convolution_in_time_is_added_to_a_base(form, kernel):
+    x, base, dy = random(6, 4, 3, 5), random(6, 4, 3, 5), random(6, 4, 3, 5)
+    weight, bias = random(4, 4, 1, kernel), random(4)
+    video, dvideo = (stack.reshape(2, 3, 4, 3, 5) for stack in (x, dy))
+    y, (dx, _, _) = numpy_temporal_convolution(video, weight, bias, dvideo, 1, 1, "replicate")
+    layer = TemporalConvolution(4, kernel, 1, False, "replicate")
+    layer.is_compiled = form == "compiled"
+    weight, bias, slopes = (ms.Tensor(array, ms.float32) for array in (weight, bias, dy))
+    check_base(
+        lambda x, base: layer(x, weight, bias, 3, base), x, base, slopes, y.reshape(x.shape), dx.reshape(x.shape)
+    )
+
+
+def check_base(layer, x, base, slopes, y, dx):
+    inputs = tuple(ms.Tensor(array, ms.float32) for array in (x, base))
+    close(layer(*inputs), base + y)
+    ours = ops.grad(lambda x, base: (layer(x, base) * slopes).sum(), (0, 1))(*inputs)
+    for gradient, wanted in zip(ours, (dx, slopes.asnumpy()), strict=True):
+        close(gradient, wanted)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_convolution_in_space_is_added_to_a_base(form, kernel):
+    x, base, dy = random(3, 4, 4, 6), random(3, 5, 4, 6), random(3, 5, 4, 6)
+    weight, bias = random(5, 4, kernel, kernel), random(5)
+    y, (dx, _, _) = numpy_convolution(x, weight, bias, dy, "")
+    layer = Convolution(4, 5, kernel)
+    layer.is_compiled = form == "compiled"
+    layer.weight.set_data(ms.Tensor(weight, ms.float32))
+    layer.bias.set_data(ms.Tensor(bias, ms.float32))
+    check_base(layer, x, base, ms.Tensor(dy, ms.float32), y, dx)
+
+
+def test_group_norm_adds_the_gradient_of_a_shortcut(form):
+    norm = GroupNorm(2, 4, has_silu=True)
+    norm.is_compiled = form == "compiled"
+    x, dy, dshortcut = (ms.Tensor(random(6, 4, 3, 5), ms.float32) for _ in range(3))
+
+    def both(x):
+        normed, shortcut = norm.beside(x, 3)
+        return (normed * dy).sum() + (shortcut * dshortcut).sum()
+
+    alone = ops.grad(lambda x: (norm(x, 3) * dy).sum())(x)
+    close(ops.grad(both)(x), alone.asnumpy() + dshortcut.asnumpy())
+
+
 @pytest.mark.parametrize("has_silu", [False, True])
 @pytest.mark.parametrize(("frames", "groups", "channels", "height", "width"), [
     (1, 2, 4, 3, 3), (3, 2, 6, 4, 5), (16, 4, 16, 8, 8), (2, 8, 8, 3, 33),
