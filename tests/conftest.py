@@ -1,4 +1,4 @@
-"""MindSpore is loaded after moviegen has set its environment."""
+"""MindSpore is loaded after moviegen has set its environment, and before a test loads decord (see data/readers.py)."""
 # ruff: noqa: I001
 
 import os

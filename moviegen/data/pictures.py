@@ -98,6 +98,10 @@ class Pictures:
             planes.append(rows[: plane.height, :width])
         return planes
 
+    def is_plain(self, frame: av.VideoFrame) -> bool:
+        """Whether the frame is shown as it is stored."""
+        return orientation_of(frame) == Orientation(False, False, False) and self._width(frame) == frame.width
+
     def _width(self, frame: av.VideoFrame) -> int:
         width = max(1, round(frame.width * self.pixel_aspect))
         if width * frame.height > MAX_PIXELS:

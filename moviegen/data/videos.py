@@ -16,7 +16,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 from moviegen.data import proofs, readers
-from moviegen.data.readers import Reader
+from moviegen.data.readers import HAS_DECORD, Reader
 from moviegen.data.streams import BrokenVideo, timeline
 from moviegen.runs.files import replacing
 
@@ -60,7 +60,7 @@ def probe(path: Path | str) -> VideoInfo:
     size than the first, is smaller or larger than any clip should be, or cannot be shown right.
     """
     line = timeline(path)
-    decoded = proofs.decode(path)
+    decoded = proofs.decode(path, line)
     height, width = decoded.size
     reader = proofs.fastest_exact_reader(path, line, decoded)
     if reader == "counted" and not proofs.repeats(path, decoded):  # the others were decoded twice to be proven
@@ -85,13 +85,19 @@ def read_frames(path: Path | str, indices: Sequence[int], reader: Reader = "coun
 def frames_of(path: Path | str, numbers: Sequence[int], reader: Reader = "counted") -> Iterator[np.ndarray]:
     """`read_frames` of ascending numbers, one frame (H, W, 3) after the other, each as soon as it is decoded."""
     found = 0
-    if reader == "pyav":
-        with suppress(BrokenVideo):
-            for picture in readers.by_seeking(path, numbers):
-                found += 1
-                yield picture
+    with suppress(BrokenVideo, RuntimeError):  # the file is gone or has changed: counting says what is wrong with it
+        for picture in _sought(path, numbers, reader):
+            found += 1
+            yield picture
     if found < len(numbers):
         yield from readers.by_counting(path, numbers[found:])
+
+
+def _sought(path: Path | str, numbers: Sequence[int], reader: Reader) -> Iterator[np.ndarray]:
+    """Those of `frames_of` that a seek finds."""
+    if reader == "counted" or numbers[0] < 0:  # decord counts negative ones from the end
+        return iter(())
+    return readers.by_decord(path, numbers) if reader == "decord" and HAS_DECORD else readers.by_seeking(path, numbers)
 
 
 def read_windows(

@@ -103,6 +103,13 @@ def _joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
     return np.concatenate([array.reshape(-1) for array in arrays])
 
 
+def _writing(name: str) -> ops.Custom:
+    """An operator that changes inputs. Unless told, MindSpore takes what is read after it for what was read before."""
+    custom = operator(name, lambda *shapes: (1,))
+    custom.add_prim_attr("side_effect_mem", True)
+    return custom
+
+
 class MovingAverage(nn.Cell):
     """The averages of weights, in one vector, moved by a compiled operator within the graph of an update.
 
@@ -115,7 +122,7 @@ class MovingAverage(nn.Cell):
         self.weights, self.share = ms.ParameterTuple(tuple(weights)), ms.Tensor([1 - decay], ms.float32)
         start = ms.Tensor(_joined(weight.asnumpy() for weight in weights))
         self.averages = Parameter(start, name="averages", requires_grad=False)
-        self.fused = operator("moving_average", lambda *shapes: (1,))
+        self.fused = _writing("moving_average")
 
     def construct(self, factor: ms.Tensor) -> ms.Tensor:
         """In place; nothing changes where `factor`, that of the update's gradients, is 0. It must wait for the update.
@@ -145,8 +152,7 @@ class AdamWUpdate(nn.Cell):
         super().__init__()
         self.is_compiled = is_compiled()
         if self.is_compiled:
-            self.fused = operator("adamw", lambda *shapes: (1,))
-            self.fused.add_prim_attr("side_effect_mem", True)  # it writes to inputs: who reads them later, waits
+            self.fused = _writing("adamw")
         else:
             self.own = _AdamWUpdate(weight_decays, betas, eps)
         self.weight_decays, self.constants = ms.Tensor(weight_decays, ms.float32), ms.Tensor([*betas, eps], ms.float32)
@@ -170,8 +176,6 @@ class AdamWUpdate(nn.Cell):
             something that is there when all is done.
         """
         if self.is_compiled:
-            # MindSpore does not know that the operator writes: whoever calls sees to it that nothing reads a weight or
-            # a moment later in the graph, but for what depends on the result.
             return self.fused(
                 *weights, *moment1, *moment2, *gradients, self.weight_decays, self.constants, lr, factor, updates
             )

@@ -29,7 +29,7 @@ CLIPS = (*VIDEO_SUFFIXES, ".csv")  # what counts in a folder of clips
 MODELS = (".json", ".safetensors", ".npz", ".csv")  # what counts in a folder of weights, latents or embeddings
 # Import name -> distribution of the packages that a result's numbers come from.
 PACKAGES = {
-    "PIL": "pillow", "av": "av", "mindspore": "mindspore", "numpy": "numpy", "pandas": "pandas",
+    "PIL": "pillow", "av": "av", "decord": "decord", "mindspore": "mindspore", "numpy": "numpy", "pandas": "pandas",
     "scipy": "scipy", "skimage": "scikit-image", "tokenizers": "tokenizers",
 }  # fmt: skip
 # Code that starts, watches, names and records runs cannot change what they compute, but for what reads arrays.

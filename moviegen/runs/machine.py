@@ -16,7 +16,7 @@ from moviegen.device.limits import cores, memory_bytes
 CODE = ("moviegen", "notebooks", "requirements.lock")
 # variables that have git look at another repository than the folder's own
 GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_NAMESPACE")
-PACKAGES = ("mindspore", "numpy", "scikit-image", "av", "papermill", "nbconvert")
+PACKAGES = ("mindspore", "numpy", "scikit-image", "decord", "av", "papermill", "nbconvert")
 
 
 def git_commit() -> str:

@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+from moviegen.data import readers
 from moviegen.data.pictures import Pictures
 from moviegen.data.videos import BrokenVideo, probe, read_frames, write_video
 
@@ -105,6 +106,7 @@ def test_pixels_become_square(tmp_path, aspect, size, seen):
     path = encode(tmp_path / "clip.mp4", GREY, size=size, aspect=aspect)
     info = probe(path)
     assert (info.height, info.width) == seen == read_frames(path, [2], info.reader).shape[1:3]
+    assert aspect == 1 or info.reader != "decord"
 
 
 def test_square_pixels_and_a_turn(tmp_path):
@@ -247,6 +249,11 @@ def test_of_two_streams_the_one_that_players_show_is_read(tmp_path):
     assert (
         (info.frames, info.height, info.width) == (5, 48, 64) == (5, *read_frames(tmp_path / "two.mkv", [4]).shape[1:3])
     )
+
+
+@pytest.mark.skipif(not readers.HAS_DECORD, reason="decord has no wheel")
+def test_decord_reads_what_needs_no_more_than_decoding(tmp_path):
+    assert probe(encode(tmp_path / "clip.mp4", y_cb_cr(1), colorspace=1, color_range=1)).reader == "decord"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from moviegen.data.videos import (
 
 CLIPS = Path(__file__).parents[2] / ".." / "shared" / "clips"
 needs_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason=f"no real clips at {CLIPS}")
-READERS = ["pyav", "counted"]
+READERS = [*(["decord"] if videos.HAS_DECORD else []), "pyav", "counted"]
 FORMATS = [("clip.mp4", "libx264"), ("clip.mkv", "libx264"), ("clip.avi", "mpeg4")]
 
 

@@ -60,7 +60,7 @@ SUMMARY = {
     "quarantined": 14,
     "set_aside": {"too short": 13, "not there": 1},
     "rates": {"ucf101": [25.0, 25.0, 29.97], "mixkit": []},
-    "readers": {"counted": 10, "pyav": 9000},
+    "readers": {"decord": 10, "pyav": 9000},
     "notes": ["train: clips of 12 to 60 <frames>"],
     "official": None,
 }
@@ -81,7 +81,7 @@ def test_what_is_not_among_the_clips_is_told():
     assert table.loc["mixkit", "frames a second"] == "not stated"
     assert table.loc["set aside", "note"] == "13 too short, 1 not there"
     assert table.loc["left out", "note"] == "3,320 of UCF-101, for data.max_clips 10,000"
-    assert table.loc["read by", "note"] == "counted: 10, pyav: 9,000"
+    assert table.loc["read by", "note"] == "decord: 10, pyav: 9,000"
     assert "12 to 60 &lt;frames&gt;" in shown
     plain = SUMMARY | {"left_out": {"UCF-101": 0}, "set_aside": {}, "readers": {"pyav": 1}, "notes": []}
     assert list(cells(data.clips(indexed(plain, [])))["data set"]) == ["UCF-101", "mixkit", "set aside"]
