@@ -61,7 +61,7 @@ def transformer(library):
         yield from call(library, "linear_gradient", (x, weight, dy), x.shape, weight.shape)
     for batch, count, width in TOKENS:
         x, y, dy = (random(batch, count, width) for _ in range(3))
-        weight, eps, shift, scale = random(width), np.float32([1e-5]), random(batch, 1, width), random(batch, 1, width)
+        weight, eps, shift, scale = random(width), np.float32([0.1]), random(batch, 1, width), random(batch, 1, width)
         yield from call(library, "rms_norm", (x, weight, eps), x.shape)
         yield from call(library, "rms_norm_gradient", (x, weight, eps, dy), x.shape, weight.shape)
         inputs = (x, weight, eps, shift, scale)
