@@ -113,7 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with worker.supervised():
             overrides = config.parse_overrides(rest, getattr(options, "stage", None))
             params = config.load(options.config, overrides)
-            device.choose(params.launch.device, params.launch.operators)
+            stage = getattr(options, "stage", None)
+            dtype = params.recipes[stage].train.settings.dtype if stage else "auto"
+            device.choose(params.launch.device, params.launch.operators, dtype)
             outputs = config.outputs_folder(params)
             with full_disk_named(outputs):
                 if options.verb not in WITHOUT_OUTPUTS:

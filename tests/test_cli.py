@@ -403,7 +403,6 @@ def test_text_before_its_data_names_the_command(moviegen, outputs):
         (("--train.settings.zero_stage", "4"), ("train.settings.zero_stage = 4", "0, 1, 2 or 3")),
         (("--train.sequence_parallel.shards", "3"), ("shards 3 does not divide", "4 attention heads")),
         (("--train.sequence_parallel.shards", "4"), ("worker_num 2 is not a multiple", "shards 4")),
-        (("--train.settings.dtype", "bfloat16"), ("bfloat16 does not exist on CPU",)),
     ],
 )
 def test_recipes_that_cannot_be_are_refused_before_anything_is_written(words, messages, moviegen, outputs):

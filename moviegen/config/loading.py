@@ -148,8 +148,6 @@ def check_job(recipe: Recipe, params: Params, where: str) -> None:
         raise ConfigError(
             f"{where}: launch.worker_num {workers} is not a multiple of train.sequence_parallel.shards {shards}"
         )
-    if recipe.train.settings.dtype == "bfloat16" and params.launch.device == "CPU":
-        raise ConfigError(f"{where}: train.settings.dtype bfloat16 does not exist on CPU: use auto, float32 or float16")
 
 
 def parse_overrides(words: str | Iterable[str], stage: int | None = None) -> dict[str, Any]:

@@ -149,7 +149,9 @@ class Settings(Group):
 
     zero_stage: Literal[0, 1, 2, 3] = 0
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "auto", description="of the arithmetic; weights are float32; auto: bfloat16 on Ascend, float32 on CPU"
+        "auto",
+        description="of the arithmetic; weights are float32; auto: bfloat16 on Ascend, float32 on CPU. On CPU bfloat16 "
+        "leaves activations float32, rounds the factors of products, and takes compiled operators and AMX",
     )
     gradient_accumulation_steps: int = Field(1, gt=0)
 

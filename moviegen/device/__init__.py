@@ -38,17 +38,23 @@ def accelerators() -> int:
     return len([path for path in Path("/dev").glob("davinci*") if path.name.removeprefix("davinci").isdigit()])
 
 
-def choose(recipe_device: str, operators: str = compiled.AUTO) -> None:
+def choose(recipe_device: str, operators: str = compiled.AUTO, dtype: str = "auto") -> None:
     """Keeps to a recipe's device (`launch.device`) and form of the operators. Before MindSpore's import.
 
     `CPU` computes there also where there are cards; `Ascend` leaves the CPU to machines without: for what needs none,
     and for trials.
 
+    Args:
+        dtype: `train.settings.dtype` of what will be computed.
+
     Raises:
         NotCompiledError: compiled operators are asked for and cannot be had.
+        NoBfloat16Error: so are products of bfloat16.
     """
     os.environ[CHOICE] = recipe_device
     compiled.choose(operators, recipe_device)
+    if dtype == "bfloat16" and target() == "CPU":
+        compiled.check_bfloat16()
     prepare_environment()
 
 
@@ -58,17 +64,11 @@ def target() -> str:
 
 
 def compute_dtype(name: str = "auto") -> ms.Type:
-    """The type of the transformer's arithmetic: bfloat16 on Ascend, float32 on CPU, or the one that is named.
-
-    Raises:
-        ValueError: bfloat16 on CPU, which has no such matrix product.
-    """
+    """The type of the transformer's arithmetic: bfloat16 on Ascend, float32 on CPU, or the one that is named."""
     import mindspore as ms
 
     if name == "auto":
         name = "bfloat16" if target() == "Ascend" else "float32"
-    if name == "bfloat16" and target() == "CPU":
-        raise ValueError("train.settings.dtype bfloat16 does not exist on CPU: use auto, float32 or float16")
     return getattr(ms, name)
 
 

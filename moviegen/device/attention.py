@@ -45,10 +45,10 @@ class _ScoreFreeAttention(nn.Cell):
 class _CompiledAttention(nn.Cell):
     """softmax(q k^T / sqrt(W)) v of (B, tokens, heads, W), and what its gradient needs beside it (B, heads, N)."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        self.forward = operator("attention", lambda q, k, v: (q, (q[0], q[2], q[1])), 2)
-        self.gradient = operator("attention_gradient", lambda q, k, v, out, sums, dout: (q, k, v), 3)
+        self.forward = operator(name, lambda q, k, v: (q, (q[0], q[2], q[1])), 2)
+        self.gradient = operator(f"{name}_gradient", lambda q, k, v, out, sums, dout: (q, k, v), 3)
 
     def construct(self, q: ms.Tensor, k: ms.Tensor, v: ms.Tensor) -> tuple[ms.Tensor, ...]:
         return self.forward(q, k, v)
@@ -62,10 +62,10 @@ class _CompiledAttention(nn.Cell):
 class _CompiledMaskedAttention(nn.Cell):
     """The same with a float mask (B, M), 0 at keys that may not be attended to."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        self.forward = operator("masked_attention", lambda q, k, v, mask: (q, (q[0], q[2], q[1])), 2)
-        self.gradient = operator("masked_attention_gradient", lambda q, k, v, mask, out, sums, dout: (q, k, v), 3)
+        self.forward = operator(name, lambda q, k, v, mask: (q, (q[0], q[2], q[1])), 2)
+        self.gradient = operator(f"{name}_gradient", lambda q, k, v, mask, out, sums, dout: (q, k, v), 3)
 
     def construct(self, q: ms.Tensor, k: ms.Tensor, v: ms.Tensor, mask: ms.Tensor) -> tuple[ms.Tensor, ...]:
         return self.forward(q, k, v, mask)
@@ -95,7 +95,7 @@ class Attention(nn.Cell):
         self.is_flash, self.is_compiled = target() == "Ascend", is_compiled()
         self.core = _ScoreFreeAttention()
         if self.is_compiled:
-            self.fused, self.fused_masked = _CompiledAttention(), _CompiledMaskedAttention()
+            self._compile("attention")
         if self.is_flash:
             self.flash = ops.operations.nn_ops.FlashAttentionScore(num_heads, scale_value=scale, input_layout="BSND")
 
@@ -114,6 +114,13 @@ class Attention(nn.Cell):
             mask = ops.tile(mask.reshape(keep.shape[0], 1, keep.shape[1], 1), (1, k.shape[1], 1, 1))
             q, k = ops.concat((q, ops.ones((*q.shape[:3], 1), q.dtype)), -1), ops.concat((k, mask), -1)
         return self.core(q, k, v).swapaxes(1, 2)
+
+    def round_factors(self) -> None:
+        """Has float32 factors rounded to bfloat16; where products of such are compiled (`compiled.check_bfloat16`)."""
+        self._compile("attention_bfloat16")
+
+    def _compile(self, name: str) -> None:
+        self.fused, self.fused_masked = _CompiledAttention(name), _CompiledMaskedAttention(f"masked_{name}")
 
     def keep(self) -> None:
         """Leaves it out of an enclosing Cell's recomputation; on CPU it keeps no score map anyway."""

@@ -5,6 +5,7 @@ A Cell asks `is_compiled` when it is made and holds one of the two. Networks, ch
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import sys
@@ -98,6 +99,24 @@ def form(operators: str = AUTO, recipe_device: str = "CPU") -> Form:
 def is_compiled() -> bool:
     """Whether this process computes with compiled operators."""
     return current().library is not None
+
+
+def check_bfloat16() -> None:
+    """Does nothing where this process has products that round their factors to bfloat16.
+
+    Raises:
+        NoBfloat16Error: it has none; the message says what is missing.
+    """
+    form = current()
+    if not form.library:
+        why = f"compiled operators, and MindSpore's own compute: {form.why}"
+    elif missing := [name for name in compiler.BFLOAT16 if name not in compiler.instructions()]:
+        why = f"a processor with {', '.join(compiler.BFLOAT16)}, and this one has no {', '.join(missing)}"
+    elif not ctypes.CDLL(str(form.library)).moviegen_bfloat16():
+        why = "AMX's tiles, which this system does not allow"
+    else:
+        return
+    raise compiler.NoBfloat16Error(f"train.settings.dtype bfloat16 takes on CPU {why}; write float32")
 
 
 def library() -> Path | None:

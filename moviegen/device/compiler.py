@@ -34,6 +34,7 @@ AVX2 = {"avx2": "-mavx2", "fma": "-mfma", "f16c": "-mf16c", "bmi1": "-mbmi", "bm
         "movbe": "-mmovbe"}  # fmt: skip
 AVX512 = {f"avx512{part}": f"-mavx512{part}" for part in ("f", "bw", "cd", "dq", "vl")}
 LEVELS = {"x86-64-v4": AVX2 | AVX512, "x86-64-v3": AVX2, "x86-64": {}}
+BFLOAT16 = ("amx_tile", "amx_bf16", "avx512_bf16")  # what products of bfloat16 take beyond the highest level
 WIDE = "-mprefer-vector-width=512"
 CHECKED = 14  # what `moviegen_check` of a library that computes right returns
 CHECK = f"import ctypes, sys; sys.exit(ctypes.CDLL(sys.argv[1]).moviegen_check() != {CHECKED})"
@@ -42,6 +43,10 @@ BUILD_SECONDS, CHECK_SECONDS = 900, 60  # of the slowest machine
 
 class NotCompiledError(RuntimeError):
     """There is no library of compiled operators here; the message says why, and what to do, in one line."""
+
+
+class NoBfloat16Error(NotCompiledError):
+    """There are no products of bfloat16 here; the message says why, and what to do, in one line."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,15 @@ def processor() -> Target:
     """The highest level of instructions that this machine has."""
     if platform.machine() != "x86_64":
         return Target(platform.machine(), ())
-    lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines() if CPUINFO.is_file() else []
-    has = {word for line in lines if line.startswith("flags") for word in line.split()}
+    has = instructions()
     level = next(level for level, sets in LEVELS.items() if sets.keys() <= has)
     return Target(level, (*LEVELS[level].values(), *([WIDE] if level == "x86-64-v4" else [])))
+
+
+def instructions() -> set[str]:
+    """The processor's instruction sets, as Linux calls them."""
+    lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines() if CPUINFO.is_file() else []
+    return {word for line in lines if line.startswith("flags") for word in line.split()}
 
 
 def find_compiler() -> Compiler | None:
@@ -98,7 +108,8 @@ def find_compiler() -> Compiler | None:
                     [program, *words[1:], "--version"], stdin=subprocess.DEVNULL, capture_output=True,
                     timeout=CHECK_SECONDS,
                 )  # fmt: skip
-                return Compiler((program, *words[1:]), f"{program}\n{done.stdout.decode(errors='replace')}")
+                command = (program, *words[1:])
+                return Compiler(command, f"{command}\n{done.stdout.decode(errors='replace')}")
     return None
 
 

@@ -23,7 +23,11 @@ class Product(nn.Cell):
         self.matmul = ops.MatMul(transpose_b=True)
         self.is_compiled = is_compiled()
         if self.is_compiled:
-            self.fused = _Product()
+            self.fused = _Product("linear")
+
+    def round_factors(self) -> None:
+        """Has float32 factors rounded to bfloat16; where products of such are compiled (`compiled.check_bfloat16`)."""
+        self.fused = _Product("linear_bfloat16")
 
     def construct(self, x: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
         if self.is_compiled and x.dtype == ms.float32:
@@ -33,10 +37,10 @@ class Product(nn.Cell):
 
 
 class _Product(nn.Cell):
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        self.forward = operator("linear", lambda x, w: (*x[:-1], w[0]))
-        self.gradient = operator("linear_gradient", lambda x, w, dy: (x, w), 2)
+        self.forward = operator(name, lambda x, w: (*x[:-1], w[0]))
+        self.gradient = operator(f"{name}_gradient", lambda x, w, dy: (x, w), 2)
 
     def construct(self, x: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
         return self.forward(x, weight)

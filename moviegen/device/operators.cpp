@@ -24,6 +24,11 @@
 #include <vector>
 
 #include <sched.h>
+#if defined(__AVX512BW__)
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #define EXPORTED extern "C" [[gnu::visibility("default")]] int
 #define OPERATOR(name)                                                                                       \
@@ -184,8 +189,10 @@ Index elements(int rank, const int64_t *shape) {
 }
 
 // e^x to 1 ulp, for loops that the compiler turns into vectors: a polynomial on [-ln 2 / 2, ln 2 / 2] times a power of 2.
+// 0 where that would be no normal number: processors take a hundred cycles for each product with such a one, and a masked
+// key's gradients are sums of them.
 inline float exponential(float x) {
-    x = x < -87.3f ? -87.3f : x;
+    x = x < -87.3f ? -88.0f : x;  // whose power of 2 has no bits
     x = x > 88.0f ? 88.0f : x;
     float power = x * 1.44269504f + 12582912.0f;  // rounds to an integer in the lowest bits
     power -= 12582912.0f;
@@ -220,18 +227,24 @@ struct Matrix {
     const float *at(Index row, Index column) const { return data + row * row_stride + column * column_stride; }
 };
 
+constexpr Index TILE = 16, STEP = 32;  // AMX: rows or columns of a tile, products that it sums at once
+
 // One side of a product, COLUMNS columns beside each other and DEPTH rows at a time, zeros beyond its end: what the
-// micro-kernel reads is contiguous.
+// micro-kernel reads is contiguous. Where the product rounds its factors, tiles of bfloat16, which are half as large.
 struct Panels {
     float *data;
     Index depth, columns;
+    bool rounds = false;
 
-    static Index size(Index depth, Index columns) { return depth * ceil_div(columns, COLUMNS) * COLUMNS; }
+    static Index size(Index depth, Index columns) {
+        return std::max(depth, STEP / 2) * ceil_div(columns, COLUMNS) * COLUMNS;
+    }
     Index count() const { return ceil_div(columns, COLUMNS); }
     float *at(Index row, Index panel) const {  // `row` is a multiple of DEPTH
-        return data + row * count() * COLUMNS + std::min(DEPTH, depth - row) * COLUMNS * panel;
+        const Index rest = rounds ? ceil_div(depth - row, STEP) * STEP : depth - row;
+        return data + (row * count() + std::min(DEPTH, rest) * panel) * COLUMNS / (rounds ? 2 : 1);
     }
-    Panels block(Index row) const { return {at(row, 0), std::min(DEPTH, depth - row), columns}; }  // DEPTH rows
+    Panels block(Index row) const { return {at(row, 0), std::min(DEPTH, depth - row), columns, rounds}; }  // DEPTH rows
 };
 
 // Which lanes of two vectors, one after the other, are in the upper or lower of the two that exchange their quarters.
@@ -292,23 +305,151 @@ void transpose(Matrix from, float *to, Index to_stride) {
         for (Index j = 0; j < from.columns; j++) to[j * to_stride + i] = *from.at(i, j);
 }
 
-// Panel `panel` of a matrix whose rows or columns are contiguous.
-void pack(Matrix matrix, const Panels &panels, Index panel) {
-    Index column = panel * COLUMNS, width = std::min(COLUMNS, matrix.columns - column);
-    for (Index row = 0; row < matrix.rows; row += DEPTH) {
-        Index depth = std::min(DEPTH, matrix.rows - row);
-        float *to = panels.at(row, panel);
-        if (width < COLUMNS) std::memset(to, 0, depth * COLUMNS * sizeof(float));
-        if (matrix.column_stride == 1)
-            for (Index k = 0; k < depth; k++) std::copy_n(matrix.at(row + k, column), width, to + k * COLUMNS);
-        else
-            transpose({matrix.at(row, column), width, depth, matrix.column_stride, matrix.row_stride}, to, COLUMNS);
+// ------------------------------------------------------------------------------------------------------ bfloat16
+// Factors are rounded to the nearest, ties to even; AMX sums their products in float32. Its tiles hold pairs of
+// neighbours in depth: the left one 16 rows of 16 pairs, the right one 16 pairs of rows, of 16 columns.
+
+#if defined(__AVX512BW__)
+#define WITH_TILES __attribute__((target("amx-tile,amx-bf16,avx512bf16")))
+
+// 16 x 32 numbers to a tile of 16 rows if `is_left`, else of 16 columns. Contiguous in depth, or across it.
+template <bool IN_DEPTH>
+WITH_TILES void round_tile(const float *from, Index stride, bool is_left, float *to) {
+    alignas(64) static constexpr auto pairs = [] {
+        std::array<int16_t, STEP> order{};
+        for (int i = 0; i < STEP; i++) order[i] = i / 2 + i % 2 * TILE;
+        return order;
+    }();
+    Vector line[TILE];
+#pragma GCC unroll 16
+    for (Index i = 0; i < TILE; i++) {
+        const float *first = from + (IN_DEPTH ? i : 2 * i) * stride, *second = first + (IN_DEPTH ? TILE : stride);
+        const auto both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(second), _mm512_loadu_ps(first));
+        line[i] = (Vector)(IN_DEPTH ? both : _mm512_permutexvar_epi16(_mm512_load_si512(pairs.data()), both));
     }
+    if (IN_DEPTH != is_left) exchange<TILE / 2>(line);
+#pragma GCC unroll 16
+    for (Index i = 0; i < TILE; i++) store(to + i * TILE, line[i]);
 }
 
-Panels pack_all(Matrix matrix, float *to) {
-    Panels panels{to, matrix.rows, matrix.columns};
-    for (Index panel = 0; panel < panels.count(); panel++) pack(matrix, panels, panel);
+// All of a matrix (outer, depth), zeros beyond its end, in pairs of rows of tiles.
+WITH_TILES void round_tiles(Matrix matrix, bool is_left, float *to) {
+    const bool in_depth = matrix.column_stride == 1;
+    const auto round = in_depth ? round_tile<true> : round_tile<false>;
+    const Index steps = ceil_div(matrix.columns, STEP), tiles = ceil_div(matrix.rows, 2 * TILE) * 2;
+    for (Index step = 0; step < steps; step++)
+        for (Index t = 0; t < tiles; t++) {
+            const Index row = t * TILE, k = step * STEP;
+            float *tile = to + (t * steps + step) * TILE * TILE;
+            const Index rows = std::clamp<Index>(matrix.rows - row, 0, TILE), depth = std::min(STEP, matrix.columns - k);
+            if (rows == TILE && depth == STEP) {
+                round(matrix.at(row, k), in_depth ? matrix.row_stride : matrix.column_stride, is_left, tile);
+                continue;
+            }
+            float part[TILE * STEP] = {};
+            for (Index i = 0; i < rows; i++)
+                for (Index j = 0; j < depth; j++) part[i * STEP + j] = *matrix.at(row + i, k + j);
+            round_tile<true>(part, STEP, is_left, tile);
+        }
+}
+
+// 32 x 32 numbers of a product, of two rows of tiles of either side.
+WITH_TILES void multiply_tiles(Index steps, const float *a, const float *b, float *c, Index stride, bool adds) {
+    constexpr Index SIZE = TILE * TILE, ROW = TILE * sizeof(float);
+    const Index row = stride * sizeof(float);
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // GCC does not know that a tile reads memory
+    if (adds) {
+        _tile_loadd(0, c, row);
+        _tile_loadd(1, c + TILE, row);
+        _tile_loadd(2, c + TILE * stride, row);
+        _tile_loadd(3, c + TILE * stride + TILE, row);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    for (Index step = 0; step < steps; step++, a += SIZE, b += SIZE) {
+        _tile_loadd(4, a, ROW);
+        _tile_loadd(6, b, ROW);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, b + steps * SIZE, ROW);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, a + steps * SIZE, ROW);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, c, row);
+    _tile_stored(1, c + TILE, row);
+    _tile_stored(2, c + TILE * stride, row);
+    _tile_stored(3, c + TILE * stride + TILE, row);
+}
+
+// `multiply` with rounded factors; a may be contiguous either way.
+WITH_TILES void multiply_rounded(Matrix a, const Panels &b, Index first, Index last, float *c, Index stride, bool adds) {
+    static_assert(COLUMNS == 2 * TILE && BLOCK % COLUMNS == 0 && DEPTH % STEP == 0);
+    struct alignas(64) {
+        uint8_t palette = 1, start_row = 0, reserved[14] = {};
+        uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+        uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    } shape;
+    _tile_loadconfig(&shape);
+    float *left = scratch<8>(BLOCK * DEPTH / 2);
+    for (Index top = 0; top < a.rows; top += BLOCK)
+        for (Index k = 0; k < a.columns; k += DEPTH) {
+            const Index block = std::min(BLOCK, a.rows - top), depth = std::min(DEPTH, a.columns - k);
+            const Index steps = ceil_div(depth, STEP);
+            round_tiles({a.at(top, k), block, depth, a.row_stride, a.column_stride}, true, left);
+            for (Index panel = first; panel < last; panel++)
+                for (Index row = 0; row < block; row += COLUMNS) {
+                    const Index rows = std::min(COLUMNS, block - row);
+                    const Index columns = std::min(COLUMNS, b.columns - panel * COLUMNS);
+                    const float *from = left + row * steps * TILE, *right = b.at(k, panel);
+                    float *to = c + (top + row) * stride + (panel - first) * COLUMNS;
+                    if (rows == COLUMNS && columns == COLUMNS) {
+                        multiply_tiles(steps, from, right, to, stride, adds || k);
+                        continue;
+                    }
+                    float part[COLUMNS * COLUMNS] = {};
+                    for (Index i = 0; i < rows && (adds || k); i++) std::copy_n(to + i * stride, columns, part + i * COLUMNS);
+                    multiply_tiles(steps, from, right, part, COLUMNS, true);
+                    for (Index i = 0; i < rows; i++) std::copy_n(part + i * COLUMNS, columns, to + i * stride);
+                }
+        }
+    _tile_release();
+}
+
+// Asks the kernel, which keeps tiles only for who has asked.
+bool may_use_tiles() {
+    constexpr int REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
+    return !syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
+}
+#else
+void round_tiles(Matrix, bool, float *) { std::abort(); }
+void multiply_rounded(Matrix, const Panels &, Index, Index, float *, Index, bool) { std::abort(); }
+bool may_use_tiles() { return false; }
+#endif
+
+// ------------------------------------------------------------------------------------------- products of any matrices
+
+// DEPTH rows from `row` on of panel `panel` of a matrix whose rows or columns are contiguous.
+void pack(Matrix matrix, const Panels &panels, Index row, Index panel) {
+    const Index column = panel * COLUMNS, width = std::min(COLUMNS, matrix.columns - column);
+    const Index depth = std::min(DEPTH, matrix.rows - row);
+    const Matrix columns{matrix.at(row, column), width, depth, matrix.column_stride, matrix.row_stride};
+    float *to = panels.at(row, panel);
+    if (panels.rounds) return round_tiles(columns, false, to);
+    if (width < COLUMNS) std::memset(to, 0, depth * COLUMNS * sizeof(float));
+    if (matrix.column_stride == 1)
+        for (Index k = 0; k < depth; k++) std::copy_n(columns.at(0, k), width, to + k * COLUMNS);
+    else
+        transpose(columns, to, COLUMNS);
+}
+
+Panels pack_all(Matrix matrix, float *to, bool rounds = false) {
+    Panels panels{to, matrix.rows, matrix.columns, rounds};
+    for (Index row = 0; row < matrix.rows; row += DEPTH)
+        for (Index panel = 0; panel < panels.count(); panel++) pack(matrix, panels, row, panel);
     return panels;
 }
 
@@ -353,6 +494,7 @@ constexpr MicroKernel kernel_of(int rows, std::integer_sequence<int, R...>) {
 
 // c = a b, or c += a b, where b is its panels [first, last). Rows of a are contiguous, those of c `stride` apart. One thread.
 void multiply(Matrix a, const Panels &b, Index first, Index last, float *c, Index stride, bool adds = false) {
+    if (b.rounds) return multiply_rounded(a, b, first, last, c, stride, adds);
     for (Index top = 0; top < a.rows; top += BLOCK)
         for (Index k = 0; k < a.columns; k += DEPTH)
             for (Index panel = first; panel < last; panel++)
@@ -369,45 +511,49 @@ void multiply(Matrix a, const Panels &b, float *c, Index stride, bool adds = fal
     multiply(a, b, 0, b.count(), c, stride, adds);
 }
 
-// Some rows of a matrix, contiguous: as they are, or a copy.
-Matrix contiguous_rows(Matrix all, Index top, Index rows) {
-    if (all.column_stride == 1) return {all.at(top, 0), rows, all.columns, all.row_stride};
+// Some rows of a matrix: as they are if they are contiguous or will be rounded, else a copy.
+Matrix contiguous_rows(Matrix all, Index top, Index rows, bool rounds = false) {
+    if (rounds || all.column_stride == 1) return {all.at(top, 0), rows, all.columns, all.row_stride, all.column_stride};
     float *copy = scratch<0>(rows * all.columns);
     transpose({all.at(top, 0), all.columns, rows, all.column_stride, all.row_stride}, copy, all.columns);
     return {copy, rows, all.columns, all.columns};
 }
 
 // c = a b with all threads; c is row-major and contiguous.
-void product(Matrix a, Matrix b, float *c) {
+void product(Matrix a, Matrix b, float *c, bool rounds = false) {
     const Index threads = pool().threads, width = ceil_div(b.columns, COLUMNS);
     constexpr Index ONE_THREAD = 1 << 16;  // multiplications that are done before another thread has woken
     constexpr Index CACHED = 1 << 17;      // numbers of a that stay in the L2 cache of a core
     constexpr Index FEW = 4 * ROWS;        // rows for which a thread does not pack all of b
+    const Index together = rounds ? 8 : 1;           // panels: rows are rounded once for all of these
+    const Index unit = rounds ? COLUMNS : ROWS;      // rows of a tile
     const bool is_tiny = a.rows * a.columns * b.columns < ONE_THREAD;
     if (is_tiny || a.rows * a.columns <= CACHED * threads) {
         // Rows are shared where there are enough, as they come from the core that has them; else columns.
         const bool by_rows = is_tiny || a.rows >= FEW * threads;
-        const Index share = is_tiny || !by_rows ? a.rows : ceil_div(ceil_div(a.rows, threads), ROWS) * ROWS;
+        const Index share = is_tiny || !by_rows ? a.rows : ceil_div(ceil_div(a.rows, threads), unit) * unit;
         const Index groups = by_rows ? 1 : std::min(width, threads);
         parallel(ceil_div(a.rows, share) * groups, 1, [&](Index item, Index) {
             const Index top = item / groups * share, group = item % groups;
-            const Matrix rows = contiguous_rows(a, top, std::min(share, a.rows - top));
-            float *packed = scratch<1>(Panels::size(b.rows, COLUMNS));
-            for (Index panel = width * group / groups; panel < width * (group + 1) / groups; panel++) {
-                const Index column = panel * COLUMNS;
-                const Matrix some{b.at(0, column), b.rows, std::min(COLUMNS, b.columns - column), b.row_stride, b.column_stride};
-                multiply(rows, pack_all(some, packed), c + top * b.columns + column, b.columns);
+            const Matrix rows = contiguous_rows(a, top, std::min(share, a.rows - top), rounds);
+            float *packed = scratch<1>(Panels::size(b.rows, together * COLUMNS));
+            const Index end = std::min(width * (group + 1) / groups * COLUMNS, b.columns);
+            for (Index column = width * group / groups * COLUMNS; column < end; column += together * COLUMNS) {
+                const Matrix some{b.at(0, column), b.rows, std::min(together * COLUMNS, end - column), b.row_stride,
+                                  b.column_stride};
+                multiply(rows, pack_all(some, packed, rounds), c + top * b.columns + column, b.columns);
             }
         });
         return;
     }
-    Panels panels{scratch<1>(Panels::size(b.rows, b.columns)), b.rows, b.columns};
-    parallel(width, 1, [&](Index panel, Index) { pack(b, panels, panel); });
+    const Panels panels{scratch<1>(Panels::size(b.rows, b.columns)), b.rows, b.columns, rounds};
+    parallel(ceil_div(b.rows, DEPTH) * width, 1,
+             [&](Index item, Index) { pack(b, panels, item / width * DEPTH, item % width); });
     const Index blocks = ceil_div(a.rows, BLOCK), groups = std::min(width, ceil_div(4 * threads, blocks));
     parallel(blocks * groups, 1, [&](Index item, Index) {
         const Index top = item / groups * BLOCK, group = item % groups;
         const Index first = width * group / groups, last = width * (group + 1) / groups;
-        multiply(contiguous_rows(a, top, std::min(BLOCK, a.rows - top)), panels, first, last,
+        multiply(contiguous_rows(a, top, std::min(BLOCK, a.rows - top), rounds), panels, first, last,
                  c + top * b.columns + first * COLUMNS, b.columns);
     });
 }
@@ -506,6 +652,7 @@ struct Norm {
 struct Attention {
     Index samples, queries, keys, heads, width;
     const float *q, *k, *v, *mask;  // (B, M): 1 where a key may be attended to; or none
+    bool rounds;                    // factors to bfloat16
 
     static constexpr float NEVER = -1e4f;  // as in attention.py
 
@@ -524,15 +671,15 @@ struct Attention {
         float *panels = scratch<1>(all * (size_k + size_v));
         parallel(all, 1, [&](Index head, Index) {
             float *to = panels + head * (size_k + size_v);
-            pack_all(of(k, keys, head).transposed(), to);
-            pack_all(of(v, keys, head), to + size_k);
+            pack_all(of(k, keys, head).transposed(), to, rounds);
+            pack_all(of(v, keys, head), to + size_k, rounds);
         });
         const Index blocks = ceil_div(queries, BLOCK), padded = ceil_div(keys, COLUMNS) * COLUMNS;
         parallel(all * blocks, 1, [&](Index item, Index) {
             const Index head = item / blocks, first = item % blocks * BLOCK;
             const Matrix some = block(of(q, queries, head), first, BLOCK);
-            const Panels k_panels{panels + head * (size_k + size_v), width, keys};
-            const Panels v_panels{k_panels.data + size_k, keys, width};
+            const Panels k_panels{panels + head * (size_k + size_v), width, keys, rounds};
+            const Panels v_panels{k_panels.data + size_k, keys, width, rounds};
             float *s = scratch<2>(BLOCK * padded), sums[BLOCK];
             multiply(some, k_panels, s, padded);
             for (Index row = 0; row < some.rows; row++)
@@ -548,7 +695,7 @@ struct Attention {
     // Products of a query with all keys to probabilities times their sum; returns the logarithm of what they are divided by.
     float softmax(float *row, Index sample, float &sum) const {
         const float factor = scale(), *keep = mask ? mask + sample * keys : nullptr;
-        float top = -3e38f, total = 0;
+        float top = -INFINITY, total = 0;
         if (keep)
 #pragma omp simd reduction(max : top)
             for (Index i = 0; i < keys; i++) {
@@ -576,11 +723,11 @@ struct Attention {
         const Matrix q_rows = of(q, queries, head), k_rows = of(k, keys, head), o_rows = of(out, queries, head);
         const Matrix d_rows = of(dout, queries, head);
         const Index size_q = Panels::size(queries, width), size_k = Panels::size(keys, width);
-        const Panels q_panels = pack_all(q_rows, scratch<3>(2 * size_q));
-        const Panels d_panels = pack_all(d_rows, q_panels.data + size_q);
-        const Panels k_panels = pack_all(k_rows, scratch<4>(size_k));
-        const Panels k_columns = pack_all(k_rows.transposed(), scratch<5>(2 * Panels::size(width, keys)));
-        const Panels v_columns = pack_all(of(v, keys, head).transposed(), k_columns.data + Panels::size(width, keys));
+        const Panels q_panels = pack_all(q_rows, scratch<3>(2 * size_q), rounds);
+        const Panels d_panels = pack_all(d_rows, q_panels.data + size_q, rounds);
+        const Panels k_panels = pack_all(k_rows, scratch<4>(size_k), rounds);
+        const Panels k_columns = pack_all(k_rows.transposed(), scratch<5>(2 * Panels::size(width, keys)), rounds);
+        const Panels v_columns = pack_all(of(v, keys, head).transposed(), k_columns.data + Panels::size(width, keys), rounds);
         float *p = scratch<6>(2 * DEPTH * DEPTH + queries), *ds = p + DEPTH * DEPTH, *inner = ds + DEPTH * DEPTH;
         for (Index row = 0; row < queries; row++) inner[row] = dot(o_rows.at(row, 0), d_rows.at(row, 0), width);
         for (Index key = 0; key < keys; key += DEPTH)
@@ -595,8 +742,8 @@ struct Attention {
                 const Matrix p_block{p, some.rows, count, DEPTH}, s_block{ds, some.rows, count, DEPTH};
                 float *to_k = dk + (k_rows.at(key, 0) - k), *to_q = dq + (q_rows.at(query, 0) - q);
                 float *to_v = dv + (k_rows.at(key, 0) - k);
-                multiply(contiguous_rows(p_block.transposed(), 0, count), d_panels.block(query), to_v, stride(), query);
-                multiply(contiguous_rows(s_block.transposed(), 0, count), q_panels.block(query), to_k, stride(), query);
+                multiply(contiguous_rows(p_block.transposed(), 0, count, rounds), d_panels.block(query), to_v, stride(), query);
+                multiply(contiguous_rows(s_block.transposed(), 0, count, rounds), q_panels.block(query), to_k, stride(), query);
                 multiply(s_block, k_panels.block(key), to_q, stride(), key);
             }
     }
@@ -625,19 +772,24 @@ EXPORTED moviegen_check() {
     return static_cast<int>(result);
 }
 
-// x (..., in), w (out, in) -> x w^T (..., out)
-OPERATOR(linear) {
-    product(MATRIX(0), MATRIX(1).transposed(), OUTPUT(2));
-    return 0;
-}
+// Whether this process may use the `_bfloat16` operators; asks for it.
+EXPORTED moviegen_bfloat16() { return may_use_tiles(); }
 
-// x, w, dy -> dx, dw
-OPERATOR(linear_gradient) {
-    Matrix x = MATRIX(0), w = MATRIX(1), dy = MATRIX(2);
-    product(dy, w, OUTPUT(3));
-    product(dy.transposed(), x, OUTPUT(4));
-    return 0;
-}
+// x (..., in), w (out, in) -> x w^T (..., out);  x, w, dy -> dx, dw
+#define LINEAR(name, rounds)                                                  \
+    OPERATOR(name) {                                                          \
+        product(MATRIX(0), MATRIX(1).transposed(), OUTPUT(2), rounds);        \
+        return 0;                                                             \
+    }                                                                         \
+    OPERATOR(name##_gradient) {                                               \
+        const Matrix x = MATRIX(0), w = MATRIX(1), dy = MATRIX(2);            \
+        product(dy, w, OUTPUT(3), rounds);                                    \
+        product(dy.transposed(), x, OUTPUT(4), rounds);                       \
+        return 0;                                                             \
+    }
+
+LINEAR(linear, false)
+LINEAR(linear_bfloat16, true)
 
 // x (B, N, D), weight (D,), eps (1,) -> x / sqrt(mean(x^2) + eps) * weight
 OPERATOR(rms_norm) {
@@ -732,36 +884,42 @@ OPERATOR(swiglu_gradient) {
     return 0;
 }
 
-#define ATTENTION(mask)                                                                                              \
-    Attention {                                                                                                      \
-        shapes[0][0], shapes[0][1], shapes[1][1], shapes[0][2], shapes[0][3], INPUT(0), INPUT(1), INPUT(2), mask     \
+#define ATTENTION(mask, rounds)                                                                               \
+    Attention {                                                                                               \
+        shapes[0][0], shapes[0][1], shapes[1][1], shapes[0][2], shapes[0][3], INPUT(0), INPUT(1), INPUT(2),   \
+            mask, rounds                                                                                      \
     }
 
-// q (B, N, heads, W), k and v (B, M, heads, W) -> softmax(q k^T / sqrt(W)) v, and (B, heads, N) for the gradient
-OPERATOR(attention) {
-    ATTENTION(nullptr).forward(OUTPUT(3), OUTPUT(4));
-    return 0;
-}
-
-// q, k, v, out, its second result, dout -> dq, dk, dv
-OPERATOR(attention_gradient) {
-    ATTENTION(nullptr).backward(INPUT(3), INPUT(4), INPUT(5), OUTPUT(6), OUTPUT(7), OUTPUT(8));
-    return 0;
-}
+// q (B, N, heads, W), k and v (B, M, heads, W) -> softmax(q k^T / sqrt(W)) v, and (B, heads, N) for the gradient;
+// q, k, v, out, its second result, dout -> dq, dk, dv.
+#define UNMASKED(name, rounds)                                                                                   \
+    OPERATOR(name) {                                                                                             \
+        ATTENTION(nullptr, rounds).forward(OUTPUT(3), OUTPUT(4));                                                \
+        return 0;                                                                                                \
+    }                                                                                                            \
+    OPERATOR(name##_gradient) {                                                                                  \
+        ATTENTION(nullptr, rounds).backward(INPUT(3), INPUT(4), INPUT(5), OUTPUT(6), OUTPUT(7), OUTPUT(8));      \
+        return 0;                                                                                                \
+    }
 
 // The same with a mask (B, M) after v: 1 where a key may be attended to.
-OPERATOR(masked_attention) {
-    ATTENTION(INPUT(3)).forward(OUTPUT(4), OUTPUT(5));
-    return 0;
-}
+#define MASKED(name, rounds)                                                                                     \
+    OPERATOR(name) {                                                                                             \
+        ATTENTION(INPUT(3), rounds).forward(OUTPUT(4), OUTPUT(5));                                               \
+        return 0;                                                                                                \
+    }                                                                                                            \
+    OPERATOR(name##_gradient) {                                                                                  \
+        ATTENTION(INPUT(3), rounds).backward(INPUT(4), INPUT(5), INPUT(6), OUTPUT(7), OUTPUT(8), OUTPUT(9));     \
+        return 0;                                                                                                \
+    }
 
-OPERATOR(masked_attention_gradient) {
-    ATTENTION(INPUT(3)).backward(INPUT(4), INPUT(5), INPUT(6), OUTPUT(7), OUTPUT(8), OUTPUT(9));
-    return 0;
-}
+UNMASKED(attention, false)
+UNMASKED(attention_bfloat16, true)
+MASKED(masked_attention, false)
+MASKED(masked_attention_bfloat16, true)
 
 // --------------------------------------------------------------------------------------------------------- video
-// Stacks of frames (N, C, H, W) and videos (B, T, C, H, W). A convolution is a sum of products over taps,
+// Stacks of frames (N, C, H, W), of videos (B*T, C, H, W) where the shape of another input is (T). A convolution is a sum of products over taps,
 //     y[o, p] = bias[o] + sum over taps and channels of weight[tap, o, c] * x[c, p + shift of the tap],
 // none of which is ever written out as a matrix: `sum_taps` reads shifted rows of x where they lie.
 
@@ -843,11 +1001,11 @@ void add_outer(Index positions, Index first_panel, Index last_panel, Index colum
 }
 
 // A sum over `items` of `size` numbers, in slices that do not depend on threads: `add(sums, begin, end, part, parts)`
-// adds to one part of the rows, of which there are `panels`.
+// adds to one part of the rows, of which there are `panels`. Slices of few positions would cost more than they divide.
 template <class Add>
-std::vector<float> sum_slices(Index items, Index size, Index panels, Add add) {
-    const Index slices = std::max<Index>(1, std::min({items, SLICES, (1 << 20) / size + 2}));
-    const Index parts = std::clamp<Index>(panels / 8, 1, ceil_div(SLICES, slices));
+std::vector<float> sum_slices(Index items, Index positions, Index size, Index panels, Add add) {
+    const Index slices = std::max<Index>(1, std::min({items, SLICES, (1 << 20) / size + 2, positions / 512}));
+    const Index parts = std::clamp<Index>(panels / 4, 1, ceil_div(SLICES, slices));
     std::vector<float> all(slices * size);
     parallel(slices * parts, 1, [&](Index begin, Index end) {
         for (Index i = begin; i < end; i++) {
@@ -867,6 +1025,11 @@ void copy_row(const float *from, Index count, float *to) {
     Index i = 0;
     for (; i + LANES <= count; i += LANES) store(to + i, load(from + i));
     for (; i < count; i++) to[i] = from[i];
+}
+
+void add_row(const float *addend, Index count, float *to) {
+#pragma omp simd
+    for (Index i = 0; i < count; i++) to[i] += addend[i];
 }
 
 float row_sum(const float *x, Index count) {
@@ -1154,7 +1317,8 @@ class WeightGradient {
             for (Index band = begin; band < end; band++)
                 add_band(from, slopes, band * rows, panels * part / parts, panels * (part + 1) / parts, sums);
         };
-        const std::vector<float> sums = sum_slices(ceil_div(x.tall(), rows), padded * (columns + 1), panels, add);
+        const std::vector<float> sums =
+            sum_slices(ceil_div(x.tall(), rows), x.tall() * x.pitch(), padded * (columns + 1), panels, add);
         kernel_of(taps).unpack(sums.data(), dy.channels, x.channels, dweight);
         std::copy_n(&sums[padded * columns], dy.channels, dbias);
     }
@@ -1229,20 +1393,20 @@ struct Video {
 
     Index numbers() const { return frames * channels * size; }
 
-    Video(int rank, const int64_t *shape)
-        : batch(shape[0]), frames(rank == 5 ? shape[1] : 1), channels(shape[rank - 3]),
-          size(shape[rank - 2] * shape[rank - 1]) {}
 };
 
 class Mixing {
   public:
-    Mixing(const Clock &clock_, const Video &x_, const Video &y_)
-        : clock(clock_), x(x_), y(y_), kernel{clock.taps, {}} {
+    // x is (B*T, C, H, W), weights are (O, C, 1, taps).
+    Mixing(const Clock &clock_, const int64_t *shape, Index frames, const int64_t *weight)
+        : clock(clock_), x{shape[0] / frames, frames, shape[1], shape[2] * shape[3]},
+          y{x.batch, ceil_div(frames * clock.repeat, clock.stride), weight[0], x.size}, kernel{clock.taps, {}} {
         for (int tap = 0; tap < clock.taps; tap++) kernel.taps.push_back({tap});
     }
 
-    // y from x and weights (O, C, taps), or dx from dy.
-    void mix(const float *from, const float *weight, const float *bias, bool is_adjoint, float *to) const {
+    // y from x and weights (O, C, taps), or dx from dy; and `addend`, if any, which is like it.
+    void mix(const float *from, const float *weight, const float *bias, const float *addend, bool is_adjoint,
+             float *to) const {
         const Video &in = is_adjoint ? y : x, &out = is_adjoint ? x : y;
         const Index span = span_of(in), blocks = ceil_div(out.size, span), panels = ceil_div(out.channels, OUTPUTS);
         const std::vector<float> packed = kernel.pack<OUTPUTS>(weight, out.channels, in.channels, is_adjoint);
@@ -1251,9 +1415,12 @@ class Mixing {
             for (Index item = begin; item < end; item++) {
                 const Index first = item % blocks * span, width = std::min(span, out.size - first);
                 Copies copies(in, from + item / blocks * in.numbers() + first, width);
-                for (Index frame = 0; frame < out.frames; frame++)
-                    fill_block(terms(frame, is_adjoint), copies, out, packed.data(), biases.data(), width,
-                               to + item / blocks * out.numbers() + frame * out.channels * out.size + first);
+                for (Index frame = 0; frame < out.frames; frame++) {
+                    const Index at = item / blocks * out.numbers() + frame * out.channels * out.size + first;
+                    fill_block(terms(frame, is_adjoint), copies, out, packed.data(), biases.data(), width, to + at);
+                    for (Index o = 0; o < out.channels && addend; o++)
+                        add_row(addend + at + o * out.size, width, to + at + o * out.size);
+                }
             }
         });
     }
@@ -1266,7 +1433,8 @@ class Mixing {
                 add_block(from + item / blocks * x.numbers(), dy + item / blocks * y.numbers(), item % blocks * span,
                           panels * part / parts, panels * (part + 1) / parts, padded, sums);
         };
-        const std::vector<float> sums = sum_slices(y.batch * blocks, padded * (columns + 1), panels, add);
+        const std::vector<float> sums =
+            sum_slices(y.batch * blocks, y.batch * y.frames * y.size, padded * (columns + 1), panels, add);
         kernel.unpack(sums.data(), y.channels, x.channels, dweight);
         std::copy_n(&sums[padded * columns], y.channels, dbias);
     }
@@ -1368,14 +1536,13 @@ class Mixing {
     Kernel kernel;
 };
 
-// ---- group normalisation of (B, T, C, H, W) over the channels of a group, time and space, and SiLU after it
+// ---- group normalisation of (B*T, C, H, W) over the channels of a group, time and space, and SiLU after it
 
 struct Groups {
     Index batch, frames, channels, size, count;
 
-    Groups(const int64_t *video, const int64_t *statistics)
-        : batch(video[0]), frames(video[1]), channels(video[2]), size(video[3] * video[4]),
-          count(statistics[0] / batch) {}
+    Groups(const int64_t *x, const int64_t *statistics)
+        : batch(statistics[0]), frames(x[0] / batch), channels(x[1]), size(x[2] * x[3]), count(statistics[1]) {}
 
     Index width() const { return channels / count; }
     float elements() const { return static_cast<float>(frames * width() * size); }
@@ -1423,7 +1590,7 @@ std::pair<float, float> slope_row(const float *x, const float *dy, Index count, 
     return {sum, products};
 }
 
-// Statistics are (B * groups, 2): a mean and one over a standard deviation.
+// Statistics are (B, groups, 2): a mean and one over a standard deviation.
 template <bool HAS_SILU>
 void normalise(const Groups &groups, const float *x, const float *gamma, const float *beta, float eps, float *y,
                float *statistics) {
@@ -1450,9 +1617,11 @@ void normalise(const Groups &groups, const float *x, const float *gamma, const f
     });
 }
 
+// `addend`, if any: the gradient of x from its other uses.
 template <bool HAS_SILU>
 void normalise_gradient(const Groups &groups, const float *x, const float *gamma, const float *beta,
-                        const float *statistics, const float *dy, float *dx, float *dgamma, float *dbeta) {
+                        const float *statistics, const float *dy, const float *addend, float *dx, float *dgamma,
+                        float *dbeta) {
     std::vector<float> sums(groups.batch * groups.channels * 2);  // by video, of dbeta and dgamma
     groups.each([&](Index item, Index video, Index first, Index last) {
         const float mean = statistics[2 * item], scale = statistics[2 * item + 1];
@@ -1479,6 +1648,7 @@ void normalise_gradient(const Groups &groups, const float *x, const float *gamma
                 float *to = dx + groups.at(video, t, c);
 #pragma omp simd
                 for (Index i = 0; i < groups.size; i++) to[i] = to[i] * slope + (from[i] - mean) * by_x + shift;
+                if (addend) add_row(addend + groups.at(video, t, c), groups.size, to);
             }
     });
     for (Index c = 0; c < groups.channels; c++) {
@@ -1514,22 +1684,28 @@ CONVOLUTION(convolution, KEEP)
 CONVOLUTION(convolution_down, HALVE)
 CONVOLUTION(convolution_up, DOUBLE)
 
-// The same over (B, T, C, H, W); of kernel 1 over (N, C, H, W). Taps, stride, repeat, whether the border is repeated.
-#define MIXING(name, ...)                                                                                 \
-    OPERATOR(name) {                                                                                      \
-        Mixing{{__VA_ARGS__}, {ranks[0], shapes[0]}, {ranks[3], shapes[3]}}.mix(INPUT(0), INPUT(1),       \
-                                                                                INPUT(2), false, OUTPUT(3)); \
-        return 0;                                                                                         \
-    }                                                                                                     \
-    OPERATOR(name##_input) {                                                                              \
-        Mixing{{__VA_ARGS__}, {ranks[2], shapes[2]}, {ranks[1], shapes[1]}}.mix(INPUT(1), INPUT(0),       \
-                                                                                nullptr, true, OUTPUT(3)); \
-        return 0;                                                                                         \
-    }                                                                                                     \
-    OPERATOR(name##_weights) {                                                                            \
-        Mixing{{__VA_ARGS__}, {ranks[0], shapes[0]}, {ranks[1], shapes[1]}}.gradients(INPUT(0), INPUT(1), \
-                                                                                      OUTPUT(4), OUTPUT(5)); \
-        return 0;                                                                                         \
+// The same over time, with a last input of shape (T); `_onto`: with what y is added to before that. Taps, stride, repeat,
+// whether the border is repeated.
+#define MIXING(name, ...)                                                                         \
+    OPERATOR(name) {                                                                              \
+        Mixing mixing({__VA_ARGS__}, shapes[0], *shapes[3], shapes[1]);                           \
+        mixing.mix(INPUT(0), INPUT(1), INPUT(2), nullptr, false, OUTPUT(4));                      \
+        return 0;                                                                                 \
+    }                                                                                             \
+    OPERATOR(name##_onto) {                                                                       \
+        Mixing mixing({__VA_ARGS__}, shapes[0], *shapes[4], shapes[1]);                           \
+        mixing.mix(INPUT(0), INPUT(1), INPUT(2), INPUT(3), false, OUTPUT(5));                     \
+        return 0;                                                                                 \
+    }                                                                                             \
+    OPERATOR(name##_input) {                                                                      \
+        Mixing mixing({__VA_ARGS__}, shapes[2], *shapes[3], shapes[0]);                           \
+        mixing.mix(INPUT(1), INPUT(0), nullptr, nullptr, true, OUTPUT(4));                        \
+        return 0;                                                                                 \
+    }                                                                                             \
+    OPERATOR(name##_weights) {                                                                    \
+        Mixing mixing({__VA_ARGS__}, shapes[0], *shapes[4], shapes[2]);                           \
+        mixing.gradients(INPUT(0), INPUT(1), OUTPUT(5), OUTPUT(6));                               \
+        return 0;                                                                                 \
     }
 
 MIXING(channel_mix, 1, 1, 1, true)
@@ -1540,7 +1716,8 @@ MIXING(temporal_down_zeros, 3, 2, 1, false)
 MIXING(temporal_up, 3, 1, 2, true)
 MIXING(temporal_up_zeros, 3, 1, 2, false)
 
-// x, gamma, beta, eps (1) -> y, statistics;  x, gamma, beta, statistics, dy -> dx, dgamma, dbeta
+// x, gamma, beta, eps (T, all alike) -> y, statistics;  x, gamma, beta, statistics, dy -> dx, dgamma, dbeta;
+// `_onto`: after dy what dx is added to
 #define GROUP_NORM(name, has_silu)                                                                            \
     OPERATOR(name) {                                                                                          \
         normalise<has_silu>({shapes[0], shapes[5]}, INPUT(0), INPUT(1), INPUT(2), *INPUT(3), OUTPUT(4), OUTPUT(5)); \
@@ -1548,26 +1725,34 @@ MIXING(temporal_up_zeros, 3, 1, 2, false)
     }                                                                                                         \
     OPERATOR(name##_gradient) {                                                                               \
         normalise_gradient<has_silu>({shapes[0], shapes[3]}, INPUT(0), INPUT(1), INPUT(2), INPUT(3), INPUT(4),  \
-                                     OUTPUT(5), OUTPUT(6), OUTPUT(7));                                        \
+                                     nullptr, OUTPUT(5), OUTPUT(6), OUTPUT(7));                               \
+        return 0;                                                                                             \
+    }                                                                                                         \
+    OPERATOR(name##_gradient_onto) {                                                                          \
+        normalise_gradient<has_silu>({shapes[0], shapes[3]}, INPUT(0), INPUT(1), INPUT(2), INPUT(3), INPUT(4),  \
+                                     INPUT(5), OUTPUT(6), OUTPUT(7), OUTPUT(8));                              \
         return 0;                                                                                             \
     }
 
 GROUP_NORM(group_norm, false)
 GROUP_NORM(group_norm_silu, true)
+
 // --------------------------------------------------------------------------------------------------------- AdamW
 
 // A stretch of one tensor of many: threads share all tensors evenly, and sums have one order.
 struct Piece {
     int tensor;
-    Index begin, end;
+    Index begin, end, place;  // the last: of the tensor, where all lie in one vector one after the other
 };
 
 std::vector<Piece> pieces(int tensors, const int *ranks, int64_t **shapes) {
     std::vector<Piece> all;
+    Index place = 0;
     for (int tensor = 0; tensor < tensors; tensor++) {
         const Index size = elements(ranks[tensor], shapes[tensor]);
         for (Index begin = 0; begin < size; begin += 2 * GRAIN)
-            all.push_back({tensor, begin, std::min(begin + 2 * GRAIN, size)});
+            all.push_back({tensor, begin, std::min(begin + 2 * GRAIN, size), place});
+        place += size;
     }
     return all;
 }
@@ -1576,14 +1761,12 @@ std::vector<Piece> pieces(int tensors, const int *ranks, int64_t **shapes) {
 OPERATOR(sum_of_squares) {
     const std::vector<Piece> all = pieces(count - 1, ranks, shapes);
     std::vector<double> sums(all.size());
-    parallel(all.size(), 1, [&](Index first, Index last) {
-        for (Index item = first; item < last; item++) {
-            const float *x = INPUT(all[item].tensor);
-            double sum = 0;
+    parallel(all.size(), 1, [&](Index item, Index) {
+        const float *x = INPUT(all[item].tensor);
+        double sum = 0;
 #pragma omp simd reduction(+ : sum)
-            for (Index i = all[item].begin; i < all[item].end; i++) sum += static_cast<double>(x[i]) * x[i];
-            sums[item] = sum;
-        }
+        for (Index i = all[item].begin; i < all[item].end; i++) sum += static_cast<double>(x[i]) * x[i];
+        sums[item] = sum;
     });
     OUTPUT(count - 1)[0] = static_cast<float>(std::accumulate(sums.begin(), sums.end(), 0.0));
     return 0;
@@ -1603,12 +1786,9 @@ OPERATOR(adamw) {
         const double correction2 = std::sqrt(1 - std::pow(static_cast<double>(beta2), *updates));
         const float step = rate * correction2 / correction1, eps = constants[2] * correction2;
         const std::vector<Piece> all = pieces(tensors, ranks, shapes);
-        std::vector<Index> places(tensors);
-        for (int i = 1; i < tensors; i++) places[i] = places[i - 1] + elements(ranks[i - 1], shapes[i - 1]);
         parallel(all.size(), 1, [&](Index item, Index) {
-            const auto [tensor, begin, end] = all[item];
-            float *weight = OUTPUT(tensor);
-            float *moment1 = OUTPUT(tensors) + places[tensor], *moment2 = OUTPUT(tensors + 1) + places[tensor];
+            const auto [tensor, begin, end, place] = all[item];
+            float *weight = OUTPUT(tensor), *moment1 = OUTPUT(tensors) + place, *moment2 = OUTPUT(tensors + 1) + place;
             const float *gradient = INPUT(tensors + 2 + tensor), kept = 1 - rate * decays[tensor];
 #pragma omp simd
             for (Index i = begin; i < end; i++) {
@@ -1620,5 +1800,22 @@ OPERATOR(adamw) {
         });
     }
     *OUTPUT(count - 1) = *updates;
+    return 0;
+}
+
+// n weights, their averages (of all, one after the other), (1 - decay,), factor -> (1,). In place: the averages move
+// towards the weights, unless the factor of the update's gradients was 0.
+OPERATOR(moving_average) {
+    const float share = *INPUT(count - 3), factor = *INPUT(count - 2);
+    *OUTPUT(count - 1) = factor;
+    if (!(factor > 0)) return 0;
+    const std::vector<Piece> all = pieces(count - 4, ranks, shapes);
+    parallel(all.size(), 1, [&](Index item, Index) {
+        const auto [tensor, begin, end, place] = all[item];
+        const float *weight = INPUT(tensor);
+        float *average = OUTPUT(count - 4) + place;
+#pragma omp simd
+        for (Index i = begin; i < end; i++) average[i] += share * (weight[i] - average[i]);
+    });
     return 0;
 }

@@ -81,20 +81,64 @@ def zero_moments(name: str, weights: Mapping[str, Parameter]) -> ms.ParameterTup
     )
 
 
-def split_moments(moments: ms.ParameterTuple, weights: ms.ParameterTuple) -> list[ms.Tensor]:
+def split_moments(moments: ms.ParameterTuple, weights: Sequence[Parameter]) -> list[ms.Tensor]:
     """What `zero_moments` made, by weight; copies where it is one vector."""
-    if not is_compiled():
-        return list(moments)
-    parts = np.split(moments[0].asnumpy(), np.cumsum([weight.size for weight in weights])[:-1])
-    return [ms.Tensor(part.reshape(weight.shape)) for part, weight in zip(parts, weights, strict=True)]
+    return [ms.Tensor(part) for part in _split(moments[0], weights)] if is_compiled() else list(moments)
 
 
 def set_moments(moments: ms.ParameterTuple, parts: Iterable[np.ndarray]) -> None:
     """The inverse of `split_moments`."""
     if is_compiled():
-        parts = [np.concatenate([part.reshape(-1) for part in parts])]
+        parts = [_joined(parts)]
     for moment, part in zip(moments, parts, strict=True):
         moment.set_data(ms.Tensor(part))
+
+
+def _split(vector: Parameter, like: Sequence[Parameter]) -> list[np.ndarray]:
+    parts = np.split(vector.asnumpy(), np.cumsum([one.size for one in like])[:-1])
+    return [part.reshape(one.shape) for part, one in zip(parts, like, strict=True)]
+
+
+def _joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    return np.concatenate([array.reshape(-1) for array in arrays])
+
+
+def _writing(name: str) -> ops.Custom:
+    """An operator that changes inputs. Unless told, MindSpore takes what is read after it for what was read before."""
+    custom = operator(name, lambda *shapes: (1,))
+    custom.add_prim_attr("side_effect_mem", True)
+    return custom
+
+
+class MovingAverage(nn.Cell):
+    """The averages of weights, in one vector, moved by a compiled operator within the graph of an update.
+
+    Args:
+        decay: average = decay * average + (1 - decay) * weight.
+    """
+
+    def __init__(self, weights: Sequence[Parameter], decay: float) -> None:
+        super().__init__()
+        self.weights, self.share = ms.ParameterTuple(tuple(weights)), ms.Tensor([1 - decay], ms.float32)
+        start = ms.Tensor(_joined(weight.asnumpy() for weight in weights))
+        self.averages = Parameter(start, name="averages", requires_grad=False)
+        self.fused = _writing("moving_average")
+
+    def construct(self, factor: ms.Tensor) -> ms.Tensor:
+        """In place; nothing changes where `factor`, that of the update's gradients, is 0. It must wait for the update.
+
+        Returns:
+            something that is there when all is done.
+        """
+        return self.fused(*self.weights, self.averages, self.share, factor)
+
+    def arrays(self) -> list[np.ndarray]:
+        """The average of each weight."""
+        return _split(self.averages, self.weights)
+
+    def set_arrays(self, arrays: Iterable[np.ndarray]) -> None:
+        """The inverse of `arrays`."""
+        self.averages.set_data(ms.Tensor(_joined(arrays)))
 
 
 class AdamWUpdate(nn.Cell):
@@ -108,7 +152,7 @@ class AdamWUpdate(nn.Cell):
         super().__init__()
         self.is_compiled = is_compiled()
         if self.is_compiled:
-            self.fused = operator("adamw", lambda *shapes: (1,))
+            self.fused = _writing("adamw")
         else:
             self.own = _AdamWUpdate(weight_decays, betas, eps)
         self.weight_decays, self.constants = ms.Tensor(weight_decays, ms.float32), ms.Tensor([*betas, eps], ms.float32)
@@ -132,8 +176,6 @@ class AdamWUpdate(nn.Cell):
             something that is there when all is done.
         """
         if self.is_compiled:
-            # MindSpore does not know that the operator writes: whoever calls sees to it that nothing reads a weight or
-            # a moment later in the graph, but for what depends on the result.
             return self.fused(
                 *weights, *moment1, *moment2, *gradients, self.weight_decays, self.constants, lr, factor, updates
             )

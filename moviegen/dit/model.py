@@ -7,6 +7,7 @@ import numpy as np
 from mindspore import nn, ops
 
 from moviegen.config import PATCH, DiTConfig
+from moviegen.device.precision import compute_in
 from moviegen.dit.layers import Block, FinalLayer, Linear, PositionTable, TextProjector, TimestepEmbedder
 from moviegen.dit.patches import (
     channels_innermost,
@@ -28,7 +29,10 @@ class DiT(nn.Cell):
 
     Args:
         sequence: how the tokens are divided over ranks; default: not at all.
-        dtype: of the arithmetic; weights, inputs and the velocity are float32.
+        dtype: of the arithmetic, see `compute_in`; weights, inputs and the velocity are float32.
+
+    Raises:
+        NoBfloat16Error: `dtype` is bfloat16, and this CPU has no such products.
     """
 
     def __init__(
@@ -38,7 +42,7 @@ class DiT(nn.Cell):
         dtype: ms.Type = ms.float32,
     ) -> None:
         super().__init__()
-        self.config, self.dtype = config, dtype
+        self.config = config
         self.sequence = sequence or WholeSequence()
         patch_width = config.latent_channels * PATCH * PATCH
         self.latent_embedder = nn.CellDict({"proj": Linear(patch_width, config.width)})
@@ -53,6 +57,7 @@ class DiT(nn.Cell):
             [Block(config, self.sequence.attention(heads, config.width // heads)) for _ in range(config.num_layers)]
         )
         self.final_layer = FinalLayer(config, patch_width)
+        self.dtype = compute_in(self, dtype)
 
     def construct(self, latent: ms.Tensor, timestep: ms.Tensor, *text: ms.Tensor) -> ms.Tensor:
         """Velocity of the latent's shape.

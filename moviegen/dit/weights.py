@@ -7,7 +7,7 @@ from pathlib import Path
 import mindspore as ms
 
 from moviegen import device
-from moviegen.config import ConfigError, DiTConfig, Params
+from moviegen.config import DiTConfig, Params
 from moviegen.dit.model import DiT
 from moviegen.dit.positions import grow_positions, table_lengths
 from moviegen.runs.arrays import Arrays, save_arrays, stored_tensors, unwrapped
@@ -68,12 +68,9 @@ def load_stage(path: Path, params: Params, stage: int) -> DiT:
     """A stage's transformer with a file's weights, in the arithmetic that the stage is trained in; see `load_dit`.
 
     Raises:
-        ConfigError: this device has no such arithmetic.
+        NoBfloat16Error: this device has no such arithmetic.
     """
-    try:
-        dtype = device.compute_dtype(params.recipes[stage].train.settings.dtype)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    dtype = device.compute_dtype(params.recipes[stage].train.settings.dtype)
     return load_dit(path, params.dit_config(stage), dtype)
 
 

@@ -19,6 +19,7 @@ from mindspore import Parameter, nn, ops
 from numpy.typing import ArrayLike
 
 from moviegen.device.collectives import sum_shard
+from moviegen.device.kernels import Product
 from moviegen.device.world import World
 
 
@@ -60,20 +61,28 @@ class GatheredProduct(nn.Cell):
     The weight's gradient comes out as this rank's part of the sum over all ranks.
     """
 
-    def __init__(self, world: World, shape: tuple[int, ...]) -> None:
+    def __init__(self, world: World, shape: tuple[int, ...], whole: Product) -> None:
         super().__init__()
         self.gather, self.sum_part = ops.AllGather(), SumPart(world)
         self.shape, self.length = shape, int(np.prod(shape))
+        self.is_compiled = whole.is_compiled
+        if self.is_compiled:
+            self.fused, self.fused_gradient = whole.fused.forward, whole.fused.gradient
         self.product_tb, self.product = ops.MatMul(transpose_b=True), ops.MatMul()
         self.product_ta = ops.MatMul(transpose_a=True)
 
     def construct(self, x: ms.Tensor, part: ms.Tensor) -> ms.Tensor:
         """x (..., in), part float32 (ceil(out * in / ranks),) -> (..., out), in x's type."""
+        if self.is_compiled and x.dtype == ms.float32:
+            return self.fused(x, self._whole(part, x.dtype))
         rows = self.product_tb(x.reshape(-1, x.shape[-1]), self._whole(part, x.dtype))
         return rows.reshape(*x.shape[:-1], self.shape[0])
 
     def bprop(self, x: ms.Tensor, part: ms.Tensor, out: ms.Tensor, dout: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
         weight = self._whole(ops.depend(part, dout), x.dtype)  # not before its turn
+        if self.is_compiled and x.dtype == ms.float32:
+            dx, gradient = self.fused_gradient(x, weight, dout)
+            return dx, self.sum_part(gradient)
         of_rows = dout.reshape(-1, dout.shape[-1])
         gradient = self.product_ta(of_rows, x.reshape(-1, x.shape[-1])).astype(part.dtype)
         return self.product(of_rows, weight).reshape(x.shape), self.sum_part(gradient)
@@ -136,7 +145,7 @@ class Zero:
         for prefix, cell in network.cells_and_names():
             if hasattr(cell, "product") and hasattr(cell, "weight"):
                 weight = cell.weight
-                cell.product = GatheredProduct(self.world, tuple(weight.shape))
+                cell.product = GatheredProduct(self.world, tuple(weight.shape), cell.product)
                 cell.weight = Parameter(ms.Tensor(self.part(weight.asnumpy())), name=weight.name)
                 divided.add(f"{prefix}.weight")
         return divided

@@ -8,25 +8,44 @@ from contextlib import contextmanager
 import mindspore as ms
 import numpy as np
 
+from moviegen.device.compiled import is_compiled
+from moviegen.device.updates import MovingAverage
 from moviegen.parallel.zero import Zero
 from moviegen.runs.arrays import Arrays
 
 
 class EMA:
-    """average = decay * average + (1 - decay) * weight, once an update, on the host: it takes no device memory.
+    """average = decay * average + (1 - decay) * weight, once an update.
 
-    Each rank averages what it holds: at ZeRO stages 1 to 3 its part of every weight.
+    By a compiled operator in the update's graph, or else on the host: on a card it takes none of its memory. Each rank
+    averages what it holds: at ZeRO stages 1 to 3 its part of every weight.
+
+    Attributes:
+        in_graph: what takes an update into the average within its graph; None: `update` does, afterwards.
     """
 
     def __init__(self, zero: Zero, decay: float) -> None:
         self.zero, self.decay = zero, decay
-        self.averages = {name: master.asnumpy().copy() for name, master in zero.masters.items()}
+        self.in_graph = MovingAverage(list(zero.masters.values()), decay) if is_compiled() else None
+        self._on_host = {} if self.in_graph else {name: one.asnumpy().copy() for name, one in zero.masters.items()}
 
     def update(self) -> None:
         """Takes the weights of one finished update into the average."""
+        if self.in_graph is not None:
+            self.in_graph(ms.Tensor(1, ms.float32))
+            return
         for name, master in self.zero.masters.items():
-            average = self.averages[name]
+            average = self._on_host[name]
             average += np.float32(1 - self.decay) * (master.asnumpy() - average)
+
+    @property
+    def averages(self) -> dict[str, np.ndarray]:
+        """What this rank holds of them."""
+        return (
+            self._on_host
+            if self.in_graph is None
+            else dict(zip(self.zero.masters, self.in_graph.arrays(), strict=True))
+        )
 
     def parts(self) -> dict[str, tuple[str, ms.Tensor]]:
         """Name -> name of the weight, this rank's part of its average."""
@@ -38,9 +57,12 @@ class EMA:
 
     def set_arrays(self, arrays: Arrays) -> None:
         """Takes whole averages, saved by any number of ranks."""
-        for name in self.averages:
-            whole = np.asarray(arrays[name])
-            self.averages[name] = whole.copy() if self.zero.stage == 0 else self.zero.part(whole)
+        wholes = ((name, np.asarray(arrays[name])) for name in self.zero.masters)
+        parts = {name: self.zero.part(whole) if self.zero.stage else whole.copy() for name, whole in wholes}
+        if self.in_graph is None:
+            self._on_host = parts
+        else:
+            self.in_graph.set_arrays(parts.values())
 
     @contextmanager
     def swapped(self) -> Iterator[None]:

@@ -95,7 +95,7 @@ class Trainer:
         self.optimizer = AdamW(self.zero.masters, self.optimizer_config, self.zero.shapes)
         self.step = Step(
             self.loss, self.zero, self.optimizer, self.schedule.micro_batches, self.schedule.clip_norm,
-            has_terms=bool(self.terms),
+            has_terms=bool(self.terms), ema=self.ema,
         )  # fmt: skip
         self.average = Average(self.world.size)
         self._begin()
@@ -179,8 +179,6 @@ class Trainer:
         self._check_finite("loss", totals, step, batches)
         if not self.scale.observe(math.isfinite(norm)):
             self._check_finite("gradient norm", [norm], step, batches)
-        elif self.ema and math.isfinite(norm):
-            self.ema.update()
         self._record_step(step, batches, totals, lr, norm, time.perf_counter() - started, waited)
         return totals[0]
 

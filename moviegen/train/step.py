@@ -1,4 +1,4 @@
-"""One optimizer update, in as few graphs as it can be.
+"""One optimizer update, in as few graphs as can be.
 
     one micro-batch   `WholeUpdate`: gradients, their exchange between ranks, the update
     more of them      `Backward` once a micro-batch: gradients, added to sums; `Finish`: their exchange, the update
@@ -9,7 +9,6 @@ room for its part of the sums only.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 import mindspore as ms
@@ -19,6 +18,7 @@ from mindspore import Parameter, nn, ops
 from moviegen.device.collectives import Average
 from moviegen.device.updates import SumOfSquares
 from moviegen.parallel.zero import SumPart, Whole, Zero
+from moviegen.train.ema import EMA
 from moviegen.train.optim import AdamW
 
 _add = ops.MultitypeFuncGraph("add")
@@ -58,7 +58,13 @@ class Gradients(nn.Cell):
 
     def __init__(self, zero: Zero) -> None:
         super().__init__()
-        self.sums = _zeros("gradient", zero.masters if zero.stage >= 2 else zero.weights)
+        like = zero.masters if zero.stage >= 2 else zero.weights
+        self.sums = ms.ParameterTuple(
+            tuple(
+                Parameter(ops.zeros(one.shape, ms.float32), name=f"gradient.{index}", requires_grad=False)
+                for index, one in enumerate(like.values())
+            )
+        )
 
 
 class LossAndGradients(nn.Cell):
@@ -116,10 +122,12 @@ class Update(nn.Cell):
 
     Args:
         share: what makes a mean of a sum over micro-batches and ranks.
+        average: of the weights, which follows the update.
     """
 
-    def __init__(self, optimizer: AdamW, zero: Zero, share: float, clip_norm: float) -> None:
+    def __init__(self, optimizer: AdamW, zero: Zero, share: float, clip_norm: float, average: nn.Cell | None) -> None:
         super().__init__()
+        self.average = average
         self.optimizer, self.num_divided, self.each = optimizer, zero.num_divided, ops.HyperMap()
         self.squares, self.share, self.clip_norm = SumOfSquares(), share, clip_norm
         self.has_parts = zero.stage > 0
@@ -137,6 +145,8 @@ class Update(nn.Cell):
         clip = ops.minimum(self.clip_norm / ops.maximum(norm, 1e-30), ms.Tensor(1.0, ms.float32))
         factor = ops.select(ops.isfinite(norm), clip * self.share / scale, ms.Tensor(0.0, ms.float32))
         updated = self.optimizer(sums, lr, factor)
+        if self.average is not None:
+            updated = ops.depend(updated, self.average(ops.depend(factor, updated)))
         if self.whole is not None:
             publish, masters = ops.partial(_publish, self.whole, updated), self.optimizer.weights[self.num_divided :]
             updated = ops.depend(updated, self.each(publish, self.weights[self.num_divided :], masters))
@@ -186,20 +196,20 @@ class Backward(nn.Cell):
 class Finish(nn.Cell):
     """The update with the sums, which then start over; those that are not finite are left for `Clear`."""
 
-    def __init__(self, zero: Zero, gradients: Gradients, update: Update) -> None:
+    def __init__(self, zero: Zero, gradients: Gradients, update: Update, scale: Parameter) -> None:
         super().__init__()
-        self.sums, self.update, self.each = gradients.sums, update, ops.HyperMap()
+        self.sums, self.update, self.scale, self.each = gradients.sums, update, scale, ops.HyperMap()
         self.exchange = Exchange(zero) if zero.stage < 2 else None
 
-    def construct(self, lr: ms.Tensor, scale: ms.Tensor) -> ms.Tensor:
+    def construct(self, lr: ms.Tensor) -> ms.Tensor:
         """Returns the norm that `Update` does."""
         sums = self.sums if self.exchange is None else self.exchange(self.sums)
-        norm = self.update(sums, lr, scale)
+        norm = self.update(sums, lr, self.scale)
         return ops.depend(norm, self.each(ops.partial(_restart, norm), self.sums))
 
 
 class Clear(nn.Cell):
-    """Throws the sums away: those of an overflow, from which nothing can be subtracted."""
+    """Throws the sums of an overflow away, from which nothing can be subtracted."""
 
     def __init__(self, gradients: Gradients) -> None:
         super().__init__()
@@ -216,33 +226,41 @@ class Step:
         loss: Cell whose first output is the scalar to minimise, in float32 like the others it may return.
         has_terms: it returns others.
         clip_norm: the largest global norm that a mean gradient keeps.
+        ema: follows every update.
     """
 
     def __init__(
-        self, loss: nn.Cell, zero: Zero, optimizer: AdamW, micro_batches: int, clip_norm: float, has_terms: bool
+        self,
+        loss: nn.Cell,
+        zero: Zero,
+        optimizer: AdamW,
+        micro_batches: int,
+        clip_norm: float,
+        has_terms: bool,
+        ema: EMA | None = None,
     ) -> None:
-        self.zero, self.optimizer = zero, optimizer
-        self.average = Average(zero.world.size)
-        update = Update(optimizer, zero, 1.0 / (micro_batches * zero.world.size), clip_norm)
-        self.whole: WholeUpdate | None = None
-        self.sums: tuple[Parameter, ...] = ()
+        self.zero, self.optimizer, self.ema = zero, optimizer, ema
+        self.average, share = Average(zero.world.size), 1.0 / (micro_batches * zero.world.size)
+        update = Update(optimizer, zero, share, clip_norm, ema.in_graph if ema else None)
+        self.whole, self.sums = None, ()
         if micro_batches == 1:
             gradients = LossAndGradients(loss, zero, has_terms)
             self.whole, self.scale = WholeUpdate(gradients, Exchange(zero), update, self.average), gradients.scale
         else:
             buffers = Gradients(zero)
             self.backward, self.sums = Backward(loss, zero, buffers, has_terms), buffers.sums
-            self.finish, self.clear, self.scale = Finish(zero, buffers, update), Clear(buffers), self.backward.scale
+            self.scale = self.backward.scale
+            self.finish, self.clear = Finish(zero, buffers, update, self.scale), Clear(buffers)
 
     def compile(self, batch: Sequence[ms.Tensor]) -> None:
         """Compiles what a micro-batch of a new shape needs, ahead of it, and what is not compiled of the rest."""
-        one = ms.Tensor(1.0, ms.float32)
-        if self.whole:
-            self.whole.compile(one, *batch)
+        rate = ms.Tensor(1.0, ms.float32)
+        if self.whole is not None:
+            self.whole.compile(rate, *batch)
             return
         self.backward.compile(*batch)
         if not self.finish.compile_cache:
-            self.finish.compile(one, one)
+            self.finish.compile(rate)
 
     def __call__(self, batches: Sequence[Sequence[ms.Tensor]], lr: float, scale: float = 1.0) -> np.ndarray:
         """One update; a gradient that is not finite reaches no weight, no moment and no count of updates.
@@ -253,16 +271,19 @@ class Step:
         Returns:
             what the loss Cell returned, on average, and then the gradient's global norm before clipping.
         """
-        rate, self_scale = ms.Tensor(lr, ms.float32), ms.Tensor(scale, ms.float32)
-        self.scale.set_data(self_scale)
-        if self.whole:
-            (batch,) = batches
-            return self.whole(rate, *batch).asnumpy()
+        self.scale.set_data(ms.Tensor(scale, ms.float32))
+        rate = ms.Tensor(lr, ms.float32)
+        values = self._summed(batches, rate) if self.whole is None else self.whole(rate, *batches[0]).asnumpy()
+        if self.ema and self.ema.in_graph is None and np.isfinite(values[-1]):
+            self.ema.update()
+        return values
+
+    def _summed(self, batches: Sequence[Sequence[ms.Tensor]], rate: ms.Tensor) -> np.ndarray:
         terms = np.mean([[float(term) for term in self.backward(*batch)] for batch in batches], 0)
-        norm = float(self.finish(rate, self_scale))
-        if not math.isfinite(norm):
+        norm = self.finish(rate).asnumpy()
+        if not np.isfinite(norm):
             self.clear()
-        return np.append(self.average(ms.Tensor(terms, ms.float32)).asnumpy(), np.float32(norm))
+        return np.append(self.average(ms.Tensor(terms, ms.float32)).asnumpy(), norm)
 
     def bytes_held(self) -> dict[str, int]:
         """Bytes of this rank's buffers: weights, gradient sums, and moments with the parts of weights beside them."""
@@ -277,12 +298,3 @@ class Step:
 
 def _bytes(buffers: Iterable[Parameter]) -> int:
     return sum(buffer.nbytes for buffer in buffers)
-
-
-def _zeros(kind: str, like: dict[str, Parameter]) -> ms.ParameterTuple:
-    return ms.ParameterTuple(
-        tuple(
-            Parameter(ops.zeros(one.shape, ms.float32), name=f"{kind}.{index}", requires_grad=False)
-            for index, one in enumerate(like.values())
-        )
-    )

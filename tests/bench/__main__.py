@@ -1,6 +1,6 @@
-"""`python -m tests.bench [--only tae dit euler layouts memory recompute] [--repetitions N]`.
+"""`python -m tests.bench [--only dit tae ...] [--repetitions N]`.
 
-Only the first two need PyTorch.
+`dit`, `bfloat16`, `tae` and `step-memory` need PyTorch.
 """
 
 from __future__ import annotations
@@ -9,28 +9,36 @@ import argparse
 import datetime
 import os
 import time
-from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 import psutil
 
 from moviegen import config
+from moviegen.device import compiled
 from moviegen.runs import files, machine
-from tests.bench import dit, layouts, memory, recompute, tae
+from tests.bench import compiling, dit, layouts, memory, reading, recompute, rows, step_memory, tae
 
 MEASUREMENTS = {
-    "tae": tae.measure,
     "dit": dit.measure,
+    "bfloat16": dit.measure_bfloat16,
+    "tae": tae.measure,
+    "step-memory": step_memory.measure,
+    "compiling": compiling.measure,
+    "reading": reading.measure,
     "euler": dit.measure_euler,
     "layouts": layouts.measure,
     "memory": memory.measure,
     "recompute": recompute.measure,
 }
 TITLES = {
-    "tae": "TAE of params/tiny.yaml; ratio: ours / PyTorch in its faster order of memory, below 1 where ours is faster",
-    "dit": "transformer of params/tiny.yaml, stage 2; ratio: ours / reference, below 1 where ours is faster",
-    "euler": "sampler of that transformer; ratio: to the network alone on twice the batch, which guidance takes",
+    "dit": "transformer; ratio: ours / reference, below 1 where ours is faster; of the peak: how much of it is used",
+    "bfloat16": "the same with products of bfloat16",
+    "tae": "TAE; ratio: ours / PyTorch in its faster order of memory, below 1 where ours is faster",
+    "step-memory": "the peak of a process that does a few training steps",
+    "compiling": "seconds of compilation",
+    "reading": "reading a training clip; ratio: to decoding alone",
+    "euler": "sampler of tiny's transformer; ratio: to the network alone on twice the batch, which guidance takes",
     "layouts": "temporal convolution over 16 frames of 64 channels, 32x32: forward, and both passes; ratios to ours",
     "memory": "decoding with the TAE of params/tiny.yaml: the process's peak, and how much of it is the decoding's",
     "recompute": "a training step of params/tiny.yaml, stage 3, batch 8: the process's peak, and the step's share",
@@ -45,12 +53,13 @@ def main() -> None:
         "commit": machine.git_commit(),
         "machine": machine.machine(),
         "versions": machine.versions() | {"torch": torch_version()},
+        "operators": str(compiled.current()),
         "repetitions": options.repetitions,
         "busy_percent": {},
     }
     for name in options.only:
         report[name], report["busy_percent"][name] = measure(name, options.repetitions)
-        print(f"\n{TITLES[name]}\n{table(report[name])}\n", flush=True)
+        print(f"\n{TITLES[name]}\n{rows.table(report[name])}\n", flush=True)
     report["finished"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     path = config.project_root() / "outputs" / "bench" / "bench.json"
     files.write_json(path, report)
@@ -60,7 +69,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Time and memory beside PyTorch.")
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS))
-    parser.add_argument("--repetitions", type=int, default=11, help="timed calls of each subject; medians are shown")
+    parser.add_argument("--repetitions", type=int, default=7, help="timed calls of each subject; medians are shown")
     return parser.parse_args()
 
 
@@ -81,27 +90,12 @@ def busy_seconds() -> float:
 def measure(name: str, repetitions: int) -> tuple[list[dict[str, Any]], float]:
     """The rows, and the percent of the cores that others used meanwhile; warns if it is much."""
     others, started = busy_seconds(), time.perf_counter()
-    rows = MEASUREMENTS[name](repetitions)
+    found = MEASUREMENTS[name](repetitions)
     seconds = (time.perf_counter() - started) * machine.cores()
     percent = max(0.0, 100 * (busy_seconds() - others) / seconds)
     if percent > BUSY_PERCENT:
         print(f"warning: others used {percent:.0f} % of the cores meanwhile; times and ratios are off")
-    return rows, percent
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows' names and numbers, in columns as wide as their widest cell."""
-    shown = [{key: value for key, value in row.items() if not isinstance(value, dict)} for row in rows]
-    cells = [[key.replace("_", " ") for key in shown[0]], *([text(value) for value in row.values()] for row in shown)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
-
-
-def text(value: str | float) -> str:
-    """Three significant digits, or all before the point."""
-    if isinstance(value, str):
-        return value
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return found, percent
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The transformer's MindSpore process: `python -m tests.bench.dit_ours`, see `workers.serve`."""
+"""The transformer's MindSpore process: `python -m tests.bench.dit_ours`, see `serving.serve`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from moviegen.parallel.zero import Zero
 from moviegen.runs.weights import assign
 from moviegen.train.optim import AdamW
 from moviegen.train.step import Step
-from tests.bench import workers
+from tests.bench import serving
 from tests.bench.ours import finish
 from tests.parity.comparing import random_weights
 
@@ -26,21 +26,23 @@ RNG = np.random.default_rng(0)
 EULER_STEPS = 10
 
 
-def random_dit(config: dict[str, Any]) -> DiT:
+def random_dit(config: dict[str, Any], dtype: str) -> DiT:
     """A transformer none of whose weights is trivial."""
-    dit = DiT(DiTConfig.model_validate(config))
+    dit = DiT(DiTConfig.model_validate(config), dtype=device.compute_dtype(dtype))
     parameters = dict(dit.parameters_and_names())
     assign(parameters, random_weights({name: tuple(p.shape) for name, p in parameters.items()}), "random")
     return dit
 
 
-def build(task: str, config: dict[str, Any], latent: list[int], lengths: list[int]) -> workers.Work:
+def build(
+    task: str, config: dict[str, Any], latent: list[int], lengths: list[int], dtype: str = "float32"
+) -> serving.Work:
     """`forward`, `train` (one update), `euler` (the sampler with EULER_STEPS guided steps), or `bare` (its network).
 
     The bare calls are as many, of the transformer alone, on tensors that are there already: twice the batch, which
     guidance takes, and one wait at the end.
     """
-    dit, batch = random_dit(config), latent[0]
+    dit, batch = random_dit(config, dtype), latent[0]
     texts = [RNG.standard_normal((batch, length, width), np.float32) for length, width in zip(
         lengths, config["text_widths"], strict=True)]  # fmt: skip
     masks = np.ones((batch, sum(lengths)), bool)
@@ -62,7 +64,7 @@ def build(task: str, config: dict[str, Any], latent: list[int], lengths: list[in
     return lambda: sampler.euler(x, field, times)
 
 
-def bare_calls(dit: DiT, tensors: list[ms.Tensor]) -> workers.Work:
+def bare_calls(dit: DiT, tensors: list[ms.Tensor]) -> serving.Work:
     """EULER_STEPS calls of the network and nothing else."""
 
     def calls() -> None:
@@ -73,7 +75,7 @@ def bare_calls(dit: DiT, tensors: list[ms.Tensor]) -> workers.Work:
     return calls
 
 
-def update(dit: DiT, batch: list[ms.Tensor]) -> workers.Work:
+def update(dit: DiT, batch: list[ms.Tensor]) -> serving.Work:
     """Forward, backward, clipping and AdamW as `train.loop` calls them."""
     zero = Zero(dit, 0, World())
     optimizer = AdamW(zero.masters, Optimizer(), zero.shapes)
@@ -83,4 +85,4 @@ def update(dit: DiT, batch: list[ms.Tensor]) -> workers.Work:
 
 if __name__ == "__main__":
     device.start(0)
-    workers.serve(build)
+    serving.serve(build)

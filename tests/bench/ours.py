@@ -1,4 +1,4 @@
-"""The MindSpore process: `python -m tests.bench.ours`, see `workers.serve`."""
+"""The MindSpore process: `python -m tests.bench.ours`, see `serving.serve`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from moviegen.tae.losses import TAETrainingLoss
 from moviegen.tae.model import TAE, Decode, Encode
 from moviegen.train.optim import AdamW
 from moviegen.train.step import Step
-from tests.bench import workers
+from tests.bench import serving
 from tests.parity.comparing import random_weights
 
 RNG = np.random.default_rng(0)
@@ -31,7 +31,7 @@ def random_tae(config: dict[str, Any]) -> TAE:
     return tae
 
 
-def build(task: str, config: dict[str, Any], batch: int, size: tuple[int, int, int]) -> workers.Work:
+def build(task: str, config: dict[str, Any], batch: int, size: tuple[int, int, int]) -> serving.Work:
     """`encode`, `decode` or `train` (one update) on (batch, 3, *size)."""
     tae = random_tae(config)
     video = ms.Tensor(RNG.uniform(-1, 1, (batch, 3, *size)), ms.float32)
@@ -49,7 +49,7 @@ def finish(result: Any) -> None:
     result.asnumpy()
 
 
-def update(tae: TAE, video: ms.Tensor, noise: ms.Tensor) -> workers.Work:
+def update(tae: TAE, video: ms.Tensor, noise: ms.Tensor) -> serving.Work:
     """Forward, backward, clipping and AdamW as `train.loop` calls them."""
     loss = TAETrainingLoss(tae, TAELoss(), lpips=None, has_outlier_penalty=False)
     zero = Zero(loss, 0, World())
@@ -60,4 +60,4 @@ def update(tae: TAE, video: ms.Tensor, noise: ms.Tensor) -> workers.Work:
 
 if __name__ == "__main__":
     device.start(0)
-    workers.serve(build)
+    serving.serve(build)

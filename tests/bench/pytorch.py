@@ -1,4 +1,4 @@
-"""The PyTorch process: `python -m tests.bench.pytorch`, see `workers.serve`. It does what `ours.py` does."""
+"""The PyTorch process: `python -m tests.bench.pytorch`, see `serving.serve`. It does what `ours.py` does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tests.bench import workers
+from tests.bench import serving
 from tests.parity.comparing import random_weights
 from tests.parity.torch_tae import TorchTAE
 
@@ -22,7 +22,7 @@ def random_twin(config: dict[str, Any]) -> TorchTAE:
 
 def build(
     task: str, config: dict[str, Any], batch: int, size: tuple[int, int, int], channels_last: bool
-) -> workers.Work:
+) -> serving.Work:
     """`encode`, `decode` or `train` (one update) on (batch, 3, *size), in either order of memory."""
     twin = random_twin(config)
     frames, height, width = size
@@ -37,7 +37,7 @@ def build(
     return torch.inference_mode()(work)
 
 
-def update(twin: TorchTAE, video: torch.Tensor, noise: torch.Tensor) -> workers.Work:
+def update(twin: TorchTAE, video: torch.Tensor, noise: torch.Tensor) -> serving.Work:
     """Forward, backward, clipping and AdamW with the same loss and settings as ours."""
     parameters = list(twin.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, eps=1e-15, weight_decay=0.0, fused=True)
@@ -55,4 +55,4 @@ def update(twin: TorchTAE, video: torch.Tensor, noise: torch.Tensor) -> workers.
 
 if __name__ == "__main__":
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    workers.serve(build)
+    serving.serve(build)

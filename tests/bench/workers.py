@@ -1,4 +1,4 @@
-"""Processes that time prepared work when asked to, so that two frameworks take turns on an otherwise idle machine.
+"""The parent's side of processes that time prepared work when asked to, so that frameworks take turns.
 
 A process of its own for each, because they read the same variables (oneDNN's) and would share thread pools.
 """
@@ -7,52 +7,42 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from moviegen import device
+from moviegen.device import compiled
 
-Work = Callable[[], Any]
 WARM_UP = 2  # calls after the first that are not counted
 
 
-def serve(build: Callable[..., Work]) -> None:
-    """Answers a `Worker`: JSON lines in, JSON lines out; whatever else prints goes to stderr.
-
-    Args:
-        build: turns a request's arguments into the work to be timed, which returns when it is done.
-    """
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    prepared: dict[str, Work] = {}
-    for line in sys.stdin:
-        name, arguments = json.loads(line)
-        if arguments is not None:
-            prepared[name] = build(**arguments)
-        started = time.perf_counter()
-        prepared[name]()
-        print(json.dumps(time.perf_counter() - started), file=answers)
+class WorkFailed(RuntimeError):
+    """The work raised; its process goes on."""
 
 
 class Worker:
-    """The parent's side of `serve`.
+    """A process that does `serving.serve`.
 
     Args:
         module: what to run, `python -m` module.
-        is_ours: MindSpore's environment; the other gets none of it, as `ONEDNN_MAX_CPU_ISA` would slow PyTorch down.
+        is_ours: with the operators that this process has, which it must know before MindSpore is imported.
+        variables: of its environment, beside this process's.
     """
 
-    def __init__(self, module: str, is_ours: bool) -> None:
-        kept = {name: value for name, value in os.environ.items() if is_ours or name not in device.CPU_ENVIRONMENT}
+    def __init__(self, module: str, is_ours: bool, variables: Mapping[str, str] | None = None) -> None:
+        # what this process has set for its own MindSpore: `ONEDNN_MAX_CPU_ISA` would slow PyTorch down
+        kept = {name: value for name, value in os.environ.items() if name not in device.set_here}
+        if is_ours:
+            kept[compiled.CHOICE] = compiled.current().name
         self.process = subprocess.Popen(
-            (sys.executable, "-m", module), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=kept
-        )
+            (sys.executable, "-m", module), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=kept | dict(variables or {}),
+        )  # fmt: skip
         self.module = module
 
     def __enter__(self) -> Worker:
@@ -64,7 +54,11 @@ class Worker:
         self.process.wait()
 
     def prepare(self, name: str, **arguments: Any) -> float:
-        """Builds work and calls it; the seconds of that first call, in which a graph is compiled."""
+        """Builds work and calls it; the seconds of that first call, in which a graph is compiled.
+
+        Raises:
+            WorkFailed: it raised.
+        """
         first = self._ask(name, arguments)
         for _ in range(WARM_UP):
             self.seconds(name)
@@ -74,12 +68,21 @@ class Worker:
         """How long one more call takes."""
         return self._ask(name, None)
 
+    def peak_memory(self) -> int:
+        """Highest resident memory of the process so far, in bytes."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+
     def _ask(self, name: str, arguments: Mapping[str, Any] | None) -> float:
         print(json.dumps((name, arguments)), file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
             raise RuntimeError(f"{self.module} ended at {name} (exit code {self.process.wait()}): see above")
-        return json.loads(answer)
+        found = json.loads(answer)
+        if isinstance(found, str):
+            raise WorkFailed(f"{self.module}: {name}: {found}")
+        return found
 
 
 def take_turns(subjects: Sequence[tuple[Worker, str]], repetitions: int, progress: tqdm) -> list[list[float]]:
@@ -89,8 +92,3 @@ def take_turns(subjects: Sequence[tuple[Worker, str]], repetitions: int, progres
         rounds.append([1e3 * worker.seconds(name) for worker, name in subjects])
         progress.update()
     return [list(times) for times in zip(*rounds, strict=True)]
-
-
-def ratio(times: Sequence[float], reference: Sequence[float]) -> float:
-    """The median of the ratios of calls that were neighbours in time."""
-    return statistics.median(a / b for a, b in zip(times, reference, strict=True))

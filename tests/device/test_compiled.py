@@ -104,13 +104,15 @@ def test_its_functions_are_operators_of_mindspore_wherever_it_lies(place):
     assert str(place.prefix) in twice.func
 
 
-@pytest.mark.parametrize("change", ["source", "compiler", "options"])
+@pytest.mark.parametrize("change", ["source", "compiler", "its options", "ours"])
 def test_what_a_library_is_made_from_makes_another(place, monkeypatch, change):
     first = compiler.library()
     if change == "source":
         place.source(SMALL % 14 + "// a remark\n")
     elif change == "compiler":
         place.compiles_with('exec c++ "$@"', version="c++ 1.1")
+    elif change == "its options":
+        monkeypatch.setenv("CXX", f"{os.environ['CXX']} -g")
     else:
         monkeypatch.setattr(compiler, "FLAGS", (*compiler.FLAGS, "-g"))
     assert compiler.library() != first

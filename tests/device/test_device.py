@@ -77,9 +77,7 @@ def test_a_recipe_for_cpu_runs_there_also_where_there_are_cards(tmp_path):
         ("compiled", {}, "None"),
         ("compiled", {"ONEDNN_MAX_CPU_ISA": "AVX2"}, "AVX2"),
         ("mindspore", {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}, "AVX512_CORE"),
-        ("mindspore", {"MOVIEGEN_OPERATORS": "compiled"}, "AVX2"),
         ("auto", {"MOVIEGEN_OPERATORS": "compiled"}, "None"),
-        ("auto", {"MOVIEGEN_OPERATORS": "mindspore"}, "AVX2"),
     ],
 )
 def test_onednn_is_limited_where_mindspore_convolves(tmp_path, operators, given, mode):

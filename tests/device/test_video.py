@@ -1,54 +1,12 @@
 """The autoencoder's layers in both forms against NumPy in float64: values and all gradients."""
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import nn, ops
+from mindspore import nn
 
-from moviegen.device import compiled
 from moviegen.device.video import Convolution, GroupNorm, TemporalConvolution
-
-RNG = np.random.default_rng(0)
-DRIVER = Path(__file__).with_name("video_driver.py")
-needs_library = pytest.mark.skipif(not compiled.is_compiled(), reason="MindSpore's own operators are chosen")
-
-
-@pytest.fixture(params=["compiled", "mindspore"])
-def form(request, eager):
-    if request.param == "compiled" and not compiled.is_compiled():
-        pytest.skip("MindSpore's own operators are chosen")
-    return request.param
-
-
-def random(*shape):
-    """Numbers of float32 in float64."""
-    return RNG.standard_normal(shape).astype(np.float32).astype(np.float64)
-
-
-def close(ours, wanted):
-    """To 1e-5 of the largest number."""
-    np.testing.assert_allclose(ours.asnumpy(), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
-
-
-def compare(cell, form, x, dy, wanted_y, wanted_gradients, *arguments):
-    """A Cell's output and the gradients of x and of its weights, for the gradient dy of its output."""
-    cell.is_compiled = form == "compiled"
-    weights = ms.ParameterTuple(cell.trainable_params())
-    x, dy = ms.Tensor(x, ms.float32), ms.Tensor(dy, ms.float32)
-
-    def total(x):
-        return (cell(x, *arguments) * dy).sum()
-
-    close(cell(x, *arguments), wanted_y)
-    dx, dweights = ops.value_and_grad(total, 0, weights)(x)[1]
-    for ours, wanted in zip((dx, *dweights), wanted_gradients, strict=True):
-        close(ours, wanted)
+from tests.device.comparing import compare, random, values_and_gradients
 
 
 def numpy_convolution(x, weight, bias, dy, resize):
@@ -68,7 +26,7 @@ def numpy_convolution(x, weight, bias, dy, resize):
             dweight[:, :, u, v] = np.einsum("nohw,nchw->oc", dy, padded[seen])
     dfine = dpadded[:, :, pad[0] : pad[0] + fine.shape[2], pad[0] : pad[0] + fine.shape[3]]
     dx = dfine.reshape(*x.shape[:2], x.shape[2], repeat, x.shape[3], repeat).sum((3, 5))
-    return y, (dx, dweight, dy.sum((0, 2, 3)))
+    return y, dx, dweight, dy.sum((0, 2, 3))
 
 
 @pytest.mark.parametrize("resize", ["", "halve", "double"])
@@ -82,7 +40,7 @@ def test_convolution(form, resize, channels, outputs, height, width):
     convolution = Convolution(channels, outputs, resize=resize)
     convolution.weight.set_data(ms.Tensor(weight, ms.float32))
     convolution.bias.set_data(ms.Tensor(bias, ms.float32))
-    compare(convolution, form, x, dy, *numpy_convolution(x, weight, bias, dy, resize))
+    compare(convolution, (x,), dy, numpy_convolution(x, weight, bias, dy, resize))
 
 
 @pytest.mark.parametrize(("channels", "outputs", "height", "width"), [(3, 5, 4, 4), (24, 16, 5, 7), (16, 20, 16, 16)])
@@ -92,7 +50,7 @@ def test_convolution_of_kernel_one(form, channels, outputs, height, width):
     convolution = Convolution(channels, outputs, kernel=1)
     convolution.weight.set_data(ms.Tensor(weight, ms.float32))
     convolution.bias.set_data(ms.Tensor(bias, ms.float32))
-    compare(convolution, form, x, dy, *numpy_convolution(x, weight, bias, dy, ""))
+    compare(convolution, (x,), dy, numpy_convolution(x, weight, bias, dy, ""))
 
 
 class OwnWeights(nn.Cell):
@@ -104,9 +62,8 @@ class OwnWeights(nn.Cell):
         self.weight = ms.Parameter(ms.Tensor(weight, ms.float32))
         self.bias = ms.Parameter(ms.Tensor(bias, ms.float32))
 
-    def construct(self, x, num_frames):
-        self.convolution.is_compiled = self.is_compiled
-        return self.convolution(x, self.weight, self.bias, num_frames)
+    def construct(self, x, num_frames, base=None):
+        return self.convolution(x, self.weight, self.bias, num_frames, base)
 
 
 def numpy_temporal_convolution(x, weight, bias, dy, stride, repeat, padding):
@@ -122,7 +79,7 @@ def numpy_temporal_convolution(x, weight, bias, dy, stride, repeat, padding):
             y[:, t] += np.einsum("oc,bchw->bohw", weight[:, :, 0, k], x[:, frame])
             dx[:, frame] += np.einsum("oc,bohw->bchw", weight[:, :, 0, k], dy[:, t])
             dweight[:, :, 0, k] += np.einsum("bohw,bchw->oc", dy[:, t], x[:, frame])
-    return y, (dx, dweight, dy.sum((0, 1, 3, 4)))
+    return y, dx, dweight, dy.sum((0, 1, 3, 4))
 
 
 @pytest.mark.parametrize("padding", ["replicate", "zeros"])
@@ -140,10 +97,66 @@ def test_temporal_convolution(form, padding, kernel, stride, is_doubled, frames,
     )
     repeat = 2 if is_doubled else 1
     dy = random(2, -(-frames * repeat // stride), channels, height, width)
-    y, (dx, dweight, dbias) = numpy_temporal_convolution(x, weight, bias, dy, stride, repeat, padding)
+    y, dx, dweight, dbias = numpy_temporal_convolution(x, weight, bias, dy, stride, repeat, padding)
     cell = OwnWeights(TemporalConvolution(channels, kernel, stride, is_doubled, padding), weight, bias)
     x, dy, y, dx = (video.reshape(-1, *video.shape[2:]) for video in (x, dy, y, dx))
-    compare(cell, form, x, dy, y, (dx, dweight, dbias), frames)
+    compare(cell, (x,), dy, (y, dx, dweight, dbias), frames)
+
+
+class OnBase(nn.Cell):
+    """What a layer gives for x, some constants and what its output is added to."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def construct(self, x, base, *constants):
+        return self.layer(x, *constants, base)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.usefixtures("form")
+def test_convolution_in_time_is_added_to_a_base(kernel):
+    x, base, dy, weight, bias = *(random(6, 4, 3, 5) for _ in range(3)), random(4, 4, 1, kernel), random(4)
+    video, dvideo = (stack.reshape(2, 3, 4, 3, 5) for stack in (x, dy))
+    y, dx, *dweights = numpy_temporal_convolution(video, weight, bias, dvideo, 1, 1, "replicate")
+    y, dx = y.reshape(x.shape), dx.reshape(x.shape)
+    layer = OwnWeights(TemporalConvolution(4, kernel, 1, False, "replicate"), weight, bias)
+    compare(OnBase(layer), (x, base), dy, (base + y, dx, dy, *dweights), 3)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.usefixtures("form")
+def test_convolution_in_space_is_added_to_a_base(kernel):
+    x, base, dy = random(3, 4, 4, 6), random(3, 5, 4, 6), random(3, 5, 4, 6)
+    weight, bias = random(5, 4, kernel, kernel), random(5)
+    y, dx, *dweights = numpy_convolution(x, weight, bias, dy, "")
+    layer = Convolution(4, 5, kernel)
+    layer.weight.set_data(ms.Tensor(weight, ms.float32))
+    layer.bias.set_data(ms.Tensor(bias, ms.float32))
+    compare(OnBase(layer), (x, base), dy, (base + y, dx, dy, *dweights))
+
+
+class Beside(nn.Cell):
+    """Group norm times one factor, and its x times another."""
+
+    def __init__(self, norm, factor, of_shortcut):
+        super().__init__()
+        self.norm, self.factor, self.of_shortcut = norm, factor, of_shortcut
+
+    def construct(self, x, num_frames):
+        normed, shortcut = self.norm.beside(x, num_frames)
+        return normed * self.factor + shortcut * self.of_shortcut
+
+
+@pytest.mark.usefixtures("form")
+def test_group_norm_adds_the_gradient_of_a_shortcut():
+    norm = GroupNorm(2, 4, has_silu=True)
+    x, dy = random(6, 4, 3, 5), random(6, 4, 3, 5)
+    normed, *gradients = values_and_gradients(norm, (x,), dy, 3)
+    dx, dgamma, dbeta = (gradient.asnumpy() for gradient in gradients)
+    wanted = (2 * normed.asnumpy() + 3 * x, 2 * dx + 3 * dy, 2 * dgamma, 2 * dbeta)
+    compare(Beside(norm, 2, 3), (x,), dy, wanted, 3)
 
 
 @pytest.mark.parametrize("has_silu", [False, True])
@@ -172,30 +185,4 @@ def test_group_norm(form, has_silu, frames, groups, channels, height, width):
     norm.beta.set_data(ms.Tensor(beta, ms.float32))
     frames_of = (video.reshape(-1, *video.shape[2:]) for video in (x, dy, y * gate if has_silu else y))
     x, dy, y = frames_of
-    compare(norm, form, x, dy, y, gradients, frames)
-
-
-def drive(library, **variables):
-    """What `video_driver` prints."""
-    command = (sys.executable, str(DRIVER), str(library))
-    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
-
-
-@needs_library
-def test_one_thread_and_three_and_a_second_run_give_the_same_bits():
-    runs = [drive(compiled.library(), MOVIEGEN_THREADS=threads) for threads in ("1", "3", "3")]
-    assert runs[0] and runs == runs[:1] * 3
-
-
-@pytest.mark.skipif(not shutil.which("g++"), reason="there is no g++")
-def test_a_sanitizer_finds_nothing(tmp_path):
-    source = Path(compiled.__file__).with_name("operators.cpp")
-    library, asan = (
-        tmp_path / "operators.so",
-        subprocess.check_output(("g++", "-print-file-name=libasan.so"), text=True).strip(),
-    )
-    flags = ("-O1", "-std=c++20", "-fopenmp-simd", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    subprocess.run(("g++", *flags, "-shared", "-fPIC", "-pthread", str(source), "-o", str(library)), check=True)
-    assert drive(library, LD_PRELOAD=asan, ASAN_OPTIONS="detect_leaks=0", MOVIEGEN_THREADS="2")
+    compare(norm, (x,), dy, (y, *gradients), frames)

@@ -126,12 +126,12 @@ def digest(arrays):
 
 def gradients(step, norm):
     """Of the first update, as the first moment tells, whole; then it is as if that had not been."""
-    share = min(1, CLIP_NORM / norm) * (1 - OPTIMIZER.betas[0])
-    found = {}
+    share, shapes, found = min(1, CLIP_NORM / norm) * (1 - OPTIMIZER.betas[0]), {}, {}
     for name, (weight, moment) in step.optimizer.moments().items():
+        shapes[name] = moment.shape
         if name == f"moment1.{weight}":
             found[weight] = step.zero.whole(weight, moment) / np.float32(share)
-        moment.set_data(ms.ops.zeros_like(moment))
+    step.optimizer.set_moments(lambda name: np.zeros(shapes[name], np.float32))
     step.optimizer.updates.set_data(ms.Tensor(0, ms.float32))
     return found
 

@@ -33,7 +33,7 @@ def job(folder, workers=2, kills=None, pause=0.0):
         worker_num=workers,
         local_worker_num=workers,
         environment={"PYTHONPATH": str(ROOT)},
-        metrics=folder / "metrics.jsonl",
+        metrics=(folder / "metrics.jsonl",),
     )
 
 

@@ -327,4 +327,4 @@ def test_a_job_ends_when_it_has_written_nothing_for_an_hour():
 def test_the_jobs_own_timeout_ends_it(tmp_path):
     command = ("python", "-c", "import time; time.sleep(600)")
     with pytest.raises(StalledJobError, match="for 2 s; the job was ended"):
-        run_job(Job(command, tmp_path / "logs", metrics=tmp_path / "metrics.jsonl", stall_timeout=2))
+        run_job(Job(command, tmp_path / "logs", metrics=(tmp_path / "metrics.jsonl",), stall_timeout=2))

@@ -1,0 +1,128 @@
+"""`python -m tests.bench.readme`: README's table of times beside PyTorch, from outputs/bench/bench.json."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from moviegen import config
+from moviegen.runs import files
+from tests.bench import compiling, dit, tae
+
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+TIMED, MEASURED = ("dit", "bfloat16", "tae"), ("step-memory", "compiling", "reading")  # groups of bench.json
+HEADER = ("", "ours", "PyTorch", "ours / PyTorch", "`torch.compile`", "ours / compiled")
+EXPLANATION = "Below 1 is faster, or smaller, than PyTorch on the same machine in the same minutes."
+Row = Mapping[str, Any]
+
+
+def main() -> int:
+    """Rewrites what is between the two comments in README.md."""
+    root = config.project_root()
+    report = files.read_json(root / "outputs" / "bench" / "bench.json", "run `make bench`")
+    missing = [name for name in (*TIMED, *MEASURED) if name not in report]
+    if missing:
+        print(f"error: bench.json has no {', '.join(missing)}: run `make bench` without --only", file=sys.stderr)
+        return 1
+    readme = root / "README.md"
+    files.write_text(readme, replaced(readme.read_text(encoding="utf-8"), block(report)))
+    print(f"written: {readme.name}")
+    return 0
+
+
+def replaced(text: str, new: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
+    """The text with another block between two comments, of which each is there once.
+
+    Raises:
+        ValueError: it is not.
+    """
+    begin, end = marks
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"the text must hold {begin} and {end} once each")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{new}{end}{rest.partition(end)[2]}"
+
+
+def block(report: Mapping[str, Any]) -> str:
+    """Markdown: the table, a sentence on what is no comparison with PyTorch, and where and when it was measured."""
+    timed = [row for name in TIMED for row in report[name]]
+    lines = [HEADER, ["---"] * len(HEADER), *map(timed_line, by_task(timed)), *map(memory_line, report["step-memory"])]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{table}\n\n{EXPLANATION} {others(report)}\n\n{provenance(report)}\n"
+
+
+def by_task(timed: Iterable[Row]) -> list[dict[str, Row]]:
+    """Peer's first word -> row, of each task in the order they came."""
+    found: dict[str, dict[str, Row]] = {}
+    for row in timed:
+        found.setdefault(row["task"], {})[row["peer"].partition(",")[0].partition(":")[0]] = row
+    return list(found.values())
+
+
+def timed_line(peers: Mapping[str, Row]) -> list[str]:
+    """One task's cells."""
+    first = next(iter(peers.values()))
+    eager, compiled = peers.get(dit.EAGER), peers.get(dit.COMPILED)
+    return [first["task"], milliseconds(first["ours_ms"]), *cells(eager), *cells(compiled)]
+
+
+def cells(row: Row | None) -> list[str]:
+    """A peer's time, and the ratio to it."""
+    if row is None or row["ratio"] is None:
+        return ["-", "-"]
+    return [milliseconds(row["reference_ms"]), f"**{row['ratio']:.2f}**"]
+
+
+def milliseconds(value: float | None) -> str:
+    """Two digits at least."""
+    return "-" if value is None else f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
+
+
+def memory_line(row: Row) -> list[str]:
+    """Of the process of one step."""
+    ours, reference = (f"{row[key]:.0f} MB" for key in ("ours_mb", "reference_mb"))
+    return [f"memory, {row['task']}", ours, reference, f"**{row['ratio']:.2f}**", "-", "-"]
+
+
+def others(report: Mapping[str, Any]) -> str:
+    """What is measured against something else than PyTorch."""
+    shares = [
+        f"{100 * row['ratio']:.0f} % ({dtype})"
+        for name, dtype in (("dit", "float32"), ("bfloat16", "bfloat16"))
+        for row in report[name]
+        if row["peer"].startswith(dit.PEAK)
+    ]
+    depth = report["compiling"][0]["ratio"]
+    ratios = [row["ratio"] for row in report["reading"]]
+    return (
+        f"The step of {dit.LARGE} runs at {' and '.join(shares)} of this machine's fastest matrix product; compiling "
+        f"{compiling.DEEP} layers takes {depth:.1f} times as long as {compiling.SHALLOW}; reading a training clip "
+        f"{min(ratios):.1f} to {max(ratios):.1f} times as long as decoding it."
+    )
+
+
+def provenance(report: Mapping[str, Any]) -> str:
+    """One line."""
+    machine, versions = report["machine"], report["versions"]
+    return (
+        f"`make bench` on {report['finished'][:10]}, commit {report['commit'][:7]}: {machine['cpu']}, "
+        f"{machine['cores']} cores, {report['operators']} operators; MindSpore {versions['mindspore']}, PyTorch "
+        f"{versions['torch']}; medians of {report['repetitions']} calls in turns."
+    )
+
+
+def tasks() -> list[str]:
+    """What the table's lines are named, in order."""
+    transformer = [dit.named(task, shape, "float32") for task, shape in dit.AIMS]
+    steps = [dit.named("train", dit.TINY, "float32"), *(str(case) for case in tae.CASES if case.task == "train")]
+    return [
+        *transformer,
+        dit.named("train", dit.LARGE, "bfloat16"),
+        *map(str, tae.CASES),
+        *(f"memory, {step}" for step in steps),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

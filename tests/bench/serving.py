@@ -1,0 +1,42 @@
+"""The child's side of `workers`: it times prepared work when asked to.
+
+Nothing of moviegen is imported here: `moviegen.device` sets oneDNN's instruction set for MindSpore, and a PyTorch
+process that imported it would compute by AVX2 alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+Work = Callable[[], Any]
+
+
+def serve(build: Callable[..., Work]) -> None:
+    """Answers a `workers.Worker`: JSON lines in, JSON lines out; whatever else prints goes to stderr.
+
+    An answer is the seconds that the call took, or the words of the error that ended it.
+
+    Args:
+        build: turns a request's arguments into the work to be timed, which returns when it is done.
+    """
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    prepared: dict[str, Work] = {}
+    for line in sys.stdin:
+        name, arguments = json.loads(line)
+        try:
+            if arguments is not None:
+                prepared[name] = build(**arguments)
+            started = time.perf_counter()
+            prepared[name]()
+            answer: float | str = time.perf_counter() - started
+        except Exception as error:  # the parent decides whether the others go on without it
+            traceback.print_exc()
+            answer = f"{type(error).__name__}: {error}"
+        print(json.dumps(answer), file=answers)
