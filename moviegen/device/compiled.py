@@ -125,17 +125,26 @@ def library() -> Path | None:
 
 
 def operator(name: str, shape: Callable[..., Any], outputs: int = 1) -> ops.Custom:
-    """One function of the library as an operator of MindSpore; its outputs are float32.
+    """One function of the library as an operator of MindSpore; its inputs and outputs are float32.
 
     Args:
         shape: gives the shape of the output, or the shapes of all of them, from those of the inputs.
         outputs: how many there are.
+
+    Raises:
+        TypeError: when it is called with anything else, of which it would take the bits for float32's.
     """
     import mindspore as ms
     from mindspore import ops
+    from mindspore.common.dtype import TensorType
 
-    dtypes = ms.float32 if outputs == 1 else (ms.float32,) * outputs
-    return ops.Custom(f"{library()}:{name}", shape, lambda *_: dtypes, "aot")
+    def dtypes(*inputs: ms.Type) -> Any:
+        types = [dtype.element_type() if isinstance(dtype, TensorType) else dtype for dtype in inputs]
+        if others := [dtype for dtype in types if dtype != ms.float32]:
+            raise TypeError(f"the compiled operator {name} takes float32, not {', '.join(map(str, others))}")
+        return ms.float32 if outputs == 1 else (ms.float32,) * outputs
+
+    return ops.Custom(f"{library()}:{name}", shape, dtypes, "aot")
 
 
 def prepare() -> None:

@@ -31,7 +31,7 @@ class Product(nn.Cell):
 
     def construct(self, x: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
         if self.is_compiled and x.dtype == ms.float32:
-            return self.fused(x, weight)
+            return self.fused(x, weight.astype(x.dtype))
         rows = self.matmul(x.reshape(-1, x.shape[-1]), weight.astype(x.dtype))
         return rows.reshape(*x.shape[:-1], weight.shape[0])
 
@@ -62,7 +62,7 @@ class RMSNorm(nn.Cell):
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
         if self.is_compiled and x.dtype == ms.float32:
-            return self.fused(x, self.weight)
+            return self.fused(x, self.weight.astype(x.dtype))
         if self.is_native:
             return ops.rms_norm(x, self.weight.astype(x.dtype), self.eps)[0]
         rows = x.reshape(-1, self.width).astype(ms.float32)  # squares overflow float16
@@ -98,7 +98,7 @@ class ModulatedRMSNorm(RMSNorm):
 
     def construct(self, x: ms.Tensor, shift: ms.Tensor, scale: ms.Tensor) -> ms.Tensor:  # type: ignore[override]
         if self.is_compiled and x.dtype == ms.float32:
-            return self.fused_modulated(x, self.weight, shift, scale)
+            return self.fused_modulated(x, self.weight.astype(x.dtype), shift, scale)
         normed = super().construct(x)
         return normed * self.expand_rows(1 + scale, x.shape[1]) + self.expand_rows(shift, x.shape[1])
 
