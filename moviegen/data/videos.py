@@ -22,6 +22,10 @@ from moviegen.runs.files import replacing
 
 Codec = Literal["libx264", "mpeg4"]
 
+# Frames decoded for each that is wanted, from which on decord takes less time than PyAV: it decodes in a thread of
+# its own, but makes pictures slower (docs/notes.md).
+SPARSE = 3
+
 # One near-transparent setting per codec that repeats its bytes: one thread, and nothing decided by x264's lookahead,
 # whose SIMD code gives other costs from run to run (x264 in PyAV 18; its plain C code does not).
 ENCODERS: dict[Codec, dict[str, str]] = {
@@ -94,10 +98,11 @@ def frames_of(path: Path | str, numbers: Sequence[int], reader: Reader = "counte
 
 
 def _sought(path: Path | str, numbers: Sequence[int], reader: Reader) -> Iterator[np.ndarray]:
-    """Those of `frames_of` that a seek finds."""
+    """Those of `frames_of` that a seek finds, by the faster of the readers that are exact."""
     if reader == "counted" or numbers[0] < 0:  # decord counts negative ones from the end
         return iter(())
-    return readers.by_decord(path, numbers) if reader == "decord" and HAS_DECORD else readers.by_seeking(path, numbers)
+    is_sparse = numbers[-1] - numbers[0] >= SPARSE * len(numbers)
+    return (readers.by_decord if reader == "decord" and HAS_DECORD and is_sparse else readers.by_seeking)(path, numbers)
 
 
 def read_windows(

@@ -919,7 +919,7 @@ MASKED(masked_attention, false)
 MASKED(masked_attention_bfloat16, true)
 
 // --------------------------------------------------------------------------------------------------------- video
-// Stacks of frames (N, C, H, W) and videos (B, T, C, H, W). A convolution is a sum of products over taps,
+// Stacks of frames (N, C, H, W), of videos (B*T, C, H, W) where the shape of another input is (T). A convolution is a sum of products over taps,
 //     y[o, p] = bias[o] + sum over taps and channels of weight[tap, o, c] * x[c, p + shift of the tap],
 // none of which is ever written out as a matrix: `sum_taps` reads shifted rows of x where they lie.
 
@@ -1025,6 +1025,11 @@ void copy_row(const float *from, Index count, float *to) {
     Index i = 0;
     for (; i + LANES <= count; i += LANES) store(to + i, load(from + i));
     for (; i < count; i++) to[i] = from[i];
+}
+
+void add_row(const float *addend, Index count, float *to) {
+#pragma omp simd
+    for (Index i = 0; i < count; i++) to[i] += addend[i];
 }
 
 float row_sum(const float *x, Index count) {
@@ -1388,20 +1393,20 @@ struct Video {
 
     Index numbers() const { return frames * channels * size; }
 
-    Video(int rank, const int64_t *shape)
-        : batch(shape[0]), frames(rank == 5 ? shape[1] : 1), channels(shape[rank - 3]),
-          size(shape[rank - 2] * shape[rank - 1]) {}
 };
 
 class Mixing {
   public:
-    Mixing(const Clock &clock_, const Video &x_, const Video &y_)
-        : clock(clock_), x(x_), y(y_), kernel{clock.taps, {}} {
+    // x is (B*T, C, H, W), weights are (O, C, 1, taps).
+    Mixing(const Clock &clock_, const int64_t *shape, Index frames, const int64_t *weight)
+        : clock(clock_), x{shape[0] / frames, frames, shape[1], shape[2] * shape[3]},
+          y{x.batch, ceil_div(frames * clock.repeat, clock.stride), weight[0], x.size}, kernel{clock.taps, {}} {
         for (int tap = 0; tap < clock.taps; tap++) kernel.taps.push_back({tap});
     }
 
-    // y from x and weights (O, C, taps), or dx from dy.
-    void mix(const float *from, const float *weight, const float *bias, bool is_adjoint, float *to) const {
+    // y from x and weights (O, C, taps), or dx from dy; and `addend`, if any, which is like it.
+    void mix(const float *from, const float *weight, const float *bias, const float *addend, bool is_adjoint,
+             float *to) const {
         const Video &in = is_adjoint ? y : x, &out = is_adjoint ? x : y;
         const Index span = span_of(in), blocks = ceil_div(out.size, span), panels = ceil_div(out.channels, OUTPUTS);
         const std::vector<float> packed = kernel.pack<OUTPUTS>(weight, out.channels, in.channels, is_adjoint);
@@ -1410,9 +1415,12 @@ class Mixing {
             for (Index item = begin; item < end; item++) {
                 const Index first = item % blocks * span, width = std::min(span, out.size - first);
                 Copies copies(in, from + item / blocks * in.numbers() + first, width);
-                for (Index frame = 0; frame < out.frames; frame++)
-                    fill_block(terms(frame, is_adjoint), copies, out, packed.data(), biases.data(), width,
-                               to + item / blocks * out.numbers() + frame * out.channels * out.size + first);
+                for (Index frame = 0; frame < out.frames; frame++) {
+                    const Index at = item / blocks * out.numbers() + frame * out.channels * out.size + first;
+                    fill_block(terms(frame, is_adjoint), copies, out, packed.data(), biases.data(), width, to + at);
+                    for (Index o = 0; o < out.channels && addend; o++)
+                        add_row(addend + at + o * out.size, width, to + at + o * out.size);
+                }
             }
         });
     }
@@ -1528,14 +1536,13 @@ class Mixing {
     Kernel kernel;
 };
 
-// ---- group normalisation of (B, T, C, H, W) over the channels of a group, time and space, and SiLU after it
+// ---- group normalisation of (B*T, C, H, W) over the channels of a group, time and space, and SiLU after it
 
 struct Groups {
     Index batch, frames, channels, size, count;
 
-    Groups(const int64_t *video, const int64_t *statistics)
-        : batch(video[0]), frames(video[1]), channels(video[2]), size(video[3] * video[4]),
-          count(statistics[0] / batch) {}
+    Groups(const int64_t *x, const int64_t *statistics)
+        : batch(statistics[0]), frames(x[0] / batch), channels(x[1]), size(x[2] * x[3]), count(statistics[1]) {}
 
     Index width() const { return channels / count; }
     float elements() const { return static_cast<float>(frames * width() * size); }
@@ -1583,7 +1590,7 @@ std::pair<float, float> slope_row(const float *x, const float *dy, Index count, 
     return {sum, products};
 }
 
-// Statistics are (B * groups, 2): a mean and one over a standard deviation.
+// Statistics are (B, groups, 2): a mean and one over a standard deviation.
 template <bool HAS_SILU>
 void normalise(const Groups &groups, const float *x, const float *gamma, const float *beta, float eps, float *y,
                float *statistics) {
@@ -1610,9 +1617,11 @@ void normalise(const Groups &groups, const float *x, const float *gamma, const f
     });
 }
 
+// `addend`, if any: the gradient of x from its other uses.
 template <bool HAS_SILU>
 void normalise_gradient(const Groups &groups, const float *x, const float *gamma, const float *beta,
-                        const float *statistics, const float *dy, float *dx, float *dgamma, float *dbeta) {
+                        const float *statistics, const float *dy, const float *addend, float *dx, float *dgamma,
+                        float *dbeta) {
     std::vector<float> sums(groups.batch * groups.channels * 2);  // by video, of dbeta and dgamma
     groups.each([&](Index item, Index video, Index first, Index last) {
         const float mean = statistics[2 * item], scale = statistics[2 * item + 1];
@@ -1639,6 +1648,7 @@ void normalise_gradient(const Groups &groups, const float *x, const float *gamma
                 float *to = dx + groups.at(video, t, c);
 #pragma omp simd
                 for (Index i = 0; i < groups.size; i++) to[i] = to[i] * slope + (from[i] - mean) * by_x + shift;
+                if (addend) add_row(addend + groups.at(video, t, c), groups.size, to);
             }
     });
     for (Index c = 0; c < groups.channels; c++) {
@@ -1674,22 +1684,28 @@ CONVOLUTION(convolution, KEEP)
 CONVOLUTION(convolution_down, HALVE)
 CONVOLUTION(convolution_up, DOUBLE)
 
-// The same over (B, T, C, H, W); of kernel 1 over (N, C, H, W). Taps, stride, repeat, whether the border is repeated.
-#define MIXING(name, ...)                                                                                 \
-    OPERATOR(name) {                                                                                      \
-        Mixing{{__VA_ARGS__}, {ranks[0], shapes[0]}, {ranks[3], shapes[3]}}.mix(INPUT(0), INPUT(1),       \
-                                                                                INPUT(2), false, OUTPUT(3)); \
-        return 0;                                                                                         \
-    }                                                                                                     \
-    OPERATOR(name##_input) {                                                                              \
-        Mixing{{__VA_ARGS__}, {ranks[2], shapes[2]}, {ranks[1], shapes[1]}}.mix(INPUT(1), INPUT(0),       \
-                                                                                nullptr, true, OUTPUT(3)); \
-        return 0;                                                                                         \
-    }                                                                                                     \
-    OPERATOR(name##_weights) {                                                                            \
-        Mixing{{__VA_ARGS__}, {ranks[0], shapes[0]}, {ranks[1], shapes[1]}}.gradients(INPUT(0), INPUT(1), \
-                                                                                      OUTPUT(4), OUTPUT(5)); \
-        return 0;                                                                                         \
+// The same over time, with a last input of shape (T); `_onto`: with what y is added to before that. Taps, stride, repeat,
+// whether the border is repeated.
+#define MIXING(name, ...)                                                                         \
+    OPERATOR(name) {                                                                              \
+        Mixing mixing({__VA_ARGS__}, shapes[0], *shapes[3], shapes[1]);                           \
+        mixing.mix(INPUT(0), INPUT(1), INPUT(2), nullptr, false, OUTPUT(4));                      \
+        return 0;                                                                                 \
+    }                                                                                             \
+    OPERATOR(name##_onto) {                                                                       \
+        Mixing mixing({__VA_ARGS__}, shapes[0], *shapes[4], shapes[1]);                           \
+        mixing.mix(INPUT(0), INPUT(1), INPUT(2), INPUT(3), false, OUTPUT(5));                     \
+        return 0;                                                                                 \
+    }                                                                                             \
+    OPERATOR(name##_input) {                                                                      \
+        Mixing mixing({__VA_ARGS__}, shapes[2], *shapes[3], shapes[0]);                           \
+        mixing.mix(INPUT(1), INPUT(0), nullptr, nullptr, true, OUTPUT(4));                        \
+        return 0;                                                                                 \
+    }                                                                                             \
+    OPERATOR(name##_weights) {                                                                    \
+        Mixing mixing({__VA_ARGS__}, shapes[0], *shapes[4], shapes[2]);                           \
+        mixing.gradients(INPUT(0), INPUT(1), OUTPUT(5), OUTPUT(6));                               \
+        return 0;                                                                                 \
     }
 
 MIXING(channel_mix, 1, 1, 1, true)
@@ -1700,7 +1716,8 @@ MIXING(temporal_down_zeros, 3, 2, 1, false)
 MIXING(temporal_up, 3, 1, 2, true)
 MIXING(temporal_up_zeros, 3, 1, 2, false)
 
-// x, gamma, beta, eps (1) -> y, statistics;  x, gamma, beta, statistics, dy -> dx, dgamma, dbeta
+// x, gamma, beta, eps (T, all alike) -> y, statistics;  x, gamma, beta, statistics, dy -> dx, dgamma, dbeta;
+// `_onto`: after dy what dx is added to
 #define GROUP_NORM(name, has_silu)                                                                            \
     OPERATOR(name) {                                                                                          \
         normalise<has_silu>({shapes[0], shapes[5]}, INPUT(0), INPUT(1), INPUT(2), *INPUT(3), OUTPUT(4), OUTPUT(5)); \
@@ -1708,7 +1725,12 @@ MIXING(temporal_up_zeros, 3, 1, 2, false)
     }                                                                                                         \
     OPERATOR(name##_gradient) {                                                                               \
         normalise_gradient<has_silu>({shapes[0], shapes[3]}, INPUT(0), INPUT(1), INPUT(2), INPUT(3), INPUT(4),  \
-                                     OUTPUT(5), OUTPUT(6), OUTPUT(7));                                        \
+                                     nullptr, OUTPUT(5), OUTPUT(6), OUTPUT(7));                               \
+        return 0;                                                                                             \
+    }                                                                                                         \
+    OPERATOR(name##_gradient_onto) {                                                                          \
+        normalise_gradient<has_silu>({shapes[0], shapes[3]}, INPUT(0), INPUT(1), INPUT(2), INPUT(3), INPUT(4),  \
+                                     INPUT(5), OUTPUT(6), OUTPUT(7), OUTPUT(8));                              \
         return 0;                                                                                             \
     }
 

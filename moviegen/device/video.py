@@ -13,32 +13,15 @@ from mindspore import Parameter, nn, ops
 from mindspore.common.initializer import initializer
 
 from moviegen.device import compiled
-
-Shape = tuple[int, ...]
-
-
-class _Linear(nn.Cell):
-    """A compiled convolution and its gradients: x, weight and bias to y.
-
-    Args:
-        name: of the operator; its gradients' are `<name>_input` and `<name>_weights`.
-        out_shape: y's shape, from those of x and the weight.
-    """
-
-    def __init__(self, name: str, out_shape: Callable[[Shape, Shape], Shape]) -> None:
-        super().__init__()
-        self.forward = compiled.operator(name, lambda x, weight, bias: out_shape(x, weight))
-        self.of_input = compiled.operator(f"{name}_input", lambda weight, dy, x: x)
-        self.of_weights = compiled.operator(f"{name}_weights", lambda x, dy, weight, bias: (weight, bias), outputs=2)
-
-    def construct(self, x: ms.Tensor, weight: ms.Tensor, bias: ms.Tensor) -> ms.Tensor:
-        return self.forward(x, weight, bias)
-
-    def bprop(
-        self, x: ms.Tensor, weight: ms.Tensor, bias: ms.Tensor, out: ms.Tensor, dout: ms.Tensor
-    ) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor]:
-        dweight, dbias = self.of_weights(x, dout, weight, bias)
-        return self.of_input(weight, dout, x), dweight, dbias
+from moviegen.device.video_operators import (
+    CompiledGroupNorm,
+    Linear,
+    Mixing,
+    MixingOnto,
+    Shape,
+    SharedGroupNorm,
+    filled,
+)
 
 
 class Convolution(nn.Conv2d):
@@ -49,7 +32,8 @@ class Convolution(nn.Conv2d):
         resize: with kernel 3, `halve` keeps every other position and pads right and bottom only (the SD3.5 VAE);
             `double` repeats every pixel in both directions before it convolves (nearest neighbour).
 
-    Inputs: (N, C, H, W). Output: (N, O, H, W), or with half or twice H and W.
+    Inputs: (N, C, H, W), and what to add to the output, if anything.
+    Output: (N, O, H, W), or with half or twice H and W.
     """
 
     def __init__(
@@ -71,9 +55,19 @@ class Convolution(nn.Conv2d):
         self.is_compiled = compiled.is_compiled()
         if self.is_compiled:
             operator = {"": "convolution", "halve": "convolution_down", "double": "convolution_up"}[resize]
-            self.linear = _Linear(operator if kernel == 3 else "channel_mix", _convolved(resize))
+            self.linear = Linear(operator, _convolved(resize))
+            self.mixing = Mixing("channel_mix")
+            self.mixing_onto = MixingOnto("channel_mix", self.mixing)
 
-    def construct(self, x: ms.Tensor) -> ms.Tensor:
+    def construct(self, x: ms.Tensor, base: ms.Tensor | None = None) -> ms.Tensor:
+        if self.is_compiled and x.dtype == ms.float32 and self.weight.shape[2] == 1:
+            if base is None:
+                return self.mixing(x, self.weight, self.bias, filled(1, 0.0))
+            return self.mixing_onto(x, self.weight, self.bias, base, filled(1, 0.0))
+        out = self._convolve(x)
+        return out if base is None else base + out
+
+    def _convolve(self, x: ms.Tensor) -> ms.Tensor:
         if self.is_compiled and x.dtype == ms.float32:
             return self.linear(x, self.weight, self.bias)
         if self.is_doubled:
@@ -105,7 +99,8 @@ class TemporalConvolution(nn.Cell):
         is_doubled: with kernel 3, every frame twice before it convolves: T -> 2T.
         padding: `replicate` repeats the border frame, `zeros` puts black there.
 
-    Inputs: x (B*T, C, H, W), weight (C, C, 1, kernel), bias (C,) and T. Output: a stack of the same kind.
+    Inputs: x (B*T, C, H, W), weight (C, C, 1, kernel), bias (C,), T, and, where T stays, what to add to the output, if
+    anything. Output: a stack of the same kind.
     """
 
     def __init__(self, channels: int, kernel: int, stride: int, is_doubled: bool, padding: str) -> None:
@@ -118,13 +113,22 @@ class TemporalConvolution(nn.Cell):
             ending = "_down" if stride == 2 else "_up" if is_doubled else ""
             ending += "_zeros" if padding == "zeros" else ""
             operator = "channel_mix" if kernel == 1 else "temporal" + ending
-            self.linear = _Linear(operator, _mixed_in_time(kernel, stride, is_doubled))
+            self.mixing = Mixing(operator, stride, 2 if is_doubled else 1)
+            self.mixing_onto = MixingOnto(operator, self.mixing)
 
-    def construct(self, x: ms.Tensor, weight: ms.Tensor, bias: ms.Tensor, num_frames: int) -> ms.Tensor:
-        video = x.reshape(-1, num_frames, x.shape[1], x.shape[2], x.shape[3])
+    def construct(
+        self, x: ms.Tensor, weight: ms.Tensor, bias: ms.Tensor, num_frames: int, base: ms.Tensor | None = None
+    ) -> ms.Tensor:
         if self.is_compiled and x.dtype == ms.float32:
-            out = self.linear(x if self.kernel == 1 else video, weight, bias)
-            return out.reshape(-1, x.shape[1], x.shape[2], x.shape[3])
+            frames = filled(num_frames, 0.0)
+            if base is None:
+                return self.mixing(x, weight, bias, frames)
+            return self.mixing_onto(x, weight, bias, base, frames)
+        out = self._mix(x, weight, bias, num_frames)
+        return out if base is None else base + out
+
+    def _mix(self, x: ms.Tensor, weight: ms.Tensor, bias: ms.Tensor, num_frames: int) -> ms.Tensor:
+        video = x.reshape(-1, num_frames, x.shape[1], x.shape[2], x.shape[3])
         weight = weight.astype(x.dtype)
         if self.kernel == 1:
             out = self.conv(x, weight)
@@ -169,43 +173,6 @@ class TemporalConvolution(nn.Cell):
         return ops.zeros_like(frame) if self.padding == "zeros" else frame
 
 
-def _mixed_in_time(kernel: int, stride: int, is_doubled: bool) -> Callable[[Shape, Shape], Shape]:
-    """The shape of a temporal convolution's output from those of x and the weight."""
-
-    def shape(x: Shape, weight: Shape) -> Shape:
-        if kernel == 1:
-            return x
-        return (x[0], 2 * x[1] if is_doubled else -(-x[1] // stride), *x[2:])
-
-    return shape
-
-
-class _CompiledGroupNorm(nn.Cell):
-    """Group norm of (B, T, C, H, W), of which the backward pass keeps x, and a mean and a scale for each group."""
-
-    def __init__(self, name: str, num_groups: int) -> None:
-        super().__init__()
-        self.forward = compiled.operator(name, lambda x, *rest: (x, (x[0] * num_groups, 2)), outputs=2)
-        self.backward = compiled.operator(
-            f"{name}_gradient", lambda x, gamma, beta, statistics, dy: (x, gamma, beta), outputs=3
-        )
-
-    def construct(self, x: ms.Tensor, gamma: ms.Tensor, beta: ms.Tensor, eps: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
-        return self.forward(x, gamma, beta, eps)
-
-    def bprop(
-        self,
-        x: ms.Tensor,
-        gamma: ms.Tensor,
-        beta: ms.Tensor,
-        eps: ms.Tensor,
-        out: tuple[ms.Tensor, ms.Tensor],
-        dout: tuple[ms.Tensor, ms.Tensor],
-    ) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor, ms.Tensor]:
-        dx, dgamma, dbeta = self.backward(x, gamma, beta, out[1], dout[0])
-        return dx, dgamma, dbeta, ops.zeros_like(eps)
-
-
 class GroupNorm(nn.Cell):
     """Group normalisation over C / `num_groups` channels, T, H and W, and SiLU after it if `has_silu`.
 
@@ -219,17 +186,24 @@ class GroupNorm(nn.Cell):
         self.beta = Parameter(initializer("zeros", (channels,), ms.float32))
         self.is_compiled = compiled.is_compiled()
         if self.is_compiled:
-            self.norm = _CompiledGroupNorm("group_norm_silu" if has_silu else "group_norm", num_groups)
-            self.eps_tensor = ms.Tensor([eps], ms.float32)
+            operator = "group_norm_silu" if has_silu else "group_norm"
+            self.norm = CompiledGroupNorm(operator, num_groups)
+            self.shared_norm = SharedGroupNorm(operator, num_groups)
         group = np.arange(channels) // (channels // num_groups)
         self.average = ms.Tensor((group[:, None] == group) * (num_groups / channels), ms.float32)
 
     def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
         if self.is_compiled and x.dtype == ms.float32:
-            video = x.reshape(-1, num_frames, x.shape[1], x.shape[2], x.shape[3])
-            return self.norm(video, self.gamma, self.beta, self.eps_tensor)[0].reshape(x.shape)
+            return self.norm(x, self.gamma, self.beta, filled(num_frames, self.eps))[0]
         out = self._normed(x, num_frames)
         return ops.silu(out) if self.has_silu else out
+
+    def beside(self, x: ms.Tensor, num_frames: int) -> tuple[ms.Tensor, ms.Tensor]:
+        """The output, and x for a shortcut: with this x the two gradients are added in one pass."""
+        if self.is_compiled and x.dtype == ms.float32:
+            normed, _, x = self.shared_norm(x, self.gamma, self.beta, filled(num_frames, self.eps))
+            return normed, x
+        return self.construct(x, num_frames), x
 
     def _normed(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
         """On CPU MindSpore's reductions and broadcasts are serial: row means and broadcasts are products here."""

@@ -48,14 +48,17 @@ class TemporalConv(nn.Cell):
         self.bias = Parameter(initializer("zeros", (channels,), ms.float32))
         self.conv = TemporalConvolution(channels, kernel, stride, is_doubled, padding)
 
-    def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
-        """(B*T, C, H, W) -> (B*ceil(T/stride), C, H, W), or (B*2T, C, H, W)."""
-        return self.conv(x, self.weight, self.bias, num_frames)
+    def construct(self, x: ms.Tensor, num_frames: int, base: ms.Tensor | None = None) -> ms.Tensor:
+        """(B*T, C, H, W) -> (B*ceil(T/stride), C, H, W), or (B*2T, C, H, W); added to `base`, where T stays."""
+        return self.conv(x, self.weight, self.bias, num_frames, base)
 
 
 # 3.1.1: 2-D, then 1-D (original report, Conv2.5d)
 class Conv2_5D(nn.Cell):
-    """A spatial convolution followed by a temporal one; the spatial one alone in an image autoencoder."""
+    """A spatial convolution followed by a temporal one; the spatial one alone in an image autoencoder.
+
+    With a `base`, base + output.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, is_temporal: bool, kernel: int = 3) -> None:
         super().__init__()
@@ -64,9 +67,10 @@ class Conv2_5D(nn.Cell):
         if is_temporal:
             self.conv_temp = TemporalConv(out_channels, kernel)
 
-    def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
-        x = self.conv_spat(x)
-        return self.conv_temp(x, num_frames) if self.is_temporal else x
+    def construct(self, x: ms.Tensor, num_frames: int, base: ms.Tensor | None = None) -> ms.Tensor:
+        if self.is_temporal:
+            return self.conv_temp(self.conv_spat(x), num_frames, base)
+        return self.conv_spat(x, base)
 
 
 class SpatialDownsample(nn.Cell):
@@ -129,11 +133,11 @@ class ResnetBlock(nn.Cell):
             self.nin_shortcut = Conv2_5D(in_channels, out_channels, is_temporal, kernel=1)
 
     def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
-        hidden = self.conv1(self.norm1(x, num_frames), num_frames)
-        hidden = self.conv2(self.norm2(hidden, num_frames), num_frames)
+        normed, x = self.norm1.beside(x, num_frames)
+        hidden = self.norm2(self.conv1(normed, num_frames), num_frames)
         if self.has_projection:
             x = self.nin_shortcut(x, num_frames)
-        return x + hidden
+        return self.conv2(hidden, num_frames, x)
 
 
 # 3.1.1: attention within a frame
@@ -150,9 +154,9 @@ class SpatialAttention(nn.Cell):
         self.attention = Attention(1, channels)
 
     def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
-        normed = self.norm(x, num_frames)
+        normed, x = self.norm.beside(x, num_frames)
         mixed = self.attention(self._tokens(self.q(normed)), self._tokens(self.k(normed)), self._tokens(self.v(normed)))
-        return x + self.proj_out(mixed.reshape(x.shape[0], -1, x.shape[1]).swapaxes(1, 2).reshape(x.shape))
+        return self.proj_out(mixed.reshape(x.shape[0], -1, x.shape[1]).swapaxes(1, 2).reshape(x.shape), x)
 
     def _tokens(self, x: ms.Tensor) -> ms.Tensor:
         """(N, C, H, W) -> (N, H*W, 1, C)."""
@@ -174,7 +178,8 @@ class TemporalAttention(nn.Cell):
 
     def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
         _, channels, height, width = x.shape
-        video = unfold_time(self.norm(x, num_frames), num_frames).transpose(0, 3, 4, 1, 2)
+        normed, x = self.norm.beside(x, num_frames)
+        video = unfold_time(normed, num_frames).transpose(0, 3, 4, 1, 2)
         tokens = video.reshape(-1, num_frames, 1, channels)
         mixed = self.proj_out(self.attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)))
         mixed = mixed.reshape(-1, height, width, num_frames, channels).transpose(0, 3, 4, 1, 2)

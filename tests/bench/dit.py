@@ -34,8 +34,6 @@ BFLOAT16_AIMS = {EAGER: 1.00, COMPILED: 1.00}
 SHARES = {"float32": 0.75, "bfloat16": 0.45}  # of the peak, at least
 SQUARE = 4096  # rows and columns of the matrices that measure the peak
 NAMES = {"train": "DiT step", "forward": "DiT forward"}
-# oneDNN multiplies float32 matrices as bfloat16 ones, by AMX
-BFLOAT16_VARIABLES = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_AMX", "ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}
 
 
 def tiny() -> dict[str, Any]:
@@ -84,7 +82,7 @@ def measure_bfloat16(repetitions: int) -> list[dict[str, Any]]:
         return [rows.without_peer(named("train", LARGE, "bfloat16"), peer, [], why, aim)
                 for peer, aim in BFLOAT16_AIMS.items()]  # fmt: skip
     with (
-        Worker("tests.bench.dit_ours", is_ours=True, variables=BFLOAT16_VARIABLES) as ours,
+        Worker("tests.bench.dit_ours", is_ours=True) as ours,
         Worker("tests.bench.dit_pytorch", is_ours=False) as pytorch,
         tqdm(total=repetitions, desc="bfloat16", unit="round") as progress,
     ):
@@ -115,7 +113,7 @@ def compare(
 ) -> list[dict[str, Any]]:
     """A row for each peer, and one for the share of the peak; all of them took turns."""
     name, work = named(task, shape, dtype), {"task": task, **SHAPES[shape]()}
-    first = ours.prepare(name, **work)
+    first = ours.prepare(name, **work, dtype=dtype)
     subjects, failures = {"ours": (ours, name)}, dict[str, str]()
     for peer in aims:
         try:

@@ -26,21 +26,23 @@ RNG = np.random.default_rng(0)
 EULER_STEPS = 10
 
 
-def random_dit(config: dict[str, Any]) -> DiT:
+def random_dit(config: dict[str, Any], dtype: str) -> DiT:
     """A transformer none of whose weights is trivial."""
-    dit = DiT(DiTConfig.model_validate(config))
+    dit = DiT(DiTConfig.model_validate(config), dtype=device.compute_dtype(dtype))
     parameters = dict(dit.parameters_and_names())
     assign(parameters, random_weights({name: tuple(p.shape) for name, p in parameters.items()}), "random")
     return dit
 
 
-def build(task: str, config: dict[str, Any], latent: list[int], lengths: list[int]) -> serving.Work:
+def build(
+    task: str, config: dict[str, Any], latent: list[int], lengths: list[int], dtype: str = "float32"
+) -> serving.Work:
     """`forward`, `train` (one update), `euler` (the sampler with EULER_STEPS guided steps), or `bare` (its network).
 
     The bare calls are as many, of the transformer alone, on tensors that are there already: twice the batch, which
     guidance takes, and one wait at the end.
     """
-    dit, batch = random_dit(config), latent[0]
+    dit, batch = random_dit(config, dtype), latent[0]
     texts = [RNG.standard_normal((batch, length, width), np.float32) for length, width in zip(
         lengths, config["text_widths"], strict=True)]  # fmt: skip
     masks = np.ones((batch, sum(lengths)), bool)

@@ -82,6 +82,13 @@ def test_where_decord_is_chosen_it_is_what_reads(kind, monkeypatch):
     assert numbers(read_frames(path, [40, 3], reader)) == [40, 3]
 
 
+def test_frames_in_a_row_are_read_by_pyav_where_decord_is_as_exact(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.mp4", FRAMES, options=x264())
+    monkeypatch.setattr(readers, "by_counting", None)
+    monkeypatch.setattr(readers, "by_decord", None)
+    assert numbers(read_frames(path, range(20, 30), probe(path).reader)) == list(range(20, 30))
+
+
 def test_where_a_seek_is_chosen_frames_before_the_key_frame_are_not_decoded(kind, monkeypatch):
     path, _ = kind
     if (reader := probe(path).reader) == "counted" or len(streams.timeline(path).keys) == 1:

@@ -45,11 +45,13 @@ def random(*shape):
     return RNG.standard_normal(shape).astype(np.float32)
 
 
-def convolve(library, name, x, weight, out_shape):
+def convolve(library, name, x, weight, out_shape, frames=()):
     bias, dy = random(weight.shape[0]), random(*out_shape)
-    yield from call(library, name, (x, weight, bias), out_shape)
-    yield from call(library, f"{name}_input", (weight, dy, x), x.shape)
-    yield from call(library, f"{name}_weights", (x, dy, weight, bias), weight.shape, bias.shape)
+    yield from call(library, name, (x, weight, bias, *frames), out_shape)
+    if frames:
+        yield from call(library, f"{name}_onto", (x, weight, bias, dy, *frames), out_shape)
+    yield from call(library, f"{name}_input", (weight, dy, x, *frames), x.shape)
+    yield from call(library, f"{name}_weights", (x, dy, weight, bias, *frames), weight.shape, bias.shape)
 
 
 def transformer(library):
@@ -59,7 +61,7 @@ def transformer(library):
         yield from call(library, "linear_gradient", (x, weight, dy), x.shape, weight.shape)
     for batch, count, width in TOKENS:
         x, y, dy = (random(batch, count, width) for _ in range(3))
-        weight, eps, shift, scale = random(width), np.float32([1e-5]), random(batch, 1, width), random(batch, 1, width)
+        weight, eps, shift, scale = random(width), np.float32([0.1]), random(batch, 1, width), random(batch, 1, width)
         yield from call(library, "rms_norm", (x, weight, eps), x.shape)
         yield from call(library, "rms_norm_gradient", (x, weight, eps, dy), x.shape, weight.shape)
         inputs = (x, weight, eps, shift, scale)
@@ -102,19 +104,21 @@ def video(library):
         for name, size in SPACE.items():
             out_shape = (count, outputs, size(height), size(width))
             yield from convolve(library, name, x, random(outputs, channels, 3, 3), out_shape)
-        yield from convolve(library, "channel_mix", x, pointwise, (count, outputs, height, width))
+        yield from convolve(library, "channel_mix", x, pointwise, (count, outputs, height, width), (random(1),))
     for batch, frames, channels, height, width in VIDEOS:
-        x, weight = random(batch, frames, channels, height, width), random(channels, channels, 1, 3)
+        x, weight = random(batch * frames, channels, height, width), random(channels, channels, 1, 3)
         for name, length in TIME.items():
             for ending in ("", "_zeros"):
-                out_shape = (batch, length(frames), channels, height, width)
-                yield from convolve(library, name + ending, x, weight, out_shape)
+                out_shape = (batch * length(frames), channels, height, width)
+                yield from convolve(library, name + ending, x, weight, out_shape, (random(frames),))
         for name in ("group_norm", "group_norm_silu"):
-            gamma, beta, eps = random(channels), random(channels), np.float32([1e-6])
-            y, statistics = call(library, name, (x, gamma, beta, eps), x.shape, (batch * channels, 2))
+            gamma, beta, eps = random(channels), random(channels), np.full(frames, 1e-6, np.float32)
+            y, statistics = call(library, name, (x, gamma, beta, eps), x.shape, (batch, channels, 2))
             yield from (y, statistics)
             inputs = (x, gamma, beta, statistics, random(*x.shape))
             yield from call(library, f"{name}_gradient", inputs, x.shape, gamma.shape, beta.shape)
+            inputs = (*inputs, random(*x.shape))
+            yield from call(library, f"{name}_gradient_onto", inputs, x.shape, gamma.shape, beta.shape)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 from mindspore import nn
 
 from moviegen.device.video import Convolution, GroupNorm, TemporalConvolution
-from tests.device.comparing import compare, random
+from tests.device.comparing import compare, random, values_and_gradients
 
 
 def numpy_convolution(x, weight, bias, dy, resize):
@@ -62,8 +62,8 @@ class OwnWeights(nn.Cell):
         self.weight = ms.Parameter(ms.Tensor(weight, ms.float32))
         self.bias = ms.Parameter(ms.Tensor(bias, ms.float32))
 
-    def construct(self, x, num_frames):
-        return self.convolution(x, self.weight, self.bias, num_frames)
+    def construct(self, x, num_frames, base=None):
+        return self.convolution(x, self.weight, self.bias, num_frames, base)
 
 
 def numpy_temporal_convolution(x, weight, bias, dy, stride, repeat, padding):
@@ -101,6 +101,62 @@ def test_temporal_convolution(form, padding, kernel, stride, is_doubled, frames,
     cell = OwnWeights(TemporalConvolution(channels, kernel, stride, is_doubled, padding), weight, bias)
     x, dy, y, dx = (video.reshape(-1, *video.shape[2:]) for video in (x, dy, y, dx))
     compare(cell, (x,), dy, (y, dx, dweight, dbias), frames)
+
+
+class OnBase(nn.Cell):
+    """What a layer gives for x, some constants and what its output is added to."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def construct(self, x, base, *constants):
+        return self.layer(x, *constants, base)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.usefixtures("form")
+def test_convolution_in_time_is_added_to_a_base(kernel):
+    x, base, dy, weight, bias = *(random(6, 4, 3, 5) for _ in range(3)), random(4, 4, 1, kernel), random(4)
+    video, dvideo = (stack.reshape(2, 3, 4, 3, 5) for stack in (x, dy))
+    y, dx, *dweights = numpy_temporal_convolution(video, weight, bias, dvideo, 1, 1, "replicate")
+    y, dx = y.reshape(x.shape), dx.reshape(x.shape)
+    layer = OwnWeights(TemporalConvolution(4, kernel, 1, False, "replicate"), weight, bias)
+    compare(OnBase(layer), (x, base), dy, (base + y, dx, dy, *dweights), 3)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.usefixtures("form")
+def test_convolution_in_space_is_added_to_a_base(kernel):
+    x, base, dy = random(3, 4, 4, 6), random(3, 5, 4, 6), random(3, 5, 4, 6)
+    weight, bias = random(5, 4, kernel, kernel), random(5)
+    y, dx, *dweights = numpy_convolution(x, weight, bias, dy, "")
+    layer = Convolution(4, 5, kernel)
+    layer.weight.set_data(ms.Tensor(weight, ms.float32))
+    layer.bias.set_data(ms.Tensor(bias, ms.float32))
+    compare(OnBase(layer), (x, base), dy, (base + y, dx, dy, *dweights))
+
+
+class Beside(nn.Cell):
+    """Group norm times one factor, and its x times another."""
+
+    def __init__(self, norm, factor, of_shortcut):
+        super().__init__()
+        self.norm, self.factor, self.of_shortcut = norm, factor, of_shortcut
+
+    def construct(self, x, num_frames):
+        normed, shortcut = self.norm.beside(x, num_frames)
+        return normed * self.factor + shortcut * self.of_shortcut
+
+
+@pytest.mark.usefixtures("form")
+def test_group_norm_adds_the_gradient_of_a_shortcut():
+    norm = GroupNorm(2, 4, has_silu=True)
+    x, dy = random(6, 4, 3, 5), random(6, 4, 3, 5)
+    normed, *gradients = values_and_gradients(norm, (x,), dy, 3)
+    dx, dgamma, dbeta = (gradient.asnumpy() for gradient in gradients)
+    wanted = (2 * normed.asnumpy() + 3 * x, 2 * dx + 3 * dy, 2 * dgamma, 2 * dbeta)
+    compare(Beside(norm, 2, 3), (x,), dy, wanted, 3)
 
 
 @pytest.mark.parametrize("has_silu", [False, True])
