@@ -22,9 +22,9 @@ from moviegen.runs.files import replacing
 
 Codec = Literal["libx264", "mpeg4"]
 
-# Frames decoded for each that is wanted, from which on decord takes less time than PyAV: it decodes in a thread of
-# its own, but makes pictures slower (docs/notes.md).
-SPARSE = 3
+# Frames decoded for each that is wanted, from which on decord takes about as long as PyAV: what it is slower at
+# is opening files and making pictures (docs/notes.md).
+SPARSE = 4
 
 # One near-transparent setting per codec that repeats its bytes: one thread, and nothing decided by x264's lookahead,
 # whose SIMD code gives other costs from run to run (x264 in PyAV 18; its plain C code does not).
@@ -98,7 +98,7 @@ def frames_of(path: Path | str, numbers: Sequence[int], reader: Reader = "counte
 
 
 def _sought(path: Path | str, numbers: Sequence[int], reader: Reader) -> Iterator[np.ndarray]:
-    """Those of `frames_of` that a seek finds, by the faster of the readers that are exact."""
+    """Those of `frames_of` that a seek finds, by PyAV where decord, as exact, would be slower."""
     if reader == "counted" or numbers[0] < 0:  # decord counts negative ones from the end
         return iter(())
     is_sparse = numbers[-1] - numbers[0] >= SPARSE * len(numbers)

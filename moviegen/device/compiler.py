@@ -22,7 +22,7 @@ from pathlib import Path
 
 import filelock
 
-SOURCE = Path(__file__).with_name("operators.cpp")
+SOURCE = Path(__file__).with_name("operators.cpp")  # and what it includes: see `sources`
 CPUINFO = Path("/proc/cpuinfo")
 COMPILERS = ("c++", "g++", "clang++")  # after $CXX
 # Nobody asks for errno or traps, and a * b + c may be rounded once; sums keep their order.
@@ -63,6 +63,11 @@ class Compiler:
 
     command: tuple[str, ...]
     version: str
+
+
+def sources() -> list[Path]:
+    """SOURCE and the headers beside it, in the folder that has its name."""
+    return [SOURCE, *sorted(SOURCE.with_suffix("").glob("*.h"))]
 
 
 def library() -> Path:
@@ -122,7 +127,7 @@ def folders() -> list[Path]:
 
 
 def _stem(target: Target) -> str:
-    return f"operators-{target.level}-{_digest(SOURCE.read_bytes(), *FLAGS, *target.options)}"
+    return f"operators-{target.level}-{_digest(*(path.read_bytes() for path in sources()), *FLAGS, *target.options)}"
 
 
 def _digest(*parts: str | bytes) -> str:

@@ -53,7 +53,7 @@ def _fingerprint(content: str, name: str) -> str:
         "upstream": {upstream: _fingerprint(content, upstream) for upstream in program.needs(params)},
     }
     if form := operators(params, name):
-        parts["operators"] = {form.name: _cpp_hash(compiler.SOURCE) if form.library else ""}
+        parts["operators"] = {form.name: _cpp_hash(compiler.sources()) if form.library else ""}
     return digest(parts)
 
 
@@ -156,10 +156,11 @@ def _syntax(module: str) -> str:
     return ast.dump(_WithoutWords().visit(ast.parse(_source(module).read_text(encoding="utf-8"))))
 
 
-def _cpp_hash(source: Path) -> str:
-    """Hash of a C++ file without its comments."""
+def _cpp_hash(sources: list[Path]) -> str:
+    """Hash of C++ files without their comments."""
     words_or_comments = r'"(?:\\.|[^"\\\n])*"|//[^\n]*|/\*.*?\*/'
-    text = re.sub(words_or_comments, _no_comment, source.read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = "\n".join(source.read_text(encoding="utf-8") for source in sources)
+    text = re.sub(words_or_comments, _no_comment, text, flags=re.DOTALL)
     return digest([line.split() for line in text.splitlines() if line.strip()])
 
 

@@ -449,3 +449,5 @@ def test_a_wheel_holds_the_source(tmp_path):
     wheel = tmp_path / "dist" / done.stdout.splitlines()[-1]
     listed = subprocess.run([sys.executable, "-m", "zipfile", "-l", wheel], capture_output=True, text=True, check=True)
     assert "moviegen/device/operators.cpp" in listed.stdout
+    for header in (ROOT / "moviegen/device/operators").iterdir():
+        assert f"moviegen/device/operators/{header.name}" in listed.stdout

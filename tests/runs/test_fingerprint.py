@@ -380,9 +380,12 @@ CPP = '// Sums.\nint sum(int a, int b) {  // of two\n    return a + b; /* no\n o
         (lambda text: text.replace("//x", "//y"), True),
     ],
 )
-def test_the_source_of_the_operators_counts_without_comments(compilable, monkeypatch, tmp_path, change, counts):
-    source = tmp_path / "operators.cpp"
-    monkeypatch.setattr(compiler, "SOURCE", source)
+@pytest.mark.parametrize("file", ["operators.cpp", "operators/threads.h"])
+def test_the_source_of_the_operators_counts_without_comments(compilable, monkeypatch, tmp_path, file, change, counts):
+    source = tmp_path / file
+    monkeypatch.setattr(compiler, "SOURCE", tmp_path / "operators.cpp")
+    source.parent.mkdir(exist_ok=True)
+    (tmp_path / "operators.cpp").write_text('#include "operators/threads.h"')
     source.write_text(CPP)
     before, own = marked(), marked(**{"launch.operators": "mindspore"})
     assert change(CPP) != CPP
