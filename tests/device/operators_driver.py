@@ -23,8 +23,8 @@ PICTURES = (
 # rows, inputs, outputs: tiny; by columns, and the gradient of weights by rows; by rows; panels that all threads share,
 # of more than one depth
 PRODUCTS = ((1, 1, 1), (37, 53, 71), (20, 300, 200), (300, 70, 90), (1100, 40, 3), (850, 500, 33), (40, 530, 840))
-TOKENS = ((1, 1, 1), (3, 2, 5), (2, 100, 33), (5, 37, 130))  # B, N, D
-ATTENTIONS = ((1, 1, 1, 1, 5), (2, 37, 53, 3, 5), (1, 300, 270, 2, 32), (1, 97, 530, 1, 64), (1, 257, 40, 2, 128))
+TOKENS = ((1, 1, 3), (3, 2, 5), (2, 100, 33), (5, 37, 130))  # B, N, D: of one number the norm is its sign
+ATTENTIONS = ((1, 1, 3, 1, 5), (2, 37, 53, 3, 5), (1, 300, 270, 2, 32), (1, 97, 530, 1, 64), (1, 257, 40, 2, 128))
 WEIGHTS = ((3,), (1, 1), (50, 700), (2, 3, 5, 7))
 VIDEOS = ((1, 1, 3, 2, 2), (3, 4, 9, 16, 16), (1, 9, 33, 16, 17), (2, 2, 70, 5, 5))
 

@@ -119,8 +119,7 @@ def test_scores_of_ten_thousand_choose_a_key(form):
         np.testing.assert_allclose(gradient.asnumpy(), 0, atol=200 * 1e-5)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("is_masked", [False, True])
+@pytest.mark.parametrize(("bad", "is_masked"), [(np.nan, False), (np.inf, False), (-np.inf, True)])
 def test_what_is_not_finite_stays_so(form, bad, is_masked):
     """In the output, or in a gradient if it comes from there."""
     keep = [ms.Tensor(some_kept(1, 50))] if is_masked else []
