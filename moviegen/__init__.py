@@ -34,8 +34,9 @@ parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes
 plan/        3.1.6 flops, memory, traffic, cost: computed, never measured
 config/      params, recipe, networks, shapes: every one; loading, strict_yaml: files, overrides; decisive: which
              decide a result
-device/      attention, kernels, precision, video, updates, collectives, world, environment, profiler: CPU or Ascend;
-             compiled, compiler: whether and how operators.cpp computes; limits: cores and memory a process may take
+device/      attention, kernels, precision, video, video_operators, updates, collectives, world, environment, profiler:
+             CPU or Ascend; compiled, compiler: whether and how operators.cpp computes; limits: cores and memory a
+             process may take
 
 3.1.5, spatial upsampling, is not part of this report. Importing the package imports nothing heavy: `moviegen.device`
 alone loads MindSpore.
