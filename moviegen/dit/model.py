@@ -174,4 +174,4 @@ class TokenDiT(nn.Cell):
         return unpatchify(channels_innermost(tokens, channels), self._size(shape), channels)
 
     def _size(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
-        return checked_patches((0, *shape[-4:]), self.dit.config.latent_channels, self.dit.config.max_size)
+        return checked_patches(shape, self.dit.config.latent_channels, self.dit.config.max_size)

@@ -62,7 +62,7 @@ def places(size: Size) -> np.ndarray:
 
 def checked_patches(latent: tuple[int, ...], latent_channels: int, tables: Size) -> Size:
     """(T', H'/2, W'/2) of a latent's shape, where it fits the transformer; see `DiT.construct` for what it raises."""
-    _, channels, _, height, width = latent
+    channels, _, height, width = latent[-4:]
     if channels != latent_channels or height % PATCH or width % PATCH:
         raise ValueError(f"latent of shape {tuple(latent)}: expected {latent_channels} channels, H' and W' even")
     size = patches_of(latent)
@@ -71,9 +71,8 @@ def checked_patches(latent: tuple[int, ...], latent_channels: int, tables: Size)
     return size
 
 
-checked_size = ops.constexpr(
-    checked_patches
-)  # in Python while the graph is compiled, before an operator sees the shape
+# In Python while the graph is compiled, before an operator sees the shape.
+checked_size = ops.constexpr(checked_patches)
 
 
 @ops.constexpr

@@ -50,8 +50,8 @@ class TrainingState:
 
     def restart(self) -> None:
         """The optimizer as it was before the first update."""
-        shapes = {name: moment.shape for name, (_, moment) in self.optimizer.moments().items()}
-        self.optimizer.set_moments(lambda name: np.zeros(shapes[name], np.float32))
+        for moment in (*self.optimizer.moment1, *self.optimizer.moment2):
+            moment.set_data(ms.Tensor(np.zeros(moment.shape, np.float32)))
         self.optimizer.updates.set_data(ms.Tensor(0, ms.float32))
 
     def restore(self, checkpoint: Checkpoint, source: str) -> None:

@@ -40,11 +40,8 @@ struct Norm {
     const float *x, *weight, *eps, *shift, *scale;
 
     float factor(Index row) const {
-        float squares = 0;
         const float *from = x + row * width;
-#pragma omp simd reduction(+ : squares)
-        for (Index i = 0; i < width; i++) squares += from[i] * from[i];
-        return 1 / std::sqrt(squares / width + *eps);
+        return 1 / std::sqrt(dot(from, from, width) / width + *eps);
     }
 
     void forward(float *y) const {
