@@ -143,11 +143,19 @@ def with_numbers(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_job(recipe: Recipe, params: Params, where: str) -> None:
     """Refuses what the workers of `launch` cannot do with a stage's recipe."""
-    workers, shards = params.launch.worker_num, recipe.train.sequence_parallel.shards
-    if workers % shards:
+    launch, some, shards = params.launch, recipe.train.worker_num, recipe.train.sequence_parallel.shards
+    if some and some > launch.local_worker_num:
         raise ConfigError(
-            f"{where}: launch.worker_num {workers} is not a multiple of train.sequence_parallel.shards {shards}"
+            f"{where}: train.worker_num {some} is more than launch.local_worker_num {launch.local_worker_num}"
         )
+    if some and launch.worker_num > launch.local_worker_num:
+        raise ConfigError(
+            f"{where}: train.worker_num {some} is for a job of one host, and launch.worker_num {launch.worker_num} asks "
+            f"for {launch.worker_num // launch.local_worker_num}: set it to null"
+        )
+    name, workers = ("train.worker_num", some) if some else ("launch.worker_num", launch.worker_num)
+    if workers % shards:
+        raise ConfigError(f"{where}: {name} {workers} is not a multiple of train.sequence_parallel.shards {shards}")
 
 
 def parse_overrides(words: str | Iterable[str], stage: int | None = None) -> dict[str, Any]:

@@ -262,6 +262,11 @@ class Params(Group):
         """A stage's own values over the shared ones, not yet checked."""
         return merge({name: getattr(self, name) for name in STAGE_GROUPS}, self.stages[stage])
 
+    def launch_of(self, stage: int) -> Launch:
+        """The job of a stage: `launch`, of which it may take some workers of its one host."""
+        workers = self.recipes[stage].train.worker_num
+        return self.launch.model_copy(update={"worker_num": workers, "local_worker_num": workers} if workers else {})
+
     def dit_config(self, stage: int) -> DiTConfig:
         """The transformer of a stage: its size, its position tables, this file's text widths."""
         model = self.recipes[stage].model

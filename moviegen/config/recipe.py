@@ -190,6 +190,7 @@ class Train(Group):
     """The optimisation of one stage; `steps` counts optimizer updates."""
 
     steps: int = Field(gt=0)
+    worker_num: int | None = Field(None, gt=0, description="of the workers of `launch`, so many; null: all")
     time_sampling: Literal["logit-normal", "uniform"] = Field("logit-normal", description="times of training samples")
     time_shift: float = Field(
         1.0, ge=1, allow_inf_nan=False, description="moves them towards noise; 1: not; more for more tokens"

@@ -30,7 +30,8 @@ def stage_cost(params: Params, stage: int) -> Cost:
     recipe, config = params.recipes[stage], params.dit_config(stage)
     settings, batch = recipe.train.settings, recipe.dataloader.batch_size
     samples = batch.video_batch_size if recipe.dataset.longest > 1 else batch.image_batch_size
-    ranks = params.launch.worker_num // recipe.train.sequence_parallel.shards
+    workers = params.launch_of(stage).worker_num
+    ranks = workers // recipe.train.sequence_parallel.shards
     tokens = visual_tokens(recipe.dataset.longest, *recipe.dataset.size)
     model, micro_batches = recipe.model, settings.gradient_accumulation_steps
     flops = step_flops(config, tokens, params.text.lengths, model.recompute_every_nth_block, model.not_recompute_fa)
@@ -41,7 +42,7 @@ def stage_cost(params: Params, stage: int) -> Cost:
         positions=position_count(config),
         tokens=tokens,
         flops=flops * samples * ranks * micro_batches,
-        state=state_bytes(config, params.launch.worker_num, settings.zero_stage, micro_batches),
+        state=state_bytes(config, workers, settings.zero_stage, micro_batches),
     )
 
 

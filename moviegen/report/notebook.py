@@ -203,7 +203,7 @@ def job(run: Run, others: Sequence[Run] = ()) -> Job:
 
 def _environment(run: Run) -> dict[str, str]:
     """An Ascend job's variables, with the values of those that the caller has exported."""
-    cards = run.params.launch.local_worker_num if run.program.workers == "recipe" else 1
+    cards = run.launch.local_worker_num if run.program.workers == "recipe" else 1
     stage = run.program.trained_stage
     has_videos = stage is not None and run.params.recipes[stage].dataset.longest > 1
     return {name: os.environ.get(name, value) for name, value in ascend_environment(cards, has_videos).items()}

@@ -33,7 +33,7 @@ def would_run(run: Run, job: Job) -> HTML:
     parameters = yaml.safe_dump(run.program.parameters(run.params), sort_keys=False)
     return HTML(
         f'<div class="note"><p><b>{html.escape(run.program.name)}: {markup.NOT_RUN}.</b> This recipe is written for '
-        f"{run.params.launch.local_worker_num} {run.params.launch.device} cards a host, and this machine has "
+        f"{run.launch.local_worker_num} {run.launch.device} cards a host, and this machine has "
         f"{accelerators()}. {_where(job)}:</p>"
         f"{_commands(job, range(job.host_num))}"
         f"<details><summary>Its parameters</summary><pre>{html.escape(parameters)}</pre></details></div>"

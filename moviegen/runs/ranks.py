@@ -54,7 +54,7 @@ def check_workers(run: Run, world: World) -> None:
     Raises:
         ConfigError: the message says how to start it.
     """
-    expected = {"one": 1, "any": world.size, "recipe": run.params.launch.worker_num}[run.program.workers]
+    expected = {"one": 1, "any": world.size, "recipe": run.launch.worker_num}[run.program.workers]
     if world.size == expected:
         return
     run.write_params()  # the command names this file
@@ -65,9 +65,13 @@ def check_workers(run: Run, world: World) -> None:
         )
     change = f"--launch.worker_num {world.size} --launch.local_worker_num {world.size}"
     for stage, recipe in run.params.recipes.items():
-        if world.size % recipe.train.sequence_parallel.shards:
+        some = recipe.train.worker_num
+        if some and (some > world.size or stage == run.program.stage):
+            some = world.size
+            change += f" --stages.{stage}.train.worker_num {some}"
+        if (some or world.size) % recipe.train.sequence_parallel.shards:
             change += f" --stages.{stage}.train.sequence_parallel.shards 1"
     raise ConfigError(
-        f"{run.program.name} asks for launch.worker_num {expected} and was started with {world.size}: run "
+        f"{run.program.name} asks for {expected} workers and was started with {world.size}: run "
         f"`{run.command_line()}`, or have the recipe ask for {world.size} with `{change}`"
     )

@@ -31,7 +31,7 @@ class Program:
         upstream: the programs whose runs it reads.
         reads: names of the parameters that decide its result.
         workers: that it can be computed by: `one`; `any` number, with the same result; or as many as the `recipe` asks
-            for in `launch.worker_num`, which the result follows from.
+            for (`Params.launch_of`), which the result follows from.
         cards: at an Ascend scale it needs its cards.
         stage: whose transformer it trains or samples from.
     """

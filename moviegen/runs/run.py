@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from moviegen.config import ConfigError, Params, from_root, outputs_folder
+from moviegen.config import ConfigError, Launch, Params, from_root, outputs_folder
 from moviegen.device.compiled import Form
 from moviegen.launch.job import RUN_VARIABLE, Job, msrun_command
 from moviegen.launch.lock import FolderInUse, locked
@@ -118,9 +118,15 @@ class Run:
         """Every line of `metrics.jsonl`; see `read_metrics`."""
         return read_metrics(self.metrics_path)
 
+    @property
+    def launch(self) -> Launch:
+        """The job that computes it, where its recipe asks for one."""
+        stage = self.program.trained_stage
+        return self.params.launch_of(stage) if stage else self.params.launch
+
     def job(self, config: Path | None = None) -> Job:
         """The processes that run this program with just these parameters; `config`: another file of them."""
-        settings = self.params.launch
+        settings = self.launch
         names = ("worker_num", "local_worker_num", "master_addr", "node_rank", "bind_core")
         return Job(
             command=("python", "-m", "moviegen", *self.program.arguments, "--config", str(config or self.params_path)),

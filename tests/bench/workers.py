@@ -65,7 +65,7 @@ class Worker:
         return first
 
     def seconds(self, name: str) -> float:
-        """How long one more call takes."""
+        """How long a call takes; see `serving.turn`."""
         return self._ask(name, None)
 
     def peak_memory(self) -> int:
@@ -86,7 +86,7 @@ class Worker:
 
 
 def take_turns(subjects: Sequence[tuple[Worker, str]], repetitions: int, progress: tqdm) -> list[list[float]]:
-    """Milliseconds of every call of every subject; call i of all of them before call i + 1 of any."""
+    """Milliseconds of every turn of every subject; turn i of all of them before turn i + 1 of any."""
     rounds = []
     for _ in range(repetitions):
         rounds.append([1e3 * worker.seconds(name) for worker, name in subjects])

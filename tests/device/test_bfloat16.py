@@ -85,6 +85,17 @@ def attention(batch, queries, keys, heads, width, keep=None):
     return [*arrays, *(tensor.asnumpy() for tensor in (kernel(q, k, v, mask), *gradients))]
 
 
+def summed(scores, v, together=256):
+    """The sum of e^(score - largest) v, rounded where the operator does: with the largest so far of so many keys each."""
+    starts = range(0, scores.shape[-1], together)
+    parts = [scores[..., start : start + together] for start in starts]
+    tops = np.maximum.accumulate([part.max(-1, keepdims=True) for part in parts])
+    return sum(
+        rounded(np.exp(part - top)) @ v[..., start : start + together, :] * np.exp(top - tops[-1])
+        for start, part, top in zip(starts, parts, tops, strict=True)
+    )
+
+
 def numpy_attention(q, k, v, dout, keep):
     """The same with rounded factors: of probabilities and of the scores' gradients too."""
     q, k, v, exact = (array.swapaxes(1, 2) for array in (q, k, v, dout))
@@ -94,7 +105,7 @@ def numpy_attention(q, k, v, dout, keep):
         scores = np.where(keep[:, None, None], scores, -np.inf)
     powers = np.exp(scores - scores.max(-1, keepdims=True))
     total = powers.sum(-1, keepdims=True)
-    out, p = rounded(powers) @ rv / total, powers / total
+    out, p = summed(scores, rv) / total, powers / total
     ds = p * (rdout @ rv.swapaxes(-1, -2) - (out * exact).sum(-1, keepdims=True)) * scale
     rp, rds = rounded(p).swapaxes(-1, -2), rounded(ds)
     return [array.swapaxes(1, 2) for array in (out, rds @ rk, rds.swapaxes(-1, -2) @ rq, rp @ rdout)]

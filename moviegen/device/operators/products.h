@@ -31,16 +31,17 @@ Panels pack_all(Matrix matrix, float *to, bool rounds = false) {
     return panels;
 }
 
-// A tile of R rows and `columns` columns of the product; added to what is there if `adds`.
-template <int R>
-void micro_kernel(Index depth, const float *a, Index row_stride, const float *b, float *c, Index stride, Index columns,
+// A tile of R rows and `columns` columns of the product; added to what is there if `adds`. Rows of a are contiguous, or
+// columns are (IS_TRANSPOSED); the others are `a_stride` apart.
+template <int R, bool IS_TRANSPOSED>
+void micro_kernel(Index depth, const float *a, Index a_stride, const float *b, float *c, Index stride, Index columns,
                   bool adds) {
     Vector sum[R][2] = {};
-    for (Index k = 0; k < depth; k++, a++, b += COLUMNS) {
+    for (Index k = 0; k < depth; k++, a += IS_TRANSPOSED ? a_stride : 1, b += COLUMNS) {
         Vector left = load(b), right = load(b + LANES);
 #pragma GCC unroll 16
         for (int i = 0; i < R; i++) {
-            float factor = a[i * row_stride];
+            float factor = a[IS_TRANSPOSED ? i : i * a_stride];
             sum[i][0] += factor * left;
             sum[i][1] += factor * right;
         }
@@ -64,22 +65,25 @@ void micro_kernel(Index depth, const float *a, Index row_stride, const float *b,
 
 using MicroKernel = void (*)(Index, const float *, Index, const float *, float *, Index, Index, bool);
 
-template <int... R>
+template <bool IS_TRANSPOSED, int... R>
 constexpr MicroKernel kernel_of(int rows, std::integer_sequence<int, R...>) {
-    constexpr MicroKernel kernels[] = {micro_kernel<R + 1>...};
+    constexpr MicroKernel kernels[] = {micro_kernel<R + 1, IS_TRANSPOSED>...};
     return kernels[rows - 1];
 }
 
-// c = a b, or c += a b, where b is its panels [first, last). Rows of a are contiguous, those of c `stride` apart. One thread.
+// c = a b, or c += a b, where b is its panels [first, last). Rows or columns of a are contiguous; rows of c are `stride`
+// apart. One thread.
 void multiply(Matrix a, const Panels &b, Index first, Index last, float *c, Index stride, bool adds = false) {
     if (b.rounds) return multiply_rounded(a, b, first, last, c, stride, adds);
+    constexpr auto all = std::make_integer_sequence<int, ROWS>();
+    const bool is_transposed = a.column_stride != 1;
     for (Index top = 0; top < a.rows; top += BLOCK)
         for (Index k = 0; k < a.columns; k += DEPTH)
             for (Index panel = first; panel < last; panel++)
                 for (Index row = top; row < std::min(top + BLOCK, a.rows); row += ROWS) {
                     const Index rows = std::min<Index>(ROWS, a.rows - row);
-                    const auto kernel = kernel_of(rows, std::make_integer_sequence<int, ROWS>());
-                    kernel(std::min(DEPTH, a.columns - k), a.at(row, k), a.row_stride, b.at(k, panel),
+                    const auto kernel = is_transposed ? kernel_of<true>(rows, all) : kernel_of<false>(rows, all);
+                    kernel(std::min(DEPTH, a.columns - k), a.at(row, k), is_transposed ? a.column_stride : a.row_stride, b.at(k, panel),
                            c + row * stride + (panel - first) * COLUMNS, stride,
                            std::min(COLUMNS, b.columns - panel * COLUMNS), adds || k);
                 }
@@ -89,12 +93,34 @@ void multiply(Matrix a, const Panels &b, float *c, Index stride, bool adds = fal
     multiply(a, b, 0, b.count(), c, stride, adds);
 }
 
-// Some rows of a matrix: as they are if they are contiguous or will be rounded, else a copy.
-Matrix contiguous_rows(Matrix all, Index top, Index rows, bool rounds = false) {
-    if (rounds || all.column_stride == 1) return {all.at(top, 0), rows, all.columns, all.row_stride, all.column_stride};
-    float *copy = scratch<0>(rows * all.columns);
-    transpose({all.at(top, 0), all.columns, rows, all.column_stride, all.row_stride}, copy, all.columns);
-    return {copy, rows, all.columns, all.columns};
+Matrix part(Matrix all, Index row, Index rows, Index column, Index columns) {
+    return {all.at(row, column), std::min(rows, all.rows - row), std::min(columns, all.columns - column), all.row_stride,
+            all.column_stride};
+}
+
+// c = a^T b with all threads; both have many rows. A work item packs some rows of its columns of either side at a time
+// into its L2 cache, where its part of c stays.
+void product_of_columns(Matrix a, Matrix b, float *c) {
+    Index tall = 8, wide = 16;  // panels of either side, at most
+    const Index left_panels = ceil_div(a.columns, COLUMNS), right_panels = ceil_div(b.columns, COLUMNS);
+    auto items = [&] { return ceil_div(left_panels, tall) * ceil_div(right_panels, wide); };
+    while (items() < pool().threads && tall * wide > 4) (tall > wide / 2 ? tall : wide) /= 2;
+    const Index rows = ceil_div(left_panels, tall), columns = items() / rows;
+    parallel(items(), 1, [&](Index item, Index) {
+        const Index top = left_panels * (item / columns) / rows, bottom = left_panels * (item / columns + 1) / rows;
+        const Index left = right_panels * (item % columns) / columns, right = right_panels * (item % columns + 1) / columns;
+        float *packed = scratch<1>(DEPTH * (bottom - top + right - left) * COLUMNS);
+        for (Index k = 0; k < a.rows; k += DEPTH) {
+            const Panels of_a = pack_all(part(a, k, DEPTH, top * COLUMNS, (bottom - top) * COLUMNS), packed);
+            const Panels of_b = pack_all(part(b, k, DEPTH, left * COLUMNS, (right - left) * COLUMNS),
+                                         packed + DEPTH * (bottom - top) * COLUMNS);
+            for (Index panel = top; panel < bottom; panel++) {
+                const Index height = std::min(COLUMNS, a.columns - panel * COLUMNS);
+                multiply({of_a.at(0, panel - top), height, of_a.depth, 1, COLUMNS}, of_b,
+                         c + panel * COLUMNS * b.columns + left * COLUMNS, b.columns, k);
+            }
+        }
+    });
 }
 
 // c = a b with all threads; c is row-major and contiguous.
@@ -113,17 +139,17 @@ void product(Matrix a, Matrix b, float *c, bool rounds = false) {
         const Index groups = by_rows ? 1 : std::min(width, threads);
         parallel(ceil_div(a.rows, share) * groups, 1, [&](Index item, Index) {
             const Index top = item / groups * share, group = item % groups;
-            const Matrix rows = contiguous_rows(a, top, std::min(share, a.rows - top), rounds);
+            const Matrix rows = part(a, top, share, 0, a.columns);
             float *packed = scratch<1>(Panels::size(b.rows, together * COLUMNS));
             const Index end = std::min(width * (group + 1) / groups * COLUMNS, b.columns);
             for (Index column = width * group / groups * COLUMNS; column < end; column += together * COLUMNS) {
-                const Matrix some{b.at(0, column), b.rows, std::min(together * COLUMNS, end - column), b.row_stride,
-                                  b.column_stride};
+                const Matrix some = part(b, 0, b.rows, column, std::min(together * COLUMNS, end - column));
                 multiply(rows, pack_all(some, packed, rounds), c + top * b.columns + column, b.columns);
             }
         });
         return;
     }
+    if (a.column_stride != 1 && !rounds) return product_of_columns(a.transposed(), b, c);
     const Panels panels{scratch<1>(Panels::size(b.rows, b.columns)), b.rows, b.columns, rounds};
     parallel(ceil_div(b.rows, DEPTH) * width, 1,
              [&](Index item, Index) { pack(b, panels, item / width * DEPTH, item % width); });
@@ -131,8 +157,7 @@ void product(Matrix a, Matrix b, float *c, bool rounds = false) {
     parallel(blocks * groups, 1, [&](Index item, Index) {
         const Index top = item / groups * BLOCK, group = item % groups;
         const Index first = width * group / groups, last = width * (group + 1) / groups;
-        multiply(contiguous_rows(a, top, std::min(BLOCK, a.rows - top), rounds), panels, first, last,
-                 c + top * b.columns + first * COLUMNS, b.columns);
+        multiply(part(a, top, BLOCK, 0, a.columns), panels, first, last, c + top * b.columns + first * COLUMNS, b.columns);
     });
 }
 

@@ -116,44 +116,60 @@ struct Attention {
             pack_all(of(k, keys, head).transposed(), to, rounds);
             pack_all(of(v, keys, head), to + size_k, rounds);
         });
-        const Index blocks = ceil_div(queries, BLOCK), padded = ceil_div(keys, COLUMNS) * COLUMNS;
+        const Index blocks = ceil_div(queries, BLOCK);
         parallel(all * blocks, 1, [&](Index item, Index) {
             const Index head = item / blocks, first = item % blocks * BLOCK;
             const Matrix some = block(of(q, queries, head), first, BLOCK);
             const Panels k_panels{panels + head * (size_k + size_v), width, keys, rounds};
             const Panels v_panels{k_panels.data + size_k, keys, width, rounds};
-            float *s = scratch<2>(BLOCK * padded), sums[BLOCK];
-            multiply(some, k_panels, s, padded);
-            for (Index row = 0; row < some.rows; row++)
-                log_sums[head * queries + first + row] = softmax(s + row * padded, head / heads, sums[row]);
+            float *s = scratch<2>(BLOCK * DEPTH), tops[BLOCK], sums[BLOCK];
             float *to = out + (of(q, queries, head).at(first, 0) - q);
-            multiply({s, some.rows, keys, padded}, v_panels, to, stride());
-            for (Index row = 0; row < some.rows; row++)
+            for (Index key = 0; key < keys; key += DEPTH) {
+                const Index count = std::min(DEPTH, keys - key);
+                multiply(some, k_panels, key / COLUMNS, ceil_div(key + count, COLUMNS), s, DEPTH);
+                const float *keep = mask ? mask + head / heads * keys + key : nullptr;
+                for (Index row = 0; row < some.rows; row++)
+                    add_scores(s + row * DEPTH, keep, count, !key, tops[row], sums[row], to + row * stride());
+                multiply({s, some.rows, count, DEPTH}, v_panels.block(key), to, stride(), key);
+            }
+            for (Index row = 0; row < some.rows; row++) {
+                log_sums[head * queries + first + row] = tops[row] + std::log(sums[row]);
+                const float factor = 1 / sums[row];
 #pragma omp simd
-                for (Index i = 0; i < width; i++) to[row * stride() + i] *= 1 / sums[row];
+                for (Index i = 0; i < width; i++) to[row * stride() + i] *= factor;
+            }
         });
     }
 
-    // Products of a query with all keys to probabilities times their sum; returns the logarithm of what they are divided by.
-    float softmax(float *row, Index sample, float &sum) const {
-        const float factor = scale(), *keep = mask ? mask + sample * keys : nullptr;
-        float top = -INFINITY, total = 0;
+    // Products of a query with some keys to e^(score - top), where top is the largest score so far: what was summed with a
+    // smaller one, `sum` and the values in `out`, is scaled (Milakov and Gimelshein 2018).
+    void add_scores(float *row, const float *keep, Index count, bool is_first, float &top, float &sum, float *out) const {
+        const float factor = scale();
+        float largest = -INFINITY, total = 0;
         if (keep)
-#pragma omp simd reduction(max : top)
-            for (Index i = 0; i < keys; i++) {
-                row[i] = row[i] * factor + (1 - keep[i]) * NEVER;
-                top = row[i] > top ? row[i] : top;
+#pragma omp simd reduction(max : largest)
+            for (Index i = 0; i < count; i++) {
+                row[i] += (1 - keep[i]) * (NEVER / factor);
+                largest = row[i] > largest ? row[i] : largest;
             }
         else
-#pragma omp simd reduction(max : top)
-            for (Index i = 0; i < keys; i++) {
-                row[i] *= factor;
-                top = row[i] > top ? row[i] : top;
-            }
+#pragma omp simd reduction(max : largest)
+            for (Index i = 0; i < count; i++) largest = row[i] > largest ? row[i] : largest;
+        largest *= factor;
+        if (is_first) {
+            top = largest;
+            sum = 0;
+        } else if (largest > top) {
+            const float less = exponential(top - largest);
+            top = largest;
+            sum *= less;
+#pragma omp simd
+            for (Index i = 0; i < width; i++) out[i] *= less;
+        }
+        const float most = top;
 #pragma omp simd reduction(+ : total)
-        for (Index i = 0; i < keys; i++) total += row[i] = exponential(row[i] - top);
-        sum = total;
-        return top + std::log(total);
+        for (Index i = 0; i < count; i++) total += row[i] = exponential(row[i] * factor - most);
+        sum += total;
     }
 
     void backward(const float *out, const float *log_sums, const float *dout, float *dq, float *dk, float *dv) const {
@@ -184,8 +200,8 @@ struct Attention {
                 const Matrix p_block{p, some.rows, count, DEPTH}, s_block{ds, some.rows, count, DEPTH};
                 float *to_k = dk + (k_rows.at(key, 0) - k), *to_q = dq + (q_rows.at(query, 0) - q);
                 float *to_v = dv + (k_rows.at(key, 0) - k);
-                multiply(contiguous_rows(p_block.transposed(), 0, count, rounds), d_panels.block(query), to_v, stride(), query);
-                multiply(contiguous_rows(s_block.transposed(), 0, count, rounds), q_panels.block(query), to_k, stride(), query);
+                multiply(p_block.transposed(), d_panels.block(query), to_v, stride(), query);
+                multiply(s_block.transposed(), q_panels.block(query), to_k, stride(), query);
                 multiply(s_block, k_panels.block(key), to_q, stride(), key);
             }
     }

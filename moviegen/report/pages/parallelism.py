@@ -100,7 +100,7 @@ def speed(params: Params, stages: StageRuns) -> HTML:
 
 def _place(params: Params, stage: int) -> dict[str, object]:
     """A stage's mesh and ZeRO stage."""
-    train, ranks = params.recipes[stage].train, params.launch.worker_num
+    train, ranks = params.recipes[stage].train, params.launch_of(stage).worker_num
     shards = train.sequence_parallel.shards
     return {"stage": stage, "data x shards": f"{ranks // shards} x {shards}", "ZeRO": train.settings.zero_stage}
 

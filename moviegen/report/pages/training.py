@@ -26,7 +26,7 @@ def recipe(params: Params, stage: int) -> HTML:
         "frames": ", ".join(map(str, recipe.dataset.frames)),
         "position tables (T, H, W)": recipe.model.max_size,
         "batch a worker": f"{batch.image_batch_size} images or {batch.video_batch_size} videos",
-        "workers": f"{params.launch.worker_num} ({params.launch.device})",
+        "workers": f"{params.launch_of(stage).worker_num} ({params.launch.device})",
         "updates": recipe.train.steps,
         "gradient accumulation": settings.gradient_accumulation_steps,
         "ZeRO stage": settings.zero_stage,
