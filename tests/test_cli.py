@@ -373,7 +373,7 @@ def test_a_stage_with_other_workers_than_its_recipes_names_a_command_that_has_th
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     done = moviegen("train", "--stage", "1", "--launch.master_port", str(port))
-    assert_refused(done, "stage1 asks for launch.worker_num 2 and was started with 1", f"`{' '.join(ALONE)}`")
+    assert_refused(done, "stage1 asks for 2 workers and was started with 1", f"`{' '.join(ALONE)}`")
     assert [path.name for path in outputs.rglob("*") if path.is_file()] == ["params.yaml"]
     msrun = shlex.split(done.stderr.split("`")[1])
     assert msrun[:4] == ["msrun", f"--master_port={port}", "--worker_num=2", "--local_worker_num=2"]

@@ -146,12 +146,13 @@ def check_job(recipe: Recipe, params: Params, where: str) -> None:
     launch, some, shards = params.launch, recipe.train.worker_num, recipe.train.sequence_parallel.shards
     if some and some > launch.local_worker_num:
         raise ConfigError(
-            f"{where}: train.worker_num {some} is more than launch.local_worker_num {launch.local_worker_num}"
+            f"{where}: train.worker_num {some} is more than launch.local_worker_num {launch.local_worker_num}: set it "
+            "to null, or start more workers"
         )
     if some and launch.worker_num > launch.local_worker_num:
         raise ConfigError(
-            f"{where}: train.worker_num {some} is for a job of one host, and launch.worker_num {launch.worker_num} asks "
-            f"for {launch.worker_num // launch.local_worker_num}: set it to null"
+            f"{where}: train.worker_num {some} is for a job of one host, and launch.worker_num {launch.worker_num} "
+            f"asks for {launch.worker_num // launch.local_worker_num}: set it to null"
         )
     name, workers = ("train.worker_num", some) if some else ("launch.worker_num", launch.worker_num)
     if workers % shards:

@@ -66,7 +66,9 @@ class GroupGather(nn.Cell):
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
         gathered = self.gather(x.reshape(1, *x.shape))
-        return gathered if self.is_native else gathered[self.first : self.first + self.length]
+        if gathered.shape[0] == self.length:  # the group is all there is
+            return gathered
+        return ops.slice(gathered, (self.first, *[0] * x.ndim), (self.length, *x.shape))
 
 
 class AllToAll(nn.Cell):

@@ -63,10 +63,11 @@ class UlyssesSequence(nn.Cell):
         if length > count:
             tokens = ops.concat((tokens, ops.zeros((batch, length - count, width), tokens.dtype)), 1)
         part = length // self.shards
-        return tokens[:, self.place * part : (self.place + 1) * part]
+        return ops.slice(tokens, (0, self.place * part, 0), (batch, part, width))
 
     def join(self, tokens: ms.Tensor, count: int) -> ms.Tensor:
-        return self.gather(tokens)[:, :count]
+        joined = self.gather(tokens)
+        return joined if joined.shape[1] == count else joined[:, :count]  # a slice of all is a copy
 
     def mask(self, batch: int, count: int) -> ms.Tensor | None:
         length = padded(count, self.shards)
@@ -124,8 +125,7 @@ class JoinTokens(nn.Cell):
         return self.gather(x).swapaxes(0, 1).reshape(batch, self.shards * length, width)
 
     def bprop(self, x: ms.Tensor, out: ms.Tensor, dout: ms.Tensor) -> tuple[ms.Tensor]:
-        length = x.shape[1]
-        return (dout[:, self.place * length : (self.place + 1) * length] * self.shards,)
+        return (ops.slice(dout, (0, self.place * x.shape[1], 0), x.shape) * self.shards,)
 
 
 def sequence_of(mesh: Mesh, num_heads: int) -> WholeSequence | UlyssesSequence:

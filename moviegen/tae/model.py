@@ -67,7 +67,10 @@ class TAE(nn.Cell):
                 f"(B, {self.config.latent_channels}, T' >= T/8, H', W')"
             )
         frames = self.decoder(fold_time(latent.swapaxes(1, 2)), length)
-        return unfold_time(frames, length * self.stretch)[:, :num_frames].swapaxes(1, 2)
+        video = unfold_time(frames, length * self.stretch)
+        if num_frames < length * self.stretch:  # a slice of all is a copy
+            video = video[:, :num_frames]
+        return video.swapaxes(1, 2)
 
     def construct(self, video: ms.Tensor, noise: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor, ms.Tensor]:
         """Reconstruction, mean, log-variance, and the latent sampled with `noise` (standard normal, latent-shaped)."""

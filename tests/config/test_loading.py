@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 from pathlib import Path
 
@@ -285,6 +286,28 @@ def test_workers_that_fill_their_hosts(content, workers, local, port):
 )
 def test_workers_that_do_not(content, workers, local, words):
     assert words in refusal(content, {"launch.worker_num": workers, "launch.local_worker_num": local})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"launch.worker_num": 1, "launch.local_worker_num": 1}, "2 is more than launch.local_worker_num 1"),
+        ({"launch.worker_num": 4, "launch.master_port": 8200}, "2 is for a job of one host"),
+        ({"stages.2.train.sequence_parallel.shards": 4}, "2 is not a multiple of train.sequence_parallel.shards 4"),
+        ({"stages.2.train.worker_num": 0}, "= 0"),
+    ],
+)
+def test_a_stage_takes_no_more_workers_than_there_are(content, overrides, words):
+    alone = {f"stages.{stage}.train.sequence_parallel.shards": 1 for stage in (1, 3)}
+    message = refusal(content, {"stages.2.train.worker_num": 2} | alone | overrides)
+    assert f"train.worker_num {words}" in message
+    assert re.search(r"stages?[ .]2", message)
+
+
+def test_a_stage_takes_some_of_the_workers_or_all(content):
+    params = config.parse(content, {"stages.3.train.worker_num": 1, "stages.3.train.sequence_parallel.shards": 1})
+    assert [params.launch_of(stage).worker_num for stage in (1, 2, 3)] == [2, 2, 1]
+    assert params.launch_of(3).local_worker_num == 1 and params.launch_of(2) == params.launch
 
 
 def test_stages_are_one_two_three(content):

@@ -209,7 +209,7 @@ def test_without_its_device_a_recipe_is_shown_and_not_run(monkeypatch, capsys):
 
 TWO_HOSTS = (
     "--launch.worker_num 16 --launch.local_worker_num 8 --launch.master_addr 10.0.0.1 --launch.master_port 8200 "
-    "--launch.device Ascend "
+    "--launch.device Ascend --stages.1.train.worker_num null --stages.3.train.worker_num null "
 )
 
 

@@ -297,6 +297,10 @@ def test_size_of_the_job_changes_the_stages():
     assert changed(**workers) == TRANSFORMER - {"count"}
 
 
+def test_a_stage_s_share_of_the_workers_changes_it():
+    assert changed(stages__2__train__worker_num=1) == {"stage2", "stage3", *SAMPLED}
+
+
 def test_size_of_the_transformer_changes_what_holds_one():
     assert changed(model__size="tiny") == TRANSFORMER
 

@@ -61,10 +61,30 @@ def test_a_stage_refuses_other_workers_and_names_both_ways_out(name):
     with pytest.raises(ConfigError) as raised:
         check_workers(run, World(0, 3))
     said, command, _, change, _ = str(raised.value).split("`")
-    assert said == f"{name} asks for launch.worker_num 2 and was started with 3: run "
+    assert said == f"{name} asks for 2 workers and was started with 3: run "
     assert shlex.split(command)[:3] == ["msrun", "--worker_num=2", "--local_worker_num=2"]
     assert shlex.split(command)[-2:] == ["--config", str(run.params_path)]
     overrides = config.parse_overrides(change, run.program.stage)  # as the command line reads them
     changed = config.load("smoke", overrides)
     assert changed.launch.worker_num == 3
     check_workers(runs.find(changed, name), World(0, 3))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_stage_may_take_some_of_the_workers(size):
+    run = find("stage2", **{"stages.2.train.worker_num": 2, "launch.worker_num": 4, "launch.local_worker_num": 4})
+    check_workers(run, World(0, 2))
+    with pytest.raises(ConfigError) as raised:
+        check_workers(run, World(0, size))
+    said, command, _, change, _ = str(raised.value).split("`")
+    assert said == f"stage2 asks for 2 workers and was started with {size}: run "
+    assert shlex.split(command)[:3] == ["msrun", "--worker_num=2", "--local_worker_num=2"]
+    changed = config.load("smoke", config.parse_overrides(change, 2))
+    check_workers(runs.find(changed, "stage2"), World(0, size))
+
+
+def test_a_stage_of_one_worker_is_started_without_msrun():
+    run = find("stage1", **{"stages.1.train.worker_num": 1})
+    assert not run.job().uses_msrun
+    assert runs.find(run.params, "stage2").job().worker_num == 2
+    check_workers(run, World())
