@@ -64,19 +64,15 @@ class GatheredProduct(nn.Cell):
     def __init__(self, world: World, shape: tuple[int, ...], whole: Product) -> None:
         super().__init__()
         self.gather, self.sum_part = ops.AllGather(), SumPart(world)
-        self.shape, self.length = shape, int(np.prod(shape))
+        self.shape, self.length, self.of_whole = shape, int(np.prod(shape)), whole
         self.is_compiled = whole.is_compiled
         if self.is_compiled:
-            self.fused, self.fused_gradient = whole.fused.forward, whole.fused.gradient
-        self.product_tb, self.product = ops.MatMul(transpose_b=True), ops.MatMul()
-        self.product_ta = ops.MatMul(transpose_a=True)
+            self.fused_gradient = whole.fused.gradient
+        self.product, self.product_ta = ops.MatMul(), ops.MatMul(transpose_a=True)
 
     def construct(self, x: ms.Tensor, part: ms.Tensor) -> ms.Tensor:
         """x (..., in), part float32 (ceil(out * in / ranks),) -> (..., out), in x's type."""
-        if self.is_compiled and x.dtype == ms.float32:
-            return self.fused(x, self._whole(part, x.dtype))
-        rows = self.product_tb(x.reshape(-1, x.shape[-1]), self._whole(part, x.dtype))
-        return rows.reshape(*x.shape[:-1], self.shape[0])
+        return self.of_whole(x, self._whole(part, x.dtype))
 
     def bprop(self, x: ms.Tensor, part: ms.Tensor, out: ms.Tensor, dout: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
         weight = self._whole(ops.depend(part, dout), x.dtype)  # not before its turn

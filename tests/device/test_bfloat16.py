@@ -86,7 +86,7 @@ def attention(batch, queries, keys, heads, width, keep=None):
 
 
 def summed(scores, v, together=256):
-    """The sum of e^(score - largest) v, rounded where the operator does: by the largest so far of `together` keys each."""
+    """The sum of e^(score - largest) v, rounded as the operator does: by the largest so far of `together` keys each."""
     starts = range(0, scores.shape[-1], together)
     parts = [scores[..., start : start + together] for start in starts]
     tops = np.maximum.accumulate([part.max(-1, keepdims=True) for part in parts])
