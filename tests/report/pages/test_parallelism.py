@@ -18,8 +18,8 @@ def test_without_a_run_a_table_says_so(params, show):
 
 
 def test_state_and_speed_stand_beside_the_plan():
-    divided = {"stages.3.train.settings.zero_stage": 3, "stages.3.train.sequence_parallel.shards": 2}
-    params = config.load("tiny", divided)
+    divided = {"settings.zero_stage": 3, "sequence_parallel.shards": 2, "worker_num": None}
+    params = config.load("tiny", {f"stages.3.train.{name}": value for name, value in divided.items()})
     run = finished(params, "stage3")
     writer, state = runs.MetricsWriter(run.metrics_path), plan.stage_cost(params, 3).state
     writer.write(kind="state", step=0, **vars(state))
