@@ -10,12 +10,11 @@ from typing import Any, Literal
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, nn, ops
-from mindspore.common.initializer import initializer
+from mindspore import nn, ops
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from moviegen.text.folders import EncoderConfig
-from moviegen.text.layers import BLOCKED, MixTokens, Table, gelu, linear, quick_gelu
+from moviegen.text.layers import BLOCKED, LayerNorm, MixTokens, Table, gelu, linear, quick_gelu
 
 MODEL_TYPES = ("clip", "clip_text_model", "metaclip_2", "metaclip_2_text_model")  # towers of the same layout
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
@@ -75,19 +74,6 @@ def stretch(positions: np.ndarray, length: int) -> np.ndarray:
     places = np.linspace(0, rows - 1, length)
     columns = [np.interp(places, np.arange(rows), column) for column in positions.T]
     return np.stack(columns, 1).astype(positions.dtype)
-
-
-class LayerNorm(nn.Cell):
-    """(x - mean) / sqrt(variance + eps) * weight + bias over the last axis; `nn.LayerNorm` has other names."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = Parameter(initializer("ones", (width,), ms.float32))
-        self.bias = Parameter(initializer("zeros", (width,), ms.float32))
-        self.norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=eps)
-
-    def construct(self, x: ms.Tensor) -> ms.Tensor:
-        return self.norm(x, self.weight, self.bias)[0]
 
 
 class Attention(nn.Cell):

@@ -13,7 +13,7 @@ from mindspore import nn
 
 from moviegen.config import ConfigError, Params, TextEncoder
 from moviegen.runs.weights import assign
-from moviegen.text import clip, folders, t5
+from moviegen.text import bert, clip, folders, t5
 from moviegen.text.embedding import Embedding
 from moviegen.text.stand_ins import StandIn
 from moviegen.text.tokenise import TOKENIZER, bytes_of, cut, read_tokeniser
@@ -34,7 +34,8 @@ class Family:
 
 T5 = Family("t5", t5.MODEL_TYPES, t5.T5Config, t5.T5Encoder, t5.weights)
 CLIP = Family("clip", clip.MODEL_TYPES, clip.ClipConfig, clip.ClipTextTower, clip.weights)
-FAMILIES = {"ul2": T5, "metaclip": CLIP, "byt5": T5}
+BERT = Family("bert", bert.MODEL_TYPES, bert.BertConfig, bert.BertEncoder, bert.weights)
+FAMILIES = {"ul2": (T5, BERT), "metaclip": (CLIP,), "byt5": (T5,)}  # that may stand in each place
 PUBLISHED = {
     "ul2": "google/ul2",
     "metaclip": "facebook/metaclip-2-worldwide-giant (1280 wide; facebook/metaclip-h14-fullcc2.5b is 1024 wide)",
@@ -56,10 +57,12 @@ class Pretrained:
 
     def __init__(self, name: str, setting: TextEncoder) -> None:
         self.name, self.width, self.max_tokens = name, setting.width, setting.max_tokens
-        self.family = FAMILIES[name]
-        self.kind = self.family.kind
         self.folder = folders.find(f"text.{name}.folder", setting.folder, PUBLISHED[name])
-        self.config = folders.read_config(self.folder, self.family.config, self.family.model_types)
+        families = FAMILIES[name]
+        kinds = {model_type: family.config for family in families for model_type in family.model_types}
+        self.config = folders.read_config(self.folder, kinds)
+        self.family = next(family for family in families if isinstance(self.config, family.config))
+        self.kind = self.family.kind
         if self.config.width != self.width:
             raise ConfigError(
                 f"text.{name}.width is {self.width}, and the encoder in {self.folder} is {self.config.width} wide: set "

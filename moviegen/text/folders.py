@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os.path
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,20 +66,24 @@ def find(parameter: str, named: str, published: str) -> Path:
     return folder
 
 
-def read_config(folder: Path, kind: type[Config], model_types: tuple[str, ...]) -> Config:
+def read_config(folder: Path, kinds: Mapping[str, type[Config]]) -> Config:
     """What an encoder needs of `config.json`, or of the `text_config` inside.
+
+    Args:
+        kinds: by the `model_type` that the file names.
 
     Raises:
         ConfigError: it is missing or damaged, describes another kind of model, or lacks a value.
     """
     path = folder / CONFIG
     content = _read_json(path)
-    if content.get("model_type") not in model_types:
-        raise ConfigError(f"{path}: model_type {content.get('model_type')!r} is not one of {', '.join(model_types)}")
+    model_type = content.get("model_type")
+    if not isinstance(model_type, str) or model_type not in kinds:
+        raise ConfigError(f"{path}: model_type {model_type!r} is not one of {', '.join(kinds)}")
     if "quantization_config" in content:
         raise ConfigError(f"{path} is of a quantised model (quantization_config), which is not read: {ORIGINAL}")
     try:
-        return kind.model_validate(content.get("text_config") or content)
+        return kinds[model_type].model_validate(content.get("text_config") or content)
     except ValidationError as error:
         listed = "; ".join(": ".join([*map(str, item["loc"]), item["msg"]]) for item in error.errors())
         raise ConfigError(f"{path}: {listed}") from None

@@ -1,4 +1,4 @@
-"""What both text encoders are made of. B captions, L tokens, D width."""
+"""What text encoders are made of. B captions, L tokens, D width."""
 
 from __future__ import annotations
 
@@ -25,6 +25,19 @@ class Table(nn.Cell):
 
     def construct(self, indices: ms.Tensor) -> ms.Tensor:
         return ops.gather(self.weight, indices, 0)
+
+
+class LayerNorm(nn.Cell):
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last axis; `nn.LayerNorm` has other names."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = Parameter(initializer("ones", (width,), ms.float32))
+        self.bias = Parameter(initializer("zeros", (width,), ms.float32))
+        self.norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=eps)
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return self.norm(x, self.weight, self.bias)[0]
 
 
 class MixTokens(nn.Cell):

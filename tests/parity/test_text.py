@@ -7,6 +7,9 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
+    BertForMaskedLM,
+    BertModel,
+    BertTokenizer,
     ByT5Tokenizer,
     CLIPModel,
     CLIPTextModel,
@@ -38,6 +41,7 @@ BYT5 = dict(vocab_size=384, d_model=48, d_kv=16, d_ff=96, num_layers=4, num_head
 T5_1_0 = UL2 | dict(feed_forward_proj="relu", d_kv=16, relative_attention_num_buckets=16)
 TOWER = dict(vocab_size=40, hidden_size=64, intermediate_size=160, num_hidden_layers=3, num_attention_heads=4)
 
+BERT = dict(vocab_size=40, hidden_size=64, intermediate_size=160, num_hidden_layers=3, num_attention_heads=4)
 EYE = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=32)
 
 
@@ -128,6 +132,17 @@ def test_byt5(tmp_path):
     check_captions(model, ByT5Tokenizer(), encoder)
 
 
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+@pytest.mark.parametrize("kind", [BertModel, BertForMaskedLM])
+def test_bert_in_ul2s_place(kind, activation, tmp_path):
+    model = randomised(kind(transformers.BertConfig(**BERT, hidden_act=activation)))
+    model.save_pretrained(tmp_path, max_shard_size="60KB", safe_serialization=True)
+    write_tokeniser(tmp_path, ["[CLS]", "[SEP]"])
+    encoder = Pretrained("ul2", TextEncoder(width=64, max_tokens=32, folder=str(tmp_path)))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+    check_captions(model if kind is BertModel else model.bert, tokenizer, encoder)
+
+
 @pytest.mark.parametrize("caption", ["", "a dog", "Ein Bär läuft", "犬が走る 🐕", " two  blanks ", "tab\tand “quotes”"])
 def test_bytes(caption):
     assert bytes_of(caption) == ByT5Tokenizer()(caption)["input_ids"]
@@ -160,6 +175,15 @@ def test_tokens_of_clip(tmp_path):
     tokenise = check_tokens(CLIPTokenizer(vocab=vocab, merges=MERGES), tmp_path)
     wanted = ["<|startoftext|>", "a</w>", "red</w>", "dog</w>", "dog", "s</w>", "1</w>", "<|endoftext|>"]
     assert tokenise("a  RED dog dogs 1") == [vocab[name] for name in wanted]
+
+
+def test_tokens_of_bert(tmp_path):
+    """Lower case without accents; the longest pieces, all but a word's first marked; both ends marked."""
+    pieces = ["a", "red", "dog", "do", "##gs", "##s", "##g", "12", "'", "ein", "bar", "lauft"]
+    vocab = {piece: index for index, piece in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces])}
+    tokenise = check_tokens(BertTokenizer(vocab=vocab), tmp_path)
+    wanted = ["[CLS]", "a", "red", "dog", "##s", "bar", "[UNK]", "[SEP]"]
+    assert tokenise("a  RED dogs Bär 犬") == [vocab[piece] for piece in wanted]
 
 
 def test_tokens_of_t5(tmp_path):

@@ -18,6 +18,10 @@ CLIP = {
     "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 7, "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-3,
 }  # fmt: skip
+BERT = {
+    "model_type": "bert", "vocab_size": 24, "hidden_size": 16, "intermediate_size": 40, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "max_position_embeddings": 12, "hidden_act": "gelu", "layer_norm_eps": 1e-3,
+}  # fmt: skip
 WORDS = ("a", "red", "car", "turns", "left", "dog", "runs", "läuft", "犬")
 
 
@@ -55,12 +59,30 @@ def clip_arrays(config, seed=0):
     return random(shapes, seed)
 
 
+def bert_arrays(config, seed=0):
+    """Weights under their names in the files of BERT's encoder."""
+    width, ff = config["hidden_size"], config["intermediate_size"]
+    rows = {"word": config["vocab_size"], "position": config["max_position_embeddings"], "token_type": 2}
+    shapes = {f"embeddings.{name}_embeddings.weight": (count, width) for name, count in rows.items()}
+    dense = {"intermediate.dense": (ff, width), "output.dense": (width, ff)}
+    dense |= {f"attention.{name}": (width, width) for name in ("self.query", "self.key", "self.value", "output.dense")}
+    norms = {"embeddings.LayerNorm": (width,)}
+    for index in range(config["num_hidden_layers"]):
+        layer = f"encoder.layer.{index}."
+        norms |= {f"{layer}{name}.LayerNorm": (width,) for name in ("attention.output", "output")}
+        shapes |= {f"{layer}{name}.weight": shape for name, shape in dense.items()}
+        shapes |= {f"{layer}{name}.bias": shape[:1] for name, shape in dense.items()}
+    for name, shape in norms.items():
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape}
+    return random(shapes, seed)
+
+
 def random(shapes, seed):
     rng = np.random.default_rng(seed)
     arrays = {}
     for name, shape in shapes.items():
         scale = shape[-1] ** -0.5 if len(shape) > 1 else 0.3
-        centre = 1 if name.endswith("norm.weight") or ("layer_norm" in name and name.endswith("weight")) else 0
+        centre = 1 if name.lower().endswith("norm.weight") or ("layer_norm" in name and name.endswith("weight")) else 0
         arrays[name] = (centre + scale * rng.standard_normal(shape)).astype(np.float32)
     return arrays
 
@@ -96,6 +118,13 @@ def write_ul2(folder, **keys):
     """A whole folder; returns the setting that names it."""
     write_folder(folder, T5, t5_arrays(T5), **keys)
     write_tokeniser(folder)
+    return TextEncoder(width=16, max_tokens=8, folder=str(folder))
+
+
+def write_bert(folder, arrays=None, **keys):
+    """A whole folder for UL2's place; returns the setting that names it."""
+    write_folder(folder, BERT, arrays or bert_arrays(BERT), **keys)
+    write_tokeniser(folder, start="<s>")
     return TextEncoder(width=16, max_tokens=8, folder=str(folder))
 
 

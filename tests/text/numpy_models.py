@@ -1,4 +1,4 @@
-"""T5's encoder and CLIP's text tower for one text, in float64 NumPy, token by token where that is plainer."""
+"""T5 and BERT encoders and CLIP's text tower for one text, in float64 NumPy, token by token where that is plainer."""
 
 import math
 
@@ -64,6 +64,32 @@ def clip_tower(arrays, config, ids):
     return norm(x, "final_layer_norm")
 
 
+def bert_encoder(arrays, config, ids):
+    """Last hidden state (n, D) of a text of n tokens without padding."""
+    get = {name: np.asarray(array, np.float64) for name, array in arrays.items()}
+
+    def dense(x, name):
+        return x @ get[name + ".weight"].T + get[name + ".bias"]
+
+    def norm(x, name):
+        centred = x - x.mean(1, keepdims=True)
+        scale = np.sqrt((centred**2).mean(1, keepdims=True) + config["layer_norm_eps"])
+        return centred / scale * get[name + ".LayerNorm.weight"] + get[name + ".LayerNorm.bias"]
+
+    words, places, types = (get[f"embeddings.{name}_embeddings.weight"] for name in ("word", "position", "token_type"))
+    x = norm(words[list(ids)] + places[: len(ids)] + types[0], "embeddings")
+    activation = ACTIVATIONS[config["hidden_act"]]
+    for index in range(config["num_hidden_layers"]):
+        layer = f"encoder.layer.{index}."
+        q, k, v = (dense(x, f"{layer}attention.self.{name}") for name in ("query", "key", "value"))
+        parts = np.split(np.arange(q.shape[1]), config["num_attention_heads"])
+        mixed = [softmax(q[:, part] @ k[:, part].T / math.sqrt(len(part))) @ v[:, part] for part in parts]
+        x = norm(x + dense(np.concatenate(mixed, 1), layer + "attention.output.dense"), layer + "attention.output")
+        hidden = activation(dense(x, layer + "intermediate.dense"))
+        x = norm(x + dense(hidden, layer + "output.dense"), layer + "output")
+    return x
+
+
 def bucket(distance, num_buckets, max_distance):
     """T5's bucket in whole numbers: the k-th range past the single distances begins where
     (distance / exact) ** ranges reaches (max_distance / exact) ** k."""
@@ -106,4 +132,7 @@ def silu(x):
     return x / (1 + np.exp(-x))
 
 
-ACTIVATIONS = {"relu": relu, "gated-gelu": gelu_new, "gated-silu": silu, "quick_gelu": quick_gelu, "gelu": gelu}
+ACTIVATIONS = {
+    "relu": relu, "gated-gelu": gelu_new, "gelu_new": gelu_new, "gated-silu": silu, "quick_gelu": quick_gelu,
+    "gelu": gelu,
+}  # fmt: skip
