@@ -1,4 +1,7 @@
-"""`python -m tests.bench.readme`: README's table of times beside PyTorch, from outputs/bench/bench.json."""
+"""`python -m tests.bench.readme`: what `make bench` measured, from outputs/bench/bench.json into the documents.
+
+README gets the table of times beside PyTorch, docs/speed.md the aims that are not reached.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from moviegen.runs import files
 from tests.bench import compiling, dit, tae
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+MISSED = "<!-- missed:begin -->", "<!-- missed:end -->"
 TIMED, MEASURED = ("dit", "bfloat16", "tae"), ("step-memory", "compiling", "reading")  # groups of bench.json
 HEADER = ("", "ours", "PyTorch", "ours / PyTorch", "`torch.compile`", "ours / compiled")
 EXPLANATION = "Below 1 is faster, or smaller, than PyTorch on the same machine in the same minutes."
@@ -18,16 +22,17 @@ Row = Mapping[str, Any]
 
 
 def main() -> int:
-    """Rewrites what is between the two comments in README.md."""
+    """Rewrites what is between the two comments in each document."""
     root = config.project_root()
     report = files.read_json(root / "outputs" / "bench" / "bench.json", "run `make bench`")
     missing = [name for name in (*TIMED, *MEASURED) if name not in report]
     if missing:
         print(f"error: bench.json has no {', '.join(missing)}: run `make bench` without --only", file=sys.stderr)
         return 1
-    readme = root / "README.md"
+    readme, speed = root / "README.md", root / "docs" / "speed.md"
     files.write_text(readme, replaced(readme.read_text(encoding="utf-8"), block(report)))
-    print(f"written: {readme.name}")
+    files.write_text(speed, replaced(speed.read_text(encoding="utf-8"), missed(report), MISSED))
+    print(f"written: {readme.relative_to(root)}, {speed.relative_to(root)}")
     return 0
 
 
@@ -83,6 +88,17 @@ def memory_line(row: Row) -> list[str]:
     """Of the process of one step."""
     ours, reference = (f"{row[key]:.0f} MB" for key in ("ours_mb", "reference_mb"))
     return [f"memory, {row['task']}", ours, reference, f"**{row['ratio']:.2f}**", "-", "-"]
+
+
+def missed(report: Mapping[str, Any]) -> str:
+    """Markdown: a line for each aim that is not reached."""
+    lines = [
+        f"| {'memory, ' if name == 'step-memory' else ''}{row['task']} | {row['peer']} | {row['ratio']:.2f} | {row['aim']} |"
+        for name in (*TIMED, *MEASURED)
+        for row in report[name]
+        if row.get("reached") == "no"
+    ]
+    return "\n".join(["| | beside | ratio | aim |", "| --- | --- | --- | --- |", *lines, ""])
 
 
 def others(report: Mapping[str, Any]) -> str:
