@@ -11,10 +11,10 @@ from typing import Any, Literal
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveFloat, PositiveInt
 
 from moviegen.config import ConfigError
-from moviegen.text.folders import EncoderConfig
+from moviegen.text.folders import HiddenConfig
 from moviegen.text.layers import BLOCKED, LayerNorm, MixTokens, Table, gelu, gelu_tanh, linear
 
 MODEL_TYPES = ("bert",)
@@ -26,7 +26,7 @@ OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm
 POSITIONS = "embeddings.position_embeddings.weight"
 
 
-class BertConfig(EncoderConfig, frozen=True):
+class BertConfig(HiddenConfig, frozen=True):
     """What the encoder reads of `config.json`; what a file leaves out has BERT's value."""
 
     vocab_size: PositiveInt = 30522
@@ -41,11 +41,6 @@ class BertConfig(EncoderConfig, frozen=True):
     position_embedding_type: Literal["absolute"] = "absolute"
 
     @property
-    def width(self) -> int:
-        """Of an embedding."""
-        return self.hidden_size
-
-    @property
     def landmarks(self) -> dict[str, tuple[int, ...]]:
         """See `EncoderConfig`."""
         last = f"encoder.layer.{self.num_hidden_layers - 1}."
@@ -53,14 +48,6 @@ class BertConfig(EncoderConfig, frozen=True):
             "embeddings.word_embeddings.weight": (self.vocab_size, self.hidden_size),
             f"{last}intermediate.dense.weight": (self.intermediate_size, self.hidden_size),
         }
-
-    @model_validator(mode="after")
-    def _divisible(self) -> BertConfig:
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
-            )
-        return self
 
 
 def weights(stored: Mapping[str, Any], config: BertConfig, length: int) -> dict[str, Any]:

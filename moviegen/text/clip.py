@@ -11,9 +11,9 @@ from typing import Any, Literal
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveFloat, PositiveInt
 
-from moviegen.text.folders import EncoderConfig
+from moviegen.text.folders import HiddenConfig
 from moviegen.text.layers import BLOCKED, LayerNorm, MixTokens, Table, gelu, linear, quick_gelu
 
 MODEL_TYPES = ("clip", "clip_text_model", "metaclip_2", "metaclip_2_text_model")  # towers of the same layout
@@ -24,7 +24,7 @@ NOT_TRAINED = "embeddings.position_ids"  # 0, 1, 2, ...: older files hold it
 POSITIONS = "embeddings.position_embedding.weight"
 
 
-class ClipConfig(EncoderConfig, frozen=True):
+class ClipConfig(HiddenConfig, frozen=True):
     """What the tower reads of `config.json` or of its `text_config`; what a file leaves out has CLIP's value."""
 
     vocab_size: PositiveInt = 49408
@@ -36,25 +36,12 @@ class ClipConfig(EncoderConfig, frozen=True):
     layer_norm_eps: PositiveFloat = 1e-5
 
     @property
-    def width(self) -> int:
-        """Of an embedding."""
-        return self.hidden_size
-
-    @property
     def landmarks(self) -> dict[str, tuple[int, ...]]:
         """See `EncoderConfig`."""
         return {
             "embeddings.token_embedding.weight": (self.vocab_size, self.hidden_size),
             f"encoder.layers.{self.num_hidden_layers - 1}.mlp.fc1.weight": (self.intermediate_size, self.hidden_size),
         }
-
-    @model_validator(mode="after")
-    def _divisible(self) -> ClipConfig:
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
-            )
-        return self
 
 
 def weights(stored: Mapping[str, Any], config: ClipConfig, length: int) -> dict[str, Any]:

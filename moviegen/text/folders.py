@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, PositiveInt, ValidationError
+from pydantic import BaseModel, PositiveInt, ValidationError, model_validator
 
 from moviegen.config import ConfigError, from_root
 from moviegen.runs.arrays import Arrays, CheckpointError, StoredTensor, check_fits, stored_tensors, unwrapped
@@ -46,6 +46,28 @@ class EncoderConfig(BaseModel, frozen=True):
     @abstractmethod
     def landmarks(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape of some tensors, from which all sizes of the network follow; one is of the last layer."""
+
+
+class HiddenConfig(EncoderConfig, frozen=True):
+    """The sizes of a network whose heads divide its width, under the keys that CLIP and BERT share."""
+
+    hidden_size: PositiveInt
+    intermediate_size: PositiveInt
+    num_hidden_layers: PositiveInt
+    num_attention_heads: PositiveInt
+
+    @property
+    def width(self) -> int:
+        """Of an embedding."""
+        return self.hidden_size
+
+    @model_validator(mode="after")
+    def _divisible(self) -> HiddenConfig:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
+            )
+        return self
 
 
 Config = TypeVar("Config", bound=EncoderConfig)

@@ -92,11 +92,10 @@ def memory_line(row: Row) -> list[str]:
 
 def missed(report: Mapping[str, Any]) -> str:
     """Markdown: a line for each aim that is not reached."""
+    whole = [(name, row) for name in (*TIMED, *MEASURED) for row in report[name] if row.get("reached") == "no"]
     lines = [
-        f"| {'memory, ' if name == 'step-memory' else ''}{row['task']} | {row['peer']} | {row['ratio']:.2f} | {row['aim']} |"
-        for name in (*TIMED, *MEASURED)
-        for row in report[name]
-        if row.get("reached") == "no"
+        f"| {'memory, ' * (name == 'step-memory')}{row['task']} | {row['peer']} | {row['ratio']:.2f} | {row['aim']} |"
+        for name, row in whole
     ]
     return "\n".join(["| | beside | ratio | aim |", "| --- | --- | --- | --- |", *lines, ""])
 

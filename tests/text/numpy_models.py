@@ -33,18 +33,24 @@ def t5_encoder(arrays, config, ids):
     return root_mean_square(x, get["encoder.final_layer_norm.weight"], eps)
 
 
-def clip_tower(arrays, config, ids):
-    """Last hidden state (n, D) of a text of n tokens, each of which sees itself and those before it."""
+def layers(arrays, eps):
+    """The arrays in float64, and the affine map and the layer norm of a name among them."""
     get = {name: np.asarray(array, np.float64) for name, array in arrays.items()}
 
-    def dense(x, name):
+    def affine(x, name):
         return x @ get[name + ".weight"].T + get[name + ".bias"]
 
     def norm(x, name):
         centred = x - x.mean(1, keepdims=True)
-        scale = np.sqrt((centred**2).mean(1, keepdims=True) + config["layer_norm_eps"])
+        scale = np.sqrt((centred**2).mean(1, keepdims=True) + eps)
         return centred / scale * get[name + ".weight"] + get[name + ".bias"]
 
+    return get, affine, norm
+
+
+def clip_tower(arrays, config, ids):
+    """Last hidden state (n, D) of a text of n tokens, each of which sees itself and those before it."""
+    get, dense, norm = layers(arrays, config["layer_norm_eps"])
     heads, n = config["num_attention_heads"], len(ids)
     activation = ACTIVATIONS[config["hidden_act"]]
     x = get["embeddings.token_embedding.weight"][list(ids)] + get["embeddings.position_embedding.weight"][:n]
@@ -66,27 +72,20 @@ def clip_tower(arrays, config, ids):
 
 def bert_encoder(arrays, config, ids):
     """Last hidden state (n, D) of a text of n tokens without padding."""
-    get = {name: np.asarray(array, np.float64) for name, array in arrays.items()}
-
-    def dense(x, name):
-        return x @ get[name + ".weight"].T + get[name + ".bias"]
-
-    def norm(x, name):
-        centred = x - x.mean(1, keepdims=True)
-        scale = np.sqrt((centred**2).mean(1, keepdims=True) + config["layer_norm_eps"])
-        return centred / scale * get[name + ".LayerNorm.weight"] + get[name + ".LayerNorm.bias"]
-
+    get, dense, norm = layers(arrays, config["layer_norm_eps"])
     words, places, types = (get[f"embeddings.{name}_embeddings.weight"] for name in ("word", "position", "token_type"))
-    x = norm(words[list(ids)] + places[: len(ids)] + types[0], "embeddings")
+    x = norm(words[list(ids)] + places[: len(ids)] + types[0], "embeddings.LayerNorm")
     activation = ACTIVATIONS[config["hidden_act"]]
     for index in range(config["num_hidden_layers"]):
         layer = f"encoder.layer.{index}."
         q, k, v = (dense(x, f"{layer}attention.self.{name}") for name in ("query", "key", "value"))
         parts = np.split(np.arange(q.shape[1]), config["num_attention_heads"])
         mixed = [softmax(q[:, part] @ k[:, part].T / math.sqrt(len(part))) @ v[:, part] for part in parts]
-        x = norm(x + dense(np.concatenate(mixed, 1), layer + "attention.output.dense"), layer + "attention.output")
+        x = norm(
+            x + dense(np.concatenate(mixed, 1), layer + "attention.output.dense"), layer + "attention.output.LayerNorm"
+        )
         hidden = activation(dense(x, layer + "intermediate.dense"))
-        x = norm(x + dense(hidden, layer + "output.dense"), layer + "output")
+        x = norm(x + dense(hidden, layer + "output.dense"), layer + "output.LayerNorm")
     return x
 
 
