@@ -18,7 +18,11 @@ from moviegen.runs.files import FORBIDDEN, NoSpaceError, check_writable, full_di
 
 # verb -> (what does it, what it says); modules are imported when their verb is asked for
 VERBS = {
-    "data": ("programs.index_data", "`data sample` renders the sample set; `data index` checks and splits the clips"),
+    "data": (
+        "programs.index_data",
+        "`data index` checks and splits the clips; `data sample` renders the sample set; `data assets` fetches a film, "
+        "an encoder and LPIPS",
+    ),
     "tae": ("programs.train_tae", "`tae train --phase PHASE`, `tae evaluate`, `tae encode|decode|export` of one file"),
     "text": ("programs.encode_text", "`text encode`: embeddings of every caption"),
     "precompute": ("programs.encode_latents", "latents of every clip, at every size the stages need"),
@@ -70,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
         added[verb] = verbs.add_parser(verb, help=help_text, allow_abbrev=False)
         added[verb].register("action", None, _Once)
         added[verb].add_argument("--config", default="tiny", metavar="FILE", help="a params file, or a scale's name")
-    added["data"].add_argument("action", choices=("sample", "index"))
+    added["data"].add_argument("action", choices=("sample", "index", "assets"))
     added["tae"].add_argument("action", choices=("train", "evaluate", "encode", "decode", "export"))
     phases = "one, or several that a process trains one after the other with graphs that it compiles once"
     added["tae"].add_argument(
@@ -98,6 +102,8 @@ def parser() -> argparse.ArgumentParser:
 
 def module_of(options: argparse.Namespace) -> str:
     """The module that does what was asked for."""
+    if options.verb == "data" and options.action == "assets":
+        return "moviegen.programs.fetch_assets"
     if options.verb == "tae" and options.action != "train":
         return f"moviegen.programs.{'evaluate_tae' if options.action == 'evaluate' else 'transcode'}"
     return f"moviegen.{VERBS[options.verb][0]}"

@@ -357,6 +357,12 @@ def test_a_program_started_for_a_run_that_no_longer_follows_says_so(moviegen, ou
     assert not list(outputs.rglob("manifest.json"))
 
 
+def test_assets_without_a_network_say_so_and_leave_nothing(moviegen, outputs):
+    done = moviegen("data", "assets", PIP_INDEX_URL="http://127.0.0.1:9/simple/")
+    assert_refused(done, "moviepy-2.2.1.tar.gz cannot be fetched (ConnectionError)", "or do without the film")
+    assert {path.name for path in outputs.rglob("*") if path.is_file()} <= {".lock"}
+
+
 # --- order ---
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import pickle
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, nn, ops
 
 from moviegen.device.video import Convolution
-from moviegen.runs.arrays import unwrapped
+from moviegen.runs.arrays import CheckpointError, unwrapped
 from moviegen.runs.weights import assign, load_arrays
 
 # VGG16's convolutions, by their place in torchvision's `features`, in five slices; pooling is between slices.
@@ -71,6 +74,46 @@ class LPIPS(nn.Cell):
                 named += [(f"{prefix}.weight", layer.weight), (f"{prefix}.bias", layer.bias)]
             named.append((f"lin{number}.model.1.weight", head))
         return named
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Refuses every class but those that an array is made of: others could run code."""
+
+    ALLOWED = (("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"))
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it names {module}.{name}")
+        return super().find_class(module, name)
+
+
+def arrays_of_flax(path: Path) -> dict[str, np.ndarray]:
+    """The state of `lpips.LPIPS(net="vgg")`, from a pickle of Flax's `VGG16_0` and `NetLinLayer_<n>`.
+
+    Raises:
+        CheckpointError: the file is damaged, or holds something else.
+    """
+    try:
+        with path.open("rb") as file:
+            return _published(_ArraysOnly(file).load())
+    except Exception as error:  # pickle documents none of those that a damaged file may raise
+        kind = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{path} does not hold VGG16 and the heads of LPIPS as Flax does ({kind})") from None
+
+
+def _published(tree: dict[str, Any]) -> dict[str, np.ndarray]:
+    arrays, number = dict[str, np.ndarray](), itertools.count()
+    for index, places in enumerate(SLICES):
+        for place, _ in places:
+            layer, prefix = tree["VGG16_0"][f"Conv_{next(number)}"], f"net.slice{index + 1}.{place}"
+            arrays |= {f"{prefix}.weight": _from_hwio(layer["kernel"]), f"{prefix}.bias": layer["bias"]}
+        arrays[f"lin{index}.model.1.weight"] = _from_hwio(tree[f"NetLinLayer_{index}"]["Conv_0"]["kernel"])
+    return arrays
+
+
+def _from_hwio(kernel: np.ndarray) -> np.ndarray:
+    """(H, W, in, out) -> (out, in, H, W)."""
+    return np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
 
 
 def load_lpips(path: Path) -> LPIPS:

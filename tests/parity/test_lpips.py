@@ -10,7 +10,9 @@ import torch
 from mindspore import ops
 from safetensors.torch import save_file
 
-from moviegen.tae.lpips import load_lpips
+from moviegen.data import assets
+from moviegen.runs.arrays import save_arrays
+from moviegen.tae.lpips import arrays_of_flax, load_lpips
 from tests.parity.comparing import assert_equal, random_weights
 
 RNG = np.random.default_rng(0)
@@ -83,3 +85,29 @@ def test_gradient_of_the_first_image(ours, reference):
         image = torch.tensor(a, requires_grad=True)
         reference(image, torch.tensor(b)).sum().backward()
     assert_equal(gradient, image.grad.numpy())
+
+
+@pytest.fixture(scope="module")
+def fetched():
+    """The trained weights that `data assets` fetches."""
+    try:
+        folder = assets.fetch(assets.PERCEPTUAL)
+    except assets.AssetError as error:
+        pytest.skip(str(error))
+    return arrays_of_flax(folder / assets.PERCEPTUAL.members[0].name)
+
+
+def test_trained_weights_give_the_packages_distance(package, fetched, tmp_path):
+    """Its heads are the package's own, exactly; VGG16 is torchvision's, which the package would download."""
+    distance = package.LPIPS(net="vgg", pnet_rand=True, verbose=False)
+    heads = {name: tensor for name, tensor in distance.state_dict().items() if name.startswith("lin")}
+    for number in range(5):
+        np.testing.assert_array_equal(fetched[f"lin{number}.model.1.weight"], heads[f"lin{number}.model.1.weight"])
+    convolutions = {name: torch.tensor(array) for name, array in fetched.items() if name.startswith("net.")}
+    assert not distance.load_state_dict(convolutions, strict=False).unexpected_keys
+    save_arrays(tmp_path / "lpips.safetensors", fetched)
+    a, b = images(4, 64, 64)
+    wanted = distance(torch.tensor(a), torch.tensor(b)).numpy().reshape(-1)
+    found = load_lpips(tmp_path / "lpips.safetensors")(ms.Tensor(a), ms.Tensor(b)).asnumpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    assert wanted[0] < 0.05 < 0.3 < wanted[-1]  # they differ more and more

