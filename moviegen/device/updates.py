@@ -7,6 +7,7 @@ they are MindSpore's own, tensor by tensor.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import mindspore as ms
 import numpy as np
@@ -110,27 +111,39 @@ def _writing(name: str) -> ops.Custom:
     return custom
 
 
+Number = TypeVar("Number", float, ms.Tensor)
+
+
+def rising_decay(updates: Number) -> Number:
+    """The largest decay of an average after so many updates: one of a few does not remember where it started."""
+    return (1 + updates) / (10 + updates)
+
+
 class MovingAverage(nn.Cell):
     """The averages of weights, in one vector, moved by a compiled operator within the graph of an update.
 
     Args:
-        decay: average = decay * average + (1 - decay) * weight.
+        decay: average = d * average + (1 - d) * weight, where d is `decay`, or `rising_decay` while that is less.
     """
 
     def __init__(self, weights: Sequence[Parameter], decay: float) -> None:
         super().__init__()
-        self.weights, self.share = ms.ParameterTuple(tuple(weights)), ms.Tensor([1 - decay], ms.float32)
+        self.weights, self.decay = ms.ParameterTuple(tuple(weights)), decay
         start = ms.Tensor(_joined(weight.asnumpy() for weight in weights))
         self.averages = Parameter(start, name="averages", requires_grad=False)
         self.fused = _writing("moving_average")
 
-    def construct(self, factor: ms.Tensor) -> ms.Tensor:
+    def construct(self, factor: ms.Tensor, updates: ms.Tensor) -> ms.Tensor:
         """In place; nothing changes where `factor`, that of the update's gradients, is 0. It must wait for the update.
+
+        Args:
+            updates: how many there have been, this one too.
 
         Returns:
             something that is there when all is done.
         """
-        return self.fused(*self.weights, self.averages, self.share, factor)
+        share = 1 - ops.minimum(ms.Tensor(self.decay, ms.float32), rising_decay(updates))
+        return self.fused(*self.weights, self.averages, share.reshape(1), factor)
 
     def arrays(self) -> list[np.ndarray]:
         """The average of each weight."""

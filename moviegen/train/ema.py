@@ -9,13 +9,15 @@ import mindspore as ms
 import numpy as np
 
 from moviegen.device.compiled import is_compiled
-from moviegen.device.updates import MovingAverage
+from moviegen.device.updates import MovingAverage, rising_decay
 from moviegen.parallel.zero import Zero
 from moviegen.runs.arrays import Arrays
 
 
 class EMA:
-    """average = decay * average + (1 - decay) * weight, once an update.
+    """average = d * average + (1 - d) * weight, once an update.
+
+    d is `decay`, or less at first (`rising_decay`): else a short run's average is mostly what it started from.
 
     By a compiled operator in the update's graph, or else on the host: on a card it takes none of its memory. Each rank
     averages what it holds: at ZeRO stages 1 to 3 its part of every weight.
@@ -29,14 +31,12 @@ class EMA:
         self.in_graph = MovingAverage(list(zero.masters.values()), decay) if is_compiled() else None
         self._on_host = {} if self.in_graph else {name: one.asnumpy().copy() for name, one in zero.masters.items()}
 
-    def update(self) -> None:
-        """Takes the weights of one finished update into the average."""
-        if self.in_graph is not None:
-            self.in_graph(ms.Tensor(1, ms.float32))
-            return
+    def update(self, updates: float) -> None:
+        """Takes the weights of one finished update into the average on the host; `updates` counts it too."""
+        share = np.float32(1 - min(self.decay, rising_decay(updates)))
         for name, master in self.zero.masters.items():
             average = self._on_host[name]
-            average += np.float32(1 - self.decay) * (master.asnumpy() - average)
+            average += share * (master.asnumpy() - average)
 
     @property
     def averages(self) -> dict[str, np.ndarray]:

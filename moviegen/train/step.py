@@ -146,7 +146,8 @@ class Update(nn.Cell):
         factor = ops.select(ops.isfinite(norm), clip * self.share / scale, ms.Tensor(0.0, ms.float32))
         updated = self.optimizer(sums, lr, factor)
         if self.average is not None:
-            updated = ops.depend(updated, self.average(ops.depend(factor, updated)))
+            number = ops.depend(self.optimizer.updates, updated)
+            updated = ops.depend(updated, self.average(ops.depend(factor, updated), number))
         if self.whole is not None:
             publish, masters = ops.partial(_publish, self.whole, updated), self.optimizer.weights[self.num_divided :]
             updated = ops.depend(updated, self.each(publish, self.weights[self.num_divided :], masters))
@@ -275,7 +276,7 @@ class Step:
         rate = ms.Tensor(lr, ms.float32)
         values = self._summed(batches, rate) if self.whole is None else self.whole(rate, *batches[0]).asnumpy()
         if self.ema and self.ema.in_graph is None and np.isfinite(values[-1]):
-            self.ema.update()
+            self.ema.update(float(self.optimizer.updates.asnumpy()))
         return values
 
     def _summed(self, batches: Sequence[Sequence[ms.Tensor]], rate: ms.Tensor) -> np.ndarray:

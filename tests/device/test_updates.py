@@ -51,7 +51,7 @@ def child(folder):
             rate = ms.Tensor(RATE, ms.float32)
             done = self.update(self.weights, self.moment1, self.moment2, gradients, self.updates, rate, factor)
             if self.average is not None:
-                done = ops.depend(done, self.average(ops.depend(factor, done)))
+                done = ops.depend(done, self.average(ops.depend(factor, done), ops.depend(self.updates, done)))
             return ops.depend(self.squares(gradients), done)
 
     device.start(0)
@@ -104,7 +104,8 @@ def wanted():
             second[i] = BETAS[1] * second[i] + (1 - BETAS[1]) * g**2
             mean, variance = first[i] / (1 - BETAS[0] ** number), second[i] / (1 - BETAS[1] ** number)
             weights[i] -= RATE * (DECAYS[i] * weights[i] + mean / (np.sqrt(variance) + EPS))
-            averages[i] = AVERAGED * averages[i] + (1 - AVERAGED) * weights[i]
+            decay = min(AVERAGED, (1 + number) / (10 + number))
+            averages[i] = decay * averages[i] + (1 - decay) * weights[i]
     parts = {"weight": weights, "moment1": first, "moment2": second, "average": averages}
     return {f"{kind} {i}": array for kind, part in parts.items() for i, array in enumerate(part)}
 

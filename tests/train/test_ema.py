@@ -17,6 +17,14 @@ def parts():
     return net, zero, EMA(zero, decay=0.9)
 
 
+def update(ema, number):
+    """The `number`-th, in whichever form."""
+    if ema.in_graph is None:
+        ema.update(number)
+    else:
+        ema.in_graph(ms.Tensor(1, ms.float32), ms.Tensor(number, ms.float32))
+
+
 def set_all(net, value):
     for parameter in net.get_parameters():
         parameter.set_data(ms.Tensor(np.full(parameter.shape, value), ms.float32))
@@ -27,10 +35,11 @@ def test_it_starts_as_the_weights_and_follows_its_formula(parts):
     wanted = {name: array.copy() for name, array in zero.arrays().items()}
     for name, array in ema.arrays().items():
         np.testing.assert_array_equal(array, wanted[name])
-    for value in (1.0, -2.0, 5.0):
+    decays = {1: 2 / 11, 2: 3 / 12, 79: 80 / 89, 80: 0.9, 999: 0.9}
+    for value, (number, decay) in enumerate(decays.items(), -2):
         set_all(net, value)
-        ema.update()
-        wanted = {name: 0.9 * array + 0.1 * value for name, array in wanted.items()}
+        update(ema, number)
+        wanted = {name: decay * array + (1 - decay) * value for name, array in wanted.items()}
     for name, array in ema.arrays().items():
         np.testing.assert_allclose(array, wanted[name], atol=1e-6)
 
@@ -50,6 +59,6 @@ def test_whole_averages_are_taken_from_a_checkpoint(parts):
     net, _, ema = parts
     saved = {name: np.full(parameter.shape, 7, np.float32) for name, parameter in net.parameters_and_names()}
     ema.set_arrays(saved)
-    ema.update()
+    update(ema, 1000)
     np.testing.assert_allclose(ema.arrays()["bias"], 0.9 * 7 + 0.1 * net.bias.asnumpy(), rtol=1e-6)
     assert (saved["bias"] == 7).all()

@@ -166,4 +166,5 @@ def test_an_average_that_is_new_starts_at_the_weights(tmp_path):
     continued = trained(tmp_path / "continued", 5, start=short)
     before, after = short.zero.arrays(), continued.zero.arrays()
     for name, average in continued.ema.arrays().items():
-        np.testing.assert_allclose(average, 0.9 * before[name] + 0.1 * after[name], atol=1e-6)
+        wanted = (6 * before[name] + 9 * after[name]) / 15  # of the fifth update: (1 + 5) / (10 + 5)
+        np.testing.assert_allclose(average, wanted, atol=1e-6)
