@@ -5,7 +5,7 @@ from __future__ import annotations
 from IPython.display import HTML
 from matplotlib.patches import Rectangle
 
-from moviegen.config import Params
+from moviegen.config import Params, Recipe
 from moviegen.report import markup, results
 from moviegen.report.curves import losses
 from moviegen.report.plots import ACCENT, FAINT, INK, WIDTH, drawn, panels, styled
@@ -32,10 +32,19 @@ def recipe(params: Params, stage: int) -> HTML:
         "ZeRO stage": settings.zero_stage,
         "sequence-parallel shards": recipe.train.sequence_parallel.shards,
         "learning rate": recipe.train.lr_scheduler.lr,
+        "on a plateau": plateau(recipe),
         "times": f"{recipe.train.time_sampling}, shift {recipe.train.time_shift:g}",
     }
     rows = [{"parameter": name, "value": value} for name, value in facts.items()]
     return table(rows, f"Recipe of stage {stage} at scale {params.scale}")
+
+
+def plateau(recipe: Recipe) -> str:
+    """When the learning rate is cut, and whether a run of this length comes so far."""
+    rule, validations = recipe.train.lr_scheduler, -(-recipe.train.steps // recipe.valid.frequency)
+    text = f"rate times {rule.factor:g} after {rule.patience} validations without improvement"
+    is_long = validations > rule.patience  # the first one has nothing to improve on
+    return text if is_long else f"{text}: never in this run, which has {validations}"
 
 
 def buckets(run: Run | None, stage: int) -> HTML:

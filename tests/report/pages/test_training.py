@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from moviegen import config
 from moviegen.report.pages import training
 from moviegen.runs import files
 from tests.report.making import cells, finished, svg
@@ -32,3 +33,13 @@ def test_recipe_is_the_one_of_the_stage(params, stage):
     recipe = params.recipes[stage]
     assert rows["updates"] == str(recipe.train.steps)
     assert rows["frames"] == ", ".join(map(str, recipe.dataset.frames))
+
+
+@pytest.mark.parametrize(("steps", "can_be"), [(300, False), (301, True), (400, True)])
+def test_a_run_that_is_too_short_for_its_plateau_rule_says_so(steps, can_be):
+    """The first validation is always the best so far: a rule of 3 takes 4."""
+    params = config.load("tiny", {"train.steps": steps, "valid.frequency": 100, "train.lr_scheduler.patience": 3,
+                                  "train.save.interval": 100})  # fmt: skip
+    said = cells(training.recipe(params, 1)).set_index("parameter")["value"]["on a plateau"]
+    assert said.startswith("rate times 0.5 after 3 validations without improvement")
+    assert said.endswith(": never in this run, which has 3") != can_be
