@@ -319,8 +319,8 @@ OPERATOR(adamw) {
     return 0;
 }
 
-// n weights, their averages (of all, one after the other), the weights' share (1,), factor -> (1,). In place: the averages move
-// towards the weights, unless the factor of the update's gradients was 0.
+// n weights, their averages (of all, one after the other), the weights' share (1,), factor -> (1,). In place: the averages
+// move towards the weights, unless the factor of the update's gradients was 0.
 OPERATOR(moving_average) {
     const float share = *INPUT(count - 3), factor = *INPUT(count - 2);
     *OUTPUT(count - 1) = factor;

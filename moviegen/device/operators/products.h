@@ -77,13 +77,14 @@ void multiply(Matrix a, const Panels &b, Index first, Index last, float *c, Inde
     if (b.rounds) return multiply_rounded(a, b, first, last, c, stride, adds);
     constexpr auto all = std::make_integer_sequence<int, ROWS>();
     const bool is_transposed = a.column_stride != 1;
+    const Index a_stride = is_transposed ? a.column_stride : a.row_stride;
     for (Index top = 0; top < a.rows; top += BLOCK)
         for (Index k = 0; k < a.columns; k += DEPTH)
             for (Index panel = first; panel < last; panel++)
                 for (Index row = top; row < std::min(top + BLOCK, a.rows); row += ROWS) {
                     const Index rows = std::min<Index>(ROWS, a.rows - row);
                     const auto kernel = is_transposed ? kernel_of<true>(rows, all) : kernel_of<false>(rows, all);
-                    kernel(std::min(DEPTH, a.columns - k), a.at(row, k), is_transposed ? a.column_stride : a.row_stride, b.at(k, panel),
+                    kernel(std::min(DEPTH, a.columns - k), a.at(row, k), a_stride, b.at(k, panel),
                            c + row * stride + (panel - first) * COLUMNS, stride,
                            std::min(COLUMNS, b.columns - panel * COLUMNS), adds || k);
                 }
