@@ -11,7 +11,7 @@ programs/    a verb of the command line each
   3.1.3        count, one_step: the transformer's parameters; one step of a published size
   3.1.4        encode_text: captions to embeddings
   3.2          encode_latents, train_dit: clips to latents; the three stages
-  3.2.1        index_data: which clips there are
+  3.2.1        index_data: which clips there are; fetch_assets: a film, an encoder, LPIPS
   3.4.2        sample, schedule_error: prompts to clips; how far each schedule ends from a many-step solution
   3.5          evaluate_tae, retrieval: PSNR and SSIM; whether clips are nearest to their captions' own
                plan: what a recipe costs
@@ -20,11 +20,11 @@ data/
   3.2.1        videos, streams, readers, proofs, pictures: one file, read exactly; pixels, formats: resized, written
                layouts, captions, tables: what a folder holds; datasets, ucf101, choice, splits: what is trained on
                clips, crops: a clip and its views; measuring, checking, quarantine: which are sound
-               samples: a set that is rendered; latents, embeddings: caches
+               samples: a set that is rendered; assets, film: what others made, and shots of it; latents, embeddings: caches
   3.5          scores, intervals: PSNR and SSIM; how far a mean may be off
 tae/         3.1.1 model, coder, layers, losses, lpips, tiling, factors, weights, naming
 dit/         3.1.3 model, layers, patches, positions, weights
-text/        3.1.4 encoders, t5, clip, layers, tokenise, folders, stand_ins, embedding
+text/        3.1.4 encoders, t5, bert, clip, layers, tokenise, folders, stand_ins, embedding
 flow/        3.1.2 path: X_t, V_t, times, loss; 3.4.2 schedule, sampler: Euler steps with guidance
 runs/        registry: which program makes what from what; fingerprint, hashes: what its result follows from; run,
              ranks, metrics, machine: what it leaves; folders, files, arrays, weights: how that is written and read;
