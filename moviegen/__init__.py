@@ -20,7 +20,8 @@ data/
   3.2.1        videos, streams, readers, proofs, pictures: one file, read exactly; pixels, formats: resized, written
                layouts, captions, tables: what a folder holds; datasets, ucf101, choice, splits: what is trained on
                clips, crops: a clip and its views; measuring, checking, quarantine: which are sound
-               samples: a set that is rendered; assets, film: what others made, and shots of it; latents, embeddings: caches
+               samples: a set that is rendered; assets, film: what others made, and shots of it
+               latents, embeddings: caches
   3.5          scores, intervals: PSNR and SSIM; how far a mean may be off
 tae/         3.1.1 model, coder, layers, losses, lpips, tiling, factors, weights, naming
 dit/         3.1.3 model, layers, patches, positions, weights
