@@ -73,7 +73,8 @@ def test_who_stops_listening_leaves_no_worker():
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_their_parent(ending):
-    code = "from moviegen.launch.pool import map_unordered; from tests.launch.test_pool import square\n"
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job of a script ignores it
+    code += "from moviegen.launch.pool import map_unordered; from tests.launch.test_pool import square\n"
     code += "for item, _ in map_unordered(square, [1, 2, -2, -2], 1000, 2): print(item, flush=True)"
     command = [sys.executable, "-c", code]
     root = Path(__file__).parents[2]
