@@ -94,10 +94,13 @@ void multiply(Matrix a, const Panels &b, float *c, Index stride, bool adds = fal
     multiply(a, b, 0, b.count(), c, stride, adds);
 }
 
+// At most `rows` rows from `row` on, and `columns` columns from `column` on, or all of those.
 Matrix part(Matrix all, Index row, Index rows, Index column, Index columns) {
     return {all.at(row, column), std::min(rows, all.rows - row), std::min(columns, all.columns - column), all.row_stride,
             all.column_stride};
 }
+
+Matrix part(Matrix all, Index row, Index rows) { return part(all, row, rows, 0, all.columns); }
 
 // c = a^T b with all threads; both have many rows. A work item packs some rows of its columns of either side at a time
 // into its L2 cache, where its part of c stays.
@@ -140,7 +143,7 @@ void product(Matrix a, Matrix b, float *c, bool rounds = false) {
         const Index groups = by_rows ? 1 : std::min(width, threads);
         parallel(ceil_div(a.rows, share) * groups, 1, [&](Index item, Index) {
             const Index top = item / groups * share, group = item % groups;
-            const Matrix rows = part(a, top, share, 0, a.columns);
+            const Matrix rows = part(a, top, share);
             float *packed = scratch<1>(Panels::size(b.rows, together * COLUMNS));
             const Index end = std::min(width * (group + 1) / groups * COLUMNS, b.columns);
             for (Index column = width * group / groups * COLUMNS; column < end; column += together * COLUMNS) {
@@ -158,7 +161,7 @@ void product(Matrix a, Matrix b, float *c, bool rounds = false) {
     parallel(blocks * groups, 1, [&](Index item, Index) {
         const Index top = item / groups * BLOCK, group = item % groups;
         const Index first = width * group / groups, last = width * (group + 1) / groups;
-        multiply(part(a, top, BLOCK, 0, a.columns), panels, first, last, c + top * b.columns + first * COLUMNS, b.columns);
+        multiply(part(a, top, BLOCK), panels, first, last, c + top * b.columns + first * COLUMNS, b.columns);
     });
 }
 

@@ -104,9 +104,6 @@ struct Attention {
     Matrix of(const float *tokens, Index count, Index head) const {
         return {tokens + (head / heads * count * heads + head % heads) * width, count, width, stride()};
     }
-    static Matrix block(Matrix tokens, Index first, Index rows) {
-        return {tokens.at(first, 0), std::min(rows, tokens.rows - first), tokens.columns, tokens.row_stride};
-    }
 
     void forward(float *out, float *log_sums) const {
         const Index all = samples * heads, size_k = Panels::size(width, keys), size_v = Panels::size(keys, width);
@@ -119,7 +116,7 @@ struct Attention {
         const Index blocks = ceil_div(queries, BLOCK);
         parallel(all * blocks, 1, [&](Index item, Index) {
             const Index head = item / blocks, first = item % blocks * BLOCK;
-            const Matrix some = block(of(q, queries, head), first, BLOCK);
+            const Matrix some = part(of(q, queries, head), first, BLOCK);
             const Panels k_panels{panels + head * (size_k + size_v), width, keys, rounds};
             const Panels v_panels{k_panels.data + size_k, keys, width, rounds};
             float *s = scratch<2>(BLOCK * DEPTH), tops[BLOCK], sums[BLOCK];
@@ -190,7 +187,7 @@ struct Attention {
         for (Index row = 0; row < queries; row++) inner[row] = dot(o_rows.at(row, 0), d_rows.at(row, 0), width);
         for (Index key = 0; key < keys; key += DEPTH)
             for (Index query = 0; query < queries; query += DEPTH) {
-                const Matrix some = block(q_rows, query, DEPTH), some_d = block(d_rows, query, DEPTH);
+                const Matrix some = part(q_rows, query, DEPTH), some_d = part(d_rows, query, DEPTH);
                 const Index count = std::min(DEPTH, keys - key), first = key / COLUMNS, last = ceil_div(key + count, COLUMNS);
                 multiply(some, k_columns, first, last, p, DEPTH);
                 multiply(some_d, v_columns, first, last, ds, DEPTH);
