@@ -7,12 +7,14 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moviegen import config, device, runs
+from moviegen.config import Params
 from moviegen.device.compiler import NotCompiledError
 from moviegen.launch import worker
+from moviegen.launch.job import RUN_VARIABLE
 from moviegen.launch.watch import JobError
 from moviegen.runs.files import FORBIDDEN, NoSpaceError, check_writable, full_disk_named
 
@@ -109,6 +111,20 @@ def module_of(options: argparse.Namespace) -> str:
     return f"moviegen.{VERBS[options.verb][0]}"
 
 
+def read_params(options: argparse.Namespace, overrides: Mapping[str, Any]) -> Params:
+    """The parameters, with what they name of `data assets` there, unless the process that started this one saw to it."""
+
+    def read(**more: Any) -> Params:
+        return config.load(options.config, {**overrides, **more})
+
+    seen_to = RUN_VARIABLE in os.environ or options.verb in WITHOUT_OUTPUTS
+    if seen_to or vars(options).get("action") == "assets":
+        return read()
+    from moviegen.data.assets import provided  # readers of films and of packages' pages: not for each program
+
+    return provided(read)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the process's exit status."""
     for stream in (sys.stdout, sys.stderr):
@@ -118,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with worker.supervised():
             overrides = config.parse_overrides(rest, getattr(options, "stage", None))
-            params = config.load(options.config, overrides)
+            params = read_params(options, overrides)
             stage = getattr(options, "stage", None)
             dtype = params.recipes[stage].train.settings.dtype if stage else "auto"
             device.choose(params.launch.device, params.launch.operators, dtype)

@@ -7,6 +7,7 @@ the full name, the value and the nearest known name.
 
 from moviegen.config.decisive import local_paths, result_parameters
 from moviegen.config.loading import (
+    ASSET,
     from_root,
     known_names,
     load,
@@ -58,6 +59,7 @@ from moviegen.config.shapes import (
 )
 
 __all__ = [
+    "ASSET",
     "PATCH",
     "SIZES",
     "SPATIAL_COMPRESSION",

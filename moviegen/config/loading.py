@@ -19,6 +19,9 @@ from moviegen.config.shapes import check_tables
 from moviegen.config.strict_yaml import YAMLError, read_yaml
 
 
+ASSET = "asset:"  # a path of a params file, to what was fetched
+
+
 def project_root(start: Path | None = None) -> Path:
     """The checkout's top folder, from anywhere inside it.
 
@@ -47,7 +50,12 @@ def outputs_folder(params: Params) -> Path:
 
 
 def from_root(path: str) -> Path:
-    """A path of a params file: relative ones start at the checkout's top, `~` is the home folder."""
+    """A path of a params file: relative ones start at the checkout's top, `~` is the home folder.
+
+    `asset:lpips` is what `data assets` fetched of that name.
+    """
+    if path.startswith(ASSET):
+        return outputs_root() / "assets" / path.removeprefix(ASSET)
     return project_root() / os.path.expanduser(path)  # unlike pathlib's, leaves a folder called ~x alone
 
 
@@ -115,6 +123,7 @@ def read_file(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
 def parse(content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, origin: str = "parameters") -> Params:
     """Builds `Params` from a nested mapping; see `load`."""
     content, overrides = with_numbers(content), dict(overrides or {})
+    content = without_assets(content, overrides.get("assets", content.get("assets")))
     for name, value in overrides.items():
         content = _override(content, name, value)
     where = f"{origin} with {overrides}" if overrides else origin
@@ -127,6 +136,13 @@ def parse(content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
     return params
+
+
+def without_assets(content: Mapping[str, Any], assets: Any) -> dict[str, Any]:
+    """The content of a params file, with what it says for that case laid over it where `assets` is none."""
+    if assets != "none" or not isinstance(content.get("without_assets"), Mapping):
+        return dict(content)
+    return merge({**content, "without_assets": {}}, with_numbers(content["without_assets"]))
 
 
 def with_numbers(content: Mapping[str, Any]) -> dict[str, Any]:

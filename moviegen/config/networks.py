@@ -56,7 +56,7 @@ class DiTConfig(Group):
     num_layers: int = Field(gt=0)
     max_size: tuple[int, int, int] = Field((32, 24, 24), description="rows of the position tables: T, H, W in patches")
     latent_channels: int = Field(16, gt=0)
-    text_widths: tuple[int, int, int] = Field((4096, 1280, 1472), description="UL2, MetaCLIP, ByT5")
+    text_widths: tuple[int, int, int] = Field((4096, 1280, 1472), description="UL2, MetaCLIP, ByT5; 0: left out")
     frequency_width: int = Field(256, gt=0, description="width of the sinusoidal timestep embedding")
     norm_eps: float = 1e-5
     attend_to_padding: bool = Field(False, description="the published weights were trained with unmasked text")
@@ -66,6 +66,11 @@ class DiTConfig(Group):
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} is not divisible by num_heads {self.num_heads}")
         return self
+
+    @property
+    def embedding_widths(self) -> tuple[int, ...]:
+        """Of the text encoders that are there."""
+        return tuple(width for width in self.text_widths if width)
 
 
 # Layers x width, as published; parameters without position tables and text projections in billions (`moviegen count`).

@@ -20,7 +20,10 @@ class Data(Group):
     """Where the clips come from."""
 
     root: LocalPath = Field(
-        "", description="folder with UCF-101/ and mixkit/, from the checkout's top; empty: the rendered sample set"
+        "", description="folder with UCF-101/ and mixkit/, from the checkout's top; empty: the sample set"
+    )
+    film: LocalPath = Field(
+        "", description="a table of the film's shots that the sample set has beside photographs; empty: none"
     )
     split: Literal["group", "random"] = Field("group", description="8:2 by UCF-101 group, or plain random")
     test_share: float = Field(0.2, gt=0, lt=1)
@@ -108,21 +111,27 @@ class TextEncoder(Group):
 
 
 class Text(Group):
-    """The three text encoders (paper 3.1.4)."""
+    """The three text encoders (paper 3.1.4), of which a small scale may leave some out."""
 
-    ul2: TextEncoder = TextEncoder(width=4096, max_tokens=512)
-    metaclip: TextEncoder = TextEncoder(width=1280, max_tokens=256)
-    byt5: TextEncoder = TextEncoder(width=1472, max_tokens=128)
+    ul2: TextEncoder | None = TextEncoder(width=4096, max_tokens=512)
+    metaclip: TextEncoder | None = TextEncoder(width=1280, max_tokens=256)
+    byt5: TextEncoder | None = TextEncoder(width=1472, max_tokens=128)
+
+    @model_validator(mode="after")
+    def _some(self) -> Text:
+        if not self.encoders:
+            raise ValueError(f"none of {', '.join(TEXT_ENCODERS)} is there: captions would say nothing")
+        return self
 
     @property
     def encoders(self) -> dict[str, TextEncoder]:
-        """By name, in the order the transformer takes their embeddings."""
-        return dict(self)
+        """Those that are there by name, in the order the transformer takes their embeddings."""
+        return {name: encoder for name, encoder in self if encoder}
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Of the embeddings, in that order."""
-        return tuple(encoder.width for encoder in self.encoders.values())
+        """Of all three in that order; 0: left out."""
+        return tuple(encoder.width if encoder else 0 for _, encoder in self)
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -216,6 +225,12 @@ class Params(Group):
 
     scale: str = Field(description="names the folder of its results below outputs/")
     seed: int = 42
+    assets: Annotated[Literal["fetch", "none"], UNCOUNTED] = Field(
+        "fetch", description="what `data assets` gets and this file names; none: `without_assets` is laid over it"
+    )
+    without_assets: Annotated[dict[str, Any], UNCOUNTED] = Field(
+        {}, description="groups of this file, as they are where nothing is fetched"
+    )
     data: Data = Data()
     tae: TAE
     text: Text = Text()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,12 @@ import requests
 from pypi_simple import PYPI_SIMPLE_ENDPOINT, DistributionPackage, NoSuchProjectError, PyPISimple
 from tqdm import tqdm
 
-from moviegen.config import ConfigError, outputs_root
+from moviegen.config import ASSET, ConfigError, Params, from_root, local_paths, outputs_root
+from moviegen.data import film
+from moviegen.data.streams import BrokenVideo
 from moviegen.launch.lock import FolderInUse, locked
-from moviegen.runs.files import checksum, replacing, write_json
+from moviegen.runs.files import NoSpaceError, checksum, full_disk_named, replacing, write_json
+from moviegen.runs.hashes import file_hash
 
 INDEXES = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")  # variables that name another index than the public one
 SECONDS = 60  # without an answer, after which nobody is there
@@ -129,6 +133,62 @@ PERCEPTUAL = Asset(
     "R. Zhang, P. Isola, A. Efros, E. Shechtman, O. Wang; VGG16 of K. Simonyan and A. Zisserman",
 )
 ASSETS = (FILM, ENCODER, PERCEPTUAL)
+WITHOUT = "photographs for the film, stand-ins for the text encoder, no perceptual loss, as `--assets none` asks for"
+
+
+def provided(read: Callable[..., Params]) -> Params:
+    """Parameters, with all that they name of these files there.
+
+    Args:
+        read: gives them; with `assets="none"` those that name none. They are taken, with a note that says why, where
+            something cannot be fetched or does not decode.
+    """
+    params = read()
+    try:
+        provide(params)
+    except AssetError as error:
+        if params.assets == "none" or not params.without_assets:
+            raise
+        print(f"note: {error}\nnote: this goes on with {WITHOUT}", file=sys.stderr)
+        return read(assets="none")
+    return params
+
+
+def provide(params: Params) -> None:
+    """Fetches what parameters name and is not there, and cuts the film.
+
+    Raises:
+        AssetError: as `fetch`; or there is no room, or the film does not decode.
+    """
+    named = {path for path in local_paths(params).values() if path.startswith(ASSET)}
+    shots = film.shots(from_root(params.data.film)) if params.data.film and not params.data.root else ()
+    for asset in ASSETS:
+        if any(_is_in(asset, path) for path in named) or (asset is FILM and shots):
+            fetch(asset)
+    if shots:
+        cut(shots)
+
+
+def cut(shots: Sequence[film.Shot]) -> None:
+    """Cuts the film that is there; its clips lie in `film_clips()`.
+
+    Raises:
+        AssetError: it does not decode, or there is no room.
+    """
+    try:
+        with full_disk_named(FILM.folder):
+            film.cut(FILM.folder / FILM.members[0].name, film_clips(), shots)
+    except (BrokenVideo, NoSpaceError) as error:
+        raise AssetError(f"the film cannot be cut: {error}") from None
+
+
+def film_clips() -> Path:
+    """Where the film's clips lie."""
+    return FILM.folder / "clips"
+
+
+def _is_in(asset: Asset, path: str) -> bool:
+    return path.removeprefix(ASSET).partition("/")[0] == asset.name
 
 
 def fetch(asset: Asset) -> Path:
@@ -141,15 +201,18 @@ def fetch(asset: Asset) -> Path:
     if not asset.missing():
         return asset.folder
     asset.folder.mkdir(parents=True, exist_ok=True)
+    archive = asset.folder / f".{asset.archive}.part"
     try:
-        with locked(asset.folder):
-            archive = asset.folder / f".{asset.archive}.part"
+        with locked(asset.folder), full_disk_named(asset.folder):
             _download(asset, archive)
             for member in asset.missing():
                 _extract(asset, member, archive)
             archive.unlink()
     except FolderInUse as error:
         raise AssetError(f"{asset.folder}: another process fetches {asset.what}: {error}") from None
+    except NoSpaceError as error:
+        raise AssetError(f"{asset.what} cannot be kept: {error}") from None
+    record()
     return asset.folder
 
 
@@ -173,12 +236,12 @@ def origin(asset: Asset) -> dict[str, Any]:
 
 
 def _is(path: Path, sha256: str) -> bool:
-    return path.is_file() and checksum(path) == sha256
+    return path.is_file() and file_hash(path) == sha256
 
 
 def _download(asset: Asset, path: Path) -> None:
     """The archive, on from what is there of it."""
-    if not _is(path, asset.sha256):
+    if not path.is_file() or checksum(path) != asset.sha256:
         try:
             with PyPISimple(_index()) as index:
                 _append(index.s, _package(index, asset), asset, path)

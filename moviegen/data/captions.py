@@ -61,7 +61,7 @@ class FileFinder:
 
 
 def index_mixkit(csv_path: Path, finder: FileFinder, groups: dict[Path, int]) -> list[Clip]:
-    """The clips that `csv_path` (video,caption) lists; each video is a group of its own.
+    """The clips that `csv_path` (video,caption and maybe paraphrase) lists; each video is a group of its own.
 
     `groups` maps each video of the lists read so far to its number; new ones are added.
 
@@ -80,7 +80,8 @@ def index_mixkit(csv_path: Path, finder: FileFinder, groups: dict[Path, int]) ->
             missing.append(f"{row['video']} (no video by its suffix)" if path else row["video"])
             continue
         group = groups.setdefault(path, len(groups) + 1)  # several captions of one video stay together in a split
-        clip = Clip(path, row["caption"], label="mixkit", group=group)
+        other_words = row.get("paraphrase", "").strip()
+        clip = Clip(path, row["caption"], label="mixkit", group=group, paraphrase=other_words)
         if clip in clips:
             repeated.append(f"{row['video']} (line {line} as line {clips[clip]})")
         clips.setdefault(clip, line)

@@ -21,7 +21,8 @@ class Clip:
     """One video file and what is known of it; frames, height, width and fps are 0 until `check_clips` fills them in.
 
     With a stride, `frames` and `fps` count what is left when only every stride-th frame of the file is taken. An `fps`
-    of 0 that stays says that the file does not state its own.
+    of 0 that stays says that the file does not state its own. A paraphrase says what the caption says in other words:
+    nothing is trained on it.
     """
 
     path: Path
@@ -34,6 +35,7 @@ class Clip:
     fps: float = 0.0
     stride: int = 1
     reader: Reader = "counted"
+    paraphrase: str = ""
 
 
 def read(clip: Clip, indices: Sequence[int]) -> np.ndarray:

@@ -1,10 +1,11 @@
-"""Render the sample set: a virtual camera moves over the photographs inside scikit-image.
+"""The sample set: a virtual camera moves over the photographs inside scikit-image, and shots of a film.
 
-Every clip is a `Shot` (photographs, a motion, a size, a file), in which the camera glides from one `View` to another.
-Everything follows from the seed: the same seed gives the same bytes.
+Every rendered clip is a `Shot` (photographs, a motion, a size, a file), in which the camera glides from one `View` to
+another. Everything follows from the seed: the same seed gives the same bytes.
 """
 
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass
 from functools import partial
@@ -17,25 +18,33 @@ import skimage.data
 from PIL import Image
 from tqdm import tqdm
 
+from moviegen.data import film
 from moviegen.data.videos import Codec, write_video
 from moviegen.device.limits import cores
 from moviegen.launch.pool import map_unordered
-from moviegen.runs.files import write_csv, write_text
+from moviegen.runs.files import replacing, write_csv, write_text
 
 TIME_LIMIT = 600.0  # seconds that a clip may take, on whatever machine
 FPS, FRAMES = 12, 40  # as generated clips are shown at tiny: side by side they move alike
 CODECS: dict[str, Codec] = {".avi": "mpeg4", ".mp4": "libx264"}
 SAMPLE_TXT = """\
-Sample set of the MindSpore Movie Gen Report, version 1, seed {seed}.
-Nothing here was filmed: each clip is a virtual camera moving over one or two of the {photographs} photographs that
-ship inside scikit-image (skimage/data/README.txt says where they come from). Nothing in a scene moves by itself. The
-set has the layout and file formats of UCF-101 and mixkit, so that the report runs its real code on any machine; a
-model trained on it shows that training works, not that the model is good.
+Sample set of the MindSpore Movie Gen Report, version 2, seed {seed}.
+A virtual camera moves over one or two of the {photographs} photographs that ship inside scikit-image
+(skimage/data/README.txt says where they come from); nothing in these scenes moves by itself. {film}
+The set has the layout and file formats of UCF-101 and mixkit, so that the report runs its real code on any machine.
 
-UCF-101: 320x240, 12 fps; a class is a camera motion; groups of different number share no photograph.
+UCF-101: 320x240, 12 fps. Over photographs a class is a camera motion, and train and test share no photograph{classes}.
 mixkit:  H.264 in 16:9, 9:16 and 1:1, up to 1080p, 12 fps, captions in video_caption_{{train,val}}.csv (video,caption);
-         validation pairs a known subject with a motion that training shows over other subjects only.
+         validation pairs a known photograph with a motion that training shows over others only{scenes}.
 """
+FILM_TXT = {
+    "film": """Shots of the film Big Buck Bunny,
+(c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0, are beside them, cut by params/big_buck_bunny.csv.""",
+    "classes": """. Over
+         the film a class is what is done in a shot, and a group is a shot""",
+    "scenes": """, and
+         shows scenes of the film that training does not""",
+}
 
 # Photograph (a function of skimage.data) -> how a caption names it.
 SUBJECTS = {
@@ -58,6 +67,7 @@ SUBJECTS = {
 }
 # Group number - 1 -> the photographs that only clips of this group show.
 GROUPS = tuple(tuple(SUBJECTS)[start : start + 4] for start in range(0, len(SUBJECTS), 4))
+TEST_GROUP, SIDES = 4, ("train", "test")  # the group that is held out, and where the others and it lie
 
 
 @dataclass(frozen=True)
@@ -134,14 +144,26 @@ class Shot:
     key: int
 
 
-def render_sample_set(folder: Path, seed: int = 0, progress: bool = True) -> None:
-    """Render the sample set into `folder`: `UCF-101/`, `mixkit/`, two caption lists and `SAMPLE.txt`.
+def make_sample_set(
+    folder: Path, shots: Sequence[film.Shot] = (), clips: Path = Path(), seed: int = 0, progress: bool = True
+) -> None:
+    """Make the sample set in `folder`: `UCF-101/`, `mixkit/`, two caption lists and `SAMPLE.txt`.
 
     Takes under a minute and goes on where it was stopped: a file that exists is whole and is kept.
-    Raises ValueError when `folder` holds a sample set of another seed or version.
+
+    Args:
+        folder: where it goes.
+        shots: of the film; none: photographs only.
+        clips: where theirs lie, as `film.cut` left them, to be copied.
+        seed: of the camera's motions.
+        progress: whether a bar is shown.
+
+    Raises:
+        ValueError: `folder` holds a sample set of another kind, seed or version.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_notice(folder / "SAMPLE.txt", SAMPLE_TXT.format(seed=seed, photographs=len(SUBJECTS)))
+    about_film = FILM_TXT if shots else dict.fromkeys(FILM_TXT, "")
+    _write_notice(folder / "SAMPLE.txt", SAMPLE_TXT.format(seed=seed, photographs=len(SUBJECTS), **about_film))
     missing = [shot for shot in plan_shots(folder) if not shot.path.exists()]
     missing.sort(key=lambda shot: -shot.size[0] * shot.size[1])  # the longest first: no worker is left alone with one
     for shot in missing:
@@ -150,8 +172,20 @@ def render_sample_set(folder: Path, seed: int = 0, progress: bool = True) -> Non
         for shot, failure in tqdm(written, "rendering the sample set", len(missing), unit="clip", disable=not progress):
             if failure:
                 raise RuntimeError(f"{shot.path} could not be rendered: {failure.reason}")
-    _write_captions(folder / "video_caption_train.csv", train_shots(folder / "mixkit"))
-    _write_captions(folder / "video_caption_val.csv", validation_shots(folder / "mixkit"))
+    _copy(film.paths(clips, shots), film.paths(folder, shots))
+    for split, rendered in (("train", train_shots), ("val", validation_shots)):
+        of_photographs = [(shot.path.name, _caption(shot), "") for shot in rendered(folder / "mixkit")]
+        of_film = [(shot.name, shot.caption, shot.paraphrase) for shot in shots if shot.split == split]
+        write_csv(folder / f"video_caption_{split}.csv", ("video", "caption", "paraphrase"), of_film + of_photographs)
+
+
+def _copy(there: Mapping[film.Shot, tuple[Path, Path]], here: Mapping[film.Shot, tuple[Path, Path]]) -> None:
+    for shot, clips in here.items():
+        for source, target in zip(there[shot], clips, strict=True):
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(target) as temporary:
+                    shutil.copyfile(source, temporary)
 
 
 def _write(seed: int, shot: Shot) -> None:
@@ -167,7 +201,7 @@ def plan_shots(folder: Path) -> list[Shot]:
 def _ucf101_shots(folder: Path) -> Iterator[Shot]:
     """Each motion over one photograph (or pair) of each group, along two paths."""
     for (number, label), (group, pool), clip in product(enumerate(MOTIONS), enumerate(GROUPS, 1), (1, 2)):
-        path = folder / label / f"v_{label}_g{group:02d}_c{clip:02d}.avi"
+        path = folder / SIDES[group == TEST_GROUP] / label / f"v_{label}_g{group:02d}_c{clip:02d}.avi"
         yield Shot(path, _names(pool, number, label), label, (320, 240), 100 * number + 10 * group + clip)
 
 
@@ -200,9 +234,8 @@ def _write_notice(path: Path, text: str) -> None:
     write_text(path, text)
 
 
-def _write_captions(path: Path, shots: list[Shot]) -> None:
-    captions = [MOTIONS[shot.motion].caption.format(*map(SUBJECTS.get, shot.photographs)) for shot in shots]
-    write_csv(path, ("video", "caption"), zip([shot.path.name for shot in shots], captions, strict=True))
+def _caption(shot: Shot) -> str:
+    return MOTIONS[shot.motion].caption.format(*map(SUBJECTS.get, shot.photographs))
 
 
 def render(shot: Shot, seed: int) -> np.ndarray:
@@ -226,11 +259,11 @@ def _film(image: Image.Image, move: Move, frames: int, size: tuple[int, int], ex
     """Frames (T, H, W, 3) along `move`; a frame is the mean of `exposures` looks, shutter open until the next frame."""
     shares = np.linspace(0, 1, frames * exposures)
     eased = (shares**2 * (3 - 2 * shares)).reshape(frames, exposures)  # starts and stops softly
-    film = np.empty((frames, size[1], size[0], 3), np.uint8)
+    frames_seen = np.empty((frames, size[1], size[0], 3), np.uint8)
     for number, moments in enumerate(eased):
         looks = [np.asarray(look(image, between(move, moment), size)) for moment in moments]
-        film[number] = looks[0] if exposures == 1 else np.rint(np.mean(looks, axis=0, dtype=np.float32))
-    return film
+        frames_seen[number] = looks[0] if exposures == 1 else np.rint(np.mean(looks, axis=0, dtype=np.float32))
+    return frames_seen
 
 
 def between(move: Move, share: float) -> View:

@@ -12,7 +12,7 @@ import numpy as np
 from mindspore import Parameter, nn, ops
 from mindspore.common.initializer import Normal, initializer
 
-from moviegen.config import DiTConfig
+from moviegen.config import TEXT_ENCODERS, DiTConfig
 from moviegen.device.attention import Attention as AttentionKernel
 from moviegen.device.kernels import GatedSiLU, GatedSum, ModulatedRMSNorm, Product, RMSNorm
 
@@ -149,22 +149,26 @@ class TimestepEmbedder(nn.Cell):
 
 # 3.1.4: the encoders' embeddings are projected, normalised and joined
 class TextProjector(nn.Cell):
-    """The three encoders' embeddings, each projected to the model width and normalised, joined along the tokens."""
+    """The encoders' embeddings, each projected to the model width and normalised, joined along the tokens."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        ul2, metaclip, byt5 = config.text_widths
-        self.ul2_linear, self.ul2_layernorm = Linear(ul2, config.width), RMSNorm(config.width, config.norm_eps)
-        self.metaclip_linear = Linear(metaclip, config.width)
-        self.metaclip_layernorm = RMSNorm(config.width, config.norm_eps)
-        self.byt5_linear, self.byt5_layernorm = Linear(byt5, config.width), RMSNorm(config.width, config.norm_eps)
+        self.linears: list[str] = []  # by name: a list of cells would be named otherwise in the files of weights
+        self.layernorms: list[str] = []
+        for name, width in zip(TEXT_ENCODERS, config.text_widths, strict=True):
+            if width:
+                setattr(self, f"{name}_linear", Linear(width, config.width))
+                setattr(self, f"{name}_layernorm", RMSNorm(config.width, config.norm_eps))
+                self.linears.append(f"{name}_linear")
+                self.layernorms.append(f"{name}_layernorm")
 
-    def construct(self, ul2: ms.Tensor, metaclip: ms.Tensor, byt5: ms.Tensor) -> ms.Tensor:
+    def construct(self, *embeddings: ms.Tensor) -> ms.Tensor:
         """(B, L, width) each -> (B, M, D)."""
-        ul2 = self.ul2_layernorm(self.ul2_linear(ul2))
-        metaclip = self.metaclip_layernorm(self.metaclip_linear(metaclip))
-        byt5 = self.byt5_layernorm(self.byt5_linear(byt5))
-        return ops.concat((ul2, metaclip, byt5), 1)
+        projected = []
+        for place in range(len(self.linears)):
+            linear, layernorm = getattr(self, self.linears[place]), getattr(self, self.layernorms[place])
+            projected.append(layernorm(linear(embeddings[place])))
+        return ops.concat(projected, 1)
 
 
 # 3.1.3: factorised learned positions, one axis

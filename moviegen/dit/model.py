@@ -121,11 +121,11 @@ class DiT(nn.Cell):
 
     def _split(self, text: tuple[ms.Tensor, ...]) -> tuple[list[ms.Tensor], ms.Tensor | None]:
         """The embeddings, in the type of the arithmetic, and the mask; see `construct`."""
-        count = len(self.config.text_widths)
+        count = len(self.config.embedding_widths)
         embeddings = [embedding.astype(self.dtype) for embedding in text[:count]]
         mask = text[count] if len(text) > count and not self.config.attend_to_padding else None
         shapes, mask_shape = [embedding.shape for embedding in embeddings], None if mask is None else mask.shape
-        check_text(embeddings[0].shape[0], shapes, mask_shape, self.config.text_widths)
+        check_text(embeddings[0].shape[0], shapes, mask_shape, self.config.embedding_widths)
         return embeddings, mask
 
     # 3.1.3: learned positions, factorised over T, H and W, added to the input of every block

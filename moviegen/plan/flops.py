@@ -20,7 +20,7 @@ def parameter_count(config: DiTConfig) -> int:
     feed_forward = 3 * width * config.ffn_width
     block = attention + feed_forward + 2 * width + ADALN_VECTORS * width
     time = config.frequency_width * width + width**2 + ADALN_VECTORS * width**2
-    text = sum(config.text_widths) * width + len(config.text_widths) * width
+    text = sum(config.embedding_widths) * width + len(config.embedding_widths) * width
     ends = patch * width + (2 + 1) * width + width * patch  # patch embedding; last table and norm; last projection
     return config.num_layers * block + time + text + ends
 
@@ -32,7 +32,7 @@ def position_count(config: DiTConfig) -> int:
 
 def matrix_count(config: DiTConfig) -> int:
     """Parameters in the weights of linear layers: what ZeRO 3 divides. Norms, modulation and position tables stay."""
-    width, encoders = config.width, len(config.text_widths)
+    width, encoders = config.width, len(config.embedding_widths)
     block = 2 * width + ADALN_VECTORS * width
     whole = config.num_layers * block + encoders * width + (2 + 1) * width
     return parameter_count(config) - whole
@@ -63,7 +63,7 @@ def step_flops(
     Args:
         config: the transformer.
         visual: tokens of the video.
-        text_lengths: tokens of the prompt in each encoder.
+        text_lengths: tokens of the prompt in each encoder that is there.
         recompute_every: every n-th block is recomputed; 0: none.
         keep_attention: recomputed blocks leave their attention out.
     """
@@ -72,5 +72,5 @@ def step_flops(
     again = block - (attention_flops(config, visual, text) if keep_attention else 0)
     recomputed = config.num_layers // recompute_every if recompute_every else 0
     ends = 2 * visual * 2 * config.latent_channels * PATCH**2 * config.width
-    projections = 2 * config.width * sum(map(operator.mul, text_lengths, config.text_widths))
+    projections = 2 * config.width * sum(map(operator.mul, text_lengths, config.embedding_widths))
     return 3 * (config.num_layers * block + ends + projections) + recomputed * again

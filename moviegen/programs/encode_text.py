@@ -150,7 +150,7 @@ def encode_captions(
     encode_share(folder, todo, chosen, world, done)
     barrier(world)
     if world.is_main:
-        rows = [(caption, caption_file(folder, "ul2", caption).name) for caption in ordered]
+        rows = [(caption, caption_file(folder, chosen[0].name, caption).name) for caption in ordered]
         write_csv(folder / "index.csv", ("caption", "file"), rows)
         shown = [str(encoder) for encoder in chosen]
         summary = {"captions": len(ordered), "encoders": shown, "origin": origins(chosen)}
@@ -180,10 +180,11 @@ def encode_file(params: Params, options: argparse.Namespace) -> None:
 
 
 def encode_run(run: runs.Run, world: World) -> None:
-    """Encodes every caption of both mixkit splits."""
+    """Encodes every caption of both mixkit splits, and every paraphrase of one."""
     data = run.upstream("data")
-    captions = [clip.caption for split in ("mixkit_train", "mixkit_val") for clip in load_split(data, split)]
-    encode_captions(run.folder, captions, run.params, world, run)
+    clips = [clip for split in ("mixkit_train", "mixkit_val") for clip in load_split(data, split)]
+    paraphrases = [clip.paraphrase for clip in clips if clip.paraphrase]
+    encode_captions(run.folder, [clip.caption for clip in clips] + paraphrases, run.params, world, run)
 
 
 def main(params: Params, options: argparse.Namespace) -> None:

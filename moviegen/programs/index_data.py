@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from moviegen import runs
-from moviegen.config import ConfigError, Params
-from moviegen.data import datasets, samples, ucf101
+from moviegen.config import ConfigError, Params, from_root
+from moviegen.data import assets, datasets, film, samples, ucf101
 from moviegen.data.checking import check_clips, copy_notes, rate_notes, rates
 from moviegen.data.choice import choose
 from moviegen.data.clips import Clip, save_index
@@ -33,7 +33,7 @@ def index(run: runs.Run) -> None:
     """Measures every clip and writes the split."""
     params, folder = run.params, data_folder(run.params)
     if not params.data.root:
-        samples.render_sample_set(folder)
+        make_sample_set(params)
     with collected_warnings() as notes:
         lists = find_layout(folder)
         chosen = {name: choose(clips, params.data.max_clips, params.seed) for name, clips in lists.items()}
@@ -45,7 +45,7 @@ def index(run: runs.Run) -> None:
         save_index(run.folder / f"{name}.csv", clips, folder)
     write_json(run.folder / "split.json", split_record(params, splits, bool(sound["ucf101_test"])))
     summary = {
-        "source": params.data.root or "rendered sample set",
+        "source": params.data.root or "sample set",
         **counts(splits),
         "left_out": left_out(lists, chosen),
         "quarantined": len(bad),
@@ -54,6 +54,12 @@ def index(run: runs.Run) -> None:
         "official": as_published(lists["ucf101"] + lists["ucf101_test"], folder, splits),
     }
     write_json(run.folder / "summary.json", summary)
+
+
+def make_sample_set(params: Params) -> None:
+    """The sample set of a scale, with the film's shots where the parameters name their table."""
+    shots = film.shots(from_root(params.data.film)) if params.data.film else ()
+    samples.make_sample_set(sample_folder(params), shots, assets.film_clips())
 
 
 @contextmanager
@@ -181,7 +187,7 @@ def split_record(params: Params, splits: Mapping[str, list[Clip]], by_folder: bo
 def main(params: Params, options: argparse.Namespace) -> None:
     """`data sample` or `data index`."""
     if options.action == "sample":
-        samples.render_sample_set(sample_folder(params))
+        make_sample_set(params)
         return
     with runs.record(runs.find(params, "data")) as run:
         try:

@@ -15,7 +15,7 @@ TITLES = {"ul2": "UL2", "metaclip": "MetaCLIP", "byt5": "ByT5"}
 
 def text_encoders(params: Params) -> HTML:
     """Which of the text encoders are stand-ins, and where the others were read from."""
-    folders = {TITLES[name]: encoder.folder for name, encoder in params.text}
+    folders = {TITLES[name]: encoder.folder for name, encoder in params.text.encoders.items()}
     stand_ins = [title for title, folder in folders.items() if not folder]
     sentences = []
     if stand_ins:

@@ -31,6 +31,7 @@ from moviegen.config import (
     read_file,
     with_numbers,
 )
+from moviegen.data.assets import provided
 from moviegen.launch.job import Job, ascend_environment
 from moviegen.launch.run import run_job
 from moviegen.report import markup, provenance, sections
@@ -140,6 +141,8 @@ def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
     Where a params file was given that extends another (papermill's `-f`), the other takes the place of the scale's. In
     the notebook of a training stage overrides are of that stage alone, as on the command line of `train --stage`.
 
+    What the parameters name of `data assets` is fetched where it is not there.
+
     What was remembered of files and code is forgotten: a kernel of JupyterLab outlives what is edited meanwhile.
 
     Args:
@@ -164,7 +167,11 @@ def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
     dotted = shlex.join(f"{name}={_text(value)}" for name, value in variables.get(DOTTED, {}).items())
     overrides = parse_overrides(f"{dotted} {variables.get('overrides') or ''}", section.stage)
     content, source = merge(base, with_numbers({"scale": scale, **groups})), extends or f"{scale}.yaml"
-    return OpenSection(section, parse(content, overrides, origin=f"params/{source} and the notebook"))
+
+    def read(**more: Any) -> Params:
+        return parse(content, {**overrides, **more}, origin=f"params/{source} and the notebook")
+
+    return OpenSection(section, provided(read))
 
 
 def _stage(given: Any) -> Any:

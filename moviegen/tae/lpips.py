@@ -116,14 +116,19 @@ def _from_hwio(kernel: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
 
 
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(1) == pickle.PROTO
+
+
 def load_lpips(path: Path) -> LPIPS:
-    """The distance with the weights of a file whose names are those of the state of `lpips.LPIPS(net="vgg")`.
+    """The distance with a file's weights: named as the state of `lpips.LPIPS(net="vgg")`, or a pickle of Flax's.
 
     Raises:
         CheckpointError: the file is damaged, or does not hold VGG16 and the five heads.
     """
     network = LPIPS()
-    arrays = unwrapped(load_arrays(path)[0])
+    arrays = arrays_of_flax(path) if _is_pickle(path) else unwrapped(load_arrays(path)[0])
     # the package keeps its heads twice, and constants beside its weights
     arrays = {name: array for name, array in arrays.items() if not name.startswith(("lins.", "scaling_layer."))}
     assign(dict(network.published_names()), arrays, str(path))

@@ -126,7 +126,7 @@ Encoder = StandIn | Pretrained
 
 
 def encoders(params: Params) -> list[Encoder]:
-    """UL2, MetaCLIP and ByT5, in the order the transformer takes them.
+    """Those of UL2, MetaCLIP and ByT5 that are there, in the order the transformer takes them.
 
     Raises:
         ConfigError: a folder that a parameter names cannot be used; see `Pretrained`.

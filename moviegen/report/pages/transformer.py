@@ -11,7 +11,7 @@ from moviegen import plan
 from moviegen.config import SIZES, DiTConfig, Params
 from moviegen.report import markup, published, results
 from moviegen.report.diagrams import GREY, PALE, WARM, arrow, box, rounded, sheet
-from moviegen.report.encoders import text_encoders
+from moviegen.report.encoders import TITLES, text_encoders
 from moviegen.report.plots import ACCENT, drawn, styled
 from moviegen.report.tables import table
 from moviegen.report.wording import count, listed
@@ -40,8 +40,8 @@ def backbone(config: DiTConfig) -> HTML:
             box(axes, 0.3, y + 0.03, 0.4, text, color, height=0.06)
         for (below, *_), (above, *_) in itertools.pairwise(column):
             arrow(axes, (0.5, below + 0.06), (0.5, above))
-        widths = " · ".join(str(width) for width in config.text_widths)
-        text = f"UL2 · MetaCLIP · ByT5\n{widths}\nlinear and norm, concatenated"
+        present = {title: width for title, width in zip(TITLES.values(), config.text_widths, strict=True) if width}
+        text = f"{' · '.join(present)}\n{' · '.join(map(str, present.values()))}\nlinear and norm, concatenated"
         box(axes, 0, 0.48, 0.235, text, WARM, height=0.12)
         arrow(axes, (0.235, 0.48), (0.3, 0.48))
         time = f"time t\nsinusoid {config.frequency_width}, MLP\n6 vectors, plus a table a block"
