@@ -10,6 +10,7 @@ MAKEFLAGS += --no-print-directory
 SCALE ?= tiny
 DATA ?=
 ARGS ?=
+ASSETS ?=
 PYTHON ?=
 
 VENV := .venv
@@ -24,7 +25,7 @@ unexport PYTHONHOME PYTHONSAFEPATH
 # What a program is told, as bash's "$@". Not every shell has made a home folder of `DATA=~/clips`.
 define options
 [[ "$$DATA" != "~/"* ]] || DATA="$${HOME}$${DATA#"~"}"
-set -- --config "$(SCALE)" $${DATA:+--data.root "$$(realpath -m -- "$$DATA")"} $(ARGS)
+set -- --config "$(SCALE)" $${DATA:+--data.root "$$(realpath -m -- "$$DATA")"} $(if $(ASSETS),--assets $(ASSETS)) $(ARGS)
 endef
 
 COMPILE := from moviegen.device import compiled; compiled.prepare()
@@ -32,10 +33,10 @@ COMPILE := from moviegen.device import compiled; compiled.prepare()
 # A parameter is given once.
 options_of_step = $(if $(findstring dataset.size,$(ARGS)),,--dataset.size "[256, 256]") $(ARGS)
 
-.PHONY: help setup parity-setup report html data plan test parity bench step-1B lint lab clean
+.PHONY: help setup parity-setup report html data pretrain plan test parity bench step-1B lint lab clean
 
 help:  ## list the targets
-	@echo "make TARGET [SCALE=tiny|1B|5B|30B] [DATA=/folder/with/clips] [ARGS='--sample.steps 10 ...']"
+	@echo "make TARGET [SCALE=tiny|1B|5B|30B] [DATA=/folder/with/clips] [ASSETS=none] [ARGS='--sample.steps 10 ...']"
 	@grep -hE '^[a-zA-Z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-8s %s\n", $$1, $$2}'
 
 setup:  ## make .venv from the lock file, and compile the operators, where it is not yet done
@@ -57,6 +58,13 @@ html: setup  ## publish what has been run, run nothing
 data: setup  ## check and split the clips; without DATA, render the sample set
 	@$(options)
 	$(RUN) data index "$$@"
+
+pretrain: setup  ## train the weights of params/weights/ again: some three hours on two cores, resumed where it was
+	@$(RUN) data index --config pretrain
+	$(RUN) tae train --phase image opl-off mixkit --config pretrain
+	$(RUN) ship autoencoders --config pretrain
+	$(RUN) report --config small
+	$(RUN) ship transformer --config small
 
 plan: setup  ## parameters, arithmetic and memory of every scale
 	@for file in params/*.yaml; do $(RUN) plan --config "$$file" $(ARGS); echo; done

@@ -35,6 +35,7 @@ VERBS = {
     "count": ("programs.count", "the transformer's parameters, counted on the class without allocating them"),
     "step": ("programs.one_step", "one step of a published size on this machine: memory and time"),
     "plan": ("programs.plan", "parameters, arithmetic and memory of each stage"),
+    "ship": ("programs.ship", "a scale's trained weights as params/weights/ keeps them, with manifests"),
     "report": ("report.run", "every section's notebook, then the HTML"),
 }
 WITHOUT_OUTPUTS = ("plan", "step")  # they print
@@ -93,11 +94,14 @@ def parser() -> argparse.ArgumentParser:
     added["train"].add_argument("--stage", type=int, choices=(1, 2, 3), required=True)
     alone = "a clip is the same to the last bit whatever else is sampled where sample.batch_size is 1, else to rounding"
     added["sample"].add_argument("--prompts", metavar="FILE", help=f"a text file, one prompt a line; {alone}")
+    shipped = "the report's captions, with the weights of `shipped` instead of the report's own"
+    added["sample"].add_argument("--shipped", action="store_true", help=shipped)
     for name, (metavar, help_text) in PROMPT_OPTIONS.items():
         added["sample"].add_argument(f"--{name}", metavar=metavar, help=help_text)
     formats = ("mp4", "gif", "png", "latents")
     added["sample"].add_argument("--format", choices=formats, help="default: mp4; of an image: png")
     added["step"].add_argument("--forward", action="store_true", help="a forward pass in float16 only")
+    added["ship"].add_argument("what", choices=("autoencoders", "transformer"))
     added["report"].add_argument("--only-html", action="store_true", help="publish what has been run, run nothing")
     return top
 
@@ -112,7 +116,7 @@ def module_of(options: argparse.Namespace) -> str:
 
 
 def read_params(options: argparse.Namespace, overrides: Mapping[str, Any]) -> Params:
-    """The parameters, with what they name of `data assets` there, unless the process that started this one saw to it."""
+    """The parameters, what they name of `data assets` there; the process that started this one may have seen to it."""
 
     def read(**more: Any) -> Params:
         return config.load(options.config, {**overrides, **more})

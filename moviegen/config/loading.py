@@ -18,7 +18,6 @@ from moviegen.config.recipe import STAGE_GROUPS, Recipe, merge
 from moviegen.config.shapes import check_tables
 from moviegen.config.strict_yaml import YAMLError, read_yaml
 
-
 ASSET = "asset:"  # a path of a params file, to what was fetched
 
 

@@ -77,11 +77,14 @@ class TAELoss(Group):
 
 
 class TAEEvaluation(Group):
-    """The fixed clip rule of PSNR and SSIM: the centre `frames` frames, resized and centre-cropped to `size`."""
+    """The fixed clip rule of PSNR, SSIM and LPIPS: the centre `frames` frames, resized and centre-cropped to `size`."""
 
     size: tuple[int, int] = (256, 256)
     frames: int = Field(32, gt=0)
-    max_clips: int = Field(0, ge=0, description="evaluate at most so many test clips; 0: all")
+    max_clips: int = Field(0, ge=0, description="evaluate at most so many test clips of each data set; 0: all")
+    lpips_interval: int = Field(
+        1, gt=0, description="LPIPS is of every n-th frame: it takes far longer than the others"
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> TAEEvaluation:
@@ -194,7 +197,7 @@ class ScheduleError(Group):
 class Retrieval(Group):
     """Whether clips generated for training captions are nearest to the clips they belong to, at stage 3's view."""
 
-    prompts: int = Field(64, gt=0, description="training captions, at most")
+    prompts: int = Field(64, gt=0, description="training captions, at most, and as many paraphrases")
     batch_size: int = Field(8, gt=0, description="prompts sampled at once")
     steps: int = Field(50, gt=0, description="equal Euler steps")
     guidance: float = Field(7.5, ge=0, allow_inf_nan=False)
@@ -203,7 +206,9 @@ class Retrieval(Group):
 class Sample(Group):
     """Sampling (paper 3.4.2)."""
 
-    num_prompts: int = Field(4, gt=0, description="captions of the validation set to sample, and as many training ones")
+    num_prompts: int = Field(
+        4, gt=0, description="captions of the validation set to sample, as many of training, and their paraphrases"
+    )
     batch_size: int = Field(1, gt=0, description="prompts sampled at once")
     steps: int = Field(50, gt=0)
     schedule: Literal["linear", "linear-quadratic", "linear-quadratic-smooth"] = "linear-quadratic"
@@ -217,6 +222,19 @@ class Sample(Group):
     @model_validator(mode="after")
     def _divisible(self) -> Sample:
         check_pixels("size", self.size, SPATIAL_COMPRESSION * PATCH)
+        return self
+
+
+class Shipped(Group):
+    """Trained weights that the sampling page shows beside the report's own; empty: none."""
+
+    tae: LocalPath = Field("", description="a trained TAE")
+    transformer: LocalPath = Field("", description="a transformer of stage 3's size, trained on that one's latents")
+
+    @model_validator(mode="after")
+    def _both(self) -> Shipped:
+        if bool(self.tae) != bool(self.transformer):
+            raise ValueError("name both tae and transformer, which were trained for each other, or neither")
         return self
 
 
@@ -242,6 +260,7 @@ class Params(Group):
     stages: dict[int, dict[str, Any]] = Field(description="what differs in stage 1, 2, 3")
     launch: Launch = Launch()
     sample: Sample
+    shipped: Shipped = Shipped()
 
     @field_validator("scale")
     @classmethod

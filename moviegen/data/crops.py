@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from moviegen.data.pixels import clip_indices, random_resized_crop, resize_and_c
 from moviegen.data.quarantine import Quarantine
 
 VALIDATION_CLIPS = 16
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def centre_views(clips: list[Clip], frames: int, size: tuple[int, int], quaranti
     return np.stack([quarantine.read(clips, index, view)[1] for index in range(len(clips))])
 
 
-def spread(clips: list[Clip], most: int = VALIDATION_CLIPS) -> list[Clip]:
+def spread(items: Sequence[T], most: int = VALIDATION_CLIPS) -> list[T]:
     """At most so many of them, evenly spread over all, always the same."""
-    count = min(most, len(clips))
-    return [clips[index * len(clips) // count] for index in range(count)]
+    count = min(most, len(items))
+    return [items[index * len(items) // count] for index in range(count)]

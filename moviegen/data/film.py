@@ -88,7 +88,9 @@ def cut(film: Path, folder: Path, chosen: Sequence[Shot]) -> Path:
     Raises:
         BrokenVideo: the film does not decode so far.
     """
-    missing = {shot: clips for shot, clips in paths(folder, chosen).items() if not all(clip.is_file() for clip in clips)}
+    missing = {
+        shot: clips for shot, clips in paths(folder, chosen).items() if not all(clip.is_file() for clip in clips)
+    }
     numbers = itertools.chain.from_iterable(shot.frames for shot in missing)
     frames = by_counting(film, numbers)
     for shot, (captioned, classed) in tqdm(missing.items(), "cutting the film", unit="shot", disable=None):

@@ -1,12 +1,14 @@
-"""PSNR and SSIM of a clip: what the evaluation reports, and what the autoencoder's training watches."""
+"""PSNR, SSIM and LPIPS of a clip: what the evaluation reports, and what the autoencoder's training watches."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+MEASURES = ("psnr", "ssim", "lpips")
 # The smallest mean squared error that counts, in squared grey levels: that of rounding to 8 bits. 8-bit frames cannot
 # show a smaller one, and identical frames (black restored as black) would have infinite decibels and so would the mean.
 SMALLEST_ERROR = 1 / 12
@@ -39,6 +41,22 @@ def identical(original: np.ndarray, restored: np.ndarray) -> int:
     """How many frames are equal to the last bit: uint8 (T, H, W, 3) twice."""
     check_alike(original, restored)
     return int((original == restored).all((1, 2, 3)).sum())
+
+
+def score(
+    original: np.ndarray, restored: np.ndarray, lpips: Callable[[np.ndarray, np.ndarray], float] | None = None
+) -> dict[str, float | None]:
+    """A clip's MEASURES, and how many of its frames are identical: uint8 (T, H, W, 3) twice.
+
+    Args:
+        lpips: the distance of two clips; None: it is not measured.
+    """
+    return {
+        "psnr": float(psnr(original, restored).mean()),
+        "ssim": float(ssim(original, restored).mean()),
+        "lpips": lpips(original, restored) if lpips else None,
+        "identical": identical(original, restored),
+    }
 
 
 def check_alike(original: np.ndarray, restored: np.ndarray) -> None:

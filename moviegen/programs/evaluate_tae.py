@@ -1,8 +1,9 @@
-"""`python -m moviegen tae evaluate`: PSNR and SSIM of every autoencoder of the report on the held-out clips.
+"""`python -m moviegen tae evaluate`: PSNR, SSIM and LPIPS of every autoencoder of the report on the held-out clips.
 
 The clip rule is fixed: the centre `frames` frames of every held-out clip, resized and centre-cropped to `size`, latent
 means instead of samples. Frames are compared as 8-bit images (`data.scores`); a clip's score is the mean over its
-frames, and a file counts once, however many captions it has. The same clips give the same numbers, to the last digit.
+frames, of LPIPS over every `lpips_interval`-th of them, and a file counts once, however many captions it has. The same
+clips give the same numbers, to the last digit.
 
     scores.csv      a row a clip and model        classes.csv     a row a class and model
     summary.json    means over clips              videos.csv      original beside reconstruction: worst, median, best
@@ -25,17 +26,18 @@ from tqdm import tqdm
 
 from moviegen import runs
 from moviegen.config import ConfigError, Params
-from moviegen.data import scores
 from moviegen.data.clips import SHOWN_FPS, Clip
 from moviegen.data.crops import centre_view, spread
 from moviegen.data.intervals import mean_and_half_width
 from moviegen.data.pixels import to_uint8
 from moviegen.data.quarantine import Quarantine
+from moviegen.data.scores import MEASURES, score
 from moviegen.data.splits import data_folder, load_split
 from moviegen.data.videos import BrokenVideo, write_video
 from moviegen.runs.files import write_json, write_text
 from moviegen.runs.patience import Patience
 from moviegen.runs.ranks import recorded
+from moviegen.tae.lpips import frame_distance
 from moviegen.tae.model import TAE, Reconstruct
 from moviegen.tae.weights import load_weights
 
@@ -44,25 +46,20 @@ MODELS = ("tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit")
 SPLITS = {"ucf101": "ucf101_test", "mixkit": "mixkit_val"}
 BASELINES = {"tae-opl-on": "tae-opl-off", "tae-mixkit": "tae-opl-off"}  # which model each is compared with
 SHOWN = {"ucf101": "tae-opl-off", "mixkit": "tae-mixkit"}  # whose reconstructions are kept as videos
-MEASURES = ("psnr", "ssim")
 SOURCE = ["data_set", "label", "group"]  # which video a clip was cut from
 
 
-def score(original: np.ndarray, restored: np.ndarray) -> dict[str, float]:
-    """A clip's PSNR (dB) and SSIM, and how many frames are equal to the last bit; uint8 (T, H, W, 3) twice."""
-    return {
-        "psnr": float(scores.psnr(original, restored).mean()),
-        "ssim": float(scores.ssim(original, restored).mean()),
-        "identical": scores.identical(original, restored),
-    }
-
-
 def means(table: pd.DataFrame) -> dict[str, Any]:
-    """Of a row a clip: how many clips of how many source videos, and each measure's mean and interval's half width."""
+    """Of a row a clip: how many clips of how many source videos, and each measure's mean and interval's half width.
+
+    Of a measure that was not taken: None.
+    """
     sources = table.groupby(SOURCE).ngroup()
     result: dict[str, Any] = {"clips": len(table), "sources": sources.nunique()}
     for measure in MEASURES:
-        result[measure], result[f"{measure}_ci95"] = mean_and_half_width(table[measure], sources)
+        is_measured = table[measure].notna().all()
+        measured = mean_and_half_width(table[measure], sources) if is_measured else (None, None)
+        result[measure], result[f"{measure}_ci95"] = measured
     return result
 
 
@@ -121,6 +118,7 @@ def score_models(run: runs.Run, tae: TAE, network: Reconstruct, clips: dict[str,
     models = [name for name in MODELS if name in run.program.needs(run.params)]
     metrics, rows = runs.MetricsWriter(run.metrics_path), []
     metrics.drop_after(0)
+    perceptual = frame_distance(run.params)
     total, root = len(models) * sum(map(len, clips.values())), data_folder(run.params)
     longest = max(map(len, clips.values()))
     patience = Patience(run.params, "evaluating", ["clip"] * total, longest, parameter="tae.evaluation.max_clips")
@@ -130,7 +128,7 @@ def score_models(run: runs.Run, tae: TAE, network: Reconstruct, clips: dict[str,
             for data_set, clip in ((data_set, clip) for data_set, members in clips.items() for clip in members):
                 video = view(run.params, clip)
                 try:
-                    result = score(to_uint8(video), restore(network, video))
+                    result = score(to_uint8(video), restore(network, video), perceptual)
                 except ConfigError as error:
                     raise ConfigError(f"{model}, {clip.path}: {error}") from error
                 source = {"clip": os.path.relpath(clip.path, root), "label": clip.label, "group": clip.group}

@@ -1,25 +1,26 @@
 """`python -m moviegen retrieval`: whether the clip generated for a training caption is nearest to that caption's clip.
 
-A transformer that has learnt its few training clips gives each caption its own clip back. Latents are sampled for
-training captions with the weights, the view and the text of stage 3, in a few equal Euler steps, and are not decoded.
-Each is compared with the latent mean of every training clip in its bucket by Euclidean distance: latents of different
-shapes have none. Nothing is taken off or scaled first: a channel's mean over the training set is in both sides of a
-difference, and cancels.
+A transformer that has learnt its few training clips gives each caption its own clip back; one that was told what
+captions mean gives it back for a paraphrase too, on which nothing was trained. Latents are sampled for training
+captions and their paraphrases with the weights, the view and the text of stage 3, in a few equal Euler steps, and are
+not decoded. Each is compared with the latent mean of every training clip in its bucket by Euclidean distance: latents
+of different shapes have none. Nothing is taken off or scaled first: a channel's mean over the training set is in both
+sides of a difference, and cancels.
 
-It is a hit where a clip of that caption is nearer than every clip of another caption; a tie is none. Clips of the
-sample set show few photographs, several clips each: whether the nearest clip shows the caption's photograph is the
-easier question, and is answered beside it. Of other data nobody knows what a caption's photograph is. `chance` is the
-share of hits of a clip drawn at random from the bucket. A share's interval counts captions as independent draws.
+It is a hit where a clip of that caption is nearer than every clip of another caption; a tie is none. The sample set
+has several clips of each photograph and of most scenes of its film: whether the nearest clip shows the caption's is the
+easier question, and is answered beside it. Of other data nobody knows what a caption's scene is. `chance` is the share
+of hits of a clip drawn at random from the bucket. A share's interval counts prompts as independent draws.
 
-The run leaves `retrieval.csv`, a row a caption, and `summary.json`.
+The run leaves `retrieval.csv`, a row a prompt, and `summary.json`, which has captions and paraphrases apart.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ import numpy as np
 from tqdm import tqdm
 
 from moviegen import runs
-from moviegen.config import Bucket, ConfigError, Params
+from moviegen.config import Bucket, ConfigError, Params, from_root
+from moviegen.data import film
 from moviegen.data.clips import Clip
+from moviegen.data.crops import spread
 from moviegen.data.embeddings import embeddings_folder, read_embeddings
 from moviegen.data.intervals import share_interval
 from moviegen.data.latents import latent_file, latents_folder, load_latent, video_buckets
@@ -42,12 +45,30 @@ from moviegen.runs.ranks import recorded
 from moviegen.text.encoders import encoders, origins
 
 STAGE = 3
-HEADER = ("index", "caption", "nearest", "rank", "same_caption", "same_photograph")
+HEADER = ("index", "kind", "prompt", "nearest", "rank", "same_caption", "same_scene")
+KINDS = ("caption", "paraphrase")  # of prompts: what a clip says of itself
+
+Scenes = Callable[[str], frozenset[str]]  # what is to be seen by a caption
 
 
-def photographs(caption: str) -> frozenset[str]:
-    """The sample set's photographs that a caption names."""
-    return frozenset(name for name, words in SUBJECTS.items() if words in caption)
+@dataclass(frozen=True)
+class Question:
+    """A prompt, of one of KINDS, and the caption whose clips are its own."""
+
+    kind: str
+    prompt: Prompt
+    caption: str
+
+
+def scenes_of(params: Params) -> Scenes:
+    """The sample set's photographs that a caption names, or the scene of the film that it is of."""
+    shots = film.shots(from_root(params.data.film)) if params.data.film else ()
+    of_film = {shot.caption: frozenset([shot.scene]) for shot in shots}
+
+    def scenes(caption: str) -> frozenset[str]:
+        return of_film.get(caption, frozenset(name for name, words in SUBJECTS.items() if words in caption))
+
+    return scenes
 
 
 def distances(latents: np.ndarray, means: Iterable[np.ndarray]) -> np.ndarray:
@@ -86,25 +107,29 @@ def share(of: str, hits: np.ndarray) -> dict[str, Any]:
     return {f"share_{of}": float(hits.mean()), f"share_{of}_ci95": share_interval(int(hits.sum()), len(hits))}
 
 
-def summarise(distance: np.ndarray, captions: Sequence[str], clips: Sequence[str]) -> tuple[dict, list[tuple]]:
-    """Shares, and of each caption the nearest clip's place, rank, same caption, same photograph (None: unknown).
+def summarise(
+    distance: np.ndarray, captions: Sequence[str], clips: Sequence[str], scenes: Scenes
+) -> tuple[dict, list[tuple]]:
+    """Shares, and of each caption the nearest clip's place, rank, same caption, same scene (None: unknown).
 
     Args:
         distance: (captions, clips); infinite where a caption is not compared with a clip.
+        captions: of whose clips each row should be nearest to one.
         clips: their captions.
+        scenes: what a caption shows.
     """
     comparable = np.isfinite(distance)
     is_own = alike(captions, clips, lambda caption: frozenset([caption])) & comparable
     rank, nearest, row = ranks(distance, is_own), distance.argmin(1), np.arange(len(captions))
     hit, same = rank == 1, np.full(len(row), None)
     shares: dict[str, Any] = share("nearest", hit) | {"chance": chance(is_own, comparable)}
-    of_photograph = dict.fromkeys(("share_photograph", "share_photograph_ci95", "chance_photograph"))
-    if all(map(photographs, [*captions, *clips])):
-        is_same = (is_own | alike(captions, clips, photographs)) & comparable
+    of_scene = dict.fromkeys(("share_scene", "share_scene_ci95", "chance_scene"))
+    if all(map(scenes, [*captions, *clips])):
+        is_same = (is_own | alike(captions, clips, scenes)) & comparable
         same = is_same[row, nearest]
-        of_photograph = share("photograph", same) | {"chance_photograph": chance(is_same, comparable)}
+        of_scene = share("scene", same) | {"chance_scene": chance(is_same, comparable)}
     rows = list(zip(nearest.tolist(), rank.tolist(), hit.tolist(), same.tolist(), strict=True))
-    summary = {"prompts": len(captions), "clips": len(clips), **shares, **of_photograph}
+    summary = {"prompts": len(captions), **shares, **of_scene}
     return summary | {"mean_rank": float(rank.mean())}, rows
 
 
@@ -125,50 +150,67 @@ def training_clips(run: runs.Run) -> dict[Bucket, dict[Clip, Path]]:
     return {bucket: files[bucket] for bucket in sorted(files, key=lambda bucket: -len(files[bucket])) if files[bucket]}
 
 
-def prompts_of(buckets: Mapping[Bucket, Iterable[Clip]], params: Params) -> dict[Bucket, list[Prompt]]:
-    """Each bucket's captions, numbered bucket after bucket, no more in all than `sample.retrieval.prompts`."""
-    captions = {bucket: list(dict.fromkeys(clip.caption for clip in clips)) for bucket, clips in buckets.items()}
-    prompts = numbered(list(itertools.chain(*captions.values())), params.seed)[: params.sample.retrieval.prompts]
-    remaining = iter(prompts)
-    return {bucket: list(itertools.islice(remaining, len(members))) for bucket, members in captions.items()}
+def questions_of(buckets: Mapping[Bucket, Iterable[Clip]], params: Params) -> dict[Bucket, list[Question]]:
+    """Each bucket's, numbered bucket after bucket; of each kind at most `sample.retrieval.prompts`, evenly spread."""
+    asked: dict[Bucket, list[tuple[str, str, str]]] = {bucket: [] for bucket in buckets}
+    for kind in KINDS:
+        texts = [(bucket, getattr(clip, kind), clip.caption) for bucket, clips in buckets.items() for clip in clips]
+        for bucket, text, caption in spread(list(dict.fromkeys(texts)), params.sample.retrieval.prompts):
+            if text:
+                asked[bucket].append((kind, text, caption))
+    prompts = iter(numbered([text for those in asked.values() for _, text, _ in those], params.seed))
+    return {
+        bucket: [Question(kind, next(prompts), caption) for kind, _, caption in those]
+        for bucket, those in asked.items()
+    }
 
 
-def compare(run: runs.Run, buckets: Mapping[Bucket, Mapping[Clip, Path]]) -> tuple[list[str], np.ndarray]:
-    """Captions, and the distance of what is generated for each from each clip; infinite between buckets."""
+def compare(run: runs.Run, buckets: Mapping[Bucket, Mapping[Clip, Path]]) -> tuple[list[Question], np.ndarray]:
+    """Questions, and the distance of what is generated for each from each clip; infinite between buckets."""
     params, settings = run.params, run.params.sample.retrieval
     dit = load_stage(for_sampling(run.upstream(f"stage{STAGE}").folder), params, STAGE)
     embeddings = embeddings_folder(run, STAGE, origins(encoders(params)))
     embed = functools.partial(read_embeddings, embeddings, settings=params.text)
     times = schedule.linear(settings.steps)
-    prompts, last = prompts_of(buckets, params), 0
-    captions = [prompt.caption for members in prompts.values() for prompt in members]
+    by_bucket, last = questions_of(buckets, params), 0
+    questions = [question for those in by_bucket.values() for question in those]
     sampler = Sampler(dit, embed, settings.guidance, next(iter(buckets)))
-    distance = np.full((len(captions), sum(map(len, buckets.values()))), np.inf)
+    distance = np.full((len(questions), sum(map(len, buckets.values()))), np.inf)
     metrics = runs.MetricsWriter(run.metrics_path)
     metrics.drop_after(0)
-    with tqdm(total=len(captions), desc="sampling", disable=None) as bar:
+    with tqdm(total=len(questions), desc="sampling", disable=None) as bar:
         for bucket, clips in buckets.items():
             first, last = last, last + len(clips)
             means = [load_latent(path)[0] for path in clips.values()]
             at_size = sampler.at(bucket)
-            for batch in batches(prompts[bucket], settings.batch_size):
+            for batch in batches([question.prompt for question in by_bucket[bucket]], settings.batch_size):
                 rows = [prompt.index for prompt in batch]
                 distance[rows, first:last] = distances(at_size(batch, times), means)
                 bar.update(len(batch))
-                metrics.write(kind="prompts", step=rows[-1] + 1, steps=len(captions))
-    return captions, distance
+                metrics.write(kind="prompts", step=rows[-1] + 1, steps=len(questions))
+    return questions, distance
 
 
 def measure(run: runs.Run) -> None:
     """Samples, compares, and writes what came out."""
     buckets, settings = training_clips(run), run.params.sample.retrieval
     clips = [clip for files in buckets.values() for clip in files]
-    captions, distance = compare(run, buckets)
-    summary, rows = summarise(distance, captions, [clip.caption for clip in clips])
-    rows = [(index, captions[index], clips[row[0]].path.name, *row[1:]) for index, row in enumerate(rows)]
-    write_csv(run.folder / "retrieval.csv", HEADER, rows)
-    sampled = {"buckets": list(map(str, buckets)), "steps": settings.steps, "guidance": settings.guidance}
-    write_json(run.folder / "summary.json", summary | sampled)
+    questions, distance = compare(run, buckets)
+    summary: dict[str, Any] = {"clips": len(clips), "buckets": list(map(str, buckets)), "steps": settings.steps}
+    summary["guidance"], table = settings.guidance, []
+    for kind in KINDS:
+        asked = [question for question in questions if question.kind == kind]
+        captions, those = [question.caption for question in asked], [question.prompt.index for question in asked]
+        if not asked:
+            continue
+        summary[kind], found = summarise(
+            distance[those], captions, [clip.caption for clip in clips], scenes_of(run.params)
+        )
+        for question, (nearest, *row) in zip(asked, found, strict=True):
+            prompt = question.prompt
+            table.append((prompt.index, kind, prompt.caption, clips[nearest].path.name, *row))
+    write_csv(run.folder / "retrieval.csv", HEADER, sorted(table))
+    write_json(run.folder / "summary.json", summary)
 
 
 def main(params: Params, options: argparse.Namespace) -> None:

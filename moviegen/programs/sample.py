@@ -27,9 +27,9 @@ import numpy as np
 from tqdm import tqdm
 
 from moviegen import config, runs
-from moviegen.config import ConfigError, Params, Sample
+from moviegen.config import ConfigError, Params, Sample, weights_file
 from moviegen.data.clips import Clip
-from moviegen.data.crops import centre_view
+from moviegen.data.crops import centre_view, spread
 from moviegen.data.embeddings import TextArrays, embeddings_folder, read_embeddings, text_arrays
 from moviegen.data.formats import clip_writer
 from moviegen.data.pixels import to_uint8
@@ -50,6 +50,12 @@ from moviegen.tae.weights import load_tae
 from moviegen.text.encoders import encoders, origins
 
 STAGE = 3  # whose transformer samples
+# Kind of prompt -> the split it is of, and what it is of a clip there.
+PROMPTS = {
+    "unseen": ("mixkit_val", "caption"),
+    "paraphrase": ("mixkit_train", "paraphrase"),
+    "trained": ("mixkit_train", "caption"),
+}
 # short option -> the parameter it stands for
 PARAMETERS = {name: f"sample.{name}" for name in ("size", "frames", "steps", "guidance", "schedule")} | {"seed": "seed"}
 
@@ -104,34 +110,45 @@ class Pipeline(LatentPipeline):
         return np.concatenate([to_uint8(piece[0]) for piece in pieces])
 
 
-def chosen_clips(run: runs.Run) -> list[tuple[str, Clip]]:
-    """The captions to sample, with the clip each belongs to: of the validation split, then of the training split."""
+def chosen_clips(run: runs.Run) -> list[tuple[str, str, Clip]]:
+    """What to sample, with the clip each prompt belongs to: evenly spread over what can be asked of each of PROMPTS."""
     data, count = run.upstream("data"), run.params.sample.num_prompts
-    splits = (("val", "mixkit_val"), ("train", "mixkit_train"))
-    return [(split, clip) for split, name in splits for clip in load_split(data, name)[:count]]
+    chosen = []
+    for kind, (split, text) in PROMPTS.items():
+        clips = [clip for clip in load_split(data, split) if getattr(clip, text)]
+        chosen += [(kind, getattr(clip, text), clip) for clip in spread(clips, count)]
+    return chosen
+
+
+def weights_of(run: runs.Run) -> tuple[Path, Path]:
+    """The transformer and the TAE that a run samples with: the report's own, or shipped ones."""
+    if run.program.name == "shipped":
+        shipped = run.params.shipped
+        return weights_file("shipped.transformer", shipped.transformer), weights_file("shipped.tae", shipped.tae)
+    return for_sampling(run.upstream(f"stage{STAGE}").folder), run.upstream("tae-mixkit").folder / "tae.safetensors"
 
 
 def sample(run: runs.Run) -> None:
     """Samples, decodes and writes each caption's video, and its own clip beside it for comparison."""
     params, settings = run.params, run.params.sample
-    dit, tae = for_sampling(run.upstream(f"stage{STAGE}").folder), run.upstream("tae-mixkit").folder / "tae.safetensors"
+    dit, tae = weights_of(run)
     embeddings = embeddings_folder(run, STAGE, origins(encoders(params)))
     pipeline = Pipeline(params, settings, dit, tae, partial(read_embeddings, embeddings, settings=params.text))
     metrics, rows, seconds = runs.MetricsWriter(run.metrics_path), [], []
     metrics.drop_after(0)
     clips = chosen_clips(run)
-    prompts = batches(numbered([clip.caption for _, clip in clips], params.seed), settings.batch_size)
+    prompts = batches(numbered([text for _, text, _ in clips], params.seed), settings.batch_size)
     for prompt, latent, sampling_seconds in pipeline.latents(prompts, quiet=None):
         started = time.perf_counter()
-        split, clip = clips[prompt.index]
+        kind, text, clip = clips[prompt.index]
         generated, reference = (f"videos/{prompt.index:02d}-{kind}.mp4" for kind in ("generated", "reference"))
         write_video(run.folder / generated, pipeline.clip(latent), settings.fps)
         seconds.append(sampling_seconds + time.perf_counter() - started)
         metrics.write(kind="clip", step=prompt.index + 1, steps=len(clips), seconds=round(seconds[-1], 3))
         view = centre_view(clip, min(clip.frames, settings.frames), *settings.size)
         write_video(run.folder / reference, to_uint8(view), clip.fps or settings.fps)  # at its own speed
-        rows.append((prompt.index, split, clip.caption, prompt.seed, generated, reference))
-    write_csv(run.folder / "samples.csv", ("index", "split", "caption", "seed", "generated", "reference"), rows)
+        rows.append((prompt.index, kind, text, prompt.seed, generated, reference))
+    write_csv(run.folder / "samples.csv", ("index", "kind", "prompt", "seed", "generated", "reference"), rows)
     # The first batch's time holds the compilation, and a shorter last one's another: neither is how long a clip takes.
     steady = seconds[settings.batch_size : len(seconds) // settings.batch_size * settings.batch_size]
     per_clip = float(np.mean(steady)) if steady else None
@@ -287,6 +304,8 @@ def main(params: Params, options: argparse.Namespace) -> None:
     Raises:
         ConfigError: an option for one's own prompts, and no prompts.
     """
+    if options.shipped and not params.shipped.transformer:
+        raise ConfigError("--shipped: shipped.transformer and shipped.tae name no weights")
     if options.prompts is not None:
         sample_prompts(params, options)
         return
@@ -296,5 +315,5 @@ def main(params: Params, options: argparse.Namespace) -> None:
             f"--{given[0]} goes with --prompts FILE; the report's own clips take their parameters from the params file "
             f"and from --sample.steps and the like"
         )
-    with recorded(params, "sample") as (run, _):
+    with recorded(params, "shipped" if options.shipped else "sample") as (run, _):
         sample(run)

@@ -34,7 +34,7 @@ from moviegen.tae.factors import measure_latents
 from moviegen.tae.losses import TAETrainingLoss
 from moviegen.tae.lpips import LPIPS, load_lpips
 from moviegen.tae.model import TAE, Reconstruct
-from moviegen.tae.weights import inflate, load_tae, load_weights, save_tae
+from moviegen.tae.weights import inflate, load_tae, load_weights, save_tae, stored_config
 from moviegen.train.loop import Batch, Schedule, Trainer
 
 WEIGHTS = "tae.safetensors"
@@ -192,13 +192,20 @@ def adopt(run: runs.Run, phase: Phase, checkpoint: Path) -> None:
     """
     stage: TAEStage = getattr(run.params.tae, phase.stage)
     config = run.params.tae.model.model_copy(update={"is_temporal": phase.stage != "image"})
-    tae = TAE(config)
+    tae = TAE(with_stored_factors(config, checkpoint))
     load_weights(tae, checkpoint)
     if phase.stage == "mixkit":
         _, held_out = phase.splits(run.upstream("data"))
         views = centre_views(spread(held_out), stage.frames, stage.size, Quarantine(run.folder / "quarantine.csv"))
         config = measure_latents(tae, views)
     save_tae(run.folder / WEIGHTS, tae, config)
+
+
+def with_stored_factors(config: TAEConfig, checkpoint: Path) -> TAEConfig:
+    """A config; factors that it leaves open are those that the file of weights says, where it does."""
+    stored, factors = stored_config(checkpoint), ("scaling_factor", "shift_factor")
+    opened = [name for name in factors if getattr(config, name) is None]
+    return config.model_copy(update={name: getattr(stored, name) for name in opened} if stored else {})
 
 
 class Graphs:

@@ -36,7 +36,7 @@ from moviegen.launch.job import Job, ascend_environment
 from moviegen.launch.run import run_job
 from moviegen.report import markup, provenance, sections
 from moviegen.report.progress import Progress
-from moviegen.runs import Run, fingerprint
+from moviegen.runs import Run, fingerprint, registry
 
 GROUPS = tuple(name for name in Params.model_fields if name != "scale")
 PARAMETERS = ("scale", "extends", "overrides", "stage", *GROUPS)
@@ -70,6 +70,8 @@ class OpenSection:
         """
         if program not in self.section.launches:
             raise KeyError(f"{program!r} is not launched by {self.section.name}: add it to moviegen/report/sections.py")
+        if not registry.is_asked_for(self.params, program):
+            return None
         if path := self.section.replacement(self.params, program):
             display(markup.note(f"{program} is not run: {html.escape(path)} is used instead."))
             return None

@@ -13,7 +13,7 @@ StageRuns = dict[int, Run | None]  # the finished run of each training stage, or
 WARM_UP_STEPS = 2  # the first steps compile; they are not the speed of the rest
 # the columns of runs' tables that hold names and captions, which may look like numbers
 TEXTS = ("caption", "clip", "data_set", "file", "generated", "kind", "label", "model", "path", "prompt", "reason",
-         "reference", "schedule", "split")  # fmt: skip
+         "reference", "schedule")  # fmt: skip
 # what a step saw -> how it is called; micro-batches of one update may be of both
 MEDIA = {"image": "images", "video": "videos", "mixed": "images and videos"}
 

@@ -56,8 +56,9 @@ class Section:
         return registry.replacement(params, program, self.stage)
 
     def programs(self, params: Params) -> tuple[str, ...]:
-        """Those whose runs it starts or shows: all it names but the replaced ones."""
-        return tuple(name for name in self.launches + self.reads if not self.replacement(params, name))
+        """Those whose runs it starts or shows: all it names but the replaced ones, and what has nothing to do."""
+        named = (name for name in self.launches + self.reads if registry.is_asked_for(params, name))
+        return tuple(name for name in named if not self.replacement(params, name))
 
 
 def _training(stage: int, title: str) -> Section:
@@ -83,7 +84,7 @@ SECTIONS = (
     _training(1, "images"),
     _training(2, "images and videos"),
     _training(3, "higher resolution"),
-    Section("sampling", "Sampling", "07_sampling.ipynb", launches=("sample", "retrieval", "schedule-error")),
+    Section("sampling", "Sampling", "07_sampling.ipynb", launches=("sample", "shipped", "retrieval", "schedule-error")),
     Section("parallelism", "Parallelism", "08_parallelism.ipynb", reads=STAGES),
     Section("cost", "Cost and performance", "09_cost.ipynb", reads=STAGES),
     Section("provenance", "Appendix: provenance", "10_provenance.ipynb", reads=tuple(registry.PROGRAMS),

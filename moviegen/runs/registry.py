@@ -7,6 +7,7 @@
                                                                                          └── schedule-error
 
 count counts the transformer's parameters and needs nothing before it. tae-evaluation scores all four autoencoders.
+shipped samples from trained weights that are there already, and needs data and text only.
 What a parameter names instead (trained weights, latents or embeddings made elsewhere) takes the place of the program
 that would have made it, and then nothing before that program is needed either.
 """
@@ -95,6 +96,11 @@ def replacement(params: Params, name: str, stage: int | None = None) -> str:
     return instead.get(name, "")
 
 
+def is_asked_for(params: Params, name: str) -> bool:
+    """Whether a program has something to do with these parameters."""
+    return name != "shipped" or bool(params.shipped.transformer)
+
+
 def find(name: str) -> Program:
     """The program called `name`; KeyError with the nearest name otherwise."""
     if name not in PROGRAMS:
@@ -135,7 +141,7 @@ ALL = (
     _tae("mixkit", ("data", "tae-opl-off"), "tae.mixkit", "tae.tae_checkpoint"),
     Program("tae-evaluation", ("tae", "evaluate"), "moviegen.programs.evaluate_tae",
             ("data", "tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit"),
-            ("launch.device", "tae.model", "tae.evaluation")),
+            ("launch.device", "tae.model", "tae.evaluation", "tae.loss.lpips_checkpoint")),
     Program("text", ("text", "encode"), "moviegen.programs.encode_text", ("data",),
             ("seed", "launch.device", "text"), workers="any"),
     Program("latents", ("precompute",), "moviegen.programs.encode_latents", ("data", "tae-mixkit"),
@@ -145,6 +151,8 @@ ALL = (
     _stage(3),
     Program("sample", ("sample",), "moviegen.programs.sample", ("data", "tae-mixkit", "text", "stage3"),
             ("seed", "launch.device", "tae.model", *SAMPLE), stage=3),
+    Program("shipped", ("sample", "--shipped"), "moviegen.programs.sample", ("data", "text"),
+            ("seed", "launch.device", "shipped", *SAMPLE), stage=3),
     Program("retrieval", ("retrieval",), "moviegen.programs.retrieval",
             ("data", "tae-mixkit", "latents", "text", "stage3"),
             ("seed", "launch.device", "sample.retrieval"), stage=3),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, nn, ops
 
+from moviegen.config import Params, weights_file
 from moviegen.device.video import Convolution
 from moviegen.runs.arrays import CheckpointError, unwrapped
 from moviegen.runs.weights import assign, load_arrays
@@ -74,6 +76,30 @@ class LPIPS(nn.Cell):
                 named += [(f"{prefix}.weight", layer.weight), (f"{prefix}.bias", layer.bias)]
             named.append((f"lin{number}.model.1.weight", head))
         return named
+
+
+@dataclass(frozen=True)
+class FrameDistance:
+    """LPIPS of every `interval`-th frame of a clip, the first of them in the middle of the first `interval`."""
+
+    lpips: LPIPS
+    interval: int
+
+    def __call__(self, original: np.ndarray, restored: np.ndarray) -> float:
+        """Its mean; uint8 (T, H, W, 3) twice."""
+        first = min((self.interval - 1) // 2, len(original) - 1)
+        chosen = [clip[first :: self.interval].transpose(0, 3, 1, 2) for clip in (original, restored)]
+        return float(self.lpips(*(ms.Tensor(frames / np.float32(127.5) - 1) for frames in chosen)).asnumpy().mean())
+
+
+def frame_distance(params: Params) -> FrameDistance | None:
+    """The distance that clips are scored by, where parameters name its weights."""
+    path = params.tae.loss.lpips_checkpoint
+    if not path:
+        return None
+    return FrameDistance(
+        load_lpips(weights_file("tae.loss.lpips_checkpoint", path)), params.tae.evaluation.lpips_interval
+    )
 
 
 class _ArraysOnly(pickle.Unpickler):

@@ -51,15 +51,27 @@ def load_tae(path: Path) -> TAE:
     Raises:
         CheckpointError: the file is damaged, has no config, or its weights do not fit that config.
     """
-    _, metadata = load_arrays(path, under="encoder.conv_out.")
-    if "tae_config" not in metadata:
+    config = stored_config(path)
+    if config is None:
         raise CheckpointError(f"{path} does not say what TAE it holds (no tae_config in its metadata)")
-    try:
-        tae = TAE(TAEConfig.model_validate_json(metadata["tae_config"]))
-    except ValidationError as error:
-        raise CheckpointError(f"{path} holds a TAE of another version: {error}") from None
+    tae = TAE(config)
     load_weights(tae, path)
     return tae
+
+
+def stored_config(path: Path) -> TAEConfig | None:
+    """The config of a file that `save_tae` wrote; None for one from elsewhere.
+
+    Raises:
+        CheckpointError: the file is damaged, or its config is of another version.
+    """
+    _, metadata = load_arrays(path, under="encoder.conv_out.")
+    if "tae_config" not in metadata:
+        return None
+    try:
+        return TAEConfig.model_validate_json(metadata["tae_config"])
+    except ValidationError as error:
+        raise CheckpointError(f"{path} holds a TAE of another version: {error}") from None
 
 
 def inflate(image_autoencoder: Path, config: TAEConfig) -> TAE:

@@ -22,7 +22,13 @@ __all__ = [
 ]  # fmt: skip
 
 COLORS = {"linear": "#7f8ea3", "linear-quadratic": ACCENT, "linear-quadratic-smooth": SECOND}
-RETRIEVAL_GOAL = 0.9  # of the training captions whose clip should be found again
+KINDS = {
+    "unseen": "captions of clips the model has not seen",
+    "paraphrase": "captions in other words than it was trained on",
+    "trained": "captions it was trained on",
+}
+RETRIEVAL_GOALS = {"caption": 0.9, "paraphrase": 0.7}  # shares of the prompts whose clip should be found again
+RETRIEVAL_KINDS = {"caption": "captions it was trained on", "paraphrase": "paraphrases it was not trained on"}
 
 
 def schedules(steps: int, fine_steps: int = 1000) -> HTML:
@@ -42,61 +48,70 @@ def schedules(steps: int, fine_steps: int = 1000) -> HTML:
         return drawn(figure, f"The three schedules of {steps} steps, computed by moviegen/flow/schedule.py")
 
 
-def clips(run: Run | None, split: str) -> HTML:
-    """Generated clips beside the clip of the same caption."""
-    titles = {"val": "captions the model has not seen", "train": "captions it was trained on"}
-    title = f"Generated clips beside the clip of the same caption: {titles[split]}"
-    samples = results.read_csv(run, "samples.csv")
-    if run is None or samples is None or samples[samples["split"] == split].empty:
+def clips(run: Run | None, shipped: Run | None, kind: str) -> HTML:
+    """Generated clips, by the report's own weights and by shipped ones, beside the clip that was captioned so."""
+    title = f"Generated clips beside the clip of the same caption: {KINDS[kind]}"
+    samples, others = (results.read_csv(one, "samples.csv") for one in (run, shipped))
+    if run is None or samples is None:
         return markup.missing(title)
-    pairs = []
-    for row in samples[samples["split"] == split].itertuples():
-        both = media.video(run.folder / row.generated, f"generated, seed {row.seed}")
-        both += media.video(run.folder / row.reference, "the clip of this caption")
-        pairs.append(f'<div class="pair">{both}<p class="prompt">{html.escape(row.caption)}</p></div>')
-    return markup.card("".join(pairs), title, [run])
+    chosen = samples[samples["kind"] == kind]
+    if chosen.empty:
+        return markup.note(f"No clip here has {KINDS[kind]}.")
+    groups = []
+    for row in chosen.to_dict("records"):
+        players = [media.video(run.folder / row["generated"], f"trained here, seed {row['seed']}")]
+        if shipped is not None and others is not None:
+            same = others[others["index"] == row["index"]].to_dict("records")[0]
+            players.append(media.video(shipped.folder / same["generated"], f"shipped weights, seed {same['seed']}"))
+        players.append(media.video(run.folder / row["reference"], "the clip of this caption"))
+        prompt = f'<p class="prompt">{html.escape(row["prompt"])}</p>'
+        groups.append(f'<div class="pair">{"".join(players)}{prompt}</div>')
+    return markup.card("".join(groups), title, [run, shipped] if shipped else [run])
 
 
 def retrieval(run: Run | None) -> HTML:
-    """How often the clip generated for a training caption is nearest to the clip of that caption, and by chance."""
+    """How often the clip generated for a prompt is nearest to the clip that is captioned so, and by chance."""
     summary = results.read_json(run, "summary.json")
     if summary is None:
         return markup.missing("Clips found again")
-    rows = [
-        {
-            "the nearest training clip": "has the same caption",
-            "measured": percent(summary["share_nearest"]),
-            "95 % interval": between(summary["share_nearest_ci95"]),
-            "chance": percent(summary["chance"]),
-            "goal": f"at least {percent(RETRIEVAL_GOAL)}",
-        },
-        {
-            "the nearest training clip": "shows the same photograph",
-            "measured": percent(summary["share_photograph"]),
-            "95 % interval": between(summary["share_photograph_ci95"]),
-            "chance": percent(summary["chance_photograph"]),
-            "goal": "-",
-        },
-    ]
+    rows = []
+    for kind, goal in RETRIEVAL_GOALS.items():
+        if (found := summary.get(kind)) is None:
+            continue
+        for what, of in (("has this caption", "nearest"), ("shows the same scene or photograph", "scene")):
+            rows.append(
+                {
+                    "prompt": RETRIEVAL_KINDS[kind],
+                    "prompts": found["prompts"],
+                    "the nearest training clip": what,
+                    "measured": percent(found[f"share_{of}"]),
+                    "95 % interval": between(found[f"share_{of}_ci95"]),
+                    "chance": percent(found["chance" if of == "nearest" else "chance_scene"]),
+                    "goal": f"at least {percent(goal)}" if of == "nearest" else "-",
+                }
+            )
     shapes = ", ".join(summary["buckets"])
-    title = f"{summary['prompts']} training captions among {summary['clips']} training clips in buckets {shapes}; "
-    title += (
-        f"{summary['steps']} equal steps, guidance {summary['guidance']:g}; mean rank {shown(summary['mean_rank'])}"
-    )
-    return table(rows, title, [run])
+    title = f"Among {summary['clips']} training clips in buckets {shapes}; {summary['steps']} equal steps, guidance "
+    ranks = [f"{kind}s {shown(summary[kind]['mean_rank'])}" for kind in RETRIEVAL_GOALS if summary.get(kind)]
+    return table(rows, f"{title}{summary['guidance']:g}; mean rank of {', '.join(ranks)}", [run])
 
 
 def retrieval_verdict(run: Run | None) -> HTML:
-    """Whether so many clips were found as the goal says."""
+    """Whether so many clips were found as the goals say."""
     summary = results.read_json(run, "summary.json")
     if run is None or summary is None:
-        return markup.missing("Whether the goal is reached")
-    verdict = "reached" if summary["share_nearest"] >= RETRIEVAL_GOAL else "not reached"
-    goal, share, chance = map(percent, (RETRIEVAL_GOAL, summary["share_nearest"], summary["chance"]))
-    interval = between(summary["share_nearest_ci95"])
-    text = f"The goal of {goal} is <b>{verdict}</b>: {share} were found (95 % interval {interval}), where chance finds "
-    text += f"{chance}."
-    return markup.note(f"{text} From {markup.run_link(run.name)}.")
+        return markup.missing("Whether the goals are reached")
+    sentences = []
+    for kind, goal in RETRIEVAL_GOALS.items():
+        if (found := summary.get(kind)) is None:
+            continue
+        verdict = "reached" if found["share_nearest"] >= goal else "not reached"
+        share, chance, interval = found["share_nearest"], found["chance"], between(found["share_nearest_ci95"])
+        sentences.append(
+            f"For {RETRIEVAL_KINDS[kind]} the goal of {percent(goal)} is <b>{verdict}</b>: {percent(share)} were found "
+            f"(95 % interval {interval}), where chance finds {percent(chance)}."
+        )
+    return markup.note(f"{' '.join(sentences)} From {markup.run_link(run.name)}.")
 
 
 def error_curves(run: Run | None) -> HTML:

@@ -21,11 +21,13 @@ TITLES = {
     "tae-mixkit": "here, OPL off, then fine-tuned on mixkit",
 }
 IDENTICAL = "identical frames"
+MEASURES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
+DIGITS = {"psnr": 4, "ssim": 3, "lpips": 3}
 INTERVAL = "± is a 95 % interval of the mean over clips, by Student's t over source videos; a single video has none"
 
 
 def scores(params: Params, evaluation: Run | None, trained: dict[str, Run | None]) -> HTML:
-    """PSNR and SSIM on the UCF-101 test split of every autoencoder, beside the published ones."""
+    """PSNR, SSIM and LPIPS on the UCF-101 test split of every autoencoder, beside the published ones."""
     rows = [
         {
             "": "original report, OPL " + ("on" if score.opl else "off"),
@@ -34,6 +36,7 @@ def scores(params: Params, evaluation: Run | None, trained: dict[str, Run | None
             "source videos": "-",
             "PSNR (dB)": score.psnr,
             "SSIM": score.ssim,
+            "LPIPS": "-",
             "s/step": score.seconds_per_step,
         }
         for score in published.TAE_SCORES
@@ -47,7 +50,7 @@ def scores(params: Params, evaluation: Run | None, trained: dict[str, Run | None
 
 
 def mixkit_scores(params: Params, evaluation: Run | None) -> HTML:
-    """PSNR and SSIM on the held-out mixkit clips, before and after fine-tuning on mixkit."""
+    """PSNR, SSIM and LPIPS on the held-out mixkit clips, before and after fine-tuning on mixkit."""
     rows = [
         _row(params, TITLES[name], results.tae_scores(evaluation, "mixkit", name))
         for name in ("tae-opl-off", "tae-mixkit")
@@ -58,7 +61,7 @@ def mixkit_scores(params: Params, evaluation: Run | None) -> HTML:
 
 
 def classes(evaluation: Run | None, model: str = "tae-opl-off", most: int = 12) -> HTML:
-    """PSNR and SSIM of the worst and best classes of UCF-101."""
+    """PSNR, SSIM and LPIPS of the worst and best classes of UCF-101."""
     title = f"UCF-101 classes, {TITLES[model].removeprefix('here, ')}"
     measured = results.read_csv(evaluation, "classes.csv")
     if measured is None:
@@ -80,7 +83,8 @@ def reconstructions(run: Run | None, data_set: str) -> HTML:
         return markup.missing(title)
     players = [
         media.video(
-            run.folder / row.file, f"{row.kind}: {row.label}, {row.model}, PSNR {row.psnr:.2f} dB, SSIM {row.ssim:.3f}"
+            run.folder / row.file,
+            f"{row.kind}: {row.label}, {row.model}, PSNR {row.psnr:.2f} dB, SSIM {row.ssim:.3f}{_lpips_of(row.lpips)}",
         )
         for row in clips[clips["data_set"] == data_set].itertuples()
     ]
@@ -108,8 +112,11 @@ def _difference(params: Params, evaluation: Run | None, data_set: str, model: st
     if minus is None:
         return []
     counts = {"clips": minus["clips"], "source videos": minus["sources"]}
-    psnr, ssim = (signed(minus[name], 2) + _plus_minus(minus[f"{name}_ci95"]) for name in ("psnr", "ssim"))
-    return [{"": title, "clip (HxWxT)": _rule(params)} | counts | {"PSNR (dB)": psnr, "SSIM": ssim}]
+    measured = {
+        column: "-" if minus[name] is None else signed(minus[name], 2) + _plus_minus(minus[f"{name}_ci95"])
+        for name, column in MEASURES.items()
+    }
+    return [{"": title, "clip (HxWxT)": _rule(params)} | counts | measured]
 
 
 def _rule(params: Params) -> str:
@@ -120,14 +127,21 @@ def _rule(params: Params) -> str:
 def _measured(scores: dict[str, Any] | None) -> dict[str, Any]:
     """The cells of what `evaluate_tae.aggregate` found, from its JSON or its CSV."""
     if scores is None:
-        return dict.fromkeys(("clips", "source videos", "PSNR (dB)", "SSIM"), markup.NOT_RUN)
-    return {
-        "clips": scores["clips"],
-        "source videos": scores["sources"],
-        "PSNR (dB)": shown(scores["psnr"], 4) + _plus_minus(scores["psnr_ci95"]),
-        "SSIM": shown(scores["ssim"]) + _plus_minus(scores["ssim_ci95"]),
-        IDENTICAL: scores["identical"],
+        return dict.fromkeys(("clips", "source videos", *MEASURES.values()), markup.NOT_RUN)
+    measured = {
+        column: "-" if _lacks(scores[name]) else shown(scores[name], DIGITS[name]) + _plus_minus(scores[f"{name}_ci95"])
+        for name, column in MEASURES.items()
     }
+    return {"clips": scores["clips"], "source videos": scores["sources"], **measured, IDENTICAL: scores["identical"]}
+
+
+def _lacks(score: float | str | None) -> bool:
+    """Whether a measure was not taken; a CSV has an empty text then."""
+    return score in (None, "")
+
+
+def _lpips_of(score: float | str) -> str:
+    return "" if _lacks(score) else f", LPIPS {float(score):.3f}"
 
 
 def _plus_minus(interval: float | str | None) -> str:
