@@ -5,7 +5,8 @@ report/      the sections' notebooks, executed and published as one HTML site
                pages/: overview, data, tae_training, tae_evaluation, transformer, training, sampling, parallelism, cost,
                provenance: what each page shows
                published: others' numbers; results: what runs left; provenance: where numbers come from
-               plots, curves, diagrams, tables, media, markup, encoders, wording: what pages share; publish: the site
+               plots, curves, diagrams, tables, media, markup, encoders, credits, wording: what pages share; publish:
+               the site
 programs/    a verb of the command line each
   3.1.1        train_tae, transcode: the Temporal Autoencoder's training runs; a file through it
   3.1.3        count, one_step: the transformer's parameters; one step of a published size
@@ -13,16 +14,16 @@ programs/    a verb of the command line each
   3.2          encode_latents, train_dit: clips to latents; the three stages
   3.2.1        index_data: which clips there are; fetch_assets: a film, an encoder, LPIPS
   3.4.2        sample, schedule_error: prompts to clips; how far each schedule ends from a many-step solution
-  3.5          evaluate_tae, retrieval: PSNR and SSIM; whether clips are nearest to their captions' own
-               plan: what a recipe costs
+  3.5          evaluate_tae, retrieval: PSNR, SSIM, LPIPS; whether clips are nearest to their captions' own
+               plan: what a recipe costs; ship: trained weights into the repository
 train/       3.2   loop, step, batches, optim, ema (3.3), state, checkpoint, resume
 data/
   3.2.1        videos, streams, readers, proofs, pictures: one file, read exactly; pixels, formats: resized, written
                layouts, captions, tables: what a folder holds; datasets, ucf101, choice, splits: what is trained on
                clips, crops: a clip and its views; measuring, checking, quarantine: which are sound
-               samples: a set that is rendered; assets, film: what others made, and shots of it
+               samples: a set that is there without data of one's own; assets, film: what others made, shots of it
                latents, embeddings: caches
-  3.5          scores, intervals: PSNR and SSIM; how far a mean may be off
+  3.5          scores, intervals: PSNR, SSIM, LPIPS; how far a mean may be off
 tae/         3.1.1 model, coder, layers, losses, lpips, tiling, factors, weights, naming
 dit/         3.1.3 model, layers, patches, positions, weights
 text/        3.1.4 encoders, t5, bert, clip, layers, tokenise, folders, stand_ins, embedding

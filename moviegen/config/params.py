@@ -71,6 +71,9 @@ class TAELoss(Group):
     lpips_checkpoint: LocalPath = Field(
         "", description="VGG16 and heads for the perceptual term; empty: it is left out"
     )
+    perceptual_frames: int = Field(
+        0, ge=0, description="frames of a clip, drawn at every step, that the perceptual term sees; 0: all"
+    )
     kl: float = Field(1e-6, ge=0)
     outlier: float = Field(1.0, ge=0, description="outlier penalty, in the run that has it; the paper's is 1e5")
     outlier_radius: float = Field(3.0, gt=0, description="standard deviations from which a position is an outlier")

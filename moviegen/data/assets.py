@@ -136,6 +136,18 @@ ASSETS = (FILM, ENCODER, PERCEPTUAL)
 WITHOUT = "photographs for the film, stand-ins for the text encoder, no perceptual loss, as `--assets none` asks for"
 
 
+def of(path: str) -> Asset:
+    """The asset that a parameter's path names, as `asset:minilm` does.
+
+    Raises:
+        AssetError: there is none of that name.
+    """
+    for asset in ASSETS:
+        if _is_in(asset, path):
+            return asset
+    raise AssetError(f"{path}: there is no such asset; there are {', '.join(f'{ASSET}{one.name}' for one in ASSETS)}")
+
+
 def provided(read: Callable[..., Params]) -> Params:
     """Parameters, with all that they name of these files there.
 
@@ -160,10 +172,10 @@ def provide(params: Params) -> None:
     Raises:
         AssetError: as `fetch`; or there is no room, or the film does not decode.
     """
-    named = {path for path in local_paths(params).values() if path.startswith(ASSET)}
+    named = {of(path).name for path in local_paths(params).values() if path.startswith(ASSET)}
     shots = film.shots(from_root(params.data.film)) if params.data.film and not params.data.root else ()
     for asset in ASSETS:
-        if any(_is_in(asset, path) for path in named) or (asset is FILM and shots):
+        if asset.name in named or (asset is FILM and shots):
             fetch(asset)
     if shots:
         cut(shots)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import mindspore as ms
+from pydantic import ValidationError
 
 from moviegen import device
 from moviegen.config import DiTConfig, Params
 from moviegen.dit.model import DiT
 from moviegen.dit.positions import grow_positions, table_lengths
-from moviegen.runs.arrays import Arrays, save_arrays, stored_tensors, unwrapped
+from moviegen.runs.arrays import Arrays, CheckpointError, save_arrays, stored_tensors, unwrapped
 from moviegen.runs.weights import assign, load_arrays, to_arrays
 
 WEIGHTS, EMA_WEIGHTS = "dit.safetensors", "dit_ema.safetensors"
@@ -62,6 +63,20 @@ def load_dit(path: Path, config: DiTConfig, dtype: ms.Type = ms.float32) -> DiT:
     dit = DiT(config.model_copy(update={"max_size": table_lengths(arrays)}), dtype=dtype)
     assign(dict(dit.parameters_and_names()), arrays, str(path))
     return dit
+
+
+def load_described(path: Path) -> DiT:
+    """The transformer of a file that `save_dit` wrote, in float32.
+
+    Raises:
+        CheckpointError: the file is damaged, has no config, or its weights do not fit that config.
+    """
+    _, metadata = load_arrays(path, under="final_layer.")
+    try:
+        config = DiTConfig.model_validate_json(metadata["dit_config"])
+    except (KeyError, ValidationError) as error:
+        raise CheckpointError(f"{path} does not say what transformer it holds (dit_config): {error}") from None
+    return load_dit(path, config)
 
 
 def load_stage(path: Path, params: Params, stage: int) -> DiT:

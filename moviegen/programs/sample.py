@@ -37,7 +37,8 @@ from moviegen.data.splits import load_split
 from moviegen.data.videos import write_video
 from moviegen.device.collectives import barrier
 from moviegen.device.world import World
-from moviegen.dit.weights import for_sampling, load_stage
+from moviegen.dit.model import DiT
+from moviegen.dit.weights import for_sampling, load_described, load_stage
 from moviegen.flow import schedule
 from moviegen.flow.sampler import Embed, Prompt, Sampler, batches, numbered
 from moviegen.runs.arrays import save_npz
@@ -61,14 +62,9 @@ PARAMETERS = {name: f"sample.{name}" for name in ("size", "frames", "steps", "gu
 
 
 class LatentPipeline:
-    """Prompts to latents, by the transformer in the file `dit`.
+    """Prompts to latents."""
 
-    Raises:
-        ConfigError: the file is damaged, or of another size.
-    """
-
-    def __init__(self, params: Params, settings: Sample, dit: Path, embed: Embed) -> None:
-        transformer = load_stage(dit, params, STAGE)
+    def __init__(self, transformer: DiT, settings: Sample, embed: Embed) -> None:
         self.settings, self.channels = settings, transformer.config.latent_channels
         self.sampler = Sampler(transformer, embed, settings.guidance, (settings.frames, *settings.size))
 
@@ -91,14 +87,14 @@ class Pipeline(LatentPipeline):
     """Prompts to latents to clips, which the autoencoder in the file `tae` decodes.
 
     Raises:
-        ConfigError: a file is damaged, of another size, or decodes other latents than are sampled.
+        ConfigError: the file is damaged, or decodes other latents than are sampled.
     """
 
-    def __init__(self, params: Params, settings: Sample, dit: Path, tae: Path, embed: Embed) -> None:
-        super().__init__(params, settings, dit, embed)
+    def __init__(self, transformer: DiT, settings: Sample, tae: Path, embed: Embed) -> None:
+        super().__init__(transformer, settings, embed)
         self.tae = load_tae(tae)
         if (channels := self.tae.config.latent_channels) != self.channels:
-            raise ConfigError(f"{tae} decodes latents of {channels} channels, and {dit} makes {self.channels}")
+            raise ConfigError(f"{tae} decodes latents of {channels} channels, and {self.channels} are sampled")
         self.decode = Decode(self.tae)
 
     def write(self, path: Path, latent: np.ndarray) -> None:
@@ -120,20 +116,31 @@ def chosen_clips(run: runs.Run) -> list[tuple[str, str, Clip]]:
     return chosen
 
 
-def weights_of(run: runs.Run) -> tuple[Path, Path]:
-    """The transformer and the TAE that a run samples with: the report's own, or shipped ones."""
-    if run.program.name == "shipped":
-        shipped = run.params.shipped
-        return weights_file("shipped.transformer", shipped.transformer), weights_file("shipped.tae", shipped.tae)
-    return for_sampling(run.upstream(f"stage{STAGE}").folder), run.upstream("tae-mixkit").folder / "tae.safetensors"
+def weights_of(run: runs.Run) -> tuple[DiT, Path]:
+    """The transformer and the TAE's file that a run samples with: the report's own, or shipped ones.
+
+    Raises:
+        ConfigError: a file is not there, is damaged, or of another size; or shipped weights take other embeddings.
+    """
+    params, shipped = run.params, run.params.shipped
+    if run.program.name != "shipped":
+        transformer = load_stage(for_sampling(run.upstream(f"stage{STAGE}").folder), params, STAGE)
+        return transformer, run.upstream("tae-mixkit").folder / "tae.safetensors"
+    transformer = load_described(weights_file("shipped.transformer", shipped.transformer))
+    if transformer.config.text_widths != params.text.widths:
+        raise ConfigError(
+            f"shipped.transformer {shipped.transformer} takes embeddings {transformer.config.text_widths} wide, and "
+            f"the encoders of `text` give {params.text.widths}: name its encoders, or no shipped weights"
+        )
+    return transformer, weights_file("shipped.tae", shipped.tae)
 
 
 def sample(run: runs.Run) -> None:
     """Samples, decodes and writes each caption's video, and its own clip beside it for comparison."""
     params, settings = run.params, run.params.sample
-    dit, tae = weights_of(run)
+    transformer, tae = weights_of(run)
     embeddings = embeddings_folder(run, STAGE, origins(encoders(params)))
-    pipeline = Pipeline(params, settings, dit, tae, partial(read_embeddings, embeddings, settings=params.text))
+    pipeline = Pipeline(transformer, settings, tae, partial(read_embeddings, embeddings, settings=params.text))
     metrics, rows, seconds = runs.MetricsWriter(run.metrics_path), [], []
     metrics.drop_after(0)
     clips = chosen_clips(run)
@@ -272,8 +279,8 @@ def file_of(prompt: Prompt, order: Order) -> str:
 def write_share(order: Order, params: Params, world: World) -> None:
     """Samples and writes this rank's batches."""
     look_up = embed(params, order.prompts)  # before the transformer is there: encoders may be large
-    common = params, order.settings, order.dit
-    pipeline = Pipeline(*common, order.tae, look_up) if order.tae else LatentPipeline(*common, look_up)
+    sized = load_stage(order.dit, params, STAGE), order.settings
+    pipeline = Pipeline(*sized, order.tae, look_up) if order.tae else LatentPipeline(*sized, look_up)
     share = batches(order.prompts, order.settings.batch_size)[world.rank :: world.size]
     for prompt, latent, _ in pipeline.latents(share, quiet=None if world.is_main else True):
         pipeline.write(order.folder / file_of(prompt, order), latent)

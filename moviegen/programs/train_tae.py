@@ -66,17 +66,26 @@ PHASES = {
 
 @dataclass(frozen=True)
 class Batches:
-    """Random crops, and the noise that samples their latents."""
+    """Random crops, the noise that samples their latents, and which frames the perceptual term sees, where not all."""
 
     crops: RandomCrops
     config: TAEConfig
+    perceptual_frames: int = 0
 
     def __call__(self, step: int, micro: int) -> Batch:
         """One micro-batch of this rank."""
         rng = np.random.default_rng([self.crops.seed, step, micro, 1 + self.crops.rank])
         video, names = self.crops(step, micro, rng)
         noise = rng.standard_normal(latent_shape(video.shape, self.config), np.float32)
-        return Batch((video, noise), "image" if self.crops.sees_images(step, micro) else "video", names)
+        frames = self._frames(step, micro, video.shape[2])
+        return Batch((video, noise, *frames), "image" if self.crops.sees_images(step, micro) else "video", names)
+
+    def _frames(self, step: int, micro: int, length: int) -> tuple[np.ndarray, ...]:
+        """The same of all ranks; nothing where the perceptual term sees all, or is not there."""
+        if not self.perceptual_frames:
+            return ()
+        rng = np.random.default_rng([self.crops.seed, step, micro, 0])
+        return (np.sort(rng.choice(length, min(length, self.perceptual_frames), replace=False)).astype(np.int32),)
 
 
 def latent_shape(video: tuple[int, ...], config: TAEConfig) -> tuple[int, ...]:
@@ -276,7 +285,8 @@ def train(run: runs.Run, phase: Phase, world: World, graphs: Graphs | None = Non
     trainer = graphs.trainer_of(run, phase, world, tae, views)
     tae = trainer.loss.tae
     crops = RandomCrops(clips, stage, params.seed, world.rank, world.size, quarantine)
-    trainer.fit(Batches(crops, tae.config))
+    seen = params.tae.loss.perceptual_frames if "perceptual" in trainer.terms else 0
+    trainer.fit(Batches(crops, tae.config, seen))
     if world.is_main:
         # only the last run's latents are ever normalised
         config = measured(run, tae, views) if phase.stage == "mixkit" else tae.config

@@ -129,7 +129,7 @@ def _stage(stage: int) -> Program:
 TRAINING = ("stage1", "stage2", "stage3")
 # What every TAE run reads besides its own phase; the outlier penalty is read where it is on.
 TAE_LOSS = ("launch.device", "tae.model", "tae.loss.reconstruction", "tae.loss.perceptual",
-            "tae.loss.lpips_checkpoint", "tae.loss.kl")  # fmt: skip
+            "tae.loss.lpips_checkpoint", "tae.loss.perceptual_frames", "tae.loss.kl")  # fmt: skip
 # What the report's clips read of `sample`: all but what other programs measure.
 SAMPLE = tuple(f"sample.{name}" for name in Sample.model_fields if name not in ("schedule_error", "retrieval"))
 ALL = (

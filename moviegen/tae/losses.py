@@ -83,14 +83,22 @@ class TAETrainingLoss(nn.Cell):
         """Whether the outlier penalty counts from now on, where the loss has it: one compiled graph serves both."""
         self.outlier_weight.set_data(ms.Tensor(self.full_outlier_weight if does else 0.0, ms.float32))
 
-    def construct(self, video: ms.Tensor, noise: ms.Tensor) -> tuple[ms.Tensor, ...]:
-        """video (B, 3, T, H, W) in [-1, 1], noise latent-shaped -> total and each term (scalars)."""
+    def construct(self, video: ms.Tensor, noise: ms.Tensor, frames: ms.Tensor | None = None) -> tuple[ms.Tensor, ...]:
+        """Total and each term (scalars).
+
+        Args:
+            video: (B, 3, T, H, W) in [-1, 1].
+            noise: latent-shaped.
+            frames: int32 (F,), numbers of those that the perceptual term sees; None: all.
+        """
         reconstructed, mean, logvar, latent = self.tae(video, noise)
         reconstruction = reconstruction_loss(reconstructed, video)
         kl = kl_loss(mean, logvar, video.shape[0] * video.shape[2])
         total = self.reconstruction_weight * reconstruction + self.kl_weight * kl
         terms = (reconstruction, kl)  # a tuple that grows: mypy is told below, as an annotation would be compiled
         if self.has_perceptual:
+            if frames is not None:
+                reconstructed, video = ops.gather(reconstructed, frames, 2), ops.gather(video, frames, 2)
             perceptual = perceptual_loss(self.lpips, reconstructed, video)
             total, terms = total + self.perceptual_weight * perceptual, (*terms, perceptual)  # type: ignore[assignment]
         if self.has_outlier_penalty:

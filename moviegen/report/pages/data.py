@@ -11,8 +11,11 @@ from moviegen.data.clips import Clip, load_index
 from moviegen.data.splits import data_folder
 from moviegen.data.ucf101 import describe
 from moviegen.report import markup, media, results
+from moviegen.report.credits import film
 from moviegen.report.tables import bare_table, table
 from moviegen.runs import Run
+
+__all__ = ["clips", "film", "quarantine", "stills"]
 
 NOTES = 6  # shown of what the index had to say
 MOST_SHOWN, SHOWN = 12, 3  # files set aside: all are shown where they are no more, else so many of each kind

@@ -6,13 +6,14 @@ from IPython.display import HTML
 
 from moviegen.config import Params
 from moviegen.report import markup, published, results
+from moviegen.report.credits import film
 from moviegen.report.encoders import text_encoders
 from moviegen.report.results import StageRuns
 from moviegen.report.tables import table
 from moviegen.report.wording import longest_clip, shown
 from moviegen.runs import Run
 
-__all__ = ["summary", "support", "text_encoders"]
+__all__ = ["film", "summary", "support", "text_encoders"]
 
 STAGE_TITLES = {1: "1: images, 256 px", 2: "2: images and videos, 256 px", 3: "3: images and videos, 768 px"}
 
@@ -37,6 +38,7 @@ def summary(params: Params, evaluation: Run | None, stages: StageRuns, sample: R
     rows = [
         {"result": "TAE reconstruction, PSNR (dB)", "value": shown(scores.get("psnr"), 4)},
         {"result": "TAE reconstruction, SSIM", "value": shown(scores.get("ssim"))},
+        {"result": "TAE reconstruction, LPIPS", "value": shown(scores.get("lpips"))},
     ]
     for stage, run in stages.items():
         loss = results.last(run, "validation", "loss")

@@ -10,6 +10,7 @@ from IPython.display import HTML
 
 from moviegen.flow import schedule
 from moviegen.report import markup, media, results
+from moviegen.report.credits import film, shipped_transformer
 from moviegen.report.encoders import text_encoders
 from moviegen.report.plots import ACCENT, INK, SECOND, drawn, panels, styled
 from moviegen.report.tables import table
@@ -17,8 +18,8 @@ from moviegen.report.wording import between, listed, percent, shown
 from moviegen.runs import Run
 
 __all__ = [
-    "clips", "error_curves", "error_table", "error_verdict", "retrieval", "retrieval_verdict", "schedules",
-    "text_encoders",
+    "clips", "error_curves", "error_table", "error_verdict", "film", "retrieval", "retrieval_verdict", "schedules",
+    "shipped_transformer", "text_encoders",
 ]  # fmt: skip
 
 COLORS = {"linear": "#7f8ea3", "linear-quadratic": ACCENT, "linear-quadratic-smooth": SECOND}

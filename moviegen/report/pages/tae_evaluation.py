@@ -10,9 +10,12 @@ from IPython.display import HTML
 from moviegen.config import Params
 from moviegen.data.scores import HIGHEST_PSNR
 from moviegen.report import markup, media, published, results
+from moviegen.report.credits import film
 from moviegen.report.tables import table
 from moviegen.report.wording import shown, signed
 from moviegen.runs import Run
+
+__all__ = ["classes", "film", "mixkit_scores", "reconstructions", "scores"]
 
 TITLES = {
     "tae-image": "here, inflated only",

@@ -8,6 +8,7 @@ from IPython.display import HTML
 
 from moviegen.config import TAEConfig
 from moviegen.report import markup, results
+from moviegen.report.credits import shipped_autoencoders, used_weights
 from moviegen.report.curves import losses
 from moviegen.report.diagrams import GREY, PALE, WARM, box, sheet
 from moviegen.report.plots import INK, drawn, styled
@@ -15,7 +16,7 @@ from moviegen.report.tables import table
 from moviegen.report.wording import shown
 from moviegen.runs import Run
 
-__all__ = ["diagram", "inflation", "losses", "terms"]
+__all__ = ["diagram", "inflation", "losses", "shipped_autoencoders", "terms", "used_weights"]
 
 LAST_STEPS = 10
 
