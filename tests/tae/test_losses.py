@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
-from moviegen.config import TAELoss
+from moviegen.config import TAEConfig, TAELoss
 from moviegen.tae.losses import TAETrainingLoss, kl_loss, outlier_penalty_loss, reconstruction_loss
+from moviegen.tae.lpips import LPIPS
+from moviegen.tae.model import TAE
 
 RNG = np.random.default_rng(0)
 VIDEO, RECONSTRUCTION = RNG.uniform(-1, 1, (2, 2, 3, 5, 8, 8))
@@ -123,3 +125,41 @@ def test_gradients_by_finite_differences(loss, reference, point):
 def test_gradient_of_a_constant_latent_is_finite():
     gradient = ops.grad(outlier_of)(tensor(np.ones((1, 16, 1, 2, 2))))
     assert np.isfinite(gradient.asnumpy()).all()
+
+
+def test_the_perceptual_term_sees_the_frames_it_is_given():
+    weights, frames = TAELoss(reconstruction=0.0, kl=0.0, perceptual=1.0), [1, 4]
+    loss = TAETrainingLoss(Fixed(), weights, Differences(), False)
+    total, reconstruction, _, perceptual = map(float, loss(tensor(VIDEO), tensor(NOISE), ms.Tensor(frames, ms.int32)))
+    assert total == perceptual == pytest.approx(np.abs(RECONSTRUCTION - VIDEO)[:, :, frames].mean(), rel=1e-5)
+    assert reconstruction == pytest.approx(np.abs(RECONSTRUCTION - VIDEO).mean(), rel=1e-5)  # of all frames
+
+
+def test_gradient_of_the_whole_loss_with_lpips_follows_the_loss():
+    """Along the gradient of a small autoencoder's weights, by differences of the loss; VGG16 has random weights."""
+    ms.set_seed(1)
+    config = TAEConfig(base_channels=4, channel_multipliers=(1, 1, 1, 1), num_res_blocks=1, num_groups=2)
+    lpips = LPIPS()
+    for number, head in enumerate(lpips.heads):
+        head.set_data(tensor(np.random.default_rng(number).uniform(0, 1, head.shape)))
+    loss = TAETrainingLoss(TAE(config), TAELoss(reconstruction=1.0, kl=1e-3, perceptual=1.0), lpips, False)
+    video, noise = RNG.uniform(-1, 1, (1, 3, 9, 16, 16)), RNG.standard_normal((1, 16, 2, 2, 2))
+    inputs = tensor(video), tensor(noise), ms.Tensor([2, 7], ms.int32)
+    weights = loss.trainable_params()
+    assert len(weights) == len(loss.tae.trainable_params())  # LPIPS is frozen
+
+    def total(*given):
+        return loss(*given)[0]
+
+    gradients = ms.value_and_grad(total, None, weights)(*inputs)[1]
+    gradients = [gradient.asnumpy().astype(float) for gradient in gradients]
+    length = np.sqrt(sum((gradient**2).sum() for gradient in gradients))
+    direction = [gradient / length for gradient in gradients]
+    slope = length  # along the gradient
+    # a small step: normalised features of so few positions bend within a larger one
+    start, losses, step = [weight.asnumpy().copy() for weight in weights], [], 1e-5
+    for sign in (1, -1):
+        for weight, value, part in zip(weights, start, direction, strict=True):
+            weight.set_data(tensor(value + sign * step * part))
+        losses.append(float(loss(*inputs)[0]))
+    assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(slope, rel=0.03)
