@@ -61,8 +61,10 @@ data: setup  ## check and split the clips; without DATA, render the sample set
 
 pretrain: setup  ## train the weights of params/weights/ again: some three hours on two cores, resumed where it was
 	@$(RUN) data index --config pretrain
-	$(RUN) tae train --phase image opl-off mixkit --config pretrain
-	$(RUN) ship autoencoders --config pretrain
+	$(RUN) tae train --phase image --config pretrain
+	$(RUN) ship image-autoencoder --config pretrain
+	$(RUN) tae train --phase image opl-off mixkit --config pretrain --tae.vae_checkpoint params/weights/image-autoencoder.safetensors
+	$(RUN) ship tae --config pretrain
 	$(RUN) report --config small
 	$(RUN) ship transformer --config small
 

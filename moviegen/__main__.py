@@ -101,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
     formats = ("mp4", "gif", "png", "latents")
     added["sample"].add_argument("--format", choices=formats, help="default: mp4; of an image: png")
     added["step"].add_argument("--forward", action="store_true", help="a forward pass in float16 only")
-    added["ship"].add_argument("what", choices=("autoencoders", "transformer"))
+    added["ship"].add_argument("what", choices=("image-autoencoder", "tae", "transformer"))
     added["report"].add_argument("--only-html", action="store_true", help="publish what has been run, run nothing")
     return top
 

@@ -104,27 +104,25 @@ def autoencoder_scores(weights: Path, clips: list[Clip], params: Params) -> dict
     return {"rule": f"centre {FRAMES} frames, {SIZE[0]}x{SIZE[1]}", **means, "clips": each}
 
 
-def ship_autoencoders(params: Params) -> None:
-    """The two of `pretrain`, with their scores."""
+def ship_autoencoder(name: str, params: Params) -> Path:
+    """One of the two, and its scores."""
     data = runs.find(params, "data")
     if not data.complete:
         raise ConfigError(f"{data.name} is not complete: run `{data.command_line()}` first")
-    clips = load_split(data, "ucf101_test")
-    for name, program in AUTOENCODERS.items():
-        folder = newest(params, program)
-        weights = write(name, folder / "tae.safetensors", folder)
-        add_scores(weights, autoencoder_scores(weights, clips, params))
-        print(weights)
+    folder = newest(params, AUTOENCODERS[name])
+    weights = write(name, folder / "tae.safetensors", folder)
+    add_scores(weights, autoencoder_scores(weights, load_split(data, "ucf101_test"), params))
+    return weights
 
 
-def ship_transformer(params: Params) -> None:
-    """The one of `small`, with what that scale's retrieval found."""
+def ship_transformer(params: Params) -> Path:
+    """What a scale samples with, and what its retrieval found."""
     folder, retrieval = newest(params, "stage3"), newest(params, "retrieval")
     weights = write(TRANSFORMER, for_sampling(folder), folder)
     add_scores(weights, {"retrieval": read_json(retrieval / "summary.json", "remove its folder")})
-    print(weights)
+    return weights
 
 
 def main(params: Params, options: argparse.Namespace) -> None:
-    """`ship autoencoders|transformer`."""
-    (ship_autoencoders if options.what == "autoencoders" else ship_transformer)(params)
+    """`ship image-autoencoder|tae|transformer`."""
+    print(ship_transformer(params) if options.what == TRANSFORMER else ship_autoencoder(options.what, params))
