@@ -213,6 +213,7 @@ def fetch(asset: Asset) -> Path:
     if not asset.missing():
         return asset.folder
     asset.folder.mkdir(parents=True, exist_ok=True)
+    print(f"fetching {asset.what}, into {asset.folder}", file=sys.stderr, flush=True)  # a bar needs a terminal
     archive = asset.folder / f".{asset.archive}.part"
     try:
         with locked(asset.folder), full_disk_named(asset.folder):
