@@ -1,5 +1,7 @@
 """Finished runs with small untrained networks, in the place of those that a report would train for minutes."""
 
+from collections.abc import Mapping
+
 import mindspore as ms
 import numpy as np
 
@@ -45,14 +47,19 @@ def latent_set(names: tuple[str, ...], samples: Samples) -> ClipSet:
     return ClipSet(names, read)
 
 
-def write_data(params: Params, captions: list[str]) -> None:
-    """A finished data run of a clip for each caption, the first half of them of the validation set."""
+def write_data(params: Params, captions: list[str], paraphrases: Mapping[str, str] | None = None) -> None:
+    """A finished data run of a clip for each caption, the first half of them of the validation set.
+
+    Args:
+        paraphrases: of a caption; those that are not named have none.
+    """
     root, clips = data_folder(params), []
     for index, caption in enumerate(captions):
         path = root / "mixkit" / f"{index}.mp4"
         frames = np.random.default_rng(index).integers(0, 256, (params.mixkit_frames, 32, 48, 3), dtype=np.uint8)
         videos.write_video(path, frames, 25)
-        clips.append(Clip(path, caption, "mixkit", index, frames=len(frames), height=32, width=48, fps=25))
+        known = {"frames": len(frames), "height": 32, "width": 48, "paraphrase": (paraphrases or {}).get(caption, "")}
+        clips.append(Clip(path, caption, "mixkit", index, fps=25, **known))
     with runs.record(runs.find(params, "data")) as run:
         save_index(run.folder / "mixkit_val.csv", clips[: len(clips) // 2], root)
         save_index(run.folder / "mixkit_train.csv", clips[len(clips) // 2 :], root)

@@ -204,7 +204,7 @@ def test_value_that_is_not_yaml(moviegen):
 
 
 def test_unknown_scale(moviegen):
-    assert_refused(moviegen("plan", scale="huge"), "huge.yaml", "1B, 30B, 5B, smoke, tiny")
+    assert_refused(moviegen("plan", scale="huge"), "huge.yaml", "1B, 30B, 5B, pretrain, small, smoke, tiny")
 
 
 @pytest.mark.parametrize("stage", ["0", "4", "two"])

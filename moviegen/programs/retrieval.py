@@ -155,9 +155,9 @@ def questions_of(buckets: Mapping[Bucket, Iterable[Clip]], params: Params) -> di
     asked: dict[Bucket, list[tuple[str, str, str]]] = {bucket: [] for bucket in buckets}
     for kind in KINDS:
         texts = [(bucket, getattr(clip, kind), clip.caption) for bucket, clips in buckets.items() for clip in clips]
-        for bucket, text, caption in spread(list(dict.fromkeys(texts)), params.sample.retrieval.prompts):
-            if text:
-                asked[bucket].append((kind, text, caption))
+        told = [text for text in dict.fromkeys(texts) if text[1]]
+        for bucket, text, caption in spread(told, params.sample.retrieval.prompts):
+            asked[bucket].append((kind, text, caption))
     prompts = iter(numbered([text for those in asked.values() for _, text, _ in those], params.seed))
     return {
         bucket: [Question(kind, next(prompts), caption) for kind, _, caption in those]

@@ -313,6 +313,11 @@ def main(params: Params, options: argparse.Namespace) -> None:
     """
     if options.shipped and not params.shipped.transformer:
         raise ConfigError("--shipped: shipped.transformer and shipped.tae name no weights")
+    if options.shipped and options.prompts is not None:
+        shipped = params.shipped
+        raise ConfigError(
+            f"--shipped is of the report's captions; for your own: --dit {shipped.transformer} --tae {shipped.tae}"
+        )
     if options.prompts is not None:
         sample_prompts(params, options)
         return

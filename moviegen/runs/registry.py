@@ -152,7 +152,7 @@ ALL = (
     Program("sample", ("sample",), "moviegen.programs.sample", ("data", "tae-mixkit", "text", "stage3"),
             ("seed", "launch.device", "tae.model", *SAMPLE), stage=3),
     Program("shipped", ("sample", "--shipped"), "moviegen.programs.sample", ("data", "text"),
-            ("seed", "launch.device", "shipped", *SAMPLE), stage=3),
+            ("seed", "launch.device", "shipped", "text", *SAMPLE)),
     Program("retrieval", ("retrieval",), "moviegen.programs.retrieval",
             ("data", "tae-mixkit", "latents", "text", "stage3"),
             ("seed", "launch.device", "sample.retrieval"), stage=3),

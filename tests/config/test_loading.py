@@ -13,7 +13,7 @@ from moviegen import config, runs
 from moviegen.config import ConfigError
 
 ROOT = Path(__file__).parents[2]
-SCALES = ("smoke", "tiny", "1B", "5B", "30B")
+SCALES = ("smoke", "tiny", "pretrain", "small", "1B", "5B", "30B")
 # spelled as in the original report's shell scripts
 ORIGINAL_NAMES = [
     "train.steps",
@@ -55,9 +55,8 @@ def test_shipped_file_loads_with_its_own_values(scale):
         assert recipe.train.steps == own.get("train", {}).get("steps", raw["train"]["steps"])
         assert list(recipe.dataset.size) == own.get("dataset", {}).get("size", raw["dataset"]["size"])
         assert list(params.dit_config(stage).max_size) == own.get("model", {}).get("max_size", raw["model"]["max_size"])
-        assert params.dit_config(stage).text_widths == tuple(
-            raw["text"][e]["width"] for e in ("ul2", "metaclip", "byt5")
-        )
+        encoders = [raw["text"][name] for name in ("ul2", "metaclip", "byt5")]
+        assert params.dit_config(stage).text_widths == tuple(one["width"] if one else 0 for one in encoders)
 
 
 # --- files that extend others ---
@@ -457,11 +456,112 @@ def test_override_that_cannot_be_read(words):
         config.parse_overrides(words)
 
 
+# --- what was fetched, and the parameters without it ---
+
+ASSETS = {
+    "data": {"film": "params/shots.csv"},
+    "text": {"ul2": {"width": 384, "max_tokens": 32, "folder": "asset:minilm"}, "metaclip": None, "byt5": None},
+    "without_assets": {
+        "data": {"film": ""},
+        "text": {"ul2": {"width": 64, "folder": ""}, "byt5": {"width": 32, "max_tokens": 8}},
+        "stages": {"2": {"train": {"steps": 5}}},
+    },
+}
+
+
+def test_what_a_file_says_without_assets_is_laid_over_it_where_there_are_none(content):
+    content |= ASSETS
+    fetched, without = config.parse(content), config.parse(content, {"assets": "none"})
+    assert (fetched.assets, fetched.data.film, fetched.text.ul2.folder) == ("fetch", "params/shots.csv", "asset:minilm")
+    assert fetched.text.widths == (384, 0, 0)
+    assert (without.assets, without.data.film, without.text.ul2.folder) == ("none", "", "")
+    assert without.text.widths == (64, 0, 32)
+    assert without.text.ul2.max_tokens == 32  # only what it names
+    assert [without.recipes[stage].train.steps for stage in (2, 3)] == [5, fetched.recipes[3].train.steps]
+    assert config.parse(content | {"assets": "none"}) == without  # said by the file itself
+
+
+def test_an_override_wins_over_what_a_file_says_without_assets(content):
+    content |= ASSETS
+    for order in (1, -1):
+        overrides = {"assets": "none", "text.ul2.width": 16, "data.film": "mine.csv", "stages.2.train.steps": 9}
+        params = config.parse(content, dict(list(overrides.items())[::order]))
+        assert (params.text.widths, params.data.film) == ((16, 0, 32), "mine.csv")
+        assert params.recipes[2].train.steps == 9
+    assert config.parse(content | {"assets": "none"}, {"assets": "fetch"}).text.widths == (384, 0, 0)
+
+
+@pytest.mark.parametrize("assets", ["fetch", "none"])
+def test_parameters_without_assets_are_the_same_once_written(tmp_path, content, assets):
+    params = config.parse(content | ASSETS, {"assets": assets, "text.ul2.width": 16})
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False))
+    assert config.load(path) == params
+    assert config.load(path, {"assets": "none"}).text.widths == {"fetch": (64, 0, 32), "none": (16, 0, 32)}[assets]
+
+
+def test_what_extends_a_file_inherits_what_it_says_without_assets(tmp_path, content):
+    mine = {"extends": "base.yaml", "scale": "mine", "without_assets": {"text": {"byt5": {"width": 48}}}}
+    params = config.load(written(tmp_path, base=content | ASSETS, mine=mine), {"assets": "none"})
+    assert params.text.widths == (64, 0, 48)
+
+
+def test_what_cannot_be_without_assets_is_refused_there(content):
+    content |= {"without_assets": {"text": {"ul2": {"widht": 3}}}}
+    config.parse(content)
+    assert "text.ul2.widht" in refusal(content, {"assets": "none"})
+    assert "assets = 'some'" in refusal(content, {"assets": "some"})
+
+
+def test_paths_of_assets_lie_in_the_outputs(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
+    assert config.from_root("asset:lpips/vgg16.ckpt") == tmp_path / "assets" / "lpips" / "vgg16.ckpt"
+    assert config.from_root("asset:minilm") == tmp_path / "assets" / "minilm"
+    assert config.from_root("assets/minilm") == ROOT / "assets" / "minilm"
+    monkeypatch.delenv("MOVIEGEN_OUTPUTS")
+    assert config.from_root("asset:minilm") == ROOT / "outputs" / "assets" / "minilm"
+
+
+def test_tiny_names_what_is_fetched_and_smoke_nothing():
+    def named(**overrides):
+        return {
+            path for path in config.local_paths(config.load("tiny", overrides)).values() if path.startswith("asset:")
+        }
+
+    assert named() == {"asset:lpips/vgg16.ckpt", "asset:minilm"}
+    assert named(assets="none") == set()
+    assert config.load("tiny", {"assets": "none"}).data.film == ""
+    smoke = config.load("smoke")
+    assert not any(path.startswith("asset:") for path in config.local_paths(smoke).values())
+    assert (smoke.data.film, smoke.without_assets) == ("", {})
+
+
+# --- encoders that are left out ---
+
+
+def test_an_encoder_may_be_left_out(content):
+    params = config.parse(content, {"text.metaclip": None})
+    assert params.text.metaclip is None
+    assert list(params.text.encoders) == ["ul2", "byt5"]
+    assert params.text.widths == params.dit_config(3).text_widths == (64, 0, 32)
+    assert params.text.lengths == (24, 32)
+    assert params.dit_config(3).embedding_widths == (64, 32)
+    written_once = config.parse(params.model_dump(mode="json"))
+    assert written_once == params
+
+
+def test_without_any_encoder_captions_would_say_nothing(content):
+    content["text"] = dict.fromkeys(("ul2", "metaclip", "byt5"))
+    assert "none of ul2, metaclip, byt5 is there: captions would say nothing" in refusal(content)
+
+
 # --- files ---
 
 
 def test_missing_file_lists_the_scales():
-    with pytest.raises(ConfigError, match=r"no params file .*huge\.yaml; there are: 1B, 30B, 5B, smoke, tiny"):
+    with pytest.raises(
+        ConfigError, match=r"no params file .*huge\.yaml; there are: 1B, 30B, 5B, pretrain, small, smoke, tiny"
+    ):
         config.load("huge")
 
 

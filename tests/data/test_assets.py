@@ -1,8 +1,10 @@
 """What is fetched from an index: by hash, once, resumed; and what is said where it cannot be."""
 
+import errno
 import hashlib
 import io
 import json
+import os
 import re
 import tarfile
 import threading
@@ -11,12 +13,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+import yaml
 
 from moviegen import config
 from moviegen.config import ConfigError
-from moviegen.data import assets
+from moviegen.data import assets, film, videos
 from moviegen.data.assets import Asset, AssetError, Member
 from moviegen.launch.lock import locked
+from moviegen.runs.files import write_csv
 
 FILM, WEIGHTS = np.random.default_rng(0).bytes(400_000), b"weights" * 1000
 
@@ -48,7 +52,7 @@ SOURCE = tarred({"b-1/docs/films.zip": zipped({"films/film.mp4": FILM}), "b-1/pl
 
 
 class Index(ThreadingHTTPServer):
-    """A simple index of two projects; it may break off, or send another content."""
+    """A simple index of a few projects; it may break off, or send another content."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Answers)
@@ -60,7 +64,7 @@ class Index(ThreadingHTTPServer):
 class Answers(BaseHTTPRequestHandler):
     def do_GET(self):
         index = self.server
-        if self.path in ("/simple/a/", "/simple/b/"):
+        if self.path in ("/simple/a/", "/simple/b/", "/simple/c/"):
             names = [path.rpartition("/")[2] for path in index.archives]
             files = [
                 {"filename": name, "url": f"/files/{name}", "hashes": {}} for name in names if name[0] == self.path[8]
@@ -178,7 +182,7 @@ def test_a_file_of_another_hash_in_the_archive_is_refused(index):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"project": "c"}, "the index has no project c"),
+        ({"project": "d"}, "the index has no project d"),
         ({"archive": "b-2.tar.gz"}, "the index has no b-2.tar.gz"),
     ],
 )
@@ -209,6 +213,187 @@ def test_the_record_lists_what_is_there(index, monkeypatch):
     assert entry["licence"] == "CC BY 3.0" and entry["attribution"] == "Others"
     assert entry["package"] == {"file": "b-1.tar.gz", "sha256": B.sha256}
     assert entry["files"]["film.mp4"] == {"sha256": sha256(FILM), "bytes": len(FILM)}
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_an_error_that_names_the_folder(index, monkeypatch):
+    monkeypatch.setattr(assets, "_append", full)
+    with pytest.raises(AssetError, match=f"a film, long cannot be kept: .*{re.escape(str(B.folder))}"):
+        assets.fetch(B)
+    assert content_of(B) == {}
+
+
+# --- what parameters name ---
+
+SHOTS = (
+    film.Shot("a meadow", "Walk", 2, 5, "train", "a rabbit in the grass", "a bunny on a lawn"),
+    film.Shot("a tree", "Look", 9, 14, "val", "a squirrel on a branch", "a rodent on a bough"),
+)
+
+
+def film_asset(content):
+    """A package of nothing but a film."""
+    source = tarred({"c-1/film.mp4": content})
+    member = Member("c-1/film.mp4", sha256(content))
+    return Asset("film", "a film", "c", "c-1.tar.gz", sha256(source), (member,), "CC BY", "Makers"), source
+
+
+@pytest.fixture
+def offered(index, tmp_path, monkeypatch):
+    """Puts a film of this content into the index, beside the encoder A, and makes both the only assets."""
+
+    def offer(content):
+        asset, source = film_asset(content)
+        index.archives["/files/c-1.tar.gz"] = source
+        monkeypatch.setattr(assets, "FILM", asset)
+        monkeypatch.setattr(assets, "ASSETS", (asset, A))
+        return asset
+
+    return offer
+
+
+def filmed(folder, frames):
+    """A film of noise."""
+    content = np.random.default_rng(0).integers(0, 256, (frames, 48, 96, 3), dtype=np.uint8)
+    videos.write_video(folder / "source.mp4", content, film.FPS)
+    return (folder / "source.mp4").read_bytes()
+
+
+@pytest.fixture
+def whole_film(tmp_path):
+    return filmed(tmp_path, 20)
+
+
+@pytest.fixture
+def reader(tmp_path):
+    """Gives what reads a params file of this content over smoke's, and how it was asked."""
+    table = tmp_path / "shots.csv"
+    write_csv(table, vars(SHOTS[0]), [vars(shot).values() for shot in SHOTS])
+    encoder = {"text": {"ul2": {"folder": "asset:encoder"}}}
+    with_film = {"data": {"film": str(table)}}
+    without = {"without_assets": {"text": {"ul2": {"folder": ""}}, "data": {"film": ""}}}
+
+    def make(*contents, **overrides):
+        asked = []
+        path = tmp_path / "mine.yaml"
+        content = {"extends": str(config.project_root() / "params" / "smoke.yaml"), "scale": "mine"}
+        for one in contents:
+            content |= {"encoder": encoder, "film": with_film, "without": without}[one]
+        path.write_text(yaml.safe_dump(content))
+
+        def read(**more):
+            asked.append(more)
+            return config.load(path, overrides | more)
+
+        return read, asked
+
+    return make
+
+
+def files_of(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_only_what_is_named_is_fetched(index, offered, whole_film, reader):
+    there = offered(whole_film)
+    read, asked = reader("encoder", "without")
+    assert assets.provided(read) == read()
+    assert content_of(A) == {"config.json": b"{}", "weights": WEIGHTS}
+    assert not there.folder.exists()
+    assert asked == [{}, {}]  # the second is this test's own
+    assets.provided(read)
+    assert len(index.asked) == 1  # what is there is not asked for again
+
+
+def test_a_film_that_is_named_is_cut_into_its_clips(index, offered, whole_film, reader):
+    there = offered(whole_film)
+    read, _ = reader("film", "without")
+    assert assets.provided(read) == read()
+    assert not A.folder.exists()
+    assert assets.film_clips() == there.folder / "clips"
+    clips = {path for both in film.paths(assets.film_clips(), SHOTS).values() for path in both}
+    assert {str(path.relative_to(assets.film_clips())) for path in clips} == files_of(assets.film_clips())
+    assert sorted(videos.probe(path).frames for path in clips) == [2, 2, 3, 3]  # every second of 3, and of 5
+    before = {path: path.stat().st_mtime_ns for path in clips}
+    assets.provided(read)
+    assert {path: path.stat().st_mtime_ns for path in clips} == before
+
+
+def test_with_data_of_ones_own_no_film_is_fetched(index, offered, whole_film, reader, tmp_path):
+    offered(whole_film)
+    read, _ = reader("film", "without", **{"data.root": str(tmp_path)})
+    assert assets.provided(read).data.root == str(tmp_path)
+    assert index.asked == []
+
+
+def test_where_nothing_is_named_nothing_is_fetched(index, offered, whole_film, reader):
+    offered(whole_film)
+    for contents, overrides in (((), {}), (("encoder", "film", "without"), {"assets": "none"})):
+        read, _ = reader(*contents, **overrides)
+        assert assets.provided(read) == read()
+    assert index.asked == []
+
+
+def test_without_a_network_a_note_says_so_and_it_goes_on_without_assets(
+    offered, whole_film, reader, monkeypatch, capsys
+):
+    offered(whole_film)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple/")
+    read, asked = reader("encoder", "film", "without", seed=7)
+    params = assets.provided(read)
+    assert asked == [{}, {"assets": "none"}]
+    assert params == read(assets="none")
+    assert (params.assets, params.text.ul2.folder, params.data.film, params.seed) == ("none", "", "", 7)
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert re.search("cannot be fetched .ConnectionError.: .* another index in PIP_INDEX_URL", notes[0])
+    assert "this goes on with photographs for the film, stand-ins for the text encoder" in notes[1]
+
+
+@pytest.mark.parametrize(
+    ("contents", "overrides"),
+    [
+        (("encoder",), {}),  # nothing is said of what it is without
+        (("without",), {"assets": "none", "text.ul2.folder": "asset:encoder"}),  # asked for, and not
+    ],
+)
+def test_without_a_way_to_go_on_it_is_an_error(offered, whole_film, reader, monkeypatch, contents, overrides):
+    offered(whole_film)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple/")
+    read, asked = reader(*contents, **overrides)
+    with pytest.raises(AssetError, match="cannot be fetched"):
+        assets.provided(read)
+    assert asked == [{}]
+
+
+@pytest.mark.parametrize(("frames", "whole"), [(0, ()), (12, SHOTS[:1])])
+def test_a_film_that_does_not_decode_is_as_good_as_none(offered, reader, tmp_path, capsys, frames, whole):
+    """From its start, or from within its second shot on: whole clips are left, and no half one."""
+    offered(filmed(tmp_path, frames) if frames else b"no film")
+    read, asked = reader("film", "without")
+    assert assets.provided(read).data.film == ""
+    assert asked == [{}, {"assets": "none"}]
+    assert "note: the film cannot be cut: " in capsys.readouterr().err
+    left = {path for both in film.paths(assets.film_clips(), whole).values() for path in both}
+    assert {assets.film_clips() / name for name in files_of(assets.film_clips())} == left
+
+
+def test_a_disk_that_is_full_of_clips_is_as_good_as_none(offered, whole_film, reader, monkeypatch, capsys):
+    offered(whole_film)
+    monkeypatch.setattr(film, "write_video", full)
+    read, _ = reader("film", "without")
+    assert assets.provided(read).data.film == ""
+    assert "note: the film cannot be cut: " in capsys.readouterr().err
+    assert files_of(assets.film_clips()) == set()
+
+
+def test_an_asset_that_nobody_knows_is_refused_by_name(offered, whole_film):
+    offered(whole_film)
+    assert assets.of("asset:encoder/weights") is A
+    with pytest.raises(AssetError, match="asset:encode: there is no such asset; there are asset:film, asset:encoder"):
+        assets.of("asset:encode")
 
 
 def test_their_folder_is_no_scales():

@@ -31,6 +31,21 @@ def test_mixkit_list(tmp_path):
     assert clips[0].group == clips[2].group != clips[1].group  # two captions of one video stay together
 
 
+def test_a_list_may_say_it_in_other_words(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    rows = [("a.mp4", "A cat, asleep.", "  Some feline at rest \n"), ("b.mp4", "A dog.", "")]
+    listed = write_csv(tmp_path / "list.csv", *rows, header=("video", "caption", "paraphrase"))
+    assert [(clip.caption, clip.paraphrase) for clip in index(tmp_path, listed)] == [
+        ("A cat, asleep.", "Some feline at rest"), ("A dog.", ""),
+    ]  # fmt: skip
+
+
+def test_a_list_without_other_words_has_none(tmp_path):
+    touch(tmp_path, "a.mp4")
+    (clip,) = index(tmp_path, write_csv(tmp_path / "list.csv", ("a.mp4", "A cat.")))
+    assert clip.paraphrase == ""
+
+
 @pytest.mark.parametrize(
     ("file", "name"),
     [

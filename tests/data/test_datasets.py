@@ -149,6 +149,7 @@ def test_loose_real_clips_are_both_layouts_and_bad_ones_are_set_aside():
 
 def test_index_survives_a_move(tmp_path):
     clips = [Clip(tmp_path / "old/UCF-101/a.avi", 'He said "go", then\nleft', "A", 3, 40, 240, 320, 29.97)]
+    clips.append(Clip(tmp_path / "old/b.mp4", "1e5", fps=25.0, paraphrase='0003, "or so"'))
     save_index(tmp_path / "index.csv", clips, tmp_path / "old")
     shutil.copy(tmp_path / "index.csv", tmp_path / "copy.csv")
     assert load_index(tmp_path / "index.csv", tmp_path / "old") == clips

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moviegen.data import samples
-from moviegen.data.clips import Clip
-from moviegen.data.datasets import split_ucf101
+from moviegen.data import film, samples
+from moviegen.data.layouts import find_layout
 from moviegen.data.samples import (
     FRAMES,
     GROUPS,
@@ -18,10 +17,10 @@ from moviegen.data.samples import (
     between,
     frame_in_photograph,
     look,
+    make_sample_set,
     photograph,
     plan_shots,
     render,
-    render_sample_set,
     train_shots,
     validation_shots,
 )
@@ -56,7 +55,8 @@ def test_plan_has_the_promised_layout():
     shots = plan_shots(Path("sample"))
     assert len({shot.path for shot in shots}) == len({shot.key for shot in shots}) == len(shots)
     ucf = [shot for shot in shots if shot.path.suffix == ".avi"]
-    names = {f"sample/UCF-101/{m}/v_{m}_g0{g}_c0{c}.avi" for m, g, c in product(MOTIONS, (1, 2, 3, 4), (1, 2))}
+    sides = {1: "train", 2: "train", 3: "train", 4: "test"}
+    names = {f"sample/UCF-101/{sides[g]}/{m}/v_{m}_g0{g}_c0{c}.avi" for m, g, c in product(MOTIONS, sides, (1, 2))}
     assert len(MOTIONS) >= 8 and {str(shot.path) for shot in ucf} == names
     assert {shot.size for shot in ucf} == {(320, 240)}
     mixkit = [shot for shot in shots if shot.path.suffix == ".mp4"]
@@ -152,14 +152,14 @@ def test_motion_blur_is_the_mean_of_what_passes():
 
 def test_files_are_deterministic_and_follow_the_seed(tmp_path, two_clips):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        render_sample_set(tmp_path / name, seed, progress=False)
+        make_sample_set(tmp_path / name, seed=seed, progress=False)
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
     assert len(files) == 5
     for file in files:
         same, other = ((tmp_path / name / file).read_bytes() for name in ("b", "c"))
         assert (tmp_path / "a" / file).read_bytes() == same
         assert (other == same) == (file.suffix == ".csv")
-    assert probe(tmp_path / "a" / "UCF-101/PanLeft/v_PanLeft_g01_c01.avi") == VideoInfo(40, 240, 320, 12.0)
+    assert probe(tmp_path / "a" / "UCF-101/train/PanLeft/v_PanLeft_g01_c01.avi") == VideoInfo(40, 240, 320, 12.0)
     assert probe(tmp_path / "a" / "mixkit/coins-panright.mp4") == VideoInfo(40, 640, 360, 12.0)
 
 
@@ -174,33 +174,133 @@ def test_encoding_repeats_its_bytes(tmp_path):
 
 
 def test_goes_on_where_it_stopped_and_refuses_another_seed(tmp_path, two_clips):
-    render_sample_set(tmp_path, progress=False)
-    kept, lost = tmp_path / "UCF-101/PanLeft/v_PanLeft_g01_c01.avi", tmp_path / "mixkit/coins-panright.mp4"
+    make_sample_set(tmp_path, progress=False)
+    kept, lost = tmp_path / "UCF-101/train/PanLeft/v_PanLeft_g01_c01.avi", tmp_path / "mixkit/coins-panright.mp4"
     before = kept.stat().st_mtime_ns
     lost.unlink()
-    render_sample_set(tmp_path, progress=False)
+    make_sample_set(tmp_path, progress=False)
     assert kept.stat().st_mtime_ns == before and lost.exists()
     with pytest.raises(ValueError, match="another seed"):
-        render_sample_set(tmp_path, seed=1, progress=False)
+        make_sample_set(tmp_path, seed=1, progress=False)
+
+
+def rows_of(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def test_captions_are_distinct_and_name_files_of_the_plan(tmp_path, two_clips):
-    render_sample_set(tmp_path, progress=False)
-    videos, captions = [], []
-    for name in ("train", "val"):
-        with (tmp_path / f"video_caption_{name}.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        videos += [row["video"] for row in rows]
-        captions += [row["caption"] for row in rows]
-        assert len(rows) >= {"train": 20, "val": 4}[name]
+    make_sample_set(tmp_path, progress=False)
+    lists = {name: rows_of(tmp_path / f"video_caption_{name}.csv") for name in ("train", "val")}
+    assert len(lists["train"]) >= 20 and len(lists["val"]) >= 4
+    rows = lists["train"] + lists["val"]
     planned = {shot.path.name for shot in plan_shots(tmp_path) if shot.path.suffix == ".mp4"}
-    assert set(videos) == planned and len(videos) == len(planned)
-    assert len(set(captions)) == len(captions)
-    assert captions[0] == "The camera pans to the left across a tabby cat with green eyes looking past the viewer."
+    assert {row["video"] for row in rows} == planned and len(rows) == len(planned)
+    assert len({row["caption"] for row in rows}) == len(rows)
+    assert {row["paraphrase"] for row in rows} == {""}
+    caption = "The camera pans to the left across a tabby cat with green eyes looking past the viewer."
+    assert rows[0]["caption"] == caption
 
 
-def test_split_by_group_holds_photographs_out():
-    shots = {shot.path: shot for shot in plan_shots(Path("sample")) if shot.path.suffix == ".avi"}
-    clips = [Clip(path, label=shot.motion, group=int(path.stem[-6:-4])) for path, shot in shots.items()]
-    train, test = ({name for clip in side for name in shots[clip.path].photographs} for side in split_ucf101(clips))
-    assert train and test and not train & test
+# --- with shots of a film ---
+
+SHOTS = (
+    film.Shot("a meadow", "Walk", 2, 5, "train", "a rabbit in the grass", "a bunny, on a lawn"),
+    film.Shot("a tree", "Walk", 9, 14, "val", "a squirrel on a branch", "a rodent on a bough"),
+)
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Files in the place of the shots' clips, each of content of its own."""
+    folder = tmp_path / "clips"
+    for shot, files in film.paths(folder, SHOTS).items():
+        for path in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{shot.caption} as {path.suffix}")
+    return folder
+
+
+@pytest.fixture
+def rendered(tmp_path):
+    """A folder in which the photographs' clips are there, as empty files: rendering them takes most of a minute."""
+    folder = tmp_path / "set"
+    for shot in plan_shots(folder):
+        shot.path.parent.mkdir(parents=True, exist_ok=True)
+        shot.path.touch()
+    return folder
+
+
+def test_clips_of_the_film_are_copied_into_both_layouts(rendered, clips):
+    make_sample_set(rendered, SHOTS, clips, progress=False)
+    expected = {
+        "mixkit/a-meadow-00002.mp4": "a rabbit in the grass as .mp4",
+        "mixkit/a-tree-00009.mp4": "a squirrel on a branch as .mp4",
+        "UCF-101/train/Walk/v_Walk_g01_c01.avi": "a rabbit in the grass as .avi",
+        "UCF-101/test/Walk/v_Walk_g02_c01.avi": "a squirrel on a branch as .avi",
+    }
+    assert {name: (rendered / name).read_text() for name in expected} == expected
+    videos = {path for path in rendered.rglob("*") if path.suffix in (".avi", ".mp4")}
+    assert videos == {shot.path for shot in plan_shots(rendered)} | {rendered / name for name in expected}
+
+
+def test_a_clip_of_the_film_that_is_there_stays(rendered, clips):
+    make_sample_set(rendered, SHOTS, clips, progress=False)
+    kept, lost = rendered / "mixkit/a-meadow-00002.mp4", rendered / "mixkit/a-tree-00009.mp4"
+    kept.write_text("one's own")
+    lost.unlink()
+    make_sample_set(rendered, SHOTS, clips, progress=False)
+    assert kept.read_text() == "one's own"
+    assert lost.read_text() == "a squirrel on a branch as .mp4"
+
+
+def test_lists_have_the_film_s_shots_first_with_their_paraphrases(rendered, clips):
+    make_sample_set(rendered, SHOTS, clips, progress=False)
+    first = {
+        "train": ["a-meadow-00002.mp4", "a rabbit in the grass", "a bunny, on a lawn"],
+        "val": ["a-tree-00009.mp4", "a squirrel on a branch", "a rodent on a bough"],
+    }
+    for name, shots in (("train", train_shots(rendered)), ("val", validation_shots(rendered))):
+        of_film, *others = rows_of(rendered / f"video_caption_{name}.csv")
+        assert of_film == dict(zip(("video", "caption", "paraphrase"), first[name], strict=True))
+        assert [row["video"] for row in others] == [shot.path.name for shot in shots]
+        assert {row["paraphrase"] for row in others} == {""}
+
+
+def test_the_film_s_makers_are_named_only_where_it_is_shown(rendered, clips):
+    make_sample_set(rendered, progress=False)
+    notice = rendered / "SAMPLE.txt"
+    text = notice.read_text()
+    assert "scikit-image" in text and "Blender" not in text and "film" not in text
+    with pytest.raises(ValueError, match="another"):  # it would mix two kinds
+        make_sample_set(rendered, SHOTS, clips, progress=False)
+    notice.unlink()
+    make_sample_set(rendered, SHOTS, clips, progress=False)
+    text = notice.read_text()
+    assert "scikit-image" in text and "Big Buck Bunny" in text and "Blender Foundation" in text and "CC BY 3.0" in text
+
+
+@pytest.mark.filterwarnings("error")  # no file is left out, no list is missing
+@pytest.mark.parametrize("shots", [(), SHOTS])
+def test_what_is_held_out_is_said_by_the_folders(rendered, clips, shots):
+    make_sample_set(rendered, shots, clips, progress=False)
+    layout = find_layout(rendered)
+    train, test = ({clip.path for clip in layout[name]} for name in ("ucf101", "ucf101_test"))
+    assert {path.name[-11:-8] for path in test if "Walk" not in path.name} == {"g04"}
+    assert len(test) == 2 * len(MOTIONS) + len(shots) // 2 and len(train) == 3 * 2 * len(MOTIONS) + len(shots) // 2
+    captions = [{clip.caption: clip.paraphrase for clip in layout[name]} for name in ("train", "val")]
+    for shot in shots:
+        assert captions[shot.split == "val"][shot.caption] == shot.paraphrase
+
+
+def test_no_photograph_and_no_group_is_on_both_sides(rendered, clips):
+    make_sample_set(rendered, SHOTS, clips, progress=False)
+    layout = find_layout(rendered)
+    photographs = {shot.path: shot.photographs for shot in plan_shots(rendered)}
+    groups, shown = [], []
+    for name in ("ucf101", "ucf101_test"):
+        groups.append({(clip.label, clip.group) for clip in layout[name]})
+        shown.append({photograph for clip in layout[name] for photograph in photographs.get(clip.path, ())})
+    assert not groups[0] & groups[1]
+    assert not shown[0] & shown[1]
+    assert shown[0] | shown[1] == set(SUBJECTS)

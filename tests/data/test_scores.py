@@ -1,4 +1,4 @@
-"""PSNR and SSIM of clips against formulas written out here."""
+"""Scores of clips against formulas written out here."""
 
 import math
 import warnings
@@ -101,3 +101,32 @@ def test_frames_smaller_than_ssims_window_are_refused():
     small = CLIP[:, :6]
     with pytest.raises(ValueError, match="7x7"):
         scores.ssim(small, small)
+
+
+# --- all of a clip's ---
+
+
+def test_a_clips_score_is_the_mean_over_its_frames():
+    # one frame off by 1, one by 10: the mean of two PSNRs, not the PSNR of the mean error; and one that is the same
+    grey = np.full((3, 16, 16, 3), 100, np.uint8)
+    other = grey + np.array([1, 10, 0], np.uint8)[:, None, None, None]
+    found, off_by_one = scores.score(grey, other), 20 * math.log10(255)
+    assert found["psnr"] == pytest.approx((off_by_one + off_by_one - 20 + HIGHEST) / 3)
+    assert found["identical"] == 1
+    c1 = (0.01 * 255) ** 2
+    ssim = [(2 * 100 * value + c1) / (100**2 + value**2 + c1) for value in (101, 110, 100)]
+    assert found["ssim"] == pytest.approx(np.mean(ssim), rel=1e-6)
+
+
+def test_the_perceptual_distance_is_measured_where_it_is_given():
+    other, seen = noisy(CLIP, 10), []
+
+    def distance(original, restored):
+        seen.append((original, restored))
+        return 0.125
+
+    assert scores.score(CLIP, other, distance)["lpips"] == 0.125
+    ((original, restored),) = seen  # of the whole clip, once
+    assert np.array_equal(original, CLIP) and np.array_equal(restored, other)
+    assert scores.score(CLIP, other)["lpips"] is None
+    assert set(scores.score(CLIP, other)) == {*scores.MEASURES, "identical"}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mindspore import ops
 
+from moviegen import plan
 from moviegen.dit.layers import TimestepEmbedder
 from moviegen.dit.model import DiT
 from moviegen.dit.patches import patchify, unpatchify
@@ -37,6 +38,40 @@ def inputs(config, frames=1, height=4, width=6):
     text = [RNG.standard_normal((2, length, w)) for length, w in zip((3, 2, 2), config.text_widths, strict=True)]
     latent = RNG.standard_normal((2, config.latent_channels, frames, height, width))
     return [ms.Tensor(array, ms.float32) for array in (latent, np.array([10.0, 900.0]), *text)]
+
+
+def test_an_encoder_that_is_left_out_has_no_weights(small, dit):
+    alone = randomize(DiT(small.model_copy(update={"text_widths": (6, 0, 0)})))
+    texts = {"ul2", "metaclip", "byt5"}
+    names = {name for name, _ in alone.parameters_and_names()}
+    others = {name for name, _ in dit.parameters_and_names()}
+    assert {text for text in texts for name in names if text in name} == {"ul2"}
+    assert names == {name for name in others if "metaclip" not in name and "byt5" not in name}
+    sizes = {name: parameter.size for name, parameter in alone.parameters_and_names()}
+    assert plan.parameter_count(alone.config) == sum(
+        size for name, size in sizes.items() if "pos_embedding_table" not in name
+    )
+    # D = 16: a projection and the weights of a norm each
+    assert plan.parameter_count(small) - plan.parameter_count(alone.config) == (5 + 4) * 16 + 2 * 16
+
+
+@pytest.mark.parametrize("widths", [(6, 0, 0), (0, 5, 4)])
+def test_encoders_that_are_there_give_all_tokens(small, widths):
+    """The same as with all three whose other tokens are masked: what is left out is as what is not seen."""
+    ms.set_seed(0)
+    whole = randomize(DiT(small))
+    part = DiT(small.model_copy(update={"text_widths": widths}))
+    arrays = to_arrays(dict(whole.parameters_and_names()))
+    own = dict(part.parameters_and_names())
+    assign(own, {name: arrays[name] for name in own}, "those that are there")
+    latent, times, *text = inputs(small)
+    lengths = [embedding.shape[1] for embedding in text]
+    is_there = np.repeat([bool(width) for width in widths], lengths)
+    seen = whole(latent, times, *text, ms.Tensor(np.tile(is_there, (2, 1))))
+    given = [embedding for embedding, width in zip(text, widths, strict=True) if width]
+    masked = part(latent, times, *given, ms.Tensor(np.ones((2, int(is_there.sum())), bool)))
+    np.testing.assert_allclose(part(latent, times, *given).asnumpy(), seen.asnumpy(), atol=2e-6)
+    np.testing.assert_allclose(masked.asnumpy(), seen.asnumpy(), atol=2e-6)
 
 
 @pytest.fixture(scope="module", params=SETS.values(), ids=SETS)

@@ -78,6 +78,30 @@ def test_every_caption_and_the_empty_one_are_encoded_once(encoded):
         assert {path.name for path in (encoded.folder / encoder).iterdir()} == names
 
 
+def test_paraphrases_are_encoded_as_captions_are():
+    params = config.load("smoke")
+    small_runs.write_data(params, ["a dog", "a cat"], {"a cat": "some feline"})
+    with runs.record(runs.find(params, "text")) as run:
+        encode_run(run, World())
+    assert listed(run.folder) == ["", "a cat", "a dog", "some feline"]
+    for name in params.text.encoders:
+        assert caption_file(run.folder, name, "some feline").is_file()
+
+
+def test_an_encoder_that_is_left_out_encodes_nothing(stand_ins):
+    params = config.load("smoke", {"text.ul2": None, "text.byt5": None})
+    small_runs.write_data(params, list(CAPTIONS))
+    with runs.record(runs.find(params, "text")) as run:
+        encode_run(run, World())
+    assert {path.partition("/")[0] for path in files(run.folder)} == {"metaclip"}
+    (given, mask) = read_embeddings(run.folder, list(CAPTIONS), params.text)
+    assert given.shape == (3, 16, 48) and mask.shape == (3, 16)
+    for row, caption in zip(given, CAPTIONS, strict=True):
+        assert np.array_equal(row, embedding(stand_ins["metaclip"], caption).text_emb)
+    with (run.folder / "index.csv").open(newline="", encoding="utf-8") as file:
+        assert all((run.folder / "metaclip" / row["file"]).is_file() for row in csv.DictReader(file))
+
+
 def test_loaded_embeddings_keep_the_order_asked_for(encoded, stand_ins):
     asked = [CAPTIONS[1], "", CAPTIONS[0], CAPTIONS[1]]
     *embeddings, keep = read_embeddings(encoded.folder, asked, encoded.params.text)

@@ -19,21 +19,6 @@ from moviegen.programs import evaluate_tae
 from moviegen.programs.evaluate_tae import evaluate
 from moviegen.runs import patience
 
-# --- a clip's score ---
-
-
-def test_a_clips_score_is_the_mean_over_its_frames():
-    # one frame off by 1, one by 10: the mean of two PSNRs, not the PSNR of the mean error; and one that is the same
-    grey = np.full((3, 16, 16, 3), 100, np.uint8)
-    other = grey + np.array([1, 10, 0], np.uint8)[:, None, None, None]
-    found, off_by_one = evaluate_tae.score(grey, other), 20 * math.log10(255)
-    assert found["psnr"] == pytest.approx((off_by_one + off_by_one - 20 + 10 * math.log10(255**2 * 12)) / 3)
-    assert found["identical"] == 1
-    c1 = (0.01 * 255) ** 2
-    ssim = [(2 * 100 * value + c1) / (100**2 + value**2 + c1) for value in (101, 110, 100)]
-    assert found["ssim"] == pytest.approx(np.mean(ssim), rel=1e-6)
-
-
 # --- the tables ---
 
 
@@ -42,7 +27,8 @@ def test_clips_of_one_video_count_as_one_for_the_interval():
     table = pd.DataFrame(
         {
             "data_set": "ucf101", "label": ["A", "A", "A", "A", "B", "B"], "group": [1, 1, 2, 2, 1, 1],
-            "psnr": [20.0, 24.0, 22.0, 22.5, 30.0, 27.0], "ssim": 0.5, "identical": [0, 3, 0, 0, 1, 0],
+            "psnr": [20.0, 24.0, 22.0, 22.5, 30.0, 27.0], "ssim": 0.5, "lpips": [0.25, 0.25, 0.5, 0.5, 0.75, 0.75],
+            "identical": [0, 3, 0, 0, 1, 0],
         }
     )  # fmt: skip
     found = evaluate_tae.aggregate(table)
@@ -51,14 +37,30 @@ def test_clips_of_one_video_count_as_one_for_the_interval():
     assert (found["clips"], found["sources"], found["identical"]) == (6, 3, 4)
     assert (found["psnr"] - found["psnr_ci95"], found["psnr"] + found["psnr_ci95"]) == pytest.approx((low, high))
     assert (found["ssim"], found["ssim_ci95"]) == (0.5, 0)
+    low, high = stats.t.interval(0.95, 2, loc=0.5, scale=stats.sem([0.25, 0.5, 0.75]))
+    assert (found["lpips"] - found["lpips_ci95"], found["lpips"] + found["lpips_ci95"]) == pytest.approx((low, high))
 
 
 def test_clips_of_a_single_video_have_no_interval():
     table = pd.DataFrame(
-        {"data_set": "ucf101", "label": "A", "group": 1, "psnr": [20.0, 22.0], "ssim": 0.5, "identical": 0}
-    )
+        {"data_set": "ucf101", "label": "A", "group": 1, "psnr": [20.0, 22.0], "ssim": 0.5, "lpips": 0.25,
+         "identical": 0}
+    )  # fmt: skip
     found = evaluate_tae.aggregate(table)
-    assert (found["sources"], found["psnr"], found["psnr_ci95"], found["ssim_ci95"]) == (1, 21, None, None)
+    assert (found["sources"], found["psnr"], found["ssim"], found["lpips"]) == (1, 21, 0.5, 0.25)
+    assert found["psnr_ci95"] is found["ssim_ci95"] is found["lpips_ci95"] is None
+
+
+def test_a_measure_that_was_not_taken_has_neither_mean_nor_interval():
+    clips = {"data_set": "ucf101", "label": "A", "group": [1, 2], "clip": ["1.avi", "2.avi"], "identical": 0}
+    off = pd.DataFrame(clips | {"model": "tae-opl-off", "psnr": [20.0, 22.0], "ssim": 0.5, "lpips": None})
+    found = evaluate_tae.aggregate(off)
+    assert found["lpips"] is found["lpips_ci95"] is None
+    assert (found["psnr"], found["ssim"]) == (21, 0.5)
+    on = off.assign(model="tae-opl-on", psnr=[21.0, 23.0])
+    found = evaluate_tae.difference(pd.concat([off, on]), "tae-opl-on", "tae-opl-off")
+    assert found["lpips"] is found["lpips_ci95"] is None
+    assert (found["psnr"], found["psnr_ci95"]) == (1, 0)
 
 
 def test_a_difference_is_taken_clip_by_clip():
@@ -66,14 +68,15 @@ def test_a_difference_is_taken_clip_by_clip():
     rng = np.random.default_rng(0)
     level, gain = rng.uniform(10, 50, 12), rng.normal(0.2, 0.05, 12)
     clips = {"data_set": "ucf101", "label": "A", "group": range(12), "clip": [f"{i}.avi" for i in range(12)]}
-    off = pd.DataFrame(clips | {"model": "tae-opl-off", "psnr": level, "ssim": 0.5})
-    on = pd.DataFrame(clips | {"model": "tae-opl-on", "psnr": level + gain, "ssim": 0.25})[::-1]
+    off = pd.DataFrame(clips | {"model": "tae-opl-off", "psnr": level, "ssim": 0.5, "lpips": 0.5})
+    on = pd.DataFrame(clips | {"model": "tae-opl-on", "psnr": level + gain, "ssim": 0.25, "lpips": 0.625})[::-1]
     found = evaluate_tae.difference(pd.concat([off, on]), "tae-opl-on", "tae-opl-off")
     low, high = stats.t.interval(0.95, 11, loc=gain.mean(), scale=stats.sem(gain))
     assert found["model"] == "tae-opl-off"
     assert (found["clips"], found["sources"]) == (12, 12)
     assert (found["psnr"] - found["psnr_ci95"], found["psnr"] + found["psnr_ci95"]) == pytest.approx((low, high))
     assert (found["ssim"], found["ssim_ci95"]) == (-0.25, 0)
+    assert (found["lpips"], found["lpips_ci95"]) == (0.125, 0)
 
 
 # --- the run ---
@@ -159,6 +162,42 @@ def test_every_autoencoder_is_scored_on_both_data_sets(run):
     assert [line["clip"] for line in run.metrics()] == list(table["clip"])
 
 
+def levels_between(original, restored):
+    """In the place of LPIPS: the mean difference in grey levels."""
+    return float(np.abs(original.astype(int) - restored).mean())
+
+
+def test_the_perceptual_distance_is_in_every_table(run, monkeypatch):
+    monkeypatch.setattr(evaluate_tae, "frame_distance", lambda params: levels_between)
+    evaluate(run)
+    summary = json.loads((run.folder / "summary.json").read_text())
+    for models in summary.values():
+        assert {model: found["lpips"] for model, found in models.items()} == Shifted.LEVELS
+        assert {found["lpips_ci95"] for found in models.values()} == {0}
+        minus = models["tae-mixkit"]["minus"]
+        assert (minus["lpips"], minus["lpips_ci95"]) == (5 - 1, 0)
+    for name in ("scores.csv", "classes.csv", "videos.csv"):
+        table = pd.read_csv(run.folder / name)
+        assert list(table["lpips"]) == list(table["model"].map(Shifted.LEVELS))
+    assert pd.read_csv(run.folder / "classes.csv")["lpips_ci95"][0] == 0  # of mixkit's two videos
+
+
+def test_without_its_weights_the_perceptual_distance_is_left_empty(run):
+    evaluate(run)
+    summary = json.loads((run.folder / "summary.json").read_text())
+    for found in (found for models in summary.values() for found in models.values()):
+        for one in (found, found.get("minus", found)):
+            assert one["lpips"] is one["lpips_ci95"] is None
+    for name in ("scores.csv", "classes.csv", "videos.csv"):
+        assert pd.read_csv(run.folder / name)["lpips"].isna().all()
+
+
+def test_weights_of_the_perceptual_distance_that_are_not_there_are_named(tmp_path, monkeypatch):
+    run = prepared(tmp_path, monkeypatch, {"tae.loss.lpips_checkpoint": "models/vgg.safetensors"})
+    with pytest.raises(ConfigError, match=r"tae\.loss\.lpips_checkpoint: there is no file .*models/vgg\.safetensors"):
+        evaluate(run)
+
+
 def test_classes_are_scored_apart(run):
     evaluate(run)
     classes = pd.read_csv(run.folder / "classes.csv")
@@ -172,8 +211,8 @@ def test_classes_are_scored_apart(run):
 def test_worst_median_and_best_clip_of_each_data_set_are_kept(run, monkeypatch):
     order = {"v_Grey_g01_c01": 9, "v_Light_g01_c00": 1}  # how much worse than the others, which tie
 
-    def score(original, restored):
-        return {"psnr": 30 - next(worse), "ssim": 0.5, "identical": 0}
+    def score(original, restored, lpips):
+        return {"psnr": 30 - next(worse), "ssim": 0.5, "lpips": None, "identical": 0}
 
     names = ["v_Grey_g01_c00", "v_Grey_g01_c01", "v_Grey_g01_c02", "v_Light_g01_c00", "v_Light_g01_c01", "0", "1"]
     worse = iter([order.get(name, 0) - 5 * (name == "v_Grey_g01_c02") for name in names] * 4)

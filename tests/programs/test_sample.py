@@ -3,6 +3,8 @@
 import csv
 import itertools
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -13,12 +15,15 @@ from moviegen.data import videos
 from moviegen.data.embeddings import caption_file, read_embeddings
 from moviegen.dit.weights import save_dit
 from moviegen.programs import sample
+from moviegen.runs.arrays import save_arrays
+from moviegen.runs.weights import load_arrays, to_arrays
 from moviegen.tae.model import TAE
 from moviegen.tae.weights import save_tae
 from tests import small_runs
 
-CAPTIONS = ["one", "two", "three", "four"]
-OVERRIDES = {"sample.size": [32, 48], "sample.num_prompts": 2, "sample.batch_size": 3, "sample.steps": 2}
+CAPTIONS = ["one", "two", "three", "four"]  # two of the validation set, two of training
+PARAPHRASES = {"two": "ii", "three": "iii", "four": "iv"}
+OVERRIDES = {"sample.size": [32, 48], "sample.num_prompts": 2, "sample.batch_size": 4, "sample.steps": 2}
 
 
 @pytest.fixture
@@ -26,8 +31,8 @@ def report(tmp_path, monkeypatch):
     """Parameters of a small report, all of it run but for sampling."""
     monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
     params = config.load("smoke", OVERRIDES)
-    small_runs.write_data(params, CAPTIONS)
-    small_runs.write_text(params, CAPTIONS)
+    small_runs.write_data(params, CAPTIONS, PARAPHRASES)
+    small_runs.write_text(params, [*CAPTIONS, *PARAPHRASES.values()])
     small_runs.write_tae(params)
     small_runs.write_dit(params, 3)
     runs.find(params, "sample").write_params()
@@ -38,18 +43,25 @@ def command(params):
     return __main__.main(["sample", "--config", str(runs.find(params, "sample").params_path)])
 
 
+def rows_of(run):
+    with (run.folder / "samples.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
 def test_every_chosen_caption_gets_its_clip_beside_its_own(report, bars_of):
     bars = bars_of(sample)
     assert command(report) == 0
     assert [(bar.total, bar.n) for bar in bars] == [(4, 4)]  # two batches of two steps
     run = runs.find(report, "sample")
     assert run.complete
-    with (run.folder / "samples.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["split"], row["caption"]) for row in rows] == [
-        ("val", "one"), ("val", "two"), ("train", "three"), ("train", "four"),
+    rows = rows_of(run)
+    assert list(rows[0]) == ["index", "kind", "prompt", "seed", "generated", "reference"]
+    assert [(row["kind"], row["prompt"]) for row in rows] == [
+        ("unseen", "one"), ("unseen", "two"), ("paraphrase", "iii"), ("paraphrase", "iv"),
+        ("trained", "three"), ("trained", "four"),
     ]  # fmt: skip
-    assert [int(row["seed"]) for row in rows] == [42, 43, 44, 45]
+    assert [int(row["index"]) for row in rows] == list(range(6))
+    assert [int(row["seed"]) for row in rows] == [42, 43, 44, 45, 46, 47]
     for row in rows:
         for kind in ("generated", "reference"):
             info = videos.probe(run.folder / row[kind])
@@ -57,10 +69,40 @@ def test_every_chosen_caption_gets_its_clip_beside_its_own(report, bars_of):
             assert (info.frames, info.height, info.width, info.fps) == (16, 32, 48, fps)
     frames = [videos.read_frames(run.folder / row["generated"], [0]) for row in rows]
     assert all(not np.array_equal(a, b) for a, b in itertools.combinations(frames, 2))
-    assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4]
+    # a paraphrase is beside the clip of the caption that it says in other words
+    references = [videos.read_frames(run.folder / row["reference"], range(16)) for row in rows]
+    assert np.array_equal(references[2], references[4]) and np.array_equal(references[3], references[5])
+    assert all(not np.array_equal(a, b) for a, b in itertools.combinations(references[:4], 2))
+    assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4, 5, 6]
     summary = json.loads((run.folder / "summary.json").read_text())
-    assert summary["clips"] == 4
+    assert summary["clips"] == 6
     assert summary["seconds_per_clip"] is None  # one whole batch, which compiled, and a shorter one, which did too
+
+
+def chosen(params, captions, paraphrases, most):
+    """What is sampled with clips of these captions, the first half of validation, the last to be trained on."""
+    params = params.model_copy(update={"sample": params.sample.model_copy(update={"num_prompts": most})})
+    small_runs.write_data(params, captions, paraphrases)
+    clips = sample.chosen_clips(runs.find(params, "sample"))
+    assert all(text in (clip.caption, clip.paraphrase) for _, text, clip in clips)
+    return [(kind, text) for kind, text, _ in clips]
+
+
+def test_prompts_are_evenly_spread_over_what_can_be_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
+    names = [f"v{index}" for index in range(6)] + [f"t{index}" for index in range(6)]
+    paraphrases = {name: f"{name} again" for name in ("v0", "t1", "t2", "t4", "t5")}
+    assert chosen(config.load("smoke"), names, paraphrases, 2) == [
+        ("unseen", "v0"), ("unseen", "v3"), ("paraphrase", "t1 again"), ("paraphrase", "t4 again"),
+        ("trained", "t0"), ("trained", "t3"),
+    ]  # fmt: skip
+
+
+def test_where_no_clip_has_a_paraphrase_none_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
+    assert chosen(config.load("smoke"), CAPTIONS, {}, 9) == [
+        ("unseen", "one"), ("unseen", "two"), ("trained", "three"), ("trained", "four"),
+    ]  # fmt: skip
 
 
 def test_embeddings_of_the_wrong_width_are_an_error(report, capsys):
@@ -85,12 +127,18 @@ def test_a_checkpoint_of_another_size_is_an_error(report, capsys):
 
 def test_an_autoencoder_of_other_latents_is_an_error(report, capsys):
     """As where a file was put in the place of the report's own."""
-    tae, dit = (runs.find(report, name).folder for name in ("tae-mixkit", "stage3"))
+    tae = runs.find(report, "tae-mixkit").folder
     save_tae(tae / "tae.safetensors", TAE(small_runs.SMALL_TAE.model_copy(update={"latent_channels": 4})))
     assert command(report) == 2
-    error = capsys.readouterr().err
-    assert f"{tae / 'tae.safetensors'} decodes latents of 4 channels, and {dit / 'dit.safetensors'} makes 16" in error
+    message = f"{tae / 'tae.safetensors'} decodes latents of 4 channels, and 16 are sampled"
+    assert message in capsys.readouterr().err
     assert not (runs.find(report, "sample").folder / "videos").exists()
+
+
+def same_weights(dit, path):
+    """Whether a transformer has the weights of a file."""
+    arrays, own = load_arrays(path)[0], to_arrays(dict(dit.parameters_and_names()))
+    return arrays.keys() == own.keys() and all(np.array_equal(arrays[name], own[name]) for name in own)
 
 
 @pytest.fixture
@@ -98,8 +146,8 @@ def asked(monkeypatch):
     """What the pipeline is made from; nothing is sampled."""
     asked = {}
 
-    def pipeline(params, settings, dit, tae, embed):
-        asked.update(dit=dit, tae=tae, embed=embed)
+    def pipeline(transformer, settings, tae, embed):
+        asked.update(transformer=transformer, tae=tae, embed=embed)
         raise ConfigError("nothing is sampled")
 
     monkeypatch.setattr(sample, "Pipeline", pipeline)
@@ -109,10 +157,11 @@ def asked(monkeypatch):
 def test_the_average_of_the_weights_is_sampled_where_there_is_one(report, asked):
     stage, tae = (runs.find(report, name).folder for name in ("stage3", "tae-mixkit"))
     assert command(report) == 2
-    assert (asked["dit"], asked["tae"]) == (stage / "dit.safetensors", tae / "tae.safetensors")
+    assert asked["tae"] == tae / "tae.safetensors"
+    assert same_weights(asked["transformer"], stage / "dit.safetensors")
     save_dit(stage / "dit_ema.safetensors", small_runs.random_dit(report.dit_config(3), seed=9))
     assert command(report) == 2
-    assert asked["dit"] == stage / "dit_ema.safetensors"
+    assert same_weights(asked["transformer"], stage / "dit_ema.safetensors")
 
 
 def test_the_embeddings_that_stage_3_names_are_sampled_with(report, asked, tmp_path):
@@ -127,3 +176,93 @@ def test_the_embeddings_that_stage_3_names_are_sampled_with(report, asked, tmp_p
     embeddings = read_embeddings(tmp_path / "elsewhere", captions, named.text)
     for array, expected in zip(asked["embed"](captions), embeddings, strict=True):
         np.testing.assert_array_equal(array, expected)
+
+
+# --- weights that are shipped ---
+
+
+def shipped(folder, **changed):
+    """Parameters that name both files of a folder as shipped ones, but for what is changed."""
+    files = {f"shipped.{name}": str(folder / f"{name}.safetensors") for name in ("transformer", "tae")}
+    return config.load("smoke", OVERRIDES | files | changed)
+
+
+def command_shipped(params):
+    run = runs.find(params, "shipped")
+    run.write_params()
+    return __main__.main(["sample", "--shipped", "--config", str(run.params_path)])
+
+
+def test_shipped_weights_need_data_and_text_only_and_sample_as_the_report_s_own(report, tmp_path):
+    """The report's own files, copied and then removed, give the same clips to the last bit."""
+    assert command(report) == 0
+    own = runs.find(report, "sample")
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    for name, (program, file) in {"transformer": ("stage3", "dit"), "tae": ("tae-mixkit", "tae")}.items():
+        folder = runs.find(report, program).folder
+        shutil.copy(folder / f"{file}.safetensors", weights / f"{name}.safetensors")
+        shutil.rmtree(folder)
+    params = shipped(weights)
+    assert command_shipped(params) == 0
+    run = runs.find(params, "shipped")
+    assert run.complete
+    assert set(run.manifest["upstream"]) == {"data", "text"}
+    assert rows_of(run) == rows_of(own)
+    for row in rows_of(run):
+        for kind in ("generated", "reference"):
+            assert (run.folder / row[kind]).read_bytes() == (own.folder / row[kind]).read_bytes()
+
+
+def test_shipped_weights_are_taken_where_the_report_has_its_own(report, asked, tmp_path):
+    files = {name: tmp_path / f"{name}.safetensors" for name in ("transformer", "tae")}
+    save_dit(files["transformer"], small_runs.random_dit(report.dit_config(3), seed=9))
+    save_tae(files["tae"], TAE(small_runs.SMALL_TAE))
+    assert command_shipped(shipped(tmp_path)) == 2
+    assert asked["tae"] == files["tae"]
+    assert same_weights(asked["transformer"], files["transformer"])
+
+
+def test_a_shipped_transformer_may_be_of_another_size(report, asked, tmp_path):
+    """Its file says which."""
+    deeper = report.dit_config(3).model_copy(update={"num_layers": 3, "width": 32, "ffn_width": 40})
+    save_dit(tmp_path / "transformer.safetensors", small_runs.random_dit(deeper))
+    save_tae(tmp_path / "tae.safetensors", TAE(small_runs.SMALL_TAE))
+    assert command_shipped(shipped(tmp_path)) == 2
+    assert asked["transformer"].config == deeper
+    assert same_weights(asked["transformer"], tmp_path / "transformer.safetensors")
+
+
+def test_a_shipped_transformer_of_other_encoders_is_an_error(report, asked, tmp_path, capsys):
+    other = report.dit_config(3).model_copy(update={"text_widths": (64, 0, 32)})
+    save_dit(tmp_path / "transformer.safetensors", small_runs.random_dit(other))
+    save_tae(tmp_path / "tae.safetensors", TAE(small_runs.SMALL_TAE))
+    assert command_shipped(shipped(tmp_path)) == 2
+    message = "takes embeddings (64, 0, 32) wide, and the encoders of `text` give (64, 48, 32)"
+    assert message in capsys.readouterr().err
+    assert not asked
+
+
+def test_a_shipped_transformer_that_does_not_say_what_it_is_is_an_error(report, tmp_path, capsys):
+    arrays = to_arrays(dict(small_runs.random_dit(report.dit_config(3)).parameters_and_names()))
+    save_arrays(tmp_path / "transformer.safetensors", arrays)
+    save_tae(tmp_path / "tae.safetensors", TAE(small_runs.SMALL_TAE))
+    assert command_shipped(shipped(tmp_path)) == 2
+    assert "transformer.safetensors does not say what transformer it holds" in capsys.readouterr().err
+
+
+def test_without_shipped_weights_there_is_nothing_to_sample_with(report, capsys):
+    path = runs.find(report, "sample").params_path
+    assert __main__.main(["sample", "--shipped", "--config", str(path)]) == 2
+    assert "--shipped: shipped.transformer and shipped.tae name no weights" in capsys.readouterr().err
+
+
+def test_shipped_weights_that_are_not_there_are_named(report, capsys, tmp_path):
+    assert command_shipped(shipped(tmp_path / "nowhere")) == 2
+    assert re.search(r"error: .*shipped\.(transformer|tae).*nowhere", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("name", ["transformer", "tae"])
+def test_one_of_two_shipped_files_is_refused(name):
+    with pytest.raises(ConfigError, match="shipped: name both tae and transformer"):
+        config.load("smoke", {f"shipped.{name}": "some.safetensors"})

@@ -1,4 +1,4 @@
-"""The weights that the repository holds: whole, small, of the networks that the recipes name, and as good as they say."""
+"""The weights that the repository holds: whole, small, of the networks of the recipes, and as good as they say."""
 
 import json
 

@@ -13,17 +13,17 @@ import pytest
 from moviegen import config, runs
 from moviegen.config import ConfigError, TAEConfig, TAELoss, TAEStage
 from moviegen.data.clips import Clip, save_index
-from moviegen.data.crops import RandomCrops
+from moviegen.data.crops import RandomCrops, centre_views
 from moviegen.data.pixels import resize_and_crop, to_uint8
 from moviegen.data.quarantine import Quarantine
 from moviegen.data.videos import write_video
 from moviegen.device.world import World
 from moviegen.programs import evaluate_tae
 from moviegen.programs import train_tae as program
-from moviegen.runs.arrays import CheckpointError
+from moviegen.runs.arrays import CheckpointError, save_arrays
 from moviegen.runs.weights import to_arrays
 from moviegen.tae.model import TAE
-from moviegen.tae.weights import export_diffusers, load_tae, load_weights, save_tae
+from moviegen.tae.weights import export_diffusers, load_tae, load_weights, save_tae, stored_config
 from moviegen.train.loop import DivergedError
 
 ALONE = World()
@@ -348,6 +348,44 @@ def test_weights_that_are_given_are_taken_instead_of_training(phase, params, tmp
     assert adopted.config.is_temporal is not is_image
     for name, array in arrays_of(tae).items():
         np.testing.assert_array_equal(arrays_of(adopted)[name], array)
+
+
+@pytest.mark.parametrize("named", [None, "shift_factor", "scaling_factor"])
+def test_a_file_that_says_its_factors_keeps_those_that_the_parameters_leave_open(params, views, tmp_path, named):
+    """They are not measured anew: the transformer that came with it was trained by them."""
+    opened = params.tae.model.model_copy(update=dict.fromkeys(FACTORS))
+    ms.set_seed(0)
+    tae = TAE(opened)
+    measured = program.measure_latents(tae, views)
+    stored = {"scaling_factor": 1.125 * measured.scaling_factor, "shift_factor": measured.shift_factor + 1e-3}
+    save_tae(tmp_path / "given.safetensors", tae, opened.model_copy(update=stored))
+    own = {name: getattr(measured, name) for name in [named] if name}
+    params = given(params, model=opened.model_copy(update=own), tae_checkpoint=str(tmp_path / "given.safetensors"))
+    with runs.record(runs.find(params, "tae-mixkit")) as run:
+        program.adopt(run, program.PHASES["mixkit"], tmp_path / "given.safetensors")
+    adopted = load_tae(run.folder / "tae.safetensors").config
+    assert {name: getattr(adopted, name) for name in FACTORS} == stored | own
+
+
+def test_a_file_that_says_no_factors_has_them_measured(params, tmp_path):
+    opened = params.tae.model.model_copy(update=dict.fromkeys(FACTORS))
+    ms.set_seed(0)
+    tae = TAE(opened)
+    _, held_out = program.PHASES["mixkit"].splits(runs.find(params, "data"))
+    views = centre_views(held_out, 9, (16, 16), Quarantine(tmp_path / "quarantine.csv"))
+    measured = program.measure_latents(tae, views)
+    save_tae(tmp_path / "open.safetensors", tae)
+    save_arrays(tmp_path / "elsewhere.safetensors", arrays_of(tae))
+    assert stored_config(tmp_path / "open.safetensors") == opened
+    assert stored_config(tmp_path / "elsewhere.safetensors") is None
+    for name in ("open", "elsewhere"):
+        file = tmp_path / f"{name}.safetensors"
+        params = given(params, model=opened, tae_checkpoint=str(file))
+        with runs.record(runs.find(params, "tae-mixkit")) as run:
+            program.adopt(run, program.PHASES["mixkit"], file)
+        adopted = load_tae(run.folder / "tae.safetensors").config
+        for factor in FACTORS:
+            assert getattr(adopted, factor) == pytest.approx(getattr(measured, factor), rel=1e-5)
 
 
 def test_a_file_that_is_not_there_or_of_another_shape_is_named(params, tmp_path):

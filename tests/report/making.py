@@ -29,14 +29,14 @@ def finished(params, name, **manifest):
     return run
 
 
-def sampled(params):
-    """A finished sample run of one clip."""
-    run = finished(params, "sample")
+def sampled(params, name="sample"):
+    """A finished run that sampled one clip, of a caption of the validation set."""
+    run = finished(params, name)
     frames = np.zeros((8, 32, 32, 3), np.uint8)
     for name in ("generated 1.mp4", "reference.mp4"):
         videos.write_video(run.folder / name, frames, 8)
     (run.folder / "samples.csv").write_text(
-        "index,split,caption,seed,generated,reference\n0,val,a <b> & c,42,generated 1.mp4,reference.mp4\n"
+        "index,kind,prompt,seed,generated,reference\n0,unseen,a <b> & c,42,generated 1.mp4,reference.mp4\n"
     )
     return run
 

@@ -89,19 +89,21 @@ def stills_of(params, caption):
 
 
 def sample_of(params, caption):
-    columns = {"index": 0, "split": "val", "caption": caption, "seed": 1, "generated": "a.mp4", "reference": "b.mp4"}
-    return sampling.clips(csv(finished(params, "sample"), "samples.csv", **columns), "val")
+    columns = {"index": 0, "kind": "unseen", "prompt": caption, "seed": 1, "generated": "a.mp4", "reference": "b.mp4"}
+    own, shipped = (csv(finished(params, name), "samples.csv", **columns) for name in ("sample", "shipped"))
+    return sampling.clips(own, shipped, "unseen")
 
 
 def classes_of(params, label):
-    scores = {"sources": 1, "psnr": 30, "psnr_ci95": "", "ssim": 0.9, "ssim_ci95": "", "identical": 0}
+    scores = {"sources": 1, "psnr": 30, "psnr_ci95": "", "ssim": 0.9, "ssim_ci95": "", "lpips": "", "lpips_ci95": ""}
+    scores |= {"identical": 0}
     columns = {"data_set": "ucf101", "model": "tae-opl-off", "label": label, "clips": 1} | scores
     return tae_evaluation.classes(csv(finished(params, "tae-evaluation"), "classes.csv", **columns))
 
 
 def reconstructions_of(params, label):
     columns = {"data_set": "ucf101", "file": "a.mp4", "kind": "worst", "model": "m", "label": label}
-    run = csv(finished(params, "tae-evaluation"), "videos.csv", **columns, psnr=30.0, ssim=0.9)
+    run = csv(finished(params, "tae-evaluation"), "videos.csv", **columns, psnr=30.0, ssim=0.9, lpips="")
     return tae_evaluation.reconstructions(run, "ucf101")
 
 

@@ -114,7 +114,7 @@ def test_dotted_names_are_taken_as_papermill_gives_them(executed, file):
     params = config.load(file or "tiny")
     rate = params.train["lr_scheduler"]["lr"]
     steps = [50, params.recipes[2].train.steps, 7]  # of stage 1, which the notebook is
-    assert executed(of_file | dotted) == [f"{params.scale} {steps}", f'a "b" c (96, 96) {rate}']
+    assert executed(of_file | dotted | {"assets": "none"}) == [f"{params.scale} {steps}", f'a "b" c (96, 96) {rate}']
 
 
 @pytest.mark.parametrize(
@@ -154,6 +154,13 @@ def test_what_is_no_parameter_is_let_be():
     ipython = {"In": [""], "Out": {}, "_ih": [""], "exit": print, "pytest": pytest}
     section = open_section("data", ipython)
     assert open_section("data", {"section": section, "mine": 3}).params == section.params
+
+
+def test_a_notebook_goes_on_without_what_cannot_be_fetched(monkeypatch):
+    monkeypatch.setattr(notebook, "provided", lambda read: read(assets="none"))
+    params = open_section("data", {"overrides": "--sample.steps 10"}).params
+    assert params == config.load("tiny", {"assets": "none", "sample.steps": 10})
+    assert (params.data.film, params.tae.loss.lpips_checkpoint) == ("", "")
 
 
 def test_run_is_none_until_it_is_complete():
@@ -198,9 +205,9 @@ def test_without_its_device_a_recipe_is_shown_and_not_run(monkeypatch, capsys):
     monkeypatch.setattr(notebook, "display", shown.append)
     section = open_section(
         "training",
-        {"stage": 2, "overrides": "--launch.device Ascend --launch.worker_num 8 --launch.local_worker_num 8"},
+        {"stage": 1, "overrides": "--launch.device Ascend --launch.worker_num 8 --launch.local_worker_num 8"},
     )
-    assert section.launch("stage2") is None
+    assert section.launch("stage1") is None
     assert "not run here" in shown[0].data
     assert "written for 8 Ascend cards a host, and this machine has 1." in shown[0].data
     assert "msrun" in shown[0].data
@@ -209,14 +216,14 @@ def test_without_its_device_a_recipe_is_shown_and_not_run(monkeypatch, capsys):
 
 TWO_HOSTS = (
     "--launch.worker_num 16 --launch.local_worker_num 8 --launch.master_addr 10.0.0.1 --launch.master_port 8200 "
-    "--launch.device Ascend --stages.1.train.worker_num null --stages.3.train.worker_num null "
+    "--launch.device Ascend --stages.2.train.worker_num null --stages.3.train.worker_num null "
 )
 
 
 @pytest.mark.parametrize("host", [0, 1])
 def test_a_host_that_starts_shows_what_to_type_on_the_other(host, monkeypatch):
     monkeypatch.setattr("moviegen.device.accelerators", lambda: 8)
-    section = open_section("training", {"stage": 2, "overrides": f"{TWO_HOSTS} --launch.node_rank {host}"})
+    section = open_section("training", {"stage": 1, "overrides": f"{TWO_HOSTS} --launch.node_rank {host}"})
     shown = []
     monkeypatch.setattr(notebook, "display", lambda page: shown.append(page.data))
 
@@ -225,19 +232,19 @@ def test_a_host_that_starts_shows_what_to_type_on_the_other(host, monkeypatch):
         assert f"This is host {host} of 2; it waits {job.cluster_time_out} s" in page
         assert re.findall(r"^# host (\d)$", page.replace("<pre>", "\n"), re.MULTILINE) == [str(1 - host)]
         assert re.findall(r"^msrun .*--node_rank=(\d) ", page, re.MULTILINE) == [str(1 - host)]
-        finished(section.params, "stage2")
+        finished(section.params, "stage1")
 
     monkeypatch.setattr(notebook, "run_job", run)
-    assert section.launch("stage2").complete
+    assert section.launch("stage1").complete
     assert len(shown) == 2
 
 
 def test_a_job_of_one_host_shows_no_other(monkeypatch):
-    section = open_section("training", {"stage": 2})
+    section = open_section("training", {"stage": 1})
     shown = []
     monkeypatch.setattr(notebook, "display", shown.append)
-    monkeypatch.setattr(notebook, "run_job", lambda job, on_progress: finished(section.params, "stage2"))
-    section.launch("stage2")
+    monkeypatch.setattr(notebook, "run_job", lambda job, on_progress: finished(section.params, "stage1"))
+    section.launch("stage1")
     assert len(shown) == 1
 
 
@@ -269,6 +276,25 @@ def test_a_recipe_can_run_where_there_are_as_many_cards_as_local_workers(monkeyp
         monkeypatch.setattr("moviegen.device.accelerators", lambda cards=cards: cards)
         assert sections.can_run_here(params, "stage1") is enough
         assert sections.can_run_here(params, "count")
+
+
+def test_without_shipped_weights_nothing_is_sampled_with_them(monkeypatch):
+    section = open_section("sampling", {"overrides": "--shipped.tae '' --shipped.transformer ''"})
+    monkeypatch.setattr(notebook, "run_job", lambda job, on_progress: pytest.fail("it was started"))
+    assert section.launch("shipped") is None
+    assert "shipped" not in section.provenance().data
+
+
+def test_shipped_weights_are_sampled_by_a_program_of_their_own(monkeypatch):
+    section, started = open_section("sampling", {"overrides": "--shipped.tae a --shipped.transformer b"}), []
+
+    def run(job, on_progress):
+        started.append(job.command[:5])
+        finished(section.params, "shipped")
+
+    monkeypatch.setattr(notebook, "run_job", run)
+    assert section.launch("shipped").complete
+    assert started == [("python", "-m", "moviegen", "sample", "--shipped")]
 
 
 # --- what is used in the place of a program ---

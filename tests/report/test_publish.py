@@ -37,7 +37,7 @@ class Page(HTMLParser):
 
 
 def publish_samples(params):
-    shown = sampling.clips(sampled(params), "val"), sampling.schedules(50), transformer.sizes(params, None)
+    shown = sampling.clips(sampled(params), None, "unseen"), sampling.schedules(50), transformer.sizes(params, None)
     write_executed(params, "sampling", *shown)
     return publish.publish(params).parent
 

@@ -58,18 +58,24 @@ def test_numbers_for_names_reach_the_last_page(numeric):
     assert cells(data.quarantine(run))["path"][0].endswith("/mixkit/0004.mp4")
 
     evaluation, labels = finished(params, "tae-evaluation"), ("0", "007", "NA")
-    header = ("data_set", "label", "model", "clips", "sources", "psnr", "psnr_ci95", "ssim", "ssim_ci95", "identical")
-    scored = [("ucf101", label, "tae-opl-off", 1, 1, 20 + at, "", 0.5, "", 0) for at, label in enumerate(labels)]
+    header = ("data_set", "label", "model", "clips", "sources", "psnr", "psnr_ci95", "ssim", "ssim_ci95", "lpips",
+              "lpips_ci95", "identical")  # fmt: skip
+    scored = [
+        ("ucf101", label, "tae-opl-off", 1, 1, 20 + at, "", 0.5, "", 0.25, "", 0) for at, label in enumerate(labels)
+    ]
     write_csv(evaluation.folder / "classes.csv", header, scored)
     assert list(cells(tae_evaluation.classes(evaluation))["class"]) == list(labels)
-    rows = [(f"videos/{label}.mp4", "worst", "ucf101", "0003.mp4", label, "tae-opl-off", 20.0, 0.5) for label in labels]
-    header = ("file", "kind", "data_set", "clip", "label", "model", "psnr", "ssim")
+    rows = [
+        (f"videos/{label}.mp4", "worst", "ucf101", "0003.mp4", label, "tae-opl-off", 20.0, 0.5, 0.25)
+        for label in labels
+    ]
+    header = ("file", "kind", "data_set", "clip", "label", "model", "psnr", "ssim", "lpips")
     write_csv(evaluation.folder / "videos.csv", header, rows)
     restored = tae_evaluation.reconstructions(evaluation, "ucf101").data
     assert all(f"worst: {label}, tae-opl-off, PSNR 20.00 dB" in restored for label in labels)
 
     sampled = finished(params, "sample")
-    rows = [(place, "val", clip.caption, 42, "g.mp4", "r.mp4") for place, clip in enumerate(clips)]
-    write_csv(sampled.folder / "samples.csv", ("index", "split", "caption", "seed", "generated", "reference"), rows)
-    prompts = sampling.clips(sampled, "val").data
+    rows = [(place, "unseen", clip.caption, 42, "g.mp4", "r.mp4") for place, clip in enumerate(clips)]
+    write_csv(sampled.folder / "samples.csv", ("index", "kind", "prompt", "seed", "generated", "reference"), rows)
+    prompts = sampling.clips(sampled, None, "unseen").data
     assert all(f'<p class="prompt">{caption}</p>' in prompts for caption in ("007", "NA", "1e5"))

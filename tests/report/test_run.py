@@ -141,7 +141,7 @@ from moviegen.__main__ import main
 from moviegen.report import sections
 sections.Section.source = Path(sys.argv[1])
 sections.SECTIONS = sections.SECTIONS[1:2]
-sys.exit(main(["report", "--config", "tiny"]))
+sys.exit(main(["report", "--config", "tiny", "--assets", "none"]))
 """
 SLEEPING_JOB = """
 from pathlib import Path
@@ -194,7 +194,7 @@ UP_TO_DATE = """
 import json
 from moviegen import config
 from moviegen.report import publish, sections
-params = config.load("tiny")
+params = config.load("tiny", {"assets": "none"})
 for section in sections.SECTIONS:
     metadata = {"moviegen": sections.mark(params, section)}
     content = {"cells": [], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
@@ -205,7 +205,7 @@ publish.publish(params)
 NOTHING_TO_DO = """
 import sys
 from moviegen.__main__ import main
-assert main(["report", "--config", "tiny"]) == 0
+assert main(["report", "--config", "tiny", "--assets", "none"]) == 0
 slow = {"IPython", "PIL", "matplotlib", "mindspore", "nbconvert", "nbformat", "pandas", "papermill", "pygments"}
 print("slow modules:", *sorted(slow & set(sys.modules)))
 """

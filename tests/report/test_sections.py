@@ -49,6 +49,30 @@ def test_what_is_used_in_the_place_of_a_program_counts_and_the_program_does_not(
     assert set(sections.state(one, second)) == {runs.find(one, name).name for name in ("text", "stage2")}
 
 
+def test_a_program_without_anything_to_do_is_no_part_of_a_page():
+    sampling, appendix = (
+        next(one for one in sections.SECTIONS if one.name == name) for name in ("sampling", "provenance")
+    )
+    weights = {"shipped.tae": "tae.safetensors", "shipped.transformer": "transformer.safetensors"}
+    named, without = config.load("tiny", weights), config.load("tiny", dict.fromkeys(weights, ""))
+    for section in (sampling, appendix):
+        assert "shipped" in section.programs(named)
+        assert set(section.programs(named)) - set(section.programs(without)) == {"shipped"}
+    assert sections.fingerprint(named, sampling) != sections.fingerprint(without, sampling)
+
+
+def test_content_of_shipped_weights_changes_sampling_and_no_training(tmp_path):
+    before = after = None
+    for content in (b"one", b"another"):
+        for name in ("tae", "transformer"):
+            (tmp_path / name).write_bytes(content)
+        fingerprint.forget()
+        params = config.load("tiny", {f"shipped.{name}": str(tmp_path / name) for name in ("tae", "transformer")})
+        found = {section.name: sections.fingerprint(params, section) for section in sections.SECTIONS}
+        before, after = after, found
+    assert {name for name in after if after[name] != before[name]} == {"sampling", "provenance"}
+
+
 @pytest.mark.parametrize("topic", sorted({section.topic for section in sections.SECTIONS} - {"provenance"}))
 def test_code_of_a_page_changes_that_page_and_the_appendix(monkeypatch, params, topic):
     before = {section.name: sections.fingerprint(params, section) for section in sections.SECTIONS}

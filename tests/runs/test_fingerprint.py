@@ -20,10 +20,11 @@ from moviegen.runs.registry import PROGRAMS
 
 ROOT = Path(__file__).parents[2]
 ORDER = ("count", "data", "tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit", "tae-evaluation", "text", "latents",
-         "stage1", "stage2", "stage3", "sample", "retrieval", "schedule-error")  # fmt: skip
+         "stage1", "stage2", "stage3", "sample", "shipped", "retrieval", "schedule-error")  # fmt: skip
 # What the transformers' shape changes, and what is sampled from stage 3
 TRANSFORMER = {"count", "stage1", "stage2", "stage3", "sample", "retrieval", "schedule-error"}
 SAMPLED = {"sample", "retrieval", "schedule-error"}
+CLIPS = {"sample", "shipped"}  # what is sampled to be looked at, by weights of the report's own and by others
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +63,7 @@ def test_every_program_comes_after_what_it_needs():
 def test_road_begins_with_data_and_ends_with_samples_and_scores():
     needed = {upstream for program in PROGRAMS.values() for upstream in program.upstream}
     assert {name for name in ORDER if not PROGRAMS[name].upstream} == {"data", "count"}
-    assert set(ORDER) - needed == {"count", "tae-evaluation", *SAMPLED}
+    assert set(ORDER) - needed == {"count", "tae-evaluation", *SAMPLED, *CLIPS}
 
 
 def test_each_stage_follows_the_one_before():
@@ -103,11 +104,11 @@ def test_unknown_program_names_the_nearest():
     ],
 )
 def test_sampling_parameter_changes_sampling_alone(override):
-    assert changed(**override) == {"sample"}
+    assert changed(**override) == CLIPS
 
 
 def test_guidance_is_measured_as_it_is_sampled():
-    assert changed(sample__guidance=4.0) == {"sample", "schedule-error"}
+    assert changed(sample__guidance=4.0) == CLIPS | {"schedule-error"}
 
 
 @pytest.mark.parametrize(
@@ -129,11 +130,11 @@ def test_how_retrieval_is_measured_changes_no_clip(name):
 
 @pytest.mark.parametrize("frames", [8, 24])
 def test_number_of_sampled_frames_changes_sampling_alone(frames):
-    assert changed(sample__frames=frames) == {"sample"}
+    assert changed(sample__frames=frames) == CLIPS
 
 
 def test_shape_of_the_autoencoder_changes_all_but_data_and_text():
-    assert changed(tae__model__base_channels=16) == set(PROGRAMS) - {"count", "data", "text"}
+    assert changed(tae__model__base_channels=16) == set(PROGRAMS) - {"count", "data", "text", "shipped"}
 
 
 def test_training_the_autoencoder_on_video_changes_what_follows_it():
@@ -159,7 +160,7 @@ def mine(tmp_path):
 
     def make(name):
         path = tmp_path / "mine" / name
-        (path if not path.suffix else path.parent).mkdir(parents=True)
+        (path if not path.suffix else path.parent).mkdir(parents=True, exist_ok=True)
         (path if path.suffix else path / "summary.json").write_text("{}")
         return str(path)
 
@@ -208,6 +209,7 @@ def test_a_stage_that_starts_from_weights_of_ones_own_is_not_trained_again_for_t
 
 
 PATHS = {
+    "data.film": "data",
     "tae.vae_checkpoint": "tae-image",
     "tae.tae_checkpoint": "tae-mixkit",
     "tae.loss.lpips_checkpoint": "tae-opl-off",
@@ -237,6 +239,33 @@ def test_a_path_where_nothing_is_is_not_as_if_none_were_named(tmp_path, paramete
     assert fingerprint(named, name) != fingerprint(config.load("smoke", {parameter: ""}), name)
 
 
+@pytest.mark.parametrize("changes", ["tae", "transformer"])
+def test_shipped_weights_count_for_what_is_sampled_with_them(mine, changes):
+    names = {f"shipped.{name}": mine(f"{name}.safetensors") for name in ("tae", "transformer")}
+
+    def marks():
+        fingerprints.forget()
+        params = config.load("smoke", names)
+        return {name: fingerprint(params, name) for name in PROGRAMS}
+
+    before = marks()
+    Path(names[f"shipped.{changes}"]).write_bytes(b"others")
+    after = marks()
+    assert {name for name in PROGRAMS if before[name] != after[name]} == {"shipped"}
+
+
+def test_weights_of_the_perceptual_distance_count_for_the_evaluation(mine):
+    named = config.load("smoke", {"tae.loss.lpips_checkpoint": mine("vgg.safetensors")})
+    assert fingerprint(named, "tae-evaluation") != fingerprint(config.load("smoke"), "tae-evaluation")
+
+
+def test_only_where_weights_are_shipped_is_something_sampled_with_them():
+    named = config.load("smoke", {"shipped.tae": "tae.safetensors", "shipped.transformer": "dit.safetensors"})
+    assert {name for name in PROGRAMS if registry.is_asked_for(named, name)} == set(PROGRAMS)
+    without = config.load("smoke")
+    assert {name for name in PROGRAMS if registry.is_asked_for(without, name)} == set(PROGRAMS) - {"shipped"}
+
+
 def test_where_a_run_lies_that_another_goes_on_from_does_not_count():
     def mark(folder):
         return fingerprint(config.load("smoke", {"stages.2.train.resume.run": folder}), "stage2")
@@ -247,7 +276,8 @@ def test_where_a_run_lies_that_another_goes_on_from_does_not_count():
 
 def test_every_path_among_the_parameters_is_one_of_some_program():
     read = set()
-    params = config.load("smoke", dict.fromkeys(PATHS, "somewhere"))
+    paths = dict.fromkeys([*PATHS, "shipped.tae", "shipped.transformer"], "somewhere")
+    params = config.load("smoke", paths)
     for program in PROGRAMS.values():
         read |= set(program.local_paths(params))
     of_recipes = {f"{prefix}{name}" for prefix in ("",) for name in config.local_paths(params.recipes[1])}
@@ -259,7 +289,7 @@ def test_evaluation_parameter_changes_the_evaluation_alone():
 
 
 def test_text_encoder_changes_text_and_what_reads_it():
-    assert changed(text__ul2__width=32) == {"text", *TRANSFORMER}
+    assert changed(text__ul2__width=32) == {"text", *TRANSFORMER, *CLIPS}
 
 
 def test_stage_2_changes_itself_and_what_builds_on_it():
@@ -302,7 +332,7 @@ def test_a_stage_s_share_of_the_workers_changes_it():
 
 
 def test_size_of_the_transformer_changes_what_holds_one():
-    assert changed(model__size="tiny") == TRANSFORMER
+    assert changed(model__size="tiny") == TRANSFORMER | CLIPS
 
 
 @pytest.mark.parametrize(
@@ -592,21 +622,21 @@ STAGES = {"stage1", "stage2", "stage3"}
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("programs/sample.py", {"sample"}),
+        ("programs/sample.py", CLIPS),
         ("programs/retrieval.py", {"retrieval"}),
         ("programs/count.py", {"count"}),
         ("programs/schedule_error.py", {"schedule-error"}),
         ("programs/train_dit.py", STAGES),
         ("programs/one_step.py", set()),
         ("plan/flops.py", {"count"}),  # which compares it with the class: no training
-        ("flow/schedule.py", SAMPLED),
-        ("flow/sampler.py", SAMPLED),
-        ("flow/path.py", STAGES | SAMPLED),
+        ("flow/schedule.py", SAMPLED | CLIPS),
+        ("flow/sampler.py", SAMPLED | CLIPS),
+        ("flow/path.py", STAGES | SAMPLED | CLIPS),
         # only through the transformer's model does anything import its layers
-        ("dit/layers.py", TRANSFORMER),
+        ("dit/layers.py", TRANSFORMER | CLIPS),
         ("data/videos.py", set(PROGRAMS) - {"count"}),
         ("data/latents.py", {"latents", "retrieval"} | STAGES),
-        ("data/embeddings.py", {"text"} | STAGES | SAMPLED),
+        ("data/embeddings.py", {"text"} | STAGES | SAMPLED | CLIPS),
         ("tae/losses.py", {"tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit"}),
         ("config/networks.py", set(PROGRAMS)),  # through config/__init__.py
         ("runs/arrays.py", set(PROGRAMS) - {"count", "data"}),

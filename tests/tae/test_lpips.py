@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from mindspore import ops
 
+from moviegen import config
+from moviegen.config import ConfigError
 from moviegen.runs.arrays import CheckpointError, save_arrays
-from moviegen.tae.lpips import arrays_of_flax, load_lpips
+from moviegen.tae.lpips import FrameDistance, arrays_of_flax, frame_distance, load_lpips
 
 RNG = np.random.default_rng(0)
 # torchvision's numbering of VGG16's convolutions, slice by slice, as the lpips package cuts it
@@ -104,6 +106,36 @@ def test_a_file_without_some_weight_is_refused(lost, arrays, tmp_path):
         load_lpips(tmp_path / "half.safetensors")
 
 
+# --- of clips ---
+
+CLIPS = RNG.integers(0, 256, (2, 7, 16, 24, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("interval", "frames"), [(1, range(7)), (2, [0, 2, 4, 6]), (3, [1, 4]), (4, [1, 5]), (5, [2]), (99, [6])]
+)
+def test_distance_of_clips_is_the_mean_over_every_nth_frame(lpips, interval, frames):
+    alone = [lpips(*(pixels(clip[frame]) for clip in CLIPS)).asnumpy() for frame in frames]
+    assert FrameDistance(lpips, interval)(*CLIPS) == pytest.approx(np.mean(alone), rel=1e-5)
+
+
+def pixels(frame):
+    """A frame of a clip as LPIPS takes it: black is -1, white 1."""
+    return ms.Tensor(frame.transpose(2, 0, 1)[None] / 255 * 2 - 1, ms.float32)
+
+
+def test_distance_of_clips_is_of_the_weights_and_the_interval_that_parameters_name(lpips, file):
+    named = {"tae.loss.lpips_checkpoint": str(file), "tae.evaluation.lpips_interval": 3}
+    distance = frame_distance(config.load("smoke", named))
+    assert distance(*CLIPS) == FrameDistance(lpips, 3)(*CLIPS)
+
+
+def test_without_weights_clips_have_no_distance():
+    assert frame_distance(config.load("smoke")) is None
+    with pytest.raises(ConfigError, match=r"tae\.loss\.lpips_checkpoint: there is no file .*gone\.safetensors"):
+        frame_distance(config.load("smoke", {"tae.loss.lpips_checkpoint": "gone.safetensors"}))
+
+
 # --- weights as Flax pickles them ---
 
 
@@ -129,6 +161,21 @@ def test_weights_of_flax_are_those_of_the_package(arrays, tmp_path):
     assert found.keys() == arrays.keys()
     for name, array in found.items():
         np.testing.assert_array_equal(array, arrays[name])
+
+
+def test_a_pickle_of_flax_gives_the_distance_that_the_package_s_file_gives(lpips, arrays, tmp_path):
+    path = tmp_path / "vgg16.ckpt"
+    path.write_bytes(pickle.dumps(flax_tree(arrays), protocol=3))
+    images = [ms.Tensor(image, ms.float32) for image in IMAGES]
+    np.testing.assert_array_equal(load_lpips(path)(*images).asnumpy(), lpips(*images).asnumpy())
+
+
+def test_a_pickle_of_something_else_gives_no_distance(tmp_path, capsys):
+    path = tmp_path / "vgg16.ckpt"
+    path.write_bytes(pickle.dumps({"VGG16_0": Harmful()}))
+    with pytest.raises(CheckpointError, match=r"it names builtins\.print"):
+        load_lpips(path)
+    assert capsys.readouterr().out == ""
 
 
 class Harmful:

@@ -4,7 +4,7 @@ from tests.report.making import finished, sampled, write_executed
 
 def test_the_appendix_lists_what_was_shown(params):
     run = sampled(params)
-    write_executed(params, "sampling", sampling.clips(run, "val"))
+    write_executed(params, "sampling", sampling.clips(run, None, "unseen"))
     listed = provenance.figures_and_runs(params).data
     assert run.name in listed
     assert "Generated clips beside the clip of the same caption" in listed

@@ -7,7 +7,7 @@ from moviegen.runs import files
 from tests.report.making import cells, finished, words
 
 MEASURED = {"clips": 12, "sources": 5, "identical": 0, "psnr": 24.512, "psnr_ci95": 1.31, "ssim": 0.78,
-            "ssim_ci95": None}  # fmt: skip
+            "ssim_ci95": None, "lpips": 0.4567, "lpips_ci95": 0.0213}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,8 @@ def test_scores_of_every_autoencoder_stand_beside_the_published_ones(params):
     assert rows.loc["here, OPL on", "PSNR (dB)"] == "24.51 ± 1.3"
     assert (rows.loc["here, OPL on", "clips"], rows.loc["here, OPL on", "source videos"]) == ("12", "5")
     assert rows.loc["here, OPL on", "SSIM"] == "0.780"
+    assert rows.loc["here, OPL on", "LPIPS"] == "0.457 ± 0.021"
+    assert list(rows["LPIPS"])[:2] == ["-", "-"]  # the original report has none
     assert float(rows.loc["here, OPL on", "s/step"]) == pytest.approx(
         0.125 * 7.5, abs=1e-3
     )  # the median of steps 3 to 12
@@ -44,16 +46,38 @@ def test_scores_of_every_autoencoder_stand_beside_the_published_ones(params):
 def test_models_are_compared_clip_by_clip(params):
     evaluation = finished(params, "tae-evaluation")
     minus = {"model": "tae-opl-off", "clips": 12, "sources": 5, "psnr": -0.1234, "psnr_ci95": 0.0512, "ssim": 0.00321,
-             "ssim_ci95": None}  # fmt: skip
+             "ssim_ci95": None, "lpips": -0.0125, "lpips_ci95": 0.5}  # fmt: skip
     compared = {"tae-opl-off": MEASURED, "tae-opl-on": MEASURED | {"minus": minus}}
     compared["tae-mixkit"] = MEASURED | {"minus": minus | {"psnr": 1.51}}
     files.write_json(evaluation.folder / "summary.json", {"ucf101": compared, "mixkit": compared})
     rows = cells(tae_evaluation.scores(params, evaluation, {})).set_index("")
     row = rows.loc["here, OPL on minus off, clip by clip"]
-    assert list(row[["clips", "source videos", "PSNR (dB)", "SSIM"]]) == ["12", "5", "-0.12 ± 0.051", "+0.0032"]
+    assert list(row[["clips", "source videos"]]) == ["12", "5"]
+    assert list(row[["PSNR (dB)", "SSIM", "LPIPS"]]) == ["-0.12 ± 0.051", "+0.0032", "-0.013 ± 0.5"]
     rows = cells(tae_evaluation.mixkit_scores(params, evaluation)).set_index("")
     assert rows.loc["here, after minus before, clip by clip", "PSNR (dB)"] == "+1.5 ± 0.051"
     assert "nan" not in " ".join(rows.to_numpy().ravel())
+
+
+def test_where_the_perceptual_distance_was_not_measured_its_column_says_so(params):
+    evaluation, none = finished(params, "tae-evaluation"), {"lpips": None, "lpips_ci95": None}
+    minus = {"model": "tae-opl-off"} | MEASURED | none
+    found = {"tae-opl-off": MEASURED | none, "tae-opl-on": MEASURED | none | {"minus": minus}}
+    files.write_json(evaluation.folder / "summary.json", {"ucf101": found})
+    rows = cells(tae_evaluation.scores(params, evaluation, {})).set_index("")
+    for title in ("here, OPL off", "here, OPL on", "here, OPL on minus off, clip by clip"):
+        assert rows.loc[title, "LPIPS"] == "-"
+    assert rows.loc["here, inflated only", "LPIPS"] == "not run here"
+
+
+@pytest.mark.parametrize(("lpips", "words_of_it"), [(0.25, ", LPIPS 0.250"), ("", "")])
+def test_reconstructions_are_shown_with_their_scores(params, lpips, words_of_it):
+    evaluation = finished(params, "tae-evaluation")
+    row = {"file": "videos/a.mp4", "kind": "worst", "data_set": "ucf101", "label": "Walk", "model": "tae-opl-off",
+           "psnr": 20.0, "ssim": 0.5, "lpips": lpips}  # fmt: skip
+    files.write_csv(evaluation.folder / "videos.csv", row, [row.values()])
+    shown = tae_evaluation.reconstructions(evaluation, "ucf101").data
+    assert f"<figcaption>worst: Walk, tae-opl-off, PSNR 20.00 dB, SSIM 0.500{words_of_it}</figcaption>" in shown
 
 
 @pytest.mark.parametrize("show", [tae_evaluation.mixkit_scores, lambda *run: tae_evaluation.scores(*run, {})])
@@ -75,11 +99,13 @@ def test_the_table_says_over_what_its_intervals_are(params):
     assert "by Student&#x27;s t over source videos; a single video has none" in page
 
 
-def test_worst_and_best_classes_are_shown(params):
+@pytest.mark.parametrize(("lpips", "cell"), [("", "-"), (0.25, "0.250")])
+def test_worst_and_best_classes_are_shown(params, lpips, cell):
     evaluation = finished(params, "tae-evaluation")
     rows = [
         {"data_set": "ucf101", "label": f"Class{i:02d}", "model": model, "clips": 2, "sources": 2 - i % 2,
-         "psnr": 20 + i, "psnr_ci95": "" if i % 2 else 0.5, "ssim": 0.5, "ssim_ci95": "", "identical": 0}
+         "psnr": 20 + i, "psnr_ci95": "" if i % 2 else 0.5, "ssim": 0.5, "ssim_ci95": "",
+         "lpips": lpips, "lpips_ci95": "", "identical": 0}
         for i in range(20) for model in ("tae-opl-off", "tae-mixkit")
     ]  # fmt: skip
     files.write_text(evaluation.folder / "classes.csv", pd.DataFrame(rows).to_csv(index=False))
@@ -87,3 +113,4 @@ def test_worst_and_best_classes_are_shown(params):
     assert list(shown["class"]) == [f"Class{i:02d}" for i in (*range(6), *range(14, 20))]
     assert list(shown["PSNR (dB)"][:2]) == ["20.00 ± 0.5", "21.00"]  # the second is of one video
     assert list(shown["source videos"][:2]) == ["2", "1"]
+    assert set(shown["LPIPS"]) == {cell}
