@@ -105,6 +105,9 @@ class TAE(Group):
     mixkit: TAEStage
     evaluation: TAEEvaluation = TAEEvaluation()
     vae_checkpoint: LocalPath = Field("", description="an image VAE to inflate; empty: the one of the image run")
+    start_checkpoint: LocalPath = Field(
+        "", description="a trained TAE that the mixkit run fine-tunes; empty: the one of the run without the penalty"
+    )
     tae_checkpoint: LocalPath = Field("", description="a trained TAE to use; empty: the one of the mixkit run")
 
 

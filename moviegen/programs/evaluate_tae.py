@@ -25,7 +25,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from moviegen import runs
-from moviegen.config import ConfigError, Params
+from moviegen.config import ConfigError, Params, weights_file
 from moviegen.data.clips import SHOWN_FPS, Clip
 from moviegen.data.crops import centre_view, spread
 from moviegen.data.intervals import mean_and_half_width
@@ -41,10 +41,13 @@ from moviegen.tae.lpips import frame_distance
 from moviegen.tae.model import TAE, Reconstruct
 from moviegen.tae.weights import load_weights
 
-# What is scored, by the program that made it: an image autoencoder is inflated, the others are as they were trained.
-MODELS = ("tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit")
+# What is scored, by the program that made it, or START: an image autoencoder is inflated, the others are as they were
+# trained.
+MODELS = ("tae-image", "tae-opl-off", "tae-opl-on", "start", "tae-mixkit")
+START = "start"  # the trained one that a parameter names for the last to be fine-tuned from
 SPLITS = {"ucf101": "ucf101_test", "mixkit": "mixkit_val"}
-BASELINES = {"tae-opl-on": "tae-opl-off", "tae-mixkit": "tae-opl-off"}  # which model each is compared with
+# Which model each is compared with: the first of these that is there.
+BASELINES = {"tae-opl-on": ("tae-opl-off",), "tae-mixkit": (START, "tae-opl-off")}
 SHOWN = {"ucf101": "tae-opl-off", "mixkit": "tae-mixkit"}  # whose reconstructions are kept as videos
 SOURCE = ["data_set", "label", "group"]  # which video a clip was cut from
 
@@ -109,13 +112,26 @@ def sound_clips(run: runs.Run) -> dict[str, list[Clip]]:
     return clips
 
 
+def models_of(run: runs.Run) -> list[str]:
+    """Those that these parameters have, in the order of MODELS."""
+    there = {*run.program.needs(run.params), *([START] if run.params.tae.start_checkpoint else [])}
+    return [name for name in MODELS if name in there]
+
+
+def weights_of(run: runs.Run, model: str) -> Path:
+    """The file of a model's weights."""
+    if model == START:
+        return weights_file("tae.start_checkpoint", run.params.tae.start_checkpoint)
+    return run.upstream(model).folder / "tae.safetensors"
+
+
 def score_models(run: runs.Run, tae: TAE, network: Reconstruct, clips: dict[str, list[Clip]]) -> pd.DataFrame:
     """A row a model and clip. All models use one network in turn, so that it is compiled once.
 
     Raises:
         ConfigError: all would take longer than `data.patience_hours`.
     """
-    models = [name for name in MODELS if name in run.program.needs(run.params)]
+    models = models_of(run)
     metrics, rows = runs.MetricsWriter(run.metrics_path), []
     metrics.drop_after(0)
     perceptual = frame_distance(run.params)
@@ -124,7 +140,7 @@ def score_models(run: runs.Run, tae: TAE, network: Reconstruct, clips: dict[str,
     patience = Patience(run.params, "evaluating", ["clip"] * total, longest, parameter="tae.evaluation.max_clips")
     with tqdm(total=total, desc="evaluating", disable=None) as progress:
         for model in models:
-            load_weights(tae, run.upstream(model).folder / "tae.safetensors")
+            load_weights(tae, weights_of(run, model))
             for data_set, clip in ((data_set, clip) for data_set, members in clips.items() for clip in members):
                 video = view(run.params, clip)
                 try:
@@ -152,8 +168,9 @@ def summarise(run: runs.Run, table: pd.DataFrame) -> None:
         for data_set, rows in table.groupby("data_set", sort=False)
     }
     for data_set, models in summary.items():
-        for model, baseline in BASELINES.items():
-            if {model, baseline} <= models.keys():
+        for model, baselines in BASELINES.items():
+            baseline = next((name for name in baselines if name in models), None)
+            if model in models and baseline:
                 models[model]["minus"] = difference(table[table["data_set"] == data_set], model, baseline)
     write_json(run.folder / "summary.json", summary)
 
@@ -168,7 +185,7 @@ def keep_examples(
         scored = table[(table["data_set"] == data_set) & (table["model"] == model)].reset_index(drop=True)
         if scored.empty:
             continue
-        load_weights(tae, run.upstream(model).folder / "tae.safetensors")
+        load_weights(tae, weights_of(run, model))
         order = scored["psnr"].sort_values(kind="stable").index
         for kind, index in {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}.items():
             clip = clips[data_set][index]

@@ -1,7 +1,8 @@
 """`python -m moviegen tae train --phase image|opl-off|opl-on|mixkit`: the runs of the original report's TAE section.
 
 An image autoencoder on single frames (unless a pretrained one is given), its inflation trained on UCF-101 without and
-with the outlier penalty, and the former fine-tuned on mixkit: that one is used from there on.
+with the outlier penalty, and the former, or a trained TAE that is given, fine-tuned on mixkit: that one is used from
+there on.
 """
 
 from __future__ import annotations
@@ -177,7 +178,9 @@ def starting_point(run: runs.Run, phase: Phase) -> TAE:
     if phase.start == "tae-image":
         return inflate(run.upstream("tae-image").folder / WEIGHTS, config)
     tae = TAE(config)
-    if phase.start:
+    if phase.stage == "mixkit" and params.tae.start_checkpoint:
+        load_weights(tae, weights_file("tae.start_checkpoint", params.tae.start_checkpoint))
+    elif phase.start:
         load_weights(tae, run.upstream(phase.start).folder / WEIGHTS)
     return tae
 

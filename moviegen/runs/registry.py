@@ -6,7 +6,8 @@
                                                                                          │           └── retrieval
                                                                                          └── schedule-error
 
-count counts the transformer's parameters and needs nothing before it. tae-evaluation scores all four autoencoders.
+count counts the transformer's parameters and needs nothing before it. tae-evaluation scores all four autoencoders, and
+the trained one that tae-mixkit may start from instead.
 shipped samples from trained weights that are there already, and needs data and text only.
 What a parameter names instead (trained weights, latents or embeddings made elsewhere) takes the place of the program
 that would have made it, and then nothing before that program is needed either.
@@ -55,6 +56,8 @@ class Program:
         """The programs it builds on with these parameters."""
         if self.name == "tae-image" and params.tae.vae_checkpoint:
             return ()  # taken as it is: no clip is looked at
+        if self.name == "tae-mixkit" and params.tae.start_checkpoint:
+            return ("data",)
         return tuple(name for name in self.upstream if not replacement(params, name, self.stage))
 
     def parameters(self, params: Params) -> dict[str, Any]:
@@ -138,10 +141,11 @@ ALL = (
     _tae("image", ("data",), "tae.image", "tae.vae_checkpoint"),
     _tae("opl-off", ("data", "tae-image"), "tae.video"),
     _tae("opl-on", ("data", "tae-image"), "tae.video", "tae.loss.outlier", "tae.loss.outlier_radius"),
-    _tae("mixkit", ("data", "tae-opl-off"), "tae.mixkit", "tae.tae_checkpoint"),
+    _tae("mixkit", ("data", "tae-opl-off"), "tae.mixkit", "tae.start_checkpoint",
+         "tae.tae_checkpoint"),
     Program("tae-evaluation", ("tae", "evaluate"), "moviegen.programs.evaluate_tae",
             ("data", "tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit"),
-            ("launch.device", "tae.model", "tae.evaluation", "tae.loss.lpips_checkpoint")),
+            ("launch.device", "tae.model", "tae.evaluation", "tae.loss.lpips_checkpoint", "tae.start_checkpoint")),
     Program("text", ("text", "encode"), "moviegen.programs.encode_text", ("data",),
             ("seed", "launch.device", "text"), workers="any"),
     Program("latents", ("precompute",), "moviegen.programs.encode_latents", ("data", "tae-mixkit"),

@@ -94,6 +94,9 @@ class Shifted:
         return ms.Tensor(video.asnumpy() + np.float32(2 * self.levels / 255))
 
 
+TRAINED = [name for name in evaluate_tae.MODELS if name != evaluate_tae.START]
+
+
 def load_levels(tae, path):
     """In the place of `load_weights`."""
     tae.levels = tae.LEVELS[path.parent.name.rpartition("-")[0]]
@@ -118,7 +121,7 @@ def prepared(tmp_path, monkeypatch, overrides):
         for i in range(2)
         for caption in ("grey", "all grey")
     ]
-    for name in ("data", *evaluate_tae.MODELS):
+    for name in ("data", *TRAINED):
         with runs.record(runs.find(params, name)) as upstream:
             if name == "data":
                 save_index(upstream.folder / "ucf101_test.csv", clips, root)
@@ -146,7 +149,7 @@ def test_every_autoencoder_is_scored_on_both_data_sets(run):
         evaluate(run)
     summary = json.loads((run.folder / "summary.json").read_text())
     for data_set, clips in (("ucf101", 5), ("mixkit", 2)):
-        assert list(summary[data_set]) == list(evaluate_tae.MODELS)
+        assert list(summary[data_set]) == TRAINED
         for model, found in summary[data_set].items():
             assert (found["clips"], found["sources"], found["identical"]) == (clips, 2, 0)
             assert found["psnr"] == pytest.approx(expected_psnr(Shifted.LEVELS[model]))
@@ -267,6 +270,20 @@ def test_more_clips_than_one_wants_to_wait_for_are_refused_early(tmp_path, monke
     monkeypatch.setattr(patience, "monotonic", lambda: next(looks))
     with pytest.raises(ConfigError, match=r"evaluating takes 0\.[67]\d* hours more.*tae\.evaluation\.max_clips to 2 "):
         evaluate(run)
+
+
+def test_the_one_that_fine_tuning_started_from_is_scored_and_compared_with(tmp_path, monkeypatch):
+    file = tmp_path / "start-0" / "tae.safetensors"
+    file.parent.mkdir()
+    file.touch()
+    monkeypatch.setitem(Shifted.LEVELS, "start", 3)
+    run = prepared(tmp_path, monkeypatch, {"tae.start_checkpoint": str(file)})
+    evaluate(run)
+    found = json.loads((run.folder / "summary.json").read_text())["mixkit"]
+    assert list(found) == list(evaluate_tae.MODELS)
+    assert found["tae-mixkit"]["minus"]["model"] == "start"
+    assert found["tae-mixkit"]["minus"]["psnr"] == pytest.approx(expected_psnr(5) - expected_psnr(3))
+    assert found["tae-opl-on"]["minus"]["model"] == "tae-opl-off"
 
 
 def test_a_trained_autoencoder_is_scored_alone(tmp_path, monkeypatch):

@@ -205,6 +205,22 @@ def test_fine_tuning_starts_from_the_run_without_the_penalty(params):
         np.testing.assert_array_equal(array, arrays_of(tae)[name])
 
 
+def test_fine_tuning_may_start_from_a_file_and_the_other_phases_never_do(params, tmp_path):
+    tae = TAE(params.tae.model)
+    for parameter in tae.get_parameters():
+        parameter.set_data(parameter - 0.5)
+    save_tae(tmp_path / "trained.safetensors", tae)
+    params = given(params, start_checkpoint=str(tmp_path / "trained.safetensors"))
+    start = program.starting_point(runs.find(params, "tae-mixkit"), program.PHASES["mixkit"])
+    for name, array in arrays_of(start).items():
+        np.testing.assert_array_equal(array, arrays_of(tae)[name])
+    assert runs.find(params, "tae-mixkit").program.needs(params) == ("data",)
+    assert (
+        runs.find(params, "tae-opl-off").fingerprint
+        == runs.find(given(params, start_checkpoint=""), "tae-opl-off").fingerprint
+    )
+
+
 @pytest.mark.usefixtures("eager")
 def test_a_loss_that_is_not_finite_stops_the_run_naming_step_and_clips(params):
     broken = TAE(params.tae.model.model_copy(update={"is_temporal": False}))

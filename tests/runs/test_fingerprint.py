@@ -212,6 +212,7 @@ PATHS = {
     "data.film": "data",
     "tae.vae_checkpoint": "tae-image",
     "tae.tae_checkpoint": "tae-mixkit",
+    "tae.start_checkpoint": "tae-mixkit",
     "tae.loss.lpips_checkpoint": "tae-opl-off",
     "text.ul2.folder": "text",
     "stages.1.model.pretrained_model_path": "stage1",

@@ -21,7 +21,8 @@ TITLES = {
     "tae-image": "here, inflated only",
     "tae-opl-off": "here, OPL off",
     "tae-opl-on": "here, OPL on",
-    "tae-mixkit": "here, OPL off, then fine-tuned on mixkit",
+    "start": "came with the repository",
+    "tae-mixkit": "here, {}, then fine-tuned on mixkit",
 }
 IDENTICAL = "identical frames"
 MEASURES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
@@ -44,7 +45,7 @@ def scores(params: Params, evaluation: Run | None, trained: dict[str, Run | None
         }
         for score in published.TAE_SCORES
     ]
-    for name, title in TITLES.items():
+    for name, title in _titles(params).items():
         speed = {"s/step": shown(results.seconds_per_step(trained.get(name)))}
         rows.append(_row(params, title, results.tae_scores(evaluation, "ucf101", name)) | speed)
     difference = _difference(params, evaluation, "ucf101", "tae-opl-on", "here, OPL on minus off, clip by clip")
@@ -54,9 +55,10 @@ def scores(params: Params, evaluation: Run | None, trained: dict[str, Run | None
 
 def mixkit_scores(params: Params, evaluation: Run | None) -> HTML:
     """PSNR, SSIM and LPIPS on the held-out mixkit clips, before and after fine-tuning on mixkit."""
+    titles = _titles(params)
+    before = "start" if "start" in titles else "tae-opl-off"
     rows = [
-        _row(params, TITLES[name], results.tae_scores(evaluation, "mixkit", name))
-        for name in ("tae-opl-off", "tae-mixkit")
+        _row(params, titles[name], results.tae_scores(evaluation, "mixkit", name)) for name in (before, "tae-mixkit")
     ]
     rows += _difference(params, evaluation, "mixkit", "tae-mixkit", "here, after minus before, clip by clip")
     title = "Reconstruction of held-out mixkit clips (the original report shows clips only)"
@@ -92,6 +94,13 @@ def reconstructions(run: Run | None, data_set: str) -> HTML:
         for row in clips[clips["data_set"] == data_set].itertuples()
     ]
     return markup.card(f'<div class="grid">{"".join(players)}</div>', title, [run])
+
+
+def _titles(params: Params) -> dict[str, str]:
+    """The models of these parameters, by the program that made them or `start`."""
+    start = params.tae.start_checkpoint
+    titles = {name: title for name, title in TITLES.items() if start or name != "start"}
+    return titles | {"tae-mixkit": titles["tae-mixkit"].format("that one" if start else "OPL off")}
 
 
 def _table(rows: list[dict[str, Any]], title: str, runs: list[Run | None]) -> HTML:
