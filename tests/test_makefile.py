@@ -239,6 +239,19 @@ def test_a_folder_of_clips_may_have_any_name(typed, root, exported, made):
     assert told == ["-m", "moviegen", "report", "--config", "tiny", *named, "--seed", "7"]
 
 
+def test_nothing_is_fetched_where_that_is_asked_for(made):
+    assert made.make("report", "ASSETS=none", "SCALE=smoke").status == 0, made.said
+    _, told, _ = made.ran[-1]
+    assert told == ["-m", "moviegen", "report", "--config", "smoke", "--assets", "none"]
+
+
+def test_pretraining_starts_the_autoencoder_of_clips_from_the_weights_that_are_shipped(made):
+    assert made.make("pretrain").status == 0, made.said
+    commands = [told[2:] for _, told, _ in made.ran if told[:2] == ["-m", "moviegen"]]
+    assert [command[0] for command in commands] == ["data", "tae", "ship", "tae", "ship", "report", "ship"]
+    assert commands[3][-2:] == ["--tae.vae_checkpoint", "params/weights/image-autoencoder.safetensors"]
+
+
 @pytest.mark.parametrize(("user", "allowed"), [(0, ["--allow-root"]), (1000, [])])
 def test_lab_opens_the_notebooks_with_this_environments_python(user, allowed, made):
     made.add("id", f"#!/usr/bin/env bash\necho {user}\n")
