@@ -77,7 +77,7 @@ class DiTConfig(Group):
 SIZES: dict[str, DiTConfig] = {
     "smoke": DiTConfig(num_layers=2,  width=64,   ffn_width=176,   num_heads=4),   # 0.0003 of them: nothing is learnt
     "tiny":  DiTConfig(num_layers=6,  width=192,  ffn_width=512,   num_heads=6),   # 0.004: a laptop's minutes
-    "small": DiTConfig(num_layers=7,  width=160,  ffn_width=432,   num_heads=5),   # 0.003: half an hour and more
+    "small": DiTConfig(num_layers=7,  width=160,  ffn_width=432,   num_heads=5),   # 0.003: an hour
     "1B":    DiTConfig(num_layers=24, width=1536, ffn_width=4096,  num_heads=16),  # 0.93
     "5B":    DiTConfig(num_layers=32, width=3072, ffn_width=8192,  num_heads=24),  # 4.92
     "30B":   DiTConfig(num_layers=48, width=6144, ffn_width=16384, num_heads=48),  # 29.30
