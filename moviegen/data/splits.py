@@ -12,8 +12,8 @@ SPLITS = ("ucf101_train", "ucf101_test", "mixkit_train", "mixkit_val")
 
 
 def sample_folder(params: Params) -> Path:
-    """Where the sample set is rendered."""
-    return outputs_folder(params) / "data"
+    """Where the sample set is made; the one without the film lies beside the other."""
+    return outputs_folder(params) / ("data-with-film" if params.data.film else "data")
 
 
 def data_folder(params: Params) -> Path:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from moviegen import config
 from moviegen.data import film, samples
 from moviegen.data.layouts import find_layout
 from moviegen.data.samples import (
@@ -24,6 +25,7 @@ from moviegen.data.samples import (
     train_shots,
     validation_shots,
 )
+from moviegen.data.splits import sample_folder
 from moviegen.data.videos import VideoInfo, probe, write_video
 
 
@@ -304,3 +306,9 @@ def test_no_photograph_and_no_group_is_on_both_sides(rendered, clips):
     assert not groups[0] & groups[1]
     assert not shown[0] & shown[1]
     assert shown[0] | shown[1] == set(SUBJECTS)
+
+
+def test_sets_with_and_without_the_film_lie_apart():
+    tiny = config.load("tiny")
+    folders = {sample_folder(params) for params in (tiny, config.load("tiny", {"assets": "none"}))}
+    assert len(folders) == 2 and {folder.parent for folder in folders} == {config.outputs_folder(tiny)}
