@@ -38,7 +38,7 @@ WEIGHTS = "params/weights"
 AUTOENCODERS = {"image-autoencoder": "tae-image", "tae": "tae-mixkit"}  # file -> program that trained it
 TRANSFORMER = "transformer"
 SIZE, FRAMES = (128, 128), 16  # of the clips that autoencoders are scored on
-KEPT = ("program", "commit", "command", "parameters", "upstream", "versions", "machine", "operators", "seconds")
+KEPT = ("program", "commit", "parameters", "upstream", "versions", "machine", "operators", "seconds")
 
 
 def newest(params: Params, program: str) -> Path:
