@@ -50,7 +50,8 @@ def shipped_autoencoders(params: Params) -> HTML:
             measured = {name.upper(): shown(scores[kind][name], 4 if name == "psnr" else 3) for name in MEASURES}
             clips = {"held-out clips": f"{scores[kind]['clips']} of {kind}", "view": scores["rule"]}
             rows.append({"weights": path, **_training(manifest), **clips, **measured})
-    return table(rows, f"{title}; scores were measured when they were trained") if rows else markup.missing(title)
+    notes = "the TAE started from the image autoencoder; scores were measured when they were trained"
+    return table(rows, f"{title}; {notes}") if rows else markup.missing(title)
 
 
 def shipped_transformer(params: Params) -> HTML:
@@ -81,6 +82,6 @@ def _manifest(path: str) -> dict[str, Any] | None:
 
 
 def _training(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Which run made a file, and in what time with all before it."""
+    """Which run made a file, and in what time with the runs before it."""
     seconds = manifest["seconds"] + sum(one.get("seconds", 0) for one in manifest["before"].values())
-    return {"trained by": manifest["program"], "with what it builds on": duration(seconds)}
+    return {"trained by": manifest["program"], "in": duration(seconds)}
