@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from moviegen import runs
+from moviegen import config, runs
 from moviegen.report.pages import tae_evaluation
 from moviegen.runs import files
 from tests.report.making import cells, finished, words
@@ -82,6 +82,7 @@ def test_reconstructions_are_shown_with_their_scores(params, lpips, words_of_it)
 
 @pytest.mark.parametrize("show", [tae_evaluation.mixkit_scores, lambda *run: tae_evaluation.scores(*run, {})])
 def test_identical_frames_are_counted_where_there_are_any(params, show):
+    params = config.parse(params.model_dump(), {"tae.start_checkpoint": ""})
     evaluation = finished(params, "tae-evaluation")
     for identical in (0, 3):
         found = {"tae-opl-off": MEASURED, "tae-mixkit": MEASURED | {"identical": identical}}
@@ -91,6 +92,21 @@ def test_identical_frames_are_counted_where_there_are_any(params, show):
         assert ("58.9 dB" in page.data) == ("identical frames" in rows.columns) == bool(identical)
     assert rows.loc["here, OPL off, then fine-tuned on mixkit", "identical frames"] == "3"
     assert rows.loc["here, OPL off", "identical frames"] == "0"
+
+
+def test_fine_tuning_stands_beside_what_it_started_from(params):
+    started = config.parse(params.model_dump(), {"tae.start_checkpoint": "some.safetensors"})
+    evaluation = finished(params, "tae-evaluation")
+    found = {"tae-opl-off": MEASURED, "start": MEASURED | {"psnr": 24.0}, "tae-mixkit": MEASURED | {"psnr": 25.0}}
+    files.write_json(evaluation.folder / "summary.json", {"ucf101": found, "mixkit": found})
+    assert list(cells(tae_evaluation.mixkit_scores(started, evaluation))[""]) == [
+        "came with the repository", "here, that one, then fine-tuned on mixkit",
+    ]  # fmt: skip
+    assert "came with the repository" in set(cells(tae_evaluation.scores(started, evaluation, {}))[""])
+    without = config.parse(params.model_dump(), {"tae.start_checkpoint": ""})
+    assert list(cells(tae_evaluation.mixkit_scores(without, evaluation))[""]) == [
+        "here, OPL off", "here, OPL off, then fine-tuned on mixkit",
+    ]  # fmt: skip
 
 
 def test_the_table_says_over_what_its_intervals_are(params):
