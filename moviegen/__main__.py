@@ -124,7 +124,7 @@ def read_params(options: argparse.Namespace, overrides: Mapping[str, Any]) -> Pa
     seen_to = RUN_VARIABLE in os.environ or options.verb in WITHOUT_OUTPUTS
     if seen_to or vars(options).get("action") == "assets":
         return read()
-    from moviegen.data.assets import provided  # readers of films and of packages' pages: not for each program
+    from moviegen.data.assets import provided  # it reads packages' pages: not for each program
 
     return provided(read)
 

@@ -235,7 +235,9 @@ class Shipped(Group):
     """Trained weights that the sampling page shows beside the report's own; empty: none."""
 
     tae: LocalPath = Field("", description="a trained TAE")
-    transformer: LocalPath = Field("", description="a transformer of stage 3's size, trained on that one's latents")
+    transformer: LocalPath = Field(
+        "", description="a transformer, whose file says its size, trained on that one's latents"
+    )
 
     @model_validator(mode="after")
     def _both(self) -> Shipped:

@@ -21,7 +21,7 @@ import requests
 from pypi_simple import PYPI_SIMPLE_ENDPOINT, DistributionPackage, NoSuchProjectError, PyPISimple
 from tqdm import tqdm
 
-from moviegen.config import ASSET, ConfigError, Params, from_root, local_paths, outputs_root
+from moviegen.config import ASSET, ConfigError, Params, from_root, local_paths
 from moviegen.launch.lock import FolderInUse, locked
 from moviegen.runs.files import NoSpaceError, checksum, full_disk_named, replacing, write_json
 from moviegen.runs.hashes import file_hash
@@ -79,7 +79,7 @@ class Asset:
     @property
     def folder(self) -> Path:
         """Where the files lie."""
-        return outputs_root() / "assets" / self.name
+        return from_root(f"{ASSET}{self.name}")
 
     def missing(self) -> list[Member]:
         """Those files that are not there as they should be."""
@@ -238,7 +238,7 @@ def fetch(asset: Asset) -> Path:
 
 def record() -> Path:
     """Writes `assets.json`, the list of what is there: hashes, sizes in bytes, licences and attributions."""
-    path = outputs_root() / "assets" / "assets.json"
+    path = from_root(f"{ASSET}assets.json")
     write_json(path, [origin(asset) for asset in ASSETS if not asset.missing()])
     return path
 

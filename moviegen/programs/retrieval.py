@@ -196,6 +196,7 @@ def measure(run: runs.Run) -> None:
     buckets, settings = training_clips(run), run.params.sample.retrieval
     clips = [clip for files in buckets.values() for clip in files]
     questions, distance = compare(run, buckets)
+    scenes = scenes_of(run.params)
     summary: dict[str, Any] = {"clips": len(clips), "buckets": list(map(str, buckets)), "steps": settings.steps}
     summary["guidance"], table = settings.guidance, []
     for kind in KINDS:
@@ -203,9 +204,7 @@ def measure(run: runs.Run) -> None:
         captions, those = [question.caption for question in asked], [question.prompt.index for question in asked]
         if not asked:
             continue
-        summary[kind], found = summarise(
-            distance[those], captions, [clip.caption for clip in clips], scenes_of(run.params)
-        )
+        summary[kind], found = summarise(distance[those], captions, [clip.caption for clip in clips], scenes)
         for question, (nearest, *row) in zip(asked, found, strict=True):
             prompt = question.prompt
             table.append((prompt.index, kind, prompt.caption, clips[nearest].path.name, *row))

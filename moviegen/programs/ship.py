@@ -106,10 +106,8 @@ def autoencoder_scores(weights: Path, clips: list[Clip], params: Params) -> dict
 
 def ship_autoencoder(name: str, params: Params) -> Path:
     """One of the two, and its scores."""
-    data = runs.find(params, "data")
-    if not data.complete:
-        raise ConfigError(f"{data.name} is not complete: run `{data.command_line()}` first")
-    folder = newest(params, AUTOENCODERS[name])
+    program = AUTOENCODERS[name]
+    data, folder = runs.find(params, program).upstream("data"), newest(params, program)
     weights = write(name, folder / "tae.safetensors", folder)
     add_scores(weights, autoencoder_scores(weights, load_split(data, "ucf101_test"), params))
     return weights

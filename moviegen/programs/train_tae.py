@@ -215,8 +215,8 @@ def adopt(run: runs.Run, phase: Phase, checkpoint: Path) -> None:
 
 def with_stored_factors(config: TAEConfig, checkpoint: Path) -> TAEConfig:
     """A config; factors that it leaves open are those that the file of weights says, where it does."""
-    stored, factors = stored_config(checkpoint), ("scaling_factor", "shift_factor")
-    opened = [name for name in factors if getattr(config, name) is None]
+    opened = [name for name in ("scaling_factor", "shift_factor") if getattr(config, name) is None]
+    stored = stored_config(checkpoint) if opened else None  # some kinds of files are read whole for it
     return config.model_copy(update={name: getattr(stored, name) for name in opened} if stored else {})
 
 
