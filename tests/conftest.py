@@ -19,7 +19,9 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     # never the user's own outputs; a test that looks at them names a folder of its own
-    os.environ["MOVIEGEN_OUTPUTS"] = tempfile.mkdtemp(prefix="moviegen-outputs-")
+    outputs = tempfile.TemporaryDirectory(prefix="moviegen-outputs-")
+    os.environ["MOVIEGEN_OUTPUTS"] = outputs.name
+    config.add_cleanup(outputs.cleanup)
     config.addinivalue_line("markers", "whole_job: starts jobs of several processes and takes minutes; see --all")
 
 

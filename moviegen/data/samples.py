@@ -19,6 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from moviegen.data import film
+from moviegen.data.assets import FILM
 from moviegen.data.videos import Codec, write_video
 from moviegen.device.limits import cores
 from moviegen.launch.pool import map_unordered
@@ -38,8 +39,8 @@ mixkit:  H.264 in 16:9, 9:16 and 1:1, up to 1080p, 12 fps, captions in video_cap
          validation pairs a known photograph with a motion that training shows over others only{scenes}.
 """
 FILM_TXT = {
-    "film": """
-Shots of the film Big Buck Bunny, (c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0, are beside them.""",
+    "film": f"""
+Shots of the film Big Buck Bunny, {FILM.attribution}, {FILM.licence}, are beside them.""",
     "classes": """. Over
          the film a class is what is done in a shot, and a group is a shot""",
     "scenes": """, and

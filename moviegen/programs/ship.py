@@ -71,21 +71,20 @@ def _kept(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {name: manifest[name] for name in KEPT if name in manifest}
 
 
-def write(name: str, source: Path, folder: Path) -> Path:
-    """Writes the weights of a run's file in float16, and a manifest that has no scores yet."""
+def write_weights(name: str, source: Path) -> Path:
+    """Writes the weights of a run's file in float16."""
     target = project_root() / WEIGHTS / f"{name}.safetensors"
     arrays, metadata = load_arrays(source)
     target.parent.mkdir(parents=True, exist_ok=True)
     save_arrays(target, {key: np.asarray(array, np.float16) for key, array in arrays.items()}, metadata)
-    manifest = _kept(read_json(folder / "manifest.json", "remove its folder"))
-    write_json(target.with_suffix(".json"), {**manifest, "sha256": checksum(target), "before": lineage(folder)})
     return target
 
 
-def add_scores(weights: Path, scores: Mapping[str, Any]) -> None:
-    """Writes scores into the manifest of a file of weights."""
-    path = weights.with_suffix(".json")
-    write_json(path, {**read_json(path, "ship it again"), "scores": scores})
+def write_manifest(weights: Path, folder: Path, scores: Mapping[str, Any]) -> None:
+    """Writes, beside a file of weights, what the run in `folder` and those before it say of themselves, and scores."""
+    manifest = _kept(read_json(folder / "manifest.json", "remove its folder"))
+    manifest |= {"sha256": checksum(weights), "before": lineage(folder), "scores": scores}
+    write_json(weights.with_suffix(".json"), manifest)
 
 
 def autoencoder_scores(weights: Path, clips: list[Clip], params: Params) -> dict[str, Any]:
@@ -108,16 +107,16 @@ def ship_autoencoder(name: str, params: Params) -> Path:
     """One of the two, and its scores."""
     program = AUTOENCODERS[name]
     data, folder = runs.find(params, program).upstream("data"), newest(params, program)
-    weights = write(name, folder / "tae.safetensors", folder)
-    add_scores(weights, autoencoder_scores(weights, load_split(data, "ucf101_test"), params))
+    weights = write_weights(name, folder / "tae.safetensors")
+    write_manifest(weights, folder, autoencoder_scores(weights, load_split(data, "ucf101_test"), params))
     return weights
 
 
 def ship_transformer(params: Params) -> Path:
     """What a scale samples with, and what its retrieval found."""
     folder, retrieval = newest(params, "stage3"), newest(params, "retrieval")
-    weights = write(TRANSFORMER, for_sampling(folder), folder)
-    add_scores(weights, {"retrieval": read_json(retrieval / "summary.json", "remove its folder")})
+    weights = write_weights(TRANSFORMER, for_sampling(folder))
+    write_manifest(weights, folder, {"retrieval": read_json(retrieval / "summary.json", "remove its folder")})
     return weights
 
 

@@ -114,11 +114,11 @@ def test_rounding_goes_to_a_file_with_the_run_s_story(tmp_path, monkeypatch):
     assert folder.name == "tae-image-2"
     values = np.float32([1 / 3, 1e-3])
     save_arrays(folder / "tae.safetensors", {"a": values}, {"tae_config": "{}"})
-    target = ship.write("image", folder / "tae.safetensors", folder)
+    target = ship.write_weights("image", folder / "tae.safetensors")
     arrays, metadata = load_arrays(target)
     assert arrays["a"].dtype == np.float16 and (arrays["a"] == values.astype(np.float16)).all()
     assert metadata == {"tae_config": "{}"}
-    ship.add_scores(target, {"psnr": 1.0})
+    ship.write_manifest(target, folder, {"psnr": 1.0})
     said = json.loads(target.with_suffix(".json").read_text())
     assert (said["program"], said["before"]["data"]["program"], said["scores"]) == (
         "tae-image-2",
