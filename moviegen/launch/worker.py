@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import FrameType
 
 LOG_DIR_VARIABLE = "MOVIEGEN_LOG_DIR"  # set by `run_job` for every process of its job
 SCHEDULER = "scheduler"
@@ -28,17 +29,44 @@ def rank_name() -> str:
 
 @contextmanager
 def supervised() -> Iterator[None]:
-    """Put the enclosed work under its launcher's supervision; does nothing for a program started by hand.
+    """Put the enclosed work under its launcher's supervision.
 
-    Under `msrun` alone the process dies with it; under `run_job` it reports its exceptions as well.
+    Under `msrun` alone the process dies with it; under `run_job` it reports its exceptions as well. A program started
+    by hand ends in order however it is told to: its run's manifest says that it was interrupted.
     """
     log_dir = os.environ.get(LOG_DIR_VARIABLE)
-    if log_dir or "MS_ROLE" in os.environ:
-        die_with_parent()
-        faulthandler.enable()
-        faulthandler.register(signal.SIGUSR1)
+    if not log_dir and "MS_ROLE" not in os.environ:
+        with terminated_as_interrupted():
+            yield
+        return
+    die_with_parent()
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
     with report_errors(Path(log_dir), rank_name()) if log_dir else nullcontext():
         yield
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Lets a termination, or a terminal that is closed, raise KeyboardInterrupt as Ctrl-C does.
+
+    And Ctrl-C itself: while MindSpore compiles or runs a graph it catches SIGINT and sends its own process SIGTERM.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    ends = (signal.SIGTERM, signal.SIGHUP)
+    before = {
+        number: signal.getsignal(number) for number in ends if signal.getsignal(number) != signal.SIG_IGN
+    }  # nohup
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moviegen.config import Params, visual_tokens
-from moviegen.plan.flops import parameter_count, position_count, step_flops
+from moviegen.plan.flops import Flops, dit_training, parameter_count, position_count
 from moviegen.plan.memory import State, state_bytes
 
 
@@ -18,30 +18,38 @@ class Cost:
     parameters: int
     positions: int
     tokens: int
-    flops: int
+    arithmetic: Flops
     state: State
+
+    @property
+    def flops(self) -> int:
+        """Of all kinds."""
+        return self.arithmetic.total
 
 
 def stage_cost(params: Params, stage: int) -> Cost:
     """The cost of one optimizer step of a stage, on its largest medium (its longest videos where it has them).
 
-    `flops` is of the whole step: all data-parallel ranks, all accumulated micro-batches.
+    Its arithmetic is of the whole step: all ranks, all accumulated micro-batches. Ranks that share a sample pad its
+    tokens to as many each, and compute what does not depend on them, time and text, each for itself.
     """
     recipe, config = params.recipes[stage], params.dit_config(stage)
     settings, batch = recipe.train.settings, recipe.dataloader.batch_size
     samples = batch.video_batch_size if recipe.dataset.longest > 1 else batch.image_batch_size
     workers = params.launch_of(stage).worker_num
-    ranks = workers // recipe.train.sequence_parallel.shards
+    shards = recipe.train.sequence_parallel.shards
     tokens = visual_tokens(recipe.dataset.longest, *recipe.dataset.size)
     model, micro_batches = recipe.model, settings.gradient_accumulation_steps
-    flops = step_flops(config, tokens, params.text.lengths, model.recompute_every_nth_block, model.not_recompute_fa)
+    recompute = (model.recompute_every_nth_block, model.not_recompute_fa)
+    shared = dit_training(config, -(-tokens // shards) * shards, params.text.lengths, *recompute)
+    repeated = dit_training(config, 0, params.text.lengths, *recompute)
     return Cost(
         scale=params.scale,
         stage=stage,
         parameters=parameter_count(config),
         positions=position_count(config),
         tokens=tokens,
-        flops=flops * samples * ranks * micro_batches,
+        arithmetic=samples * (workers // shards) * micro_batches * (shared + (shards - 1) * repeated),
         state=state_bytes(config, workers, settings.zero_stage, micro_batches),
     )
 

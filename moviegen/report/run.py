@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -13,7 +12,6 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from moviegen.config import Params, project_root
@@ -38,8 +36,7 @@ def main(params: Params, options: Namespace) -> None:
         try:
             if not options.only_html:
                 print(compiled.current().line, flush=True)
-                with _terminated_as_interrupted():
-                    execute(params)
+                execute(params)
         except SectionFailed as error:
             sys.exit(f"error: {error}")
         print(f"report: {publish.publish(params)}")
@@ -139,23 +136,3 @@ def _home_folder() -> Iterator[None]:
             yield
         finally:
             del os.environ["HOME"]
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Lets a termination, or a terminal that is closed, end the kernel and its job the way Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    ends = (signal.SIGTERM, signal.SIGHUP)
-    before = {
-        number: signal.getsignal(number) for number in ends if signal.getsignal(number) != signal.SIG_IGN
-    }  # nohup
-    for number in before:
-        signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

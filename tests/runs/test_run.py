@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,24 @@ from moviegen import config, runs
 with runs.record(runs.find(config.load("smoke"), "text")) as run:
     print(run.folder, flush=True)
     sys.stdin.read()
+"""
+
+IN_A_GRAPH = """
+import signal
+import mindspore as ms
+import numpy as np
+from moviegen import config, device, runs
+from moviegen.device.kernels import Product
+from moviegen.launch.worker import supervised
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in a shell's background
+with supervised(), runs.record(runs.find(config.load("smoke"), "text")):
+    device.start(0)
+    product, x = Product(), ms.Tensor(np.eye(3000, dtype=np.float32))
+    while True:
+        x = product(x, x)
+        x.asnumpy()
+        print("ready", flush=True)
 """
 
 
@@ -102,6 +121,18 @@ def test_cut_run_says_how(run, error, status):
         raise error
     assert manifest(run)["status"] == status
     assert not run.complete
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_ended_while_a_graph_computes_says_so(run, sent):
+    with subprocess.Popen([sys.executable, "-c", IN_A_GRAPH], stdout=subprocess.PIPE, text=True, cwd=ROOT) as program:
+        for _ in range(3):
+            assert program.stdout.readline() == "ready\n"
+        time.sleep(0.05)
+        program.send_signal(sent)
+        program.stdout.read()
+    assert manifest(run)["status"] == "interrupted"
+    assert manifest(run)["seconds"] > 0
 
 
 def test_run_that_goes_on_adds_its_seconds(run):
