@@ -85,6 +85,9 @@ class Dataset(Group):
     tae_latent_folder: LocalPath = Field("", description="latents made elsewhere by this TAE; empty: this report's own")
     text_emb_folder: LocalPath = Field("", description="embeddings made elsewhere by these encoders; empty: our own")
     text_drop_prob: float = Field(0.2, ge=0, le=1, description="captions dropped for classifier-free guidance")
+    token_drop_prob: float = Field(
+        0.0, ge=0, lt=1, description="tokens of a caption that training hides: it learns from each of the others"
+    )
 
     @field_validator("aspect_ratios", mode="before")
     @classmethod
@@ -232,6 +235,11 @@ class Recipe(Group):
         if self.dataset.longest > 1 and batch.video_batch_size == 0:
             raise ValueError("dataset.frames > 1 needs dataloader.batch_size.video_batch_size > 0")
         self.train.save.check_validated(self.valid.frequency)
+        if self.dataset.token_drop_prob and self.model.attend_to_padding:
+            raise ValueError(
+                f"dataset.token_drop_prob {self.dataset.token_drop_prob} hides tokens by the mask of the text, which "
+                f"model.attend_to_padding leaves out: set one of the two to 0 or false"
+            )
         heads, shards = SIZES[self.model.size].num_heads, self.train.sequence_parallel.shards
         if heads % shards:
             raise ValueError(

@@ -95,7 +95,10 @@ class Batches:
         train = self.recipe.train
         times = path.training_times(rng, size, train.time_sampling, train.time_shift)
         tokens = size * visual_tokens(*bucket) // train.sequence_parallel.shards
-        inputs = (x_1, normal(rng, x_1.shape), times, *captions)
+        noise = normal(rng, x_1.shape)
+        if hidden := self.recipe.dataset.token_drop_prob:
+            captions = (*captions[:-1], _hide(captions[-1], rng.random(captions[-1].shape) < hidden))
+        inputs = (x_1, noise, times, *captions)
         return Batch(inputs, media, tuple(sets[bucket].names[i] for i in indices), tokens)
 
     def _turn(self, number: int) -> tuple[str, int]:
@@ -175,3 +178,9 @@ def _drop(
         np.where(dropped.reshape(-1, *[1] * (array.ndim - 1)), nothing, array)
         for array, nothing in zip(embeddings, empty, strict=True)
     )
+
+
+def _hide(mask: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """A text mask (B, M) without the `hidden` tokens; all of a caption's, where nothing of it would be left."""
+    left = mask & ~hidden
+    return np.where(left.any(1, keepdims=True), left, mask)

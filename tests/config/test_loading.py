@@ -209,11 +209,18 @@ def test_known_names_are_just_the_leaves():
         ("train.steps", 2.5),
         ("train.settings.zero_stage", 4),
         ("dataset.text_drop_prob", 1.1),
+        ("dataset.token_drop_prob", 1.0),
         ("valid.frequency", 0),
     ],
 )
 def test_wrong_value_names_parameter_and_value(content, name, value):
     assert f"{name} = {value!r}: " in refusal(content, {name: value})
+
+
+def test_tokens_are_not_hidden_where_no_mask_is_read(content):
+    message = refusal(content, {"dataset.token_drop_prob": 0.2, "model.attend_to_padding": True})
+    assert "dataset.token_drop_prob 0.2" in message
+    assert "model.attend_to_padding" in message
 
 
 def test_size_of_the_transformer_must_be_in_the_table(content):

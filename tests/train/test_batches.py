@@ -10,7 +10,7 @@ from moviegen import config
 from moviegen.config import ConfigError
 from moviegen.config.shapes import Bucket
 from moviegen.device.world import World
-from moviegen.train.batches import Batches, Samples, ValidationBatches, epoch_batches
+from moviegen.train.batches import Batches, Samples, ValidationBatches, _hide, epoch_batches
 from tests import small_runs
 
 WIDE, SQUARE, TALL = Bucket(1, 32, 64), Bucket(1, 48, 48), Bucket(1, 64, 32)
@@ -43,13 +43,23 @@ def sets(counts):
 
 
 def recipe(
-    images=2, videos=1, image_ratio=0.5, accumulate=1, drop=0.2, times=4, sampling="logit-normal", shift=1.0, shards=1
+    images=2,
+    videos=1,
+    image_ratio=0.5,
+    accumulate=1,
+    drop=0.2,
+    hidden=0.0,
+    times=4,
+    sampling="logit-normal",
+    shift=1.0,
+    shards=1,
 ):
     overrides = {
         "dataloader.batch_size.image_batch_size": images,
         "dataloader.batch_size.video_batch_size": videos,
         "dataloader.image_ratio": image_ratio,
         "dataset.text_drop_prob": drop,
+        "dataset.token_drop_prob": hidden,
         "train.settings.gradient_accumulation_steps": accumulate,
         "train.time_sampling": sampling,
         "train.time_shift": shift,
@@ -196,6 +206,28 @@ def test_captions_are_dropped_sample_by_sample_from_all_encoders_at_once():
         dropped.extend(empty)
     assert mixed / 250 == pytest.approx(1 - 0.8**8 - 0.2**8, abs=3.7 * (0.168 * 0.832 / 250) ** 0.5)
     assert np.mean(dropped) == pytest.approx(0.2, abs=3.7 * (0.2 * 0.8 / len(dropped)) ** 0.5)
+
+
+def test_tokens_are_hidden_one_by_one_and_change_nothing_else():
+    hiding, whole = (batches(recipe=recipe(drop=0.0, images=8, hidden=hidden), videos={}) for hidden in (0.3, 0.0))
+    hidden = []
+    for step in range(1, 251):
+        *inputs, keep = hiding(step, 0).inputs
+        *same, all_kept = whole(step, 0).inputs
+        assert all_kept.all()
+        assert keep.any(1).all()
+        hidden.append(~keep)
+        for one, other in zip(inputs, same, strict=True):
+            np.testing.assert_array_equal(one, other)
+    share = np.concatenate(hidden).mean(0)  # of each token, over 2,000 captions
+    assert share == pytest.approx(0.3, abs=4 * (0.3 * 0.7 / 2000) ** 0.5)
+
+
+def test_a_caption_whose_tokens_would_all_be_hidden_keeps_them():
+    mask = np.array([[True, True, False], [True, False, True], [True, True, True]])
+    hidden = np.array([[True, True, False], [True, True, False], [False, False, True]])
+    left = _hide(mask, hidden)
+    np.testing.assert_array_equal(left, [[True, True, False], [False, False, True], [True, True, False]])
 
 
 @pytest.mark.parametrize("scale", ["smoke", "tiny", "1B", "5B", "30B"])

@@ -76,13 +76,16 @@ def sizes(params: Params, count_run: Run | None) -> HTML:
 
 
 def text_inputs(params: Params) -> HTML:
-    """What each stage does with padding, and how many captions it drops."""
+    """What each stage does with padding, and how many captions, and tokens of the others, it drops."""
     masked = {
         stage: "not masked, as when the published weights were trained" if recipe.model.attend_to_padding else "masked"
         for stage, recipe in params.recipes.items()
     }
     dropped = {stage: f"{100 * recipe.dataset.text_drop_prob:g} %" for stage, recipe in params.recipes.items()}
+    hidden = {stage: f"{100 * recipe.dataset.token_drop_prob:g} %" for stage, recipe in params.recipes.items()}
     text = f"Padding is {_by_stage(masked)}. Of the training samples {_by_stage(dropped)} have their caption dropped."
+    if any(recipe.dataset.token_drop_prob for recipe in params.recipes.values()):
+        text += f" Of a caption's tokens {_by_stage(hidden)} are hidden in training: it learns from each of the others."
     return markup.note(text)
 
 
