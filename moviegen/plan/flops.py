@@ -133,13 +133,15 @@ def dit_training(
 
     Attention keeps no score map in any form: on the way back it multiplies queries with keys once more, half of its
     forward arithmetic, whatever is recomputed beside it. A recomputed block computes all its products again: the
-    gradient of each gate needs even the last one.
+    gradient of each gate needs even the last one. So it is meant, and so it is in MindSpore's form where every block
+    is recomputed. On CPU MindSpore 2.10 does less else: where only some blocks are, it keeps their attention and
+    what that reads, and compiled operators it never computes again.
 
     Args:
         config, visual, text_lengths: see `dit_forward`.
         recompute_every: every n-th block is recomputed; 0: none.
-        keep_attention: recomputed blocks leave their attention out, as FlashAttention on Ascend does. On CPU
-            attention is computed again with its block all the same.
+        keep_attention: recomputed blocks leave their attention out, as FlashAttention on Ascend does; MindSpore's form
+            on CPU has no such choice.
     """
     block, forward = dit_block(config, visual, sum(text_lengths)), dit_forward(config, visual, text_lengths)
     blocks = config.num_layers // recompute_every if recompute_every else 0
