@@ -34,7 +34,7 @@ VERBS = {
     "retrieval": ("programs.retrieval", "whether clips of training captions are nearest to the clips they belong to"),
     "count": ("programs.count", "the transformer's parameters, counted on the class without allocating them"),
     "step": ("programs.one_step", "one step of a published size on this machine: memory and time"),
-    "plan": ("programs.plan", "parameters, arithmetic and memory of each stage"),
+    "plan": ("programs.plan", "parameters, arithmetic, memory and seconds of each stage, before it is launched"),
     "ship": ("programs.ship", "a scale's trained weights as params/weights/ keeps them, with manifests"),
     "report": ("report.run", "every section's notebook, then the HTML"),
 }
@@ -102,6 +102,10 @@ def parser() -> argparse.ArgumentParser:
     added["sample"].add_argument("--format", choices=formats, help="default: mp4; of an image: png")
     added["step"].add_argument("--forward", action="store_true", help="a forward pass in float16 only")
     added["ship"].add_argument("what", choices=("image-autoencoder", "tae", "transformer"))
+    added["plan"].add_argument("--stage", type=int, choices=(1, 2, 3), help="default: all three")
+    added["plan"].add_argument("--card", metavar="NAME", help="of params/base/cards.yaml", default="ascend-910b")
+    added["plan"].add_argument("--cards", metavar="N", type=int, help="default: the params file's launch.worker_num")
+    added["plan"].add_argument("--json", action="store_true", help="numbers without rounding, bytes and seconds")
     added["report"].add_argument("--only-html", action="store_true", help="publish what has been run, run nothing")
     return top
 

@@ -1,5 +1,6 @@
-"""What a recipe costs, by counting: parameters, arithmetic, memory and traffic. Nothing here is measured."""
+"""What a recipe costs: parameters, arithmetic, memory and traffic by counting, seconds by what others measured."""
 
+from moviegen.plan.cards import PUBLISHED_CARD, Card, find_card, read_cards
 from moviegen.plan.cost import Cost, si, stage_cost
 from moviegen.plan.flops import (
     Flops,
@@ -18,10 +19,14 @@ from moviegen.plan.flops import (
     tae_training,
 )
 from moviegen.plan.memory import State, state_bytes
+from moviegen.plan.time import Speed, Work, micro_batch_seconds, stage_work, update_seconds
 from moviegen.plan.traffic import gathered_traffic, ulysses_traffic
+from moviegen.plan.validate import Validation, measured, validate, validate_newest
 
 __all__ = [
-    "Cost", "Flops", "State", "attention_flops", "block_flops", "dit_block", "dit_forward", "dit_training",
-    "gathered_traffic", "matrix_count", "parameter_count", "position_count", "si", "stage_cost", "state_bytes",
-    "step_flops", "tae_decode", "tae_encode", "tae_parameter_count", "tae_training", "ulysses_traffic",
+    "PUBLISHED_CARD", "Card", "Cost", "Flops", "Speed", "State", "Validation", "Work", "attention_flops",
+    "block_flops", "dit_block", "dit_forward", "dit_training", "find_card", "gathered_traffic", "matrix_count",
+    "measured", "micro_batch_seconds", "parameter_count", "position_count", "read_cards", "si", "stage_cost",
+    "stage_work", "state_bytes", "step_flops", "tae_decode", "tae_encode", "tae_parameter_count", "tae_training",
+    "ulysses_traffic", "update_seconds", "validate", "validate_newest",
 ]  # fmt: skip

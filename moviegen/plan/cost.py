@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moviegen.config import Params, visual_tokens
+from moviegen.config import Bucket, Params, visual_tokens
 from moviegen.plan.flops import Flops, dit_training, parameter_count, position_count
 from moviegen.plan.memory import State, state_bytes
 
@@ -15,6 +15,7 @@ class Cost:
 
     scale: str
     stage: int
+    clip: Bucket
     parameters: int
     positions: int
     tokens: int
@@ -38,7 +39,8 @@ def stage_cost(params: Params, stage: int) -> Cost:
     samples = batch.video_batch_size if recipe.dataset.longest > 1 else batch.image_batch_size
     workers = params.launch_of(stage).worker_num
     shards = recipe.train.sequence_parallel.shards
-    tokens = visual_tokens(recipe.dataset.longest, *recipe.dataset.size)
+    clip = Bucket(recipe.dataset.longest, *recipe.dataset.size)
+    tokens = visual_tokens(*clip)
     model, micro_batches = recipe.model, settings.gradient_accumulation_steps
     recompute = (model.recompute_every_nth_block, model.not_recompute_fa)
     shared = dit_training(config, -(-tokens // shards) * shards, params.text.lengths, *recompute)
@@ -46,6 +48,7 @@ def stage_cost(params: Params, stage: int) -> Cost:
     return Cost(
         scale=params.scale,
         stage=stage,
+        clip=clip,
         parameters=parameter_count(config),
         positions=position_count(config),
         tokens=tokens,

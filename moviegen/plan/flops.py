@@ -133,9 +133,9 @@ def dit_training(
 
     Attention keeps no score map in any form: on the way back it multiplies queries with keys once more, half of its
     forward arithmetic, whatever is recomputed beside it. A recomputed block computes all its products again: the
-    gradient of each gate needs even the last one. So it is meant, and so it is in MindSpore's form where every block
-    is recomputed. On CPU MindSpore 2.10 does less else: where only some blocks are, it keeps their attention and
-    what that reads, and compiled operators it never computes again.
+    gradient of each gate needs even the last one. So it is in MindSpore's form where every block is recomputed. In
+    other cases MindSpore 2.10 does less on CPU: where only some blocks are recomputed it keeps their attention and
+    what that reads, and compiled operators are never computed again.
 
     Args:
         config, visual, text_lengths: see `dit_forward`.
@@ -159,7 +159,7 @@ def step_flops(
     recompute_every: int = 0,
     keep_attention: bool = False,
 ) -> int:
-    """`dit_training` without the scores that attention computes again: what forms are compared by, as papers count."""
+    """`dit_training` without the scores that attention computes again: the arithmetic by which speeds are stated."""
     training = dit_training(config, visual, text_lengths, recompute_every, keep_attention)
     return training.total - dit_forward(config, visual, text_lengths).attention // 2
 
@@ -170,7 +170,7 @@ def _patch_width(config: DiTConfig) -> int:
 
 def _first_layers(config: DiTConfig, visual: int, text_lengths: Sequence[int]) -> int:
     """Forward FLOPs of the layers that make D of what comes from outside: patches, sinusoids, text embeddings."""
-    texts = sum(length * width for length, width in zip(text_lengths, config.embedding_widths, strict=True))
+    texts = sum(map(operator.mul, text_lengths, config.embedding_widths))
     return 2 * (visual * _patch_width(config) + config.frequency_width + texts) * config.width
 
 

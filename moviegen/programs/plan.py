@@ -1,23 +1,109 @@
-"""`python -m moviegen plan`: parameters, arithmetic and memory of each stage, by counting."""
+"""`python -m moviegen plan`: parameters, arithmetic, memory and seconds of each stage, before anything is launched."""
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any
 
-from moviegen.config import Params
-from moviegen.plan import si, stage_cost
+from moviegen import plan
+from moviegen.config import ConfigError, Params
+
+COLUMNS = (
+    "scale", "stage", "clip", "parameters", "+ tables", "tokens", "FLOP/update",
+    "GiB/card", "s/micro-batch", "s/update",
+)  # fmt: skip
 
 
 def main(params: Params, options: Namespace) -> None:
-    """Prints the cost of the three stages; `options` has nothing for this verb."""
-    del options
-    print(
-        f"{'scale':>6} {'stage':>6} {'parameters':>11} {'+ tables':>9} {'tokens':>8} {'FLOP/step':>10} {'GiB/rank':>9}"
-    )
-    for stage in sorted(params.stages):
-        cost = stage_cost(params, stage)
-        print(
-            f"{cost.scale:>6} {cost.stage:>6} {si(cost.parameters):>11} {si(cost.positions):>9} {cost.tokens:>8,}"
-            f" {si(cost.flops):>10} {cost.state.total / 2**30:>9.3g}"
+    """Prints what the stages cost: a table, or, with `--json`, numbers without rounding."""
+    card = plan.find_card(options.card)
+    if options.cards is not None:
+        params = with_cards(params, options.cards, card.cards_a_host)
+    stages = [options.stage] if options.stage else sorted(params.stages)
+    rows = [stage_row(params, stage, card) for stage in stages]
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return
+    print_table([COLUMNS, *map(cells, rows)])
+    where, software = f"{params.launch.worker_num} x {card.name}", plan.validate_newest(card).software
+    print(f"""\
+GiB/card: weights, gradients and optimizer state, all float32; activations come on top.
+Seconds:  on {where} (params/base/cards.yaml), with {software};
+          in brackets: as far off as published rows were that were left out of the fit.""")
+
+
+def with_cards(params: Params, cards: int, cards_a_host: int) -> Params:
+    """The same parameters on so many cards of whole hosts.
+
+    Raises:
+        ConfigError: they are none, or make no whole hosts, or a stage's shards do not divide them.
+    """
+    if cards < 1:
+        raise ConfigError(f"--cards {cards}: a plan needs 1 or more")
+    if cards > cards_a_host and cards % cards_a_host:
+        fewer = cards // cards_a_host * cards_a_host
+        raise ConfigError(
+            f"--cards {cards} is no whole number of hosts of {cards_a_host}: {fewer} or {fewer + cards_a_host}"
         )
-    print("GiB/rank: weights, gradients and optimizer state, all float32; activations come on top.")
+    for stage, recipe in params.recipes.items():
+        shards = recipe.train.sequence_parallel.shards
+        if cards % shards:
+            raise ConfigError(
+                f"--cards {cards} cannot be divided into groups of stages.{stage}.train.sequence_parallel.shards "
+                f"{shards}: give a multiple, such as {-(-cards // shards) * shards}"
+            )
+    launch = {"worker_num": cards, "local_worker_num": min(cards, cards_a_host)}
+    if cards > cards_a_host and not params.launch.master_port:
+        launch["master_port"] = 8200  # several hosts must agree on one; nothing listens here
+    content = params.model_dump()
+    return Params.model_validate({**content, "launch": {**content["launch"], **launch}})
+
+
+def stage_row(params: Params, stage: int, card: plan.Card) -> dict[str, Any]:
+    """What a stage costs, on its longest videos, or on images where it has only those."""
+    cost, work = plan.stage_cost(params, stage), plan.stage_work(params, stage)
+    speed = plan.validate_newest(card).speed
+    micro_batch, update = (f(work, card, speed) for f in (plan.micro_batch_seconds, plan.update_seconds))
+    return {
+        "scale": params.scale,
+        "stage": stage,
+        "clip": str(cost.clip),
+        "cards": work.cards,
+        "card": card.name,
+        "parameters": cost.parameters,
+        "positions": cost.positions,
+        "tokens": cost.tokens,
+        "flops_an_update": cost.flops,
+        "state_bytes_a_card": cost.state.total,
+        "seconds_a_micro_batch": [micro_batch, *speed.interval(micro_batch)],
+        "seconds_an_update": [update, *speed.interval(update)],
+    }
+
+
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """A row as the table has it."""
+    return (
+        row["scale"],
+        str(row["stage"]),
+        row["clip"],
+        plan.si(row["parameters"]).strip(),
+        plan.si(row["positions"]).strip(),
+        f"{row['tokens']:,}",
+        plan.si(row["flops_an_update"]).strip(),
+        f"{row['state_bytes_a_card'] / 2**30:.3g}",
+        *(_interval(row[name]) for name in ("seconds_a_micro_batch", "seconds_an_update")),
+    )
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their longest cell, to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def _interval(seconds: Sequence[float]) -> str:
+    likely, low, high = (f"{value:#.3g}".rstrip(".") for value in seconds)
+    return f"{likely} ({low} to {high})"

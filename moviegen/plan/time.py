@@ -1,0 +1,214 @@
+"""Seconds of a training step: what a card computes, what it exchanges, and what a micro-batch takes whatever its size.
+
+    computed  = products / (MATRICES * peak) + attention / (speed.attention * peak)
+    exchanged = bytes / (COLLECTIVES * bandwidth), of each link
+    seconds   = the larger + (1 - speed.hidden) * the smaller + speed.overhead * micro-batches
+
+Short steps are mostly overhead, few tokens of large models mostly exchange, long videos mostly attention: that is how
+efficiency depends on shape here. The three numbers of a `Speed` are fitted to published tables (`validate`); those in
+capitals were measured by others, and are never fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from moviegen.config import Bucket, DiTConfig, Params, Recipe, visual_tokens
+from moviegen.plan.cards import Card
+from moviegen.plan.flops import dit_training, matrix_count, parameter_count, position_count
+from moviegen.plan.memory import FLOAT32
+from moviegen.plan.traffic import ulysses_traffic
+
+# On an Ascend 910B of 376 TFLOP/s, in bfloat16, CANN 8.0.0.beta1: github.com/gameofdimension/limulidae, README.
+MATRICES = 328 / 376  # of the peak: the fastest of many products' sizes
+# Eight cards gather 149 GB of a tensor a second, of which 7/8 come over wires of 196 GB/s; an all-reduce agrees: 72 GB.
+COLLECTIVES = 149 * 7 / 8 / 196
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+Number = TypeVar("Number", float, np.ndarray)  # one, or those of a grid
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How a version of the software uses a card.
+
+    Attributes:
+        attention: share of the peak that attention's products reach.
+        overhead: s a micro-batch, whatever its size: launching, waiting, the optimizer.
+        hidden: share of the shorter of computing and exchanging that passes while the longer goes on, 0 to 1.
+        low, high: measured seconds over predicted ones, the least and the most of rows that were left out of the fit.
+    """
+
+    attention: float
+    overhead: float
+    hidden: float
+    low: float = 1.0
+    high: float = 1.0
+
+    def interval(self, seconds: float) -> tuple[float, float]:
+        """Where a measurement would lie that is no further off than those left out of the fit."""
+        return self.low * seconds, self.high * seconds
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one card does in a micro-batch, and what it exchanges once an update.
+
+    Attributes:
+        dtype: of the arithmetic.
+        products: FLOPs of linear layers, those computed again among them.
+        attention: FLOPs of attention's products, likewise.
+        gathered: bytes of the tensors that pass whole through gathers and scatters over all cards, in a micro-batch.
+        gathered_at_update: the same, once an update.
+        swapped: bytes that the card sends in all-to-alls of its shard group, in a micro-batch.
+        cards: of the job.
+        shards: cards that share the tokens of a sample.
+        samples: of a micro-batch, of those cards.
+        micro_batches: of an update.
+    """
+
+    dtype: str
+    products: float
+    attention: float
+    gathered: float
+    gathered_at_update: float
+    swapped: float
+    cards: int
+    shards: int
+    samples: int
+    micro_batches: int
+
+    @property
+    def samples_an_update(self) -> float:
+        """Of all cards and micro-batches."""
+        return self.samples * self.cards / self.shards * self.micro_batches
+
+
+def stage_work(params: Params, stage: int, clip: Bucket | None = None, weight_bytes: int = FLOAT32) -> Work:
+    """`recipe_work` of a stage; without a clip, of its longest videos at its size, or images if it has only those."""
+    recipe = params.recipes[stage]
+    clip = clip or Bucket(recipe.dataset.longest, *recipe.dataset.size)
+    cards = params.launch_of(stage).worker_num
+    return recipe_work(params.dit_config(stage), recipe, params.text.lengths, cards, clip, weight_bytes)
+
+
+def recipe_work(
+    config: DiTConfig,
+    recipe: Recipe,
+    text_lengths: Sequence[int],
+    cards: int,
+    clip: Bucket,
+    weight_bytes: int = FLOAT32,
+) -> Work:
+    """What a recipe asks of each of so many cards.
+
+    Args:
+        config: the transformer.
+        text_lengths: tokens of the prompt in each encoder that is there.
+        clip: frames and pixels of a sample; one frame is an image.
+        weight_bytes: of a weight and of its gradient as they are exchanged: float32 here, whatever the arithmetic.
+    """
+    settings, batch = recipe.train.settings, recipe.dataloader.batch_size
+    dtype = "bfloat16" if settings.dtype == "auto" else settings.dtype
+    samples = batch.image_batch_size if clip.frames == 1 else batch.video_batch_size
+    shards = recipe.train.sequence_parallel.shards
+    tokens = -(-visual_tokens(*clip) // shards) * shards
+    products, attention = _arithmetic(config, recipe, text_lengths, tokens)
+    repeated, _ = _arithmetic(config, recipe, text_lengths, 0)  # each card has the text and the time for itself
+    gathered, at_update = _gathered_weights(config, recipe, cards)
+    swaps = 2 * config.num_layers + _recomputed_blocks(config, recipe)  # forward, its gradient, and once more
+    return Work(
+        dtype=dtype,
+        products=samples * (products + (shards - 1) * repeated) / shards,
+        attention=samples * attention / shards,
+        gathered=weight_bytes * gathered,
+        gathered_at_update=weight_bytes * at_update,
+        swapped=samples * swaps * ulysses_traffic(config, tokens, shards) * BYTES[dtype],
+        cards=cards,
+        shards=shards,
+        samples=samples,
+        micro_batches=settings.gradient_accumulation_steps,
+    )
+
+
+def micro_batch_seconds(work: Work, card: Card, speed: Speed) -> float:
+    """Of an update's micro-batches each its share, of what comes once an update too."""
+    return update_seconds(work, card, speed) / work.micro_batches
+
+
+def update_seconds(work: Work, card: Card, speed: Speed) -> float:
+    """From one update of the weights to the next."""
+    computed = work.micro_batches * computing_seconds(work, card, speed.attention)
+    both = overlapped(computed, exchanging_seconds(work, card), speed.hidden)
+    return float(both) + work.micro_batches * speed.overhead
+
+
+def overlapped(computed: Number, exchanged: float, hidden: float) -> Number:
+    """Seconds of both, where that share of the shorter passes while the longer goes on."""
+    return np.maximum(computed, exchanged) + (1 - hidden) * np.minimum(computed, exchanged)
+
+
+def computing_seconds(work: Work, card: Card, attention: Number) -> Number:
+    """Of a micro-batch; attention reaches that share of the card's peak."""
+    return (work.products / MATRICES + work.attention / attention) / card.flops(work.dtype)
+
+
+def exchanging_seconds(work: Work, card: Card) -> float:
+    """Of all collectives of an update, one after the other."""
+    whole = work.micro_batches * work.gathered + work.gathered_at_update
+    swaps = work.micro_batches * swapping_seconds(work.swapped, work.shards, card)
+    return gathering_seconds(whole, work.cards, card) + swaps
+
+
+def gathering_seconds(size: float, cards: int, card: Card) -> float:
+    """For so many cards to get tensors of `size` bytes, of which each holds a part; or to add up and scatter them.
+
+    In two steps where there are several hosts: with the cards of the same place in other hosts, then within the host.
+    """
+    local = min(cards, card.cards_a_host)
+    hosts = -(-cards // local)
+    within = size * (local - 1) / local / card.link_among(local) if local > 1 else 0.0
+    between = size / local * (hosts - 1) / hosts / card.between_hosts() if hosts > 1 else 0.0
+    return (within + between) / COLLECTIVES
+
+
+def swapping_seconds(sent: float, cards: int, card: Card) -> float:
+    """For a card to send `sent` bytes, in equal parts, to each other one of its group, and to get as many."""
+    local = min(cards, card.cards_a_host)
+    within = sent * (local - 1) / (cards - 1) / card.link_among(local) if local > 1 else 0.0
+    between = sent * (cards - local) / (cards - 1) / card.between_hosts() if cards > local else 0.0
+    return (within + between) / COLLECTIVES
+
+
+def _arithmetic(config: DiTConfig, recipe: Recipe, text_lengths: Sequence[int], tokens: int) -> tuple[int, int]:
+    """FLOPs of one sample's training: of linear layers, and of attention."""
+    every, keep = recipe.model.recompute_every_nth_block, recipe.model.not_recompute_fa
+    once = dit_training(config, tokens, text_lengths)
+    without_attention = dit_training(config, tokens, text_lengths, every, keep_attention=True)
+    again = without_attention.recomputed - once.recomputed
+    products = once.projections + once.feed_forward + again
+    return products, dit_training(config, tokens, text_lengths, every, keep).total - products
+
+
+def _gathered_weights(config: DiTConfig, recipe: Recipe, cards: int) -> tuple[int, int]:
+    """Weights that pass whole through gathers and scatters, in a micro-batch and once an update; see `parallel.zero`.
+
+    An all-reduce is both: it adds up and scatters, then gathers.
+    """
+    total, matrices = parameter_count(config) + position_count(config), matrix_count(config)
+    stage = recipe.train.settings.zero_stage if cards > 1 else 0
+    if stage < 2:
+        return 0, 2 * total  # gradients are added up; they, or the weights, are gathered
+    if stage == 2:
+        return total, total
+    block = 8 * config.width**2 + 3 * config.width * config.ffn_width
+    borrowed = 2 * matrices + _recomputed_blocks(config, recipe) * block  # forward, backward, and once more
+    return borrowed + total, total - matrices
+
+
+def _recomputed_blocks(config: DiTConfig, recipe: Recipe) -> int:
+    every = recipe.model.recompute_every_nth_block
+    return config.num_layers // every if every else 0
