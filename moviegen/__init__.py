@@ -33,8 +33,8 @@ runs/        registry: which program makes what from what; fingerprint, hashes: 
              signatures: what an unreadable file is; patience: how long the rest takes
 launch/      run, job, hosts, watch, guard, worker, pool, lock: processes, and how they end
 parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes
-plan/        3.1.6 flops, memory, traffic, cost: computed, never measured; cards, time: what a card is, how long a step
-             takes on it; published, validate: others' times, and how far the plan is from them
+plan/        3.1.6 flops, memory, traffic, cost: computed, never measured; cards, time, scaling: what a card is, how
+             long a step takes on it, and on more of them; published, validate: how far others' times are from it
 config/      params, recipe, networks, shapes: every one; loading, strict_yaml: files, overrides; decisive: which
              decide a result
 device/      attention, kernels, precision, video, video_operators, updates, collectives, world, environment, profiler:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from moviegen import plan
-from moviegen.config import ConfigError, Params
+from moviegen.config import Params
 
 COLUMNS = (
     "scale", "stage", "clip", "parameters", "+ tables", "tokens", "FLOP/update",
@@ -20,7 +20,7 @@ def main(params: Params, options: Namespace) -> None:
     """Prints what the stages cost: a table, or, with `--json`, numbers without rounding."""
     card = plan.find_card(options.card)
     if options.cards is not None:
-        params = with_cards(params, options.cards, card.cards_a_host)
+        params = plan.with_cards(params, options.cards, card)
     stages = [options.stage] if options.stage else sorted(params.stages)
     rows = [stage_row(params, stage, card) for stage in stages]
     if options.json:
@@ -32,33 +32,6 @@ def main(params: Params, options: Namespace) -> None:
 GiB/card: weights, gradients and optimizer state, all float32; activations come on top.
 Seconds:  on {where} (params/base/cards.yaml), with {software};
           in brackets: as far off as published rows were that were left out of the fit.""")
-
-
-def with_cards(params: Params, cards: int, cards_a_host: int) -> Params:
-    """The same parameters on so many cards of whole hosts.
-
-    Raises:
-        ConfigError: they are none, or make no whole hosts, or a stage's shards do not divide them.
-    """
-    if cards < 1:
-        raise ConfigError(f"--cards {cards}: a plan needs 1 or more")
-    if cards > cards_a_host and cards % cards_a_host:
-        fewer = cards // cards_a_host * cards_a_host
-        raise ConfigError(
-            f"--cards {cards} is no whole number of hosts of {cards_a_host}: {fewer} or {fewer + cards_a_host}"
-        )
-    for stage, recipe in params.recipes.items():
-        shards = recipe.train.sequence_parallel.shards
-        if cards % shards:
-            raise ConfigError(
-                f"--cards {cards} cannot be divided into groups of stages.{stage}.train.sequence_parallel.shards "
-                f"{shards}: give a multiple, such as {-(-cards // shards) * shards}"
-            )
-    launch = {"worker_num": cards, "local_worker_num": min(cards, cards_a_host)}
-    if cards > cards_a_host and not params.launch.master_port:
-        launch["master_port"] = 8200  # several hosts must agree on one; nothing listens here
-    content = params.model_dump()
-    return Params.model_validate({**content, "launch": {**content["launch"], **launch}})
 
 
 def stage_row(params: Params, stage: int, card: plan.Card) -> dict[str, Any]:

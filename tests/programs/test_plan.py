@@ -5,7 +5,6 @@ import json
 import pytest
 
 from moviegen import __main__, config, plan
-from moviegen.programs.plan import with_cards
 
 
 def printed(capsys, *arguments):
@@ -36,10 +35,10 @@ def test_the_table_says_on_what_the_seconds_are(capsys):
 
 
 def test_more_cards_hold_less_each_and_are_of_whole_hosts():
-    params = config.load("30B")
-    state = [plan.stage_cost(with_cards(params, cards, 8), 3).state.total for cards in (8, 16, 64)]
+    params, card = config.load("30B"), plan.find_card("ascend-910b")
+    state = [plan.stage_cost(plan.with_cards(params, cards, card), 3).state.total for cards in (8, 16, 64)]
     assert state == sorted(state, reverse=True)
-    launch = with_cards(params, 64, 8).launch
+    launch = plan.with_cards(params, 64, card).launch
     assert (launch.worker_num, launch.local_worker_num) == (64, 8)
 
 

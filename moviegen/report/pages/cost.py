@@ -9,7 +9,7 @@ import numpy as np
 from IPython.display import HTML
 
 from moviegen import plan
-from moviegen.config import Params
+from moviegen.config import Params, load
 from moviegen.plan.published import TIMINGS
 from moviegen.plan.validate import Row, Validation
 from moviegen.report import markup, results
@@ -21,6 +21,10 @@ from moviegen.report.wording import count, listed, longest_clip, percent, shown
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+SCALED, SCALED_STAGE = "30B", 3  # what is scaled on paper, whatever the report's own scale
+VIDEOS = 64  # of an update there
+SHARDS = (8, 16, 24, 48)  # as many cards as can share a video's tokens by their 48 heads, whole hosts
+MOST_CARDS = 4096
 BAND = 0.1  # of the diagonal in the figure: the largest error that is aimed at
 COLORS = (SECOND, ACCENT)
 
@@ -150,6 +154,56 @@ def impossible_rows(validations: Sequence[Validation]) -> HTML:
         f"Not possible as micro-batches of the longest videos: {listed(odd)}. They count in no fit and in no error; as "
         "the recipe's mixture of images and videos they would take what the last column says."
     )
+
+
+def scaling() -> list[list[plan.Point]]:
+    """Strong scaling of the largest recipe, on ever more cards of the published kind: points of each of SHARDS."""
+    params, card = load(SCALED), plan.find_card(plan.PUBLISHED_CARD)
+    speed = plan.validate_newest(card).speed
+    counts = sorted({shards * 2**power for shards in SHARDS for power in range(10)})
+    counts = [count for count in counts if count <= MOST_CARDS]
+    return [plan.strong_scaling(params, SCALED_STAGE, card, speed, VIDEOS, shards, counts) for shards in SHARDS]
+
+
+def scaling_curves(lines: Sequence[Sequence[plan.Point]]) -> HTML:
+    """Seconds of an update, and how much longer exchanging takes than computing, against cards."""
+    with styled():
+        figure, (update, ratio) = panels(2, height=3.4, columns=True)
+        for points, color in zip(lines, (FAINT, "#6a96c4", ACCENT, "#16406e"), strict=True):
+            cards, name = [point.cards for point in points], f"{points[0].shards} share a video"
+            update.plot(cards, [point.seconds for point in points], "o-", color=color, ms=3, lw=1.2, label=name)
+            ratio.plot(cards, [point.exchanged / point.computed for point in points], "o-", color=color, ms=3, lw=1.2)
+        ratio.axhline(1, color=SECOND, lw=0.9, ls="--")
+        update.set(xscale="log", yscale="log", xlabel="cards", title=f"s an update of {VIDEOS:,} videos")
+        ratio.set(xscale="log", ylim=(0, None), xlabel="cards", title="exchanging / computing")
+        for axis in (update.xaxis, update.yaxis, ratio.xaxis):
+            axis.set_major_formatter("{x:g}")
+        update.legend(loc="lower left", fontsize=7)
+        return drawn(
+            figure, f"{SCALED}, stage {SCALED_STAGE}, on more cards, on paper; above the dashed line cards wait"
+        )
+
+
+def scaling_rows(lines: Sequence[Sequence[plan.Point]]) -> HTML:
+    """For each number of cards the number of shards with which an update is fastest."""
+    fastest: dict[int, plan.Point] = {}
+    for point in (point for points in lines for point in points):
+        if point.cards not in fastest or point.seconds < fastest[point.cards].seconds:
+            fastest[point.cards] = point
+    rows = [
+        {
+            "cards": f"{point.cards:,}",
+            "share a video": point.shards,
+            "micro-batches": point.micro_batches,
+            "s an update": shown(point.seconds),
+            "computing": shown(point.computed),
+            "exchanging": shown(point.exchanged),
+            "videos an hour and card": shown(3600 * VIDEOS / point.seconds / point.cards),
+            "state a card": f"{plan.si(point.state_bytes)}B",
+        }
+        for _, point in sorted(fastest.items())
+    ]
+    return table(rows, f"{SCALED}, stage {SCALED_STAGE}: {VIDEOS:,} videos an update, on paper")
 
 
 def _label(axes: Axes, row: Row, color: str, is_above: bool) -> None:

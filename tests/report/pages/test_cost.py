@@ -59,3 +59,16 @@ def test_the_figure_names_every_row(foretold):
     drawing = svg(cost.scatter(foretold))
     for timing in TIMINGS:
         assert drawing.count(f"<!-- {timing.size} {timing.stage} -->") == 2
+
+
+def test_scaling_has_the_fastest_division_of_each_number_of_cards():
+    lines = cost.scaling()
+    assert [{point.shards for point in points} for points in lines] == [{8}, {16}, {24}, {48}]
+    rows = cells(cost.scaling_rows(lines))
+    assert {"8", "48", "64", "3,072"} <= set(rows["cards"])
+    for _, row in rows.iterrows():
+        cards = int(row["cards"].replace(",", ""))
+        seconds = [point.seconds for points in lines for point in points if point.cards == cards]
+        assert float(row["s an update"]) == pytest.approx(min(seconds), rel=5e-3)
+    drawing = svg(cost.scaling_curves(lines))
+    assert "<!-- 48 share a video -->" in drawing
