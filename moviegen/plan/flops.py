@@ -170,7 +170,7 @@ def _patch_width(config: DiTConfig) -> int:
 
 def _first_layers(config: DiTConfig, visual: int, text_lengths: Sequence[int]) -> int:
     """Forward FLOPs of the layers that make D of what comes from outside: patches, sinusoids, text embeddings."""
-    texts = sum(map(operator.mul, text_lengths, config.embedding_widths))
+    texts = sum(length * width for length, width in zip(text_lengths, config.embedding_widths, strict=True))
     return 2 * (visual * _patch_width(config) + config.frequency_width + texts) * config.width
 
 

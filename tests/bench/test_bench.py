@@ -12,7 +12,7 @@ import pytest
 from moviegen import config
 from moviegen.config import DiTConfig
 from tests.bench import __main__ as bench
-from tests.bench import compiling, dit, profile, reading, readme, rows, serving, tae
+from tests.bench import compiling, dit, dit_ours, profile, reading, readme, rows, serving, tae
 from tests.bench.workers import Worker, WorkFailed, take_turns
 from tests.conftest import Bar
 
@@ -132,6 +132,17 @@ def test_the_share_of_the_peak_is_arithmetic_a_second():
     work = dit.large()
     row = dit.share_of_peak("step", work, "float32", {"ours": [1000.0], dit.PEAK: [500.0]})
     assert row["ratio"] == pytest.approx(dit.step_flops(work) / (4 * dit.SQUARE**3))
+
+
+@pytest.mark.parametrize("shape", dit.SHAPES)
+def test_each_shape_has_a_length_for_each_encoder_of_its_network(shape):
+    work = dit.SHAPES[shape]()
+    assert len(work["lengths"]) == len(work["config"]["text_widths"]) == 3
+    assert all(work["config"]["text_widths"])
+
+
+def test_our_transformer_takes_what_is_measured():
+    dit_ours.build("forward", **dit.tiny())()  # raises where they do not fit each other
 
 
 def test_the_large_step_has_its_arithmetic():

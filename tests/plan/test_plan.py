@@ -1,11 +1,9 @@
-from argparse import Namespace
 from dataclasses import replace
 
 import pytest
 
 from moviegen import config, plan
 from moviegen.config import shapes
-from moviegen.programs import plan as programs_plan
 from tests.golden import SETS, weights
 
 SMALL = config.DiTConfig(width=64, ffn_width=176, num_heads=4, num_layers=2, max_size=(4, 8, 8))
@@ -115,9 +113,3 @@ def test_ulysses_traffic_stays_constant_as_tokens_and_ranks_grow_together():
 )
 def test_si_prefixes(value, text):
     assert plan.si(value) == text
-
-
-def test_prints_each_stage(capsys):
-    programs_plan.main(config.load("tiny"), Namespace())
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines[1:4]] == [["tiny", "1"], ["tiny", "2"], ["tiny", "3"]]

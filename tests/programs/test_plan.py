@@ -55,3 +55,8 @@ def test_what_cannot_be_planned_is_refused_with_what_could(arguments, words, cap
     assert __main__.main(["plan", "--config", "30B", *arguments]) == 2
     error = capsys.readouterr().err
     assert all(word in error for word in words), error
+
+
+def test_all_three_stages_are_printed(capsys):
+    lines = printed(capsys, "--config", "tiny").splitlines()
+    assert [line.split()[:2] for line in lines[1:4]] == [["tiny", "1"], ["tiny", "2"], ["tiny", "3"]]
