@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     added["step"].add_argument("--forward", action="store_true", help="a forward pass in float16 only")
     added["ship"].add_argument("what", choices=("image-autoencoder", "tae", "transformer"))
     added["plan"].add_argument("--stage", type=int, choices=(1, 2, 3), help="default: all three")
-    added["plan"].add_argument("--card", metavar="NAME", help="of params/base/cards.yaml", default="ascend-910b")
+    added["plan"].add_argument("--card", metavar="NAME", help="of params/base/cards.yaml; default: the published")
     added["plan"].add_argument("--cards", metavar="N", type=int, help="default: the params file's launch.worker_num")
     added["plan"].add_argument("--json", action="store_true", help="numbers without rounding, bytes and seconds")
     added["report"].add_argument("--only-html", action="store_true", help="publish what has been run, run nothing")

@@ -21,7 +21,7 @@ PUBLISHED_CARD = "ascend-910b"  # that of the published tables, as far as they s
 CARDS_FILE = Path("params", "base", "cards.yaml")  # not beside the scales: whatever lies in params/ is one
 
 
-@dataclass(frozen=True, eq=False)  # its peak is a mapping: only as the object it is can it be a key
+@dataclass(frozen=True)
 class Card:
     """One card and its host; a number that nobody published is None, and whoever needs it says so.
 

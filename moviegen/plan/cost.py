@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moviegen.config import Bucket, Params, visual_tokens
-from moviegen.plan.flops import Flops, dit_training, parameter_count, position_count
+from moviegen.plan.flops import Flops, parameter_count, position_count, shared_training
 from moviegen.plan.memory import State, state_bytes
 
 
@@ -31,8 +31,7 @@ class Cost:
 def stage_cost(params: Params, stage: int) -> Cost:
     """The cost of one optimizer step of a stage, on its largest medium (its longest videos where it has them).
 
-    Its arithmetic is of the whole step: all ranks, all accumulated micro-batches. Ranks that share a sample pad its
-    tokens to as many each, and compute what does not depend on them, time and text, each for itself.
+    Its arithmetic is of the whole step: all ranks, all accumulated micro-batches.
     """
     recipe, config = params.recipes[stage], params.dit_config(stage)
     settings, batch = recipe.train.settings, recipe.dataloader.batch_size
@@ -43,8 +42,7 @@ def stage_cost(params: Params, stage: int) -> Cost:
     tokens = visual_tokens(*clip)
     model, micro_batches = recipe.model, settings.gradient_accumulation_steps
     recompute = (model.recompute_every_nth_block, model.not_recompute_fa)
-    shared = dit_training(config, -(-tokens // shards) * shards, params.text.lengths, *recompute)
-    repeated = dit_training(config, 0, params.text.lengths, *recompute)
+    sample = shared_training(config, tokens, params.text.lengths, shards, *recompute)
     return Cost(
         scale=params.scale,
         stage=stage,
@@ -52,7 +50,7 @@ def stage_cost(params: Params, stage: int) -> Cost:
         parameters=parameter_count(config),
         positions=position_count(config),
         tokens=tokens,
-        arithmetic=samples * (workers // shards) * micro_batches * (shared + (shards - 1) * repeated),
+        arithmetic=samples * (workers // shards) * micro_batches * sample,
         state=state_bytes(config, workers, settings.zero_stage, micro_batches),
     )
 

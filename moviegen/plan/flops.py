@@ -61,9 +61,7 @@ class Flops:
 def parameter_count(config: DiTConfig) -> int:
     """Parameters of the transformer without its position tables, which are counted by `position_count`."""
     width, patch = config.width, _patch_width(config)
-    attention = 2 * 4 * width**2  # query, key, value, output; of self-attention and of cross-attention
-    feed_forward = 3 * width * config.ffn_width
-    block = attention + feed_forward + 2 * width + ADALN_VECTORS * width
+    block = block_matrix_count(config) + 2 * width + ADALN_VECTORS * width
     time = config.frequency_width * width + width**2 + ADALN_VECTORS * width**2
     text = sum(config.embedding_widths) * width + len(config.embedding_widths) * width
     ends = patch * width + (2 + 1) * width + width * patch  # patch embedding; last table and norm; last projection
@@ -73,6 +71,13 @@ def parameter_count(config: DiTConfig) -> int:
 def position_count(config: DiTConfig) -> int:
     """Parameters of the position tables: a row of D for each place along T, H and W."""
     return sum(config.max_size) * config.width
+
+
+def block_matrix_count(config: DiTConfig) -> int:
+    """Parameters in the weights of one block's linear layers."""
+    attention = 2 * 4 * config.width**2  # query, key, value, output; of self-attention and of cross-attention
+    feed_forward = 3 * config.width * config.ffn_width
+    return attention + feed_forward
 
 
 def matrix_count(config: DiTConfig) -> int:
@@ -150,6 +155,23 @@ def dit_training(
         projections=-_first_layers(config, visual, text_lengths),
         recomputed=blocks * again + forward.attention // 2,
     )
+
+
+def shared_training(
+    config: DiTConfig,
+    visual: int,
+    text_lengths: Sequence[int],
+    shards: int,
+    recompute_every: int = 0,
+    keep_attention: bool = False,
+) -> Flops:
+    """`dit_training` of a sample whose tokens are shared by `shards` ranks, of all of them together.
+
+    They pad its tokens to as many each, and compute what does not depend on them, time and text, each for itself.
+    """
+    recompute = (recompute_every, keep_attention)
+    padded = dit_training(config, -(-visual // shards) * shards, text_lengths, *recompute)
+    return padded + (shards - 1) * dit_training(config, 0, text_lengths, *recompute)
 
 
 def step_flops(

@@ -19,7 +19,7 @@ import numpy as np
 
 from moviegen.config import Bucket, DiTConfig, Params, Recipe, visual_tokens
 from moviegen.plan.cards import Card
-from moviegen.plan.flops import dit_training, matrix_count, parameter_count, position_count
+from moviegen.plan.flops import block_matrix_count, matrix_count, parameter_count, position_count, shared_training
 from moviegen.plan.memory import FLOAT32
 from moviegen.plan.traffic import ulysses_traffic
 
@@ -117,12 +117,11 @@ def recipe_work(
     shards = recipe.train.sequence_parallel.shards
     tokens = -(-visual_tokens(*clip) // shards) * shards
     products, attention = _arithmetic(config, recipe, text_lengths, tokens)
-    repeated, _ = _arithmetic(config, recipe, text_lengths, 0)  # each card has the text and the time for itself
     gathered, at_update = _gathered_weights(config, recipe, cards)
     swaps = 2 * config.num_layers + _recomputed_blocks(config, recipe)  # forward, its gradient, and once more
     return Work(
         dtype=dtype,
-        products=samples * (products + (shards - 1) * repeated) / shards,
+        products=samples * products / shards,
         attention=samples * attention / shards,
         gathered=weight_bytes * gathered,
         gathered_at_update=weight_bytes * at_update,
@@ -184,13 +183,13 @@ def swapping_seconds(sent: float, cards: int, card: Card) -> float:
 
 
 def _arithmetic(config: DiTConfig, recipe: Recipe, text_lengths: Sequence[int], tokens: int) -> tuple[int, int]:
-    """FLOPs of one sample's training: of linear layers, and of attention."""
+    """FLOPs of one sample's training, of all cards that share it: of linear layers, and of attention."""
     every, keep = recipe.model.recompute_every_nth_block, recipe.model.not_recompute_fa
-    once = dit_training(config, tokens, text_lengths)
-    without_attention = dit_training(config, tokens, text_lengths, every, keep_attention=True)
-    again = without_attention.recomputed - once.recomputed
+    sample = (config, tokens, text_lengths, recipe.train.sequence_parallel.shards)
+    once = shared_training(*sample)
+    again = shared_training(*sample, every, keep_attention=True).recomputed - once.recomputed
     products = once.projections + once.feed_forward + again
-    return products, dit_training(config, tokens, text_lengths, every, keep).total - products
+    return products, shared_training(*sample, every, keep).total - products
 
 
 def _gathered_weights(config: DiTConfig, recipe: Recipe, cards: int) -> tuple[int, int]:
@@ -204,8 +203,8 @@ def _gathered_weights(config: DiTConfig, recipe: Recipe, cards: int) -> tuple[in
         return 0, 2 * total  # gradients are added up; they, or the weights, are gathered
     if stage == 2:
         return total, total
-    block = 8 * config.width**2 + 3 * config.width * config.ffn_width
-    borrowed = 2 * matrices + _recomputed_blocks(config, recipe) * block  # forward, backward, and once more
+    again = _recomputed_blocks(config, recipe) * block_matrix_count(config)
+    borrowed = 2 * matrices + again  # forward, backward, and once more
     return borrowed + total, total - matrices
 
 

@@ -10,7 +10,6 @@ micro-steps, not updates. Rows that cannot be that are named, with the reason, a
 
 from __future__ import annotations
 
-import functools
 import itertools
 import statistics
 from collections.abc import Iterable, Sequence
@@ -166,7 +165,6 @@ def validate(rows: Iterable[Measured], card: Card) -> list[Validation]:
     return [_validation(software, cases, card) for software, cases in published_cases(rows).items()]
 
 
-@functools.cache
 def validate_newest(card: Card) -> Validation:
     """That of the newest published software, by which steps are foretold."""
     return validate(measured(TIMINGS), card)[-1]

@@ -18,26 +18,26 @@ COLUMNS = (
 
 def main(params: Params, options: Namespace) -> None:
     """Prints what the stages cost: a table, or, with `--json`, numbers without rounding."""
-    card = plan.find_card(options.card)
+    card = plan.find_card(options.card or plan.PUBLISHED_CARD)
     if options.cards is not None:
         params = plan.with_cards(params, options.cards, card)
     stages = [options.stage] if options.stage else sorted(params.stages)
-    rows = [stage_row(params, stage, card) for stage in stages]
+    newest = plan.validate_newest(card)
+    rows = [stage_row(params, stage, card, newest.speed) for stage in stages]
     if options.json:
         print(json.dumps(rows, indent=2))
         return
     print_table([COLUMNS, *map(cells, rows)])
-    where, software = f"{params.launch.worker_num} x {card.name}", plan.validate_newest(card).software
+    where = f"{params.launch.worker_num} x {card.name}"
     print(f"""\
 GiB/card: weights, gradients and optimizer state, all float32; activations come on top.
-Seconds:  on {where} (params/base/cards.yaml), with {software};
+Seconds:  on {where} (params/base/cards.yaml), with {newest.software};
           in brackets: as far off as published rows were that were left out of the fit.""")
 
 
-def stage_row(params: Params, stage: int, card: plan.Card) -> dict[str, Any]:
+def stage_row(params: Params, stage: int, card: plan.Card, speed: plan.Speed) -> dict[str, Any]:
     """What a stage costs, on its longest videos, or on images where it has only those."""
     cost, work = plan.stage_cost(params, stage), plan.stage_work(params, stage)
-    speed = plan.validate_newest(card).speed
     micro_batch, update = (f(work, card, speed) for f in (plan.micro_batch_seconds, plan.update_seconds))
     return {
         "scale": params.scale,

@@ -156,10 +156,13 @@ def impossible_rows(validations: Sequence[Validation]) -> HTML:
     )
 
 
-def scaling() -> list[list[plan.Point]]:
-    """Strong scaling of the largest recipe, on ever more cards of the published kind: points of each of SHARDS."""
-    params, card = load(SCALED), plan.find_card(plan.PUBLISHED_CARD)
-    speed = plan.validate_newest(card).speed
+def scaling(validations: Sequence[Validation]) -> list[list[plan.Point]]:
+    """Strong scaling of the largest recipe, on ever more cards of the published kind: points of each of SHARDS.
+
+    Args:
+        validations: of each version of the software; the last is taken.
+    """
+    params, card, speed = load(SCALED), plan.find_card(plan.PUBLISHED_CARD), validations[-1].speed
     counts = sorted({shards * 2**power for shards in SHARDS for power in range(10)})
     counts = [count for count in counts if count <= MOST_CARDS]
     return [plan.strong_scaling(params, SCALED_STAGE, card, speed, VIDEOS, shards, counts) for shards in SHARDS]

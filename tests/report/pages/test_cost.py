@@ -61,8 +61,8 @@ def test_the_figure_names_every_row(foretold):
         assert drawing.count(f"<!-- {timing.size} {timing.stage} -->") == 2
 
 
-def test_scaling_has_the_fastest_division_of_each_number_of_cards():
-    lines = cost.scaling()
+def test_scaling_has_the_fastest_division_of_each_number_of_cards(foretold):
+    lines = cost.scaling(foretold)
     assert [{point.shards for point in points} for points in lines] == [{8}, {16}, {24}, {48}]
     rows = cells(cost.scaling_rows(lines))
     assert {"8", "48", "64", "3,072"} <= set(rows["cards"])
