@@ -140,7 +140,9 @@ def write_video(path: Path | str, frames: np.ndarray, fps: float, codec: Codec =
         if codec == "mpeg4" and Path(path).suffix == ".avi":
             stream.codec_context.codec_tag = "XVID"
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            rgb = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            # one thread: swscale's would write over each other's rows now and then
+            container.mux(stream.encode(rgb.reformat(format="yuv420p", threads=1)))
         container.mux(stream.encode())
 
 

@@ -267,14 +267,16 @@ def test_what_is_stored_tells_pictures_apart_by_any_colour_and_by_nothing_else(p
     pictures = Pictures(None)
 
     def stored(picture):
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixels)
+        rgb = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        frame = rgb.reformat(format=pixels, threads=1)  # swscale's threads write over each other's rows at 16 bits
         return [plane.tobytes() for plane in pictures.stored(frame)]
 
     assert stored(grey) == stored(grey) and stored(grey) != stored(other)
 
 
 def test_damage_to_colours_alone_is_seen():
-    frame = av.VideoFrame.from_ndarray(np.full((16, 32, 3), 120, np.uint8), format="rgb24").reformat(format="yuv420p")
+    rgb = av.VideoFrame.from_ndarray(np.full((16, 32, 3), 120, np.uint8), format="rgb24")
+    frame = rgb.reformat(format="yuv420p", threads=1)
     before = [plane.copy() for plane in Pictures(None).stored(frame)]
     frame.planes[2].update(bytes(len(bytes(frame.planes[2]))))
     luma, blue, red = (np.array_equal(*pair) for pair in zip(before, Pictures(None).stored(frame), strict=True))
