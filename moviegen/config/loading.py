@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import math
 import os
 import shlex
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from moviegen.config.networks import ConfigError
+from moviegen.config.networks import SIZES, ConfigError
 from moviegen.config.params import Params
 from moviegen.config.recipe import STAGE_GROUPS, Recipe, merge
 from moviegen.config.shapes import check_tables
@@ -171,7 +172,12 @@ def check_job(recipe: Recipe, params: Params, where: str) -> None:
         )
     name, workers = ("train.worker_num", some) if some else ("launch.worker_num", launch.worker_num)
     if workers % shards:
-        raise ConfigError(f"{where}: {name} {workers} is not a multiple of train.sequence_parallel.shards {shards}")
+        both, fewer = math.gcd(workers, SIZES[recipe.model.size].num_heads), workers // shards * shards
+        raise ConfigError(
+            f"{where}: {name} {workers} is not a multiple of train.sequence_parallel.shards {shards}: use "
+            f"{f'{fewer} or ' if fewer else ''}{fewer + shards} workers, or "
+            f"{max(count for count in range(1, shards) if both % count == 0)} shards"
+        )
 
 
 def parse_overrides(words: str | Iterable[str], stage: int | None = None) -> dict[str, Any]:

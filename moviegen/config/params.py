@@ -171,6 +171,10 @@ class Launch(Group):
     )
     jit_level: Literal["O0", "O1"] = "O1"
     max_device_memory: str = "59GB"
+    card: str | None = Field(
+        None, description="of params/base/cards.yaml; what cannot fit it is not started; null: anything is"
+    )
+    force: bool = Field(False, description="start also what cannot fit the card")
 
     @model_validator(mode="after")
     def _hosts(self) -> Launch:

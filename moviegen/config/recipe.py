@@ -242,8 +242,11 @@ class Recipe(Group):
             )
         heads, shards = SIZES[self.model.size].num_heads, self.train.sequence_parallel.shards
         if heads % shards:
+            fewer = max(count for count in range(1, shards) if heads % count == 0)
+            more = next((f" or {count}" for count in range(shards, heads + 1) if heads % count == 0), "")
             raise ValueError(
-                f"train.sequence_parallel.shards {shards} does not divide {self.model.size}'s {heads} attention heads"
+                f"train.sequence_parallel.shards {shards} does not divide {self.model.size}'s {heads} attention heads: "
+                f"use {fewer}{more}"
             )
         return self
 
