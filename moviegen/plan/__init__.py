@@ -19,7 +19,7 @@ from moviegen.plan.flops import (
     tae_training,
 )
 from moviegen.plan.memory import State, state_bytes
-from moviegen.plan.scaling import Point, strong_scaling, with_cards
+from moviegen.plan.scaling import Point, strong_scaling, weak_scaling, with_cards
 from moviegen.plan.time import Speed, Work, micro_batch_seconds, stage_work, update_seconds
 from moviegen.plan.traffic import gathered_traffic, ulysses_traffic
 from moviegen.plan.validate import Validation, measured, validate, validate_newest
@@ -29,5 +29,5 @@ __all__ = [
     "block_flops", "dit_block", "dit_forward", "dit_training", "find_card", "gathered_traffic", "matrix_count",
     "measured", "micro_batch_seconds", "parameter_count", "position_count", "read_cards", "si", "stage_cost",
     "stage_work", "state_bytes", "step_flops", "strong_scaling", "tae_decode", "tae_encode", "tae_parameter_count",
-    "tae_training", "ulysses_traffic", "update_seconds", "validate", "validate_newest", "with_cards",
+    "tae_training", "ulysses_traffic", "update_seconds", "validate", "validate_newest", "weak_scaling", "with_cards",
 ]  # fmt: skip

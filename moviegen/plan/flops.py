@@ -16,7 +16,7 @@ import itertools
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 from moviegen.config import PATCH, DiTConfig, TAEConfig, latent_size
 
@@ -44,13 +44,13 @@ class Flops:
     @property
     def total(self) -> int:
         """Of all kinds."""
-        return sum(astuple(self))
+        return sum(vars(self).values())
 
     def __add__(self, other: Flops) -> Flops:
-        return Flops(*map(operator.add, astuple(self), astuple(other)))
+        return Flops(*map(operator.add, vars(self).values(), vars(other).values()))
 
     def __mul__(self, times: int) -> Flops:
-        return Flops(*(times * count for count in astuple(self)))
+        return Flops(*(times * count for count in vars(self).values()))
 
     __rmul__ = __mul__
 

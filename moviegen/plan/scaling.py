@@ -5,32 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from moviegen.config import Bucket, ConfigError, Params, Recipe, merge
+from moviegen.config import Bucket, ConfigError, Params, merge
 from moviegen.plan.cards import Card
-from moviegen.plan.memory import state_bytes
-from moviegen.plan.time import Speed, computing_seconds, exchanging_seconds, recipe_work, update_seconds
+from moviegen.plan.memory import Memory, state_bytes, training_memory
+from moviegen.plan.time import Speed, computing_seconds, exchanging_seconds, stage_work, update_seconds
 
 PORT = 8200  # several hosts must agree on one; of a plan nobody listens there
 
 
 @dataclass(frozen=True)
 class Point:
-    """One update of `samples` on so many cards.
+    """One update on so many cards.
 
     Attributes:
+        samples: of the update, of all cards.
         shards: cards that share the tokens of a sample.
         micro_batches: of the update, one sample each on every group of shards.
         seconds: of the update; `computed` and `exchanged` are what it is made of, where nothing hides behind the other.
         state_bytes: weights, gradient sums and optimizer on a card.
+        memory: of a card at its fullest moment.
+        gathered: bytes of the tensors that pass whole through gathers and scatters over all cards, in the update.
+        swapped: bytes that a card sends in all-to-alls of its shard group, in the update.
     """
 
     cards: int
+    samples: int
     shards: int
     micro_batches: int
     seconds: float
     computed: float
     exchanged: float
     state_bytes: int
+    memory: Memory
+    gathered: float
+    swapped: float
 
 
 def with_cards(params: Params, cards: int, card: Card) -> Params:
@@ -77,21 +85,39 @@ def strong_scaling(
     return points
 
 
+def weak_scaling(
+    params: Params, stage: int, card: Card, speed: Speed, micro_batches: int, shards: int, counts: Iterable[int]
+) -> list[Point]:
+    """Updates whose videos grow with the cards: so many micro-batches of one video on every group of shards.
+
+    Args:
+        counts: of cards; left out are those that the shards do not divide.
+    """
+    return [_point(params, stage, card, speed, cards, shards, micro_batches) for cards in counts if cards % shards == 0]
+
+
 def _point(params: Params, stage: int, card: Card, speed: Speed, cards: int, shards: int, micro_batches: int) -> Point:
-    settings = {"gradient_accumulation_steps": micro_batches}
     changes = {
         "dataloader": {"batch_size": {"video_batch_size": 1}},
-        "train": {"sequence_parallel": {"shards": shards}, "settings": settings},
+        "train": {
+            "sequence_parallel": {"shards": shards},
+            "settings": {"gradient_accumulation_steps": micro_batches},
+        },
     }
-    recipe = Recipe.model_validate(merge(params.recipe_values(stage), changes))
-    config, clip = params.dit_config(stage), Bucket(recipe.dataset.longest, *recipe.dataset.size)
-    work = recipe_work(config, recipe, params.text.lengths, cards, clip)
+    wider = with_cards(params, cards, card).model_dump()
+    scaled = Params.model_validate(merge(wider, {"stages": {stage: changes}}))
+    recipe, config, work = scaled.recipes[stage], scaled.dit_config(stage), stage_work(scaled, stage)
+    clip = Bucket(recipe.dataset.longest, *recipe.dataset.size)
     return Point(
         cards=cards,
+        samples=cards // shards * micro_batches,
         shards=shards,
         micro_batches=micro_batches,
         seconds=update_seconds(work, card, speed),
         computed=micro_batches * computing_seconds(work, card, speed.attention),
         exchanged=exchanging_seconds(work, card),
         state_bytes=state_bytes(config, cards, recipe.train.settings.zero_stage, micro_batches).total,
+        memory=training_memory(scaled, stage, clip),
+        gathered=micro_batches * work.gathered + work.gathered_at_update,
+        swapped=micro_batches * work.swapped,
     )
