@@ -2,9 +2,10 @@
 
 report/      the sections' notebooks, executed and published as one HTML site
                run, kernel, sections, notebook, progress: what is executed when and how, and what a notebook calls
-               pages/: overview, data, tae_training, tae_evaluation, transformer, training, sampling, parallelism, cost,
-               provenance: what each page shows
-               published: others' numbers; results: what runs left; provenance: where numbers come from
+               pages/: overview, data, tae_training, tae_evaluation, transformer, training, sampling, parallelism, cost
+               (published, memory, roofline, sliders, scaling, questions), provenance: what each page shows
+               published: others' numbers; results: what runs left; provenance: where numbers come from; planned: what
+               is foretold of what was not run
                plots, curves, diagrams, tables, media, markup, encoders, credits, wording: what pages share; publish:
                the site
 programs/    a verb of the command line each
@@ -33,8 +34,9 @@ runs/        registry: which program makes what from what; fingerprint, hashes: 
              signatures: what an unreadable file is; patience: how long the rest takes
 launch/      run, job, hosts, watch, guard, worker, pool, lock: processes, and how they end
 parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes
-plan/        3.1.6 flops, memory, traffic, cost: computed, never measured; cards, time, scaling: what a card is, how
-             long a step takes on it, and on more of them; published, validate: how far others' times are from it
+plan/        3.1.6 flops, memory, traffic, roofline, cost: computed, never measured; cards, time, scaling: what a card is,
+             how long a step takes on it, and on more of them; grid: on many at once; published, validate: how far
+             others' times are from it
 config/      params, recipe, networks, shapes: every one; loading, strict_yaml: files, overrides; decisive: which
              decide a result
 device/      attention, kernels, precision, video, video_operators, updates, collectives, world, environment, profiler:

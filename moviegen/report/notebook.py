@@ -34,7 +34,7 @@ from moviegen.config import (
 from moviegen.data.assets import provided
 from moviegen.launch.job import Job, ascend_environment
 from moviegen.launch.run import run_job
-from moviegen.report import markup, provenance, sections
+from moviegen.report import markup, planned, provenance, sections
 from moviegen.report.progress import Progress
 from moviegen.runs import Run, fingerprint, registry
 
@@ -80,6 +80,8 @@ class OpenSection:
             if not sections.can_run_here(self.params, program):
                 run.write_params()  # the command that is shown names this file
                 display(provenance.would_run(run, job(run)))
+                if (plan := planned.planned(self.params, program)) is not None:
+                    display(plan)
                 return None
             _run(run)
         clear_output(wait=True)

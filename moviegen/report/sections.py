@@ -86,7 +86,7 @@ SECTIONS = (
     _training(3, "higher resolution"),
     Section("sampling", "Sampling", "07_sampling.ipynb", launches=("sample", "shipped", "retrieval", "schedule-error")),
     Section("parallelism", "Parallelism", "08_parallelism.ipynb", reads=STAGES),
-    Section("cost", "Cost and performance", "09_cost.ipynb", reads=STAGES),
+    Section("cost", "Cost and performance", "09_cost.ipynb", reads=(*TAE_RUNS, *STAGES, "sample")),
     Section("provenance", "Appendix: provenance", "10_provenance.ipynb", reads=tuple(registry.PROGRAMS),
             lists_figures=True),
 )  # fmt: skip

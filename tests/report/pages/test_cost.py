@@ -1,6 +1,8 @@
+import math
+
 import pytest
 
-from moviegen import runs
+from moviegen import config, plan, runs
 from moviegen.plan.published import TIMINGS
 from moviegen.report.pages import cost
 from tests.report.making import cells, finished, svg
@@ -17,14 +19,37 @@ def test_without_a_run_a_table_says_so(params, show):
     assert "not run here" in show(params).data
 
 
-def test_seconds_a_step_are_the_median_once_compiled(params):
+def test_seconds_a_step_are_the_median_once_compiled():
+    """Of an update of four micro-batches, and of each of them."""
+    params = config.load("tiny", {"stages.2.train.settings.gradient_accumulation_steps": 4})
     run = finished(params, "stage2")
     writer = runs.MetricsWriter(run.metrics_path)
     for step in range(1, 9):
         media = "video" if step % 2 else "image"
         writer.write(kind="train", step=step, steps=8, loss=1 / step, lr=1e-3, seconds=step / 10, media=media)
     rows = cells(cost.timings(params, {1: None, 2: run, 3: None}))
-    assert list(rows["here"])[-3:] == ["not run here", "0.550", "not run here"]
+    assert list(rows["here"])[-3:] == ["not run here", "0.138", "not run here"]
+    assert list(rows["here, update"])[-3:] == ["-", "0.550", "-"]
+    row = cells(cost.costs(params, {1: None, 2: run, 3: None})).iloc[1]
+    samples = int(row["samples an update"])
+    assert float(row["s a sample"]) == pytest.approx(float(row["s an update"]) / samples, rel=0.01)
+
+
+def test_published_updates_are_as_many_micro_batches_as_the_recipes_have(params):
+    rows = cells(cost.timings(params, {})).set_index("model, stage")
+    assert list(rows.loc["5B, 3", ["2.7.0", "micro-batches", "2.7.0, update"]]) == ["66.2", "5", "331"]
+    assert list(rows.loc["30B, 3", ["2.7.0", "micro-batches", "2.7.0, update"]]) == ["29.7", "1", "29.7"]
+
+
+def test_what_was_not_run_on_cards_is_foretold():
+    params = config.load("5B")
+    rows = cells(cost.costs(params, dict.fromkeys((1, 2, 3))))
+    card = plan.find_card(plan.PUBLISHED_CARD)
+    for stage, text in zip((1, 2, 3), rows["s an update"], strict=True):
+        said, shown = text.split("; foretold ")
+        assert said == "not run here"
+        update = plan.update_seconds(plan.stage_work(params, stage), card, plan.validate_newest(card).speed)
+        assert float(shown.split()[0]) == pytest.approx(update, rel=0.006)
 
 
 @pytest.fixture(scope="module")
@@ -50,25 +75,18 @@ def test_rows_that_cannot_be_are_named_with_the_reason(foretold):
 
 
 def test_the_fit_and_its_errors_are_shown_for_each_version(foretold):
-    rows = cells(cost.how_far(foretold))
-    assert list(rows["software"]) == ["MindSpore 2.3.1", "MindSpore 2.7.0"]
-    assert list(rows["rows"]) == ["9", "7"]
+    rows = cells(cost.how_far(foretold)).set_index("")
+    assert list(rows.columns) == ["MindSpore 2.3.1", "MindSpore 2.7.0"]
+    assert list(rows.loc["rows that count"]) == ["9", "7"]
+    ways = [
+        text.split(" of ")[1] for text in rows.loc["mean error of the rest, whichever half is fitted: median, worst"]
+    ]
+    assert ways == [f"{math.comb(9, 5)} ways", f"{math.comb(7, 4)} ways"]
+    chance = rows.loc["chance that one more such row lies there"]
+    assert list(chance) == ["80.0 %", "75.0 %"]  # 8 of 10, 6 of 8: one more is as likely to be an end as each of these
 
 
 def test_the_figure_names_every_row(foretold):
     drawing = svg(cost.scatter(foretold))
     for timing in TIMINGS:
         assert drawing.count(f"<!-- {timing.size} {timing.stage} -->") == 2
-
-
-def test_scaling_has_the_fastest_division_of_each_number_of_cards(foretold):
-    lines = cost.scaling(foretold)
-    assert [{point.shards for point in points} for points in lines] == [{8}, {16}, {24}, {48}]
-    rows = cells(cost.scaling_rows(lines))
-    assert {"8", "48", "64", "3,072"} <= set(rows["cards"])
-    for _, row in rows.iterrows():
-        cards = int(row["cards"].replace(",", ""))
-        seconds = [point.seconds for points in lines for point in points if point.cards == cards]
-        assert float(row["s an update"]) == pytest.approx(min(seconds), rel=5e-3)
-    drawing = svg(cost.scaling_curves(lines))
-    assert "<!-- 48 share a video -->" in drawing
