@@ -3,7 +3,7 @@
 report/      the sections' notebooks, executed and published as one HTML site
                run, kernel, sections, notebook, progress: what is executed when and how, and what a notebook calls
                pages/: overview, data, tae_training, tae_evaluation, transformer, training, sampling, parallelism, cost
-               (published, memory, roofline, sliders, scaling, questions), provenance: what each page shows
+               (published, here, memory, roofline, sliders, scaling, questions), provenance: what each page shows
                published: others' numbers; results: what runs left; provenance: where numbers come from; planned: what
                is foretold of what was not run
                plots, curves, diagrams, tables, media, markup, encoders, credits, wording: what pages share; publish:
@@ -16,7 +16,7 @@ programs/    a verb of the command line each
   3.2.1        index_data: which clips there are; fetch_assets: a film, an encoder, LPIPS
   3.4.2        sample, schedule_error: prompts to clips; how far each schedule ends from a many-step solution
   3.5          evaluate_tae, retrieval: PSNR, SSIM, LPIPS; whether clips are nearest to their captions' own
-               plan: what a recipe costs; ship: trained weights into the repository
+               plan, calibrate: what a recipe costs; how fast this machine is; ship: trained weights into the repository
 train/       3.2   loop, step, batches, optim, ema (3.3), state, checkpoint, resume
 data/
   3.2.1        videos, streams, readers, proofs, pictures: one file, read exactly; pixels, formats: resized, written
@@ -37,11 +37,12 @@ parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes
 plan/        3.1.6 flops, memory, traffic, roofline, cost: computed, never measured; cards, time, scaling: what a card is,
              how long a step takes on it, and on more of them; grid: on many at once; published, validate: how far
              others' times are from it
+             host, host_tasks: how fast this machine was measured to be, and what its steps then take
 config/      params, recipe, networks, shapes: every one; loading, strict_yaml: files, overrides; decisive: which
              decide a result
 device/      attention, kernels, precision, video, video_operators, updates, collectives, world, environment, profiler:
-             CPU or Ascend; compiled, compiler: whether and how operators.cpp computes; limits: cores and memory a
-             process may take
+             CPU or Ascend; probes: single layers, to be timed; compiled, compiler: whether and how operators.cpp
+             computes; limits: cores and memory a process may take
 
 3.1.5, spatial upsampling, is not part of this report. Importing the package imports nothing heavy: `moviegen.device`
 alone loads MindSpore.

@@ -105,6 +105,8 @@ def parser() -> argparse.ArgumentParser:
     added["plan"].add_argument("--stage", type=int, choices=(1, 2, 3), help="default: all three")
     added["plan"].add_argument("--card", metavar="NAME", help="of params/base/cards.yaml; default: the published")
     added["plan"].add_argument("--cards", metavar="N", type=int, help="default: the params file's launch.worker_num")
+    calibrate = "measures this machine instead, in about 15 s, for the report's page of costs"
+    added["plan"].add_argument("--calibrate", action="store_true", help=calibrate)
     added["plan"].add_argument("--json", action="store_true", help="numbers without rounding, bytes and seconds")
     added["report"].add_argument("--only-html", action="store_true", help="publish what has been run, run nothing")
     return top
@@ -114,6 +116,8 @@ def module_of(options: argparse.Namespace) -> str:
     """The module that does what was asked for."""
     if options.verb == "data" and options.action == "assets":
         return "moviegen.programs.fetch_assets"
+    if options.verb == "plan" and options.calibrate:
+        return "moviegen.programs.calibrate"
     if options.verb == "tae" and options.action != "train":
         return f"moviegen.programs.{'evaluate_tae' if options.action == 'evaluate' else 'transcode'}"
     return f"moviegen.{VERBS[options.verb][0]}"
@@ -148,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             device.choose(params.launch.device, params.launch.operators, dtype)
             outputs = config.outputs_folder(params)
             with full_disk_named(outputs):
-                if options.verb not in WITHOUT_OUTPUTS:
+                if options.verb not in WITHOUT_OUTPUTS or vars(options).get("calibrate"):
                     check_writable(outputs)
                 importlib.import_module(module_of(options)).main(params, options)
     except (config.ConfigError, NotCompiledError, runs.RunBusy, JobError, NoSpaceError) as error:

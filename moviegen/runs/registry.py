@@ -6,8 +6,8 @@
                                                                                          │           └── retrieval
                                                                                          └── schedule-error
 
-count counts the transformer's parameters and needs nothing before it. tae-evaluation scores all four autoencoders, and
-the trained one that tae-mixkit may start from instead.
+count counts the transformer's parameters, calibration measures this machine: they need nothing before them.
+tae-evaluation scores all four autoencoders, and the trained one that tae-mixkit may start from instead.
 shipped samples from trained weights that are there already, and needs data and text only.
 What a parameter names instead (trained weights, latents or embeddings made elsewhere) takes the place of the program
 that would have made it, and then nothing before that program is needed either.
@@ -68,6 +68,8 @@ class Program:
         if self.name == "latents":
             recipes = params.recipes.values()
             values["buckets"] = [[*map(list, recipe.dataset.buckets), recipe.sees_images] for recipe in recipes]
+        if self.name == "calibration":  # of jobs as large as those of the stages
+            values["workers"] = sorted({params.launch_of(stage).worker_num for stage in params.stages} - {1})
         if self.trained_stage:
             values["recipe"] = result_parameters(params.recipes[self.trained_stage])
         if self.stage:
@@ -137,6 +139,7 @@ TAE_LOSS = ("launch.device", "tae.model", "tae.loss.reconstruction", "tae.loss.p
 SAMPLE = tuple(f"sample.{name}" for name in Sample.model_fields if name not in ("schedule_error", "retrieval"))
 ALL = (
     Program("count", ("count",), "moviegen.programs.count", cards=False, stage=3),
+    Program("calibration", ("plan", "--calibrate"), "moviegen.programs.calibrate", (), ("launch.device",)),
     Program("data", ("data", "index"), "moviegen.programs.index_data", (), ("seed", "data")),
     _tae("image", ("data",), "tae.image", "tae.vae_checkpoint"),
     _tae("opl-off", ("data", "tae-image"), "tae.video"),

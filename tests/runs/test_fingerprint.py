@@ -19,8 +19,10 @@ from moviegen.runs.fingerprint import fingerprint
 from moviegen.runs.registry import PROGRAMS
 
 ROOT = Path(__file__).parents[2]
-ORDER = ("count", "data", "tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit", "tae-evaluation", "text", "latents",
-         "stage1", "stage2", "stage3", "sample", "shipped", "retrieval", "schedule-error")  # fmt: skip
+ORDER = ("count", "calibration", "data", "tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit", "tae-evaluation",
+         "text", "latents", "stage1", "stage2", "stage3", "sample", "shipped", "retrieval",
+         "schedule-error")  # fmt: skip
+COUNTED = {"count", "calibration"}  # what looks at no clip
 # What the transformers' shape changes, and what is sampled from stage 3
 TRANSFORMER = {"count", "stage1", "stage2", "stage3", "sample", "retrieval", "schedule-error"}
 SAMPLED = {"sample", "retrieval", "schedule-error"}
@@ -62,8 +64,8 @@ def test_every_program_comes_after_what_it_needs():
 
 def test_road_begins_with_data_and_ends_with_samples_and_scores():
     needed = {upstream for program in PROGRAMS.values() for upstream in program.upstream}
-    assert {name for name in ORDER if not PROGRAMS[name].upstream} == {"data", "count"}
-    assert set(ORDER) - needed == {"count", "tae-evaluation", *SAMPLED, *CLIPS}
+    assert {name for name in ORDER if not PROGRAMS[name].upstream} == {"data", *COUNTED}
+    assert set(ORDER) - needed == {*COUNTED, "tae-evaluation", *SAMPLED, *CLIPS}
 
 
 def test_each_stage_follows_the_one_before():
@@ -134,7 +136,7 @@ def test_number_of_sampled_frames_changes_sampling_alone(frames):
 
 
 def test_shape_of_the_autoencoder_changes_all_but_data_and_text():
-    assert changed(tae__model__base_channels=16) == set(PROGRAMS) - {"count", "data", "text", "shipped"}
+    assert changed(tae__model__base_channels=16) == set(PROGRAMS) - {*COUNTED, "data", "text", "shipped"}
 
 
 def test_training_the_autoencoder_on_video_changes_what_follows_it():
@@ -325,7 +327,7 @@ def test_shared_group_changes_every_stage():
 
 def test_size_of_the_job_changes_the_stages():
     workers = {"launch__worker_num": 4, "launch__local_worker_num": 4}
-    assert changed(**workers) == TRANSFORMER - {"count"}
+    assert changed(**workers) == {"calibration", *TRANSFORMER} - {"count"}
 
 
 def test_a_stage_s_share_of_the_workers_changes_it():
@@ -430,7 +432,7 @@ def test_the_source_of_the_operators_counts_without_comments(compilable, monkeyp
 
 
 def test_seed_changes_everything_that_is_drawn():
-    assert changed(seed=7) == set(PROGRAMS) - {"count"}
+    assert changed(seed=7) == set(PROGRAMS) - COUNTED
 
 
 def test_same_parameters_through_another_door():
@@ -484,7 +486,7 @@ def test_change_in_the_data_folder_changes_all_that_see_it(clips, change):
     else:
         (clips / "video_caption_train.csv").write_text("video,caption\na.mp4,another\n")
     after = marks(clips)
-    assert {name for name in PROGRAMS if before[name] != after[name]} == set(PROGRAMS) - {"count"}
+    assert {name for name in PROGRAMS if before[name] != after[name]} == set(PROGRAMS) - COUNTED
 
 
 def test_a_touched_or_copied_data_folder_is_the_same(clips, tmp_path):
@@ -626,6 +628,7 @@ STAGES = {"stage1", "stage2", "stage3"}
         ("programs/sample.py", CLIPS),
         ("programs/retrieval.py", {"retrieval"}),
         ("programs/count.py", {"count"}),
+        ("programs/calibrate.py", {"calibration"}),
         ("programs/schedule_error.py", {"schedule-error"}),
         ("programs/train_dit.py", STAGES),
         ("programs/one_step.py", set()),
@@ -635,12 +638,12 @@ STAGES = {"stage1", "stage2", "stage3"}
         ("flow/path.py", STAGES | SAMPLED | CLIPS),
         # only through the transformer's model does anything import its layers
         ("dit/layers.py", TRANSFORMER | CLIPS),
-        ("data/videos.py", set(PROGRAMS) - {"count"}),
+        ("data/videos.py", set(PROGRAMS) - COUNTED),
         ("data/latents.py", {"latents", "retrieval"} | STAGES),
         ("data/embeddings.py", {"text"} | STAGES | SAMPLED | CLIPS),
         ("tae/losses.py", {"tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit"}),
         ("config/networks.py", set(PROGRAMS)),  # through config/__init__.py
-        ("runs/arrays.py", set(PROGRAMS) - {"count", "data"}),
+        ("runs/arrays.py", set(PROGRAMS) - {*COUNTED, "data"}),
         # what starts, names and records runs computes nothing
         ("runs/registry.py", set()),
         ("runs/run.py", set()),
@@ -693,7 +696,7 @@ def test_versions_count_of_the_packages_that_a_program_imports(monkeypatch):
             return {name for name in PROGRAMS if fingerprint(params, name) != before[name]}
 
     assert with_other("mindspore") == set(PROGRAMS) - {"data"}
-    assert with_other("av") == set(PROGRAMS) - {"count"}
+    assert with_other("av") == set(PROGRAMS) - COUNTED
     assert with_other("jupyterlab") == with_other("tqdm") == set()
 
 
