@@ -69,6 +69,7 @@ class GatheredProduct(nn.Cell):
         if self.is_compiled:
             self.fused_gradient = whole.fused.gradient
         self.product, self.product_ta = ops.MatMul(), ops.MatMul(transpose_a=True)
+        self.cast = ops.Cast()  # `astype` is in no Cell, and left out of its recomputation: the whole would be kept
 
     def construct(self, x: ms.Tensor, part: ms.Tensor) -> ms.Tensor:
         """x (..., in), part float32 (ceil(out * in / ranks),) -> (..., out), in x's type."""
@@ -84,7 +85,7 @@ class GatheredProduct(nn.Cell):
         return self.product(of_rows, weight).reshape(x.shape), self.sum_part(gradient)
 
     def _whole(self, part: ms.Tensor, dtype: ms.Type) -> ms.Tensor:
-        return ops.slice(self.gather(part), (0,), (self.length,)).reshape(self.shape).astype(dtype)
+        return self.cast(ops.slice(self.gather(part), (0,), (self.length,)).reshape(self.shape), dtype)
 
 
 class GatherOnHost(nn.Cell):
