@@ -19,15 +19,14 @@ import numpy as np
 
 from moviegen.config import Bucket, DiTConfig, Params, Recipe, visual_tokens
 from moviegen.plan.cards import Card
-from moviegen.plan.flops import block_matrix_count, matrix_count, parameter_count, position_count, shared_training
+from moviegen.plan.flops import shared_training
 from moviegen.plan.memory import FLOAT32
-from moviegen.plan.traffic import ulysses_traffic
+from moviegen.plan.traffic import MICRO_BATCH, UPDATE, recipe_traffic, sent_in_shard_group, through_job
 
 # On an Ascend 910B of 376 TFLOP/s, in bfloat16, CANN 8.0.0.beta1: github.com/gameofdimension/limulidae, README.
 MATRICES = 328 / 376  # of the peak: the fastest of many products' sizes
 # Eight cards gather 149 GB of a tensor a second, of which 7/8 come over wires of 196 GB/s; an all-reduce agrees: 72 GB.
 COLLECTIVES = 149 * 7 / 8 / 196
-BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 Number = TypeVar("Number", float, np.ndarray)  # one, or those of a grid
 
 
@@ -61,9 +60,10 @@ class Work:
         dtype: of the arithmetic.
         products: FLOPs of linear layers, those computed again among them.
         attention: FLOPs of attention's products, likewise.
-        gathered: bytes of the tensors that pass whole through gathers and scatters over all cards, in a micro-batch.
+        gathered: bytes of the tensors that pass whole through gathers and scatters over all cards, in a micro-batch; an
+            all-reduce is one of each.
         gathered_at_update: the same, once an update.
-        swapped: bytes that the card sends in all-to-alls of its shard group, in a micro-batch.
+        swapped: bytes that the card sends to the others of its shard group, in a micro-batch.
         cards: of the job.
         shards: cards that share the tokens of a sample.
         samples: of a micro-batch, of those cards.
@@ -117,15 +117,14 @@ def recipe_work(
     shards = recipe.train.sequence_parallel.shards
     tokens = -(-visual_tokens(*clip) // shards) * shards
     products, attention = _arithmetic(config, recipe, text_lengths, tokens)
-    gathered, at_update = _gathered_weights(config, recipe, cards)
-    swaps = 2 * config.num_layers + _recomputed_blocks(config, recipe)  # forward, its gradient, and once more
+    exchanges = recipe_traffic(config, recipe, cards, clip, dtype, weight_bytes)
     return Work(
         dtype=dtype,
         products=samples * products / shards,
         attention=samples * attention / shards,
-        gathered=weight_bytes * gathered,
-        gathered_at_update=weight_bytes * at_update,
-        swapped=samples * swaps * ulysses_traffic(config, tokens, shards) * BYTES[dtype],
+        gathered=through_job(exchanges, MICRO_BATCH),
+        gathered_at_update=through_job(exchanges, UPDATE),
+        swapped=sent_in_shard_group(exchanges),
         cards=cards,
         shards=shards,
         samples=samples,
@@ -190,24 +189,3 @@ def _arithmetic(config: DiTConfig, recipe: Recipe, text_lengths: Sequence[int], 
     again = shared_training(*sample, every, keep_attention=True).recomputed - once.recomputed
     products = once.projections + once.feed_forward + again
     return products, shared_training(*sample, every, keep).total - products
-
-
-def _gathered_weights(config: DiTConfig, recipe: Recipe, cards: int) -> tuple[int, int]:
-    """Weights that pass whole through gathers and scatters, in a micro-batch and once an update; see `parallel.zero`.
-
-    An all-reduce is both: it adds up and scatters, then gathers.
-    """
-    total, matrices = parameter_count(config) + position_count(config), matrix_count(config)
-    stage = recipe.train.settings.zero_stage if cards > 1 else 0
-    if stage < 2:
-        return 0, 2 * total  # gradients are added up; they, or the weights, are gathered
-    if stage == 2:
-        return total, total
-    again = _recomputed_blocks(config, recipe) * block_matrix_count(config)
-    borrowed = 2 * matrices + again  # forward, backward, and once more
-    return borrowed + total, total - matrices
-
-
-def _recomputed_blocks(config: DiTConfig, recipe: Recipe) -> int:
-    every = recipe.model.recompute_every_nth_block
-    return config.num_layers // every if every else 0

@@ -1,8 +1,197 @@
-"""What ranks send each other, by counting."""
+"""What ranks send each other in an update, by collective, by counting.
+
+A row is what Ascend does natively. On CPU there are all-reduce and all-gather over all ranks only, and the others are
+built of these: the same calls, more bytes. Rows are of MindSpore's operators, as on cards; compiled ones are not
+computed again where a block is recomputed, and gather the weights of first layers once more.
+tests/parallel/test_traffic_counted.py counts in the graphs of jobs.
+
+Validation and checkpoints come on top.
+"""
 
 from __future__ import annotations
 
-from moviegen.config import DiTConfig
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from moviegen.config import PATCH, Bucket, DiTConfig, Params, Recipe, visual_tokens
+from moviegen.plan.flops import ADALN_VECTORS
+
+ELEMENT = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes
+ALL_GATHER, REDUCE_SCATTER, ALL_REDUCE, ALL_TO_ALL = "all-gather", "reduce-scatter", "all-reduce", "all-to-all"
+MICRO_BATCH, UPDATE = "micro-batch", "update"
+JOB, SHARD_GROUP = "job", "shard group"
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """All calls of a collective for one purpose.
+
+    Attributes:
+        collective: all-gather, reduce-scatter, all-reduce or all-to-all.
+        purpose: what passes.
+        dtype: as it passes.
+        moment: of what its calls and bytes are, a micro-batch or, beside its micro-batches, an update.
+        group: who takes part, all ranks of the job or those of a shard group.
+        ranks: how many they are.
+        calls: of each rank.
+        size: bytes of the whole tensors of all calls: what a gather gives, what a reduction is given, padding too. An
+            all-to-all has no whole tensor: what one rank holds before it, and as much after it.
+    """
+
+    collective: str
+    purpose: str
+    dtype: str
+    moment: str
+    group: str
+    ranks: int
+    calls: int
+    size: int
+
+    @property
+    def passes(self) -> int:
+        """How often the tensor passes: an all-reduce adds up and scatters, then gathers."""
+        return 2 if self.collective == ALL_REDUCE else 1
+
+    @property
+    def sent(self) -> float:
+        """Bytes that one rank sends: of each pass all but its own part."""
+        return self.passes * self.size * (self.ranks - 1) / self.ranks
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Numbers in each weight of the transformer, as ZeRO 3 tells them apart.
+
+    Attributes:
+        first: matrices of layers that read the latent, the sinusoids or the text, whose gradients nobody asks for.
+        block: matrices of one block.
+        shared: the other matrices.
+        whole: norms, modulation and position tables, which are no factors of products.
+    """
+
+    first: tuple[int, ...]
+    block: tuple[int, ...]
+    shared: tuple[int, ...]
+    whole: tuple[int, ...]
+
+
+def stage_traffic(params: Params, stage: int, clip: Bucket | None = None) -> list[Exchange]:
+    """`recipe_traffic` of a stage; without a clip, of its longest videos, or images if it has only those."""
+    recipe, launch = params.recipes[stage], params.launch_of(stage)
+    clip = clip or Bucket(recipe.dataset.longest, *recipe.dataset.size)
+    auto = "bfloat16" if launch.device == "Ascend" else "float32"
+    dtype = auto if recipe.train.settings.dtype == "auto" else recipe.train.settings.dtype
+    if launch.device == "CPU" and dtype == "bfloat16":
+        dtype = "float32"  # products round their factors, and nothing else does
+    return recipe_traffic(params.dit_config(stage), recipe, launch.worker_num, clip, dtype)
+
+
+def recipe_traffic(
+    config: DiTConfig, recipe: Recipe, cards: int, clip: Bucket, dtype: str, weight_bytes: int = ELEMENT["float32"]
+) -> list[Exchange]:
+    """What each of so many cards exchanges; one card, nothing.
+
+    Args:
+        config: the transformer.
+        clip: frames and pixels of a sample; one frame is an image.
+        dtype: of the arithmetic.
+        weight_bytes: of a weight and of its gradient: float32 here, whatever the arithmetic.
+    """
+    if cards == 1:
+        return []
+    every = recipe.model.recompute_every_nth_block
+    again = config.num_layers // every if every else 0
+    settings, batch = recipe.train.settings, recipe.dataloader.batch_size
+    samples = batch.image_batch_size if clip.frames == 1 else batch.video_batch_size
+    shards = recipe.train.sequence_parallel.shards
+    weights = weight_traffic(config, settings.zero_stage, cards, again, weight_bytes)
+    return weights + token_traffic(config, visual_tokens(*clip), samples, shards, again, dtype) + [
+        Exchange(ALL_REDUCE, "loss", "float32", UPDATE, JOB, cards, 1, ELEMENT["float32"])
+    ]  # fmt: skip
+
+
+def weight_traffic(
+    config: DiTConfig, zero_stage: int, cards: int, again: int, weight_bytes: int = ELEMENT["float32"]
+) -> list[Exchange]:
+    """Of weights and their gradients, and the gradients' norm, of which ranks have parts; see `parallel.zero`.
+
+    Args:
+        again: blocks that are recomputed.
+    """
+    found, layers = weights_of(config), config.num_layers
+    divided = found.first + layers * found.block + found.shared
+    dtype = {size: name for name, size in ELEMENT.items()}[weight_bytes]
+
+    def row(collective: str, purpose: str, moment: str, tensors: Sequence[int]) -> Exchange:
+        parts = 1 if collective == ALL_REDUCE else cards  # others divide a tensor, padded to as many equal parts
+        size = weight_bytes * sum(-(-count // parts) * parts for count in tensors)
+        return Exchange(collective, purpose, dtype, moment, JOB, cards, len(tensors), size)
+
+    if zero_stage == 0:
+        return [row(ALL_REDUCE, "gradients", UPDATE, divided + found.whole)]
+    norm = Exchange(ALL_REDUCE, "square of the gradients' norm", "float32", UPDATE, JOB, cards, 1, ELEMENT["float32"])
+    moment = UPDATE if zero_stage == 1 else MICRO_BATCH
+    gradients = row(REDUCE_SCATTER, "gradients", moment, divided + found.whole)
+    if zero_stage < 3:
+        return [gradients, norm, row(ALL_GATHER, "updated weights", UPDATE, divided + found.whole)]
+    borrowed = [
+        row(ALL_GATHER, "weights of products, forward", MICRO_BATCH, divided),
+        row(ALL_GATHER, "weights of products, backward", MICRO_BATCH, layers * found.block + found.shared),
+    ]
+    if again:
+        borrowed.append(row(ALL_GATHER, "weights of products, recomputed", MICRO_BATCH, again * found.block))
+    return [*borrowed, gradients, norm, row(ALL_GATHER, "updated weights", UPDATE, found.whole)]
+
+
+def token_traffic(config: DiTConfig, tokens: int, samples: int, shards: int, again: int, dtype: str) -> list[Exchange]:
+    """Of Ulysses' shard groups in a micro-batch; see `parallel.ulysses`.
+
+    Args:
+        tokens: of a sample; padded here to as many on each rank.
+        samples: of a shard group's micro-batch.
+        again: blocks that are recomputed.
+    """
+    if shards == 1:
+        return []
+    own, layers = samples * -(-tokens // shards), config.num_layers
+    one = own * config.width * ELEMENT[dtype]
+
+    def row(purpose: str, calls: int, tensors: int) -> Exchange:
+        return Exchange(ALL_TO_ALL, purpose, dtype, MICRO_BATCH, SHARD_GROUP, shards, calls, calls * tensors * one)
+
+    velocity = shards * own * config.latent_channels * PATCH**2 * ELEMENT["float32"]
+    return [
+        row("queries, keys and values to heads", layers + again, 3),
+        row("attention to tokens", layers + again, 1),
+        row("gradient of attention to heads", layers, 1),
+        row("gradients of queries, keys and values to tokens", layers, 3),
+        Exchange(ALL_GATHER, "velocity of all tokens", "float32", MICRO_BATCH, SHARD_GROUP, shards, 1, velocity),
+    ]
+
+
+def weights_of(config: DiTConfig) -> Weights:
+    """Of the transformer, its position tables too."""
+    width, hidden, patch = config.width, config.ffn_width, config.latent_channels * PATCH**2
+    texts = config.embedding_widths
+    norms = (width, width, ADALN_VECTORS * width)  # of a block, with its table of modulation
+    return Weights(
+        first=(patch * width, config.frequency_width * width, *(text * width for text in texts)),
+        block=8 * (width**2,) + 3 * (width * hidden,),
+        shared=(width**2, ADALN_VECTORS * width**2, width * patch),
+        whole=config.num_layers * norms
+        + (*(width for _ in texts), width, 2 * width)
+        + tuple(rows * width for rows in config.max_size),
+    )
+
+
+def through_job(rows: Iterable[Exchange], moment: str) -> int:
+    """Bytes of the tensors that pass through all ranks of the job, an all-reduce's twice."""
+    return sum(row.passes * row.size for row in rows if row.group == JOB and row.moment == moment)
+
+
+def sent_in_shard_group(rows: Iterable[Exchange]) -> float:
+    """Bytes that a rank sends to the others of its shard group in a micro-batch."""
+    return sum(row.sent for row in rows if row.group == SHARD_GROUP)
 
 
 def ulysses_traffic(config: DiTConfig, visual: int, shards: int) -> int:

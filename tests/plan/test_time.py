@@ -98,20 +98,22 @@ def test_an_update_is_its_micro_batches_and_what_comes_once():
     assert micro_batch_seconds(work, CARD, SHOWN) == pytest.approx(update_seconds(work, CARD, SHOWN) / 5)
 
 
-@pytest.mark.parametrize(("zero_stage", "batch", "update"), [(0, (0, 0), 2), (1, (0, 0), 2), (2, (0, 1), 1)])
-def test_what_zero_exchanges(zero_stage, batch, update):
+@pytest.mark.parametrize(("zero_stage", "batch", "update", "scalars"), [(0, 0, 2, 1), (1, 0, 2, 2), (2, 1, 1, 2)])
+def test_what_zero_exchanges(zero_stage, batch, update, scalars):
+    """All weights so often; and the loss, with parts of gradients their norm too, there and back."""
     params = config.load("1B", {"train.settings.zero_stage": zero_stage})
     total = plan.parameter_count(params.dit_config(2)) + plan.position_count(params.dit_config(2))
     work = stage_work(params, 2)
-    assert (work.gathered, work.gathered_at_update) == (4 * batch[1] * total, 4 * update * total)
+    assert (work.gathered, work.gathered_at_update) == (4 * batch * total, 4 * (update * total + 2 * scalars))
 
 
 def test_zero_3_borrows_a_matrix_once_more_where_its_block_is_recomputed(scales):
     params = scales["5B"]
     config_, matrices = params.dit_config(1), plan.matrix_count(params.dit_config(1))
     others = plan.parameter_count(config_) + plan.position_count(config_) - matrices
-    assert stage_work(params, 1).gathered == 4 * (2 * matrices + matrices + others)
-    assert stage_work(params, 1).gathered_at_update == 4 * others
+    first = (64 + 256 + 4096 + 1280 + 1472) * 3072  # nobody asks for the gradient of what these multiply
+    assert stage_work(params, 1).gathered == 4 * (2 * matrices - first + matrices + others)
+    assert stage_work(params, 1).gathered_at_update == 4 * (others + 2 * 2)
     recomputed = config.load("5B", {"stages.1.model.recompute_every_nth_block": 2})
     one_less = plan.matrix_count(config_) - plan.matrix_count(config_.model_copy(update={"num_layers": 31}))
     assert stage_work(recomputed, 1).gathered - stage_work(params, 1).gathered == 4 * 16 * one_less
