@@ -32,12 +32,15 @@ flow/        3.1.2 path: X_t, V_t, times, loss; 3.4.2 schedule, sampler: Euler s
 runs/        registry: which program makes what from what; fingerprint, hashes: what its result follows from; run,
              ranks, metrics, machine: what it leaves; folders, files, arrays, weights: how that is written and read;
              signatures: what an unreadable file is; patience: how long the rest takes
-launch/      run, job, hosts, watch, guard, worker, pool, lock: processes, and how they end
+launch/      run, job, hosts, watch, guard, worker, pool, lock: processes, and how they end; fitting: whether they may
+             begin
 parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes
-plan/        3.1.6 flops, memory, traffic, roofline, cost: computed, never measured; cards, time, scaling: what a card is,
-             how long a step takes on it, and on more of them; grid: on many at once; published, validate: how far
-             others' times are from it
+plan/        3.1.6 flops, memory, traffic, storage, roofline, cost: computed, never measured; cards, time, scaling:
+             what a card is, how long a step takes on it, and on more of them; grid: on many at once; published,
+             validate: how far others' times are from it
              host, host_tasks: how fast this machine was measured to be, and what its steps then take
+             verdict, variants, search: whether a recipe fits, what does, and the fastest of those; dry_run:
+             MindSpore's own count
 config/      params, recipe, networks, shapes: every one; loading, strict_yaml: files, overrides; decisive: which
              decide a result
 device/      attention, kernels, precision, video, video_operators, updates, collectives, world, environment, profiler:
