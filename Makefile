@@ -12,6 +12,7 @@ DATA ?=
 ARGS ?=
 ASSETS ?=
 PYTHON ?=
+DRYRUN ?=
 
 VENV := .venv
 PARITY_VENV := .venv-parity
@@ -68,8 +69,8 @@ pretrain: setup  ## train the weights of params/weights/ again: some two hours o
 	$(RUN) report --config small
 	$(RUN) ship transformer --config small
 
-plan: setup  ## parameters, arithmetic and memory of every scale
-	@for file in params/*.yaml; do $(RUN) plan --config "$$file" $(ARGS); echo; done
+plan: setup  ## what every scale costs, and whether it fits; with DRYRUN=1 memory by MindSpore's dry run, which needs CANN
+	@for file in params/*.yaml; do $(RUN) plan --config "$$file" $(if $(DRYRUN),--dry-run) $(ARGS); echo; done
 
 test: setup  ## run the tests; with ARGS=--all those of whole jobs too
 	@$(VENV)/bin/python -m tests $(ARGS)

@@ -13,6 +13,7 @@ from typing import Any
 from moviegen import config, device, runs
 from moviegen.config import Params
 from moviegen.device.compiler import NotCompiledError
+from moviegen.device.environment import DRY_RUN
 from moviegen.launch import worker
 from moviegen.launch.job import RUN_VARIABLE
 from moviegen.launch.watch import JobError
@@ -39,6 +40,7 @@ VERBS = {
     "report": ("report.run", "every section's notebook, then the HTML"),
 }
 WITHOUT_OUTPUTS = ("plan", "step")  # they print
+STARTING = ("tae", "train", "sample", "report")  # they start what a card must hold, or refuse to
 # of `sample --prompts FILE`: option -> (metavar, what it says)
 PROMPT_OPTIONS = {
     "size": ("HxW", "pixels, multiples of 16; default, as of what follows: the params file's sample.size"),
@@ -100,14 +102,21 @@ def parser() -> argparse.ArgumentParser:
         added["sample"].add_argument(f"--{name}", metavar=metavar, help=help_text)
     formats = ("mp4", "gif", "png", "latents")
     added["sample"].add_argument("--format", choices=formats, help="default: mp4; of an image: png")
+    update = "an update of that stage's recipe instead, on random clips of the size that needs most memory"
+    added["step"].add_argument("--stage", type=int, choices=(1, 2, 3), help=update)
     added["step"].add_argument("--forward", action="store_true", help="a forward pass in float16 only")
     added["ship"].add_argument("what", choices=("image-autoencoder", "tae", "transformer"))
     added["plan"].add_argument("--stage", type=int, choices=(1, 2, 3), help="default: all three")
     added["plan"].add_argument("--card", metavar="NAME", help="of params/base/cards.yaml; default: the published")
     added["plan"].add_argument("--cards", metavar="N", type=int, help="default: the params file's launch.worker_num")
+    added["plan"].add_argument("--search", action="store_true", help="the fastest recipe that fits, by trying all")
+    dry = "also compile each stage in MindSpore's simulation, where CANN is installed, and print its peak"
+    added["plan"].add_argument("--dry-run", action="store_true", help=dry)
     calibrate = "measures this machine instead, in about 15 s, for the report's page of costs"
     added["plan"].add_argument("--calibrate", action="store_true", help=calibrate)
     added["plan"].add_argument("--json", action="store_true", help="numbers without rounding, bytes and seconds")
+    for verb in STARTING:
+        added[verb].add_argument("--force", action="store_true", help="start also what cannot fit the recipe's cards")
     added["report"].add_argument("--only-html", action="store_true", help="publish what has been run, run nothing")
     return top
 
@@ -137,6 +146,34 @@ def read_params(options: argparse.Namespace, overrides: Mapping[str, Any]) -> Pa
     return provided(read)
 
 
+def check_memory(params: Params, options: argparse.Namespace) -> None:
+    """Refuses what cannot fit the recipe's cards, and notes what the memory of a CPU's host may not be enough for.
+
+    Who started this process for a run has seen to it.
+
+    Raises:
+        ConfigError: see `launch.fitting.check_fits`.
+    """
+    programs = [] if RUN_VARIABLE in os.environ else started(options)
+    if not programs:
+        return
+    from moviegen.launch.fitting import check_fits, memory_note  # with the planner: not for each verb
+
+    for program in programs:
+        check_fits(params, program)
+        if (note := memory_note(params, program)) and worker.rank_name() == "0":
+            print(f"note: {note}", file=sys.stderr)
+
+
+def started(options: argparse.Namespace) -> list[str]:
+    """The programs that a command computes and whose memory is counted; clips of one's own prompts are not."""
+    if options.verb == "train":
+        return [f"stage{options.stage}"]
+    if options.verb == "tae" and options.action == "train":
+        return [f"tae-{phase}" for phase in options.phase]
+    return ["sample"] if options.verb == "sample" and not (options.prompts or options.shipped) else []
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the process's exit status."""
     for stream in (sys.stdout, sys.stderr):
@@ -146,7 +183,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with worker.supervised():
             overrides = config.parse_overrides(rest, getattr(options, "stage", None))
+            if DRY_RUN in os.environ and options.verb != "step":
+                raise config.ConfigError(f"{DRY_RUN} is set, with which nothing is computed: unset it")
+            if getattr(options, "force", False):
+                overrides["launch.force"] = True
             params = read_params(options, overrides)
+            check_memory(params, options)
             stage = getattr(options, "stage", None)
             dtype = params.recipes[stage].train.settings.dtype if stage else "auto"
             device.choose(params.launch.device, params.launch.operators, dtype)

@@ -176,7 +176,7 @@ def check_job(recipe: Recipe, params: Params, where: str) -> None:
         raise ConfigError(
             f"{where}: {name} {workers} is not a multiple of train.sequence_parallel.shards {shards}: use "
             f"{f'{fewer} or ' if fewer else ''}{fewer + shards} workers, or "
-            f"{max(count for count in range(1, shards) if both % count == 0)} shards"
+            f"shards {max(count for count in range(1, shards) if both % count == 0)}"
         )
 
 

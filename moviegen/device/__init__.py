@@ -59,8 +59,9 @@ def choose(recipe_device: str, operators: str = compiled.AUTO, dtype: str = "aut
 
 
 def target() -> str:
-    """`Ascend` where a card is present and `choose` was not told otherwise, else `CPU`."""
-    return "Ascend" if accelerators() and os.environ.get(CHOICE) != "CPU" else "CPU"
+    """`Ascend` where a card is present, or simulated, and `choose` was not told otherwise, else `CPU`."""
+    has_card = accelerators() or environment.DRY_RUN in os.environ
+    return "Ascend" if has_card and os.environ.get(CHOICE) != "CPU" else "CPU"
 
 
 def compute_dtype(name: str = "auto") -> ms.Type:

@@ -25,6 +25,7 @@ JOB_VARIABLES = (
     "MS_ROLE", "MS_WORKER_NUM", "MS_SERVER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT", "MS_NODE_ID", "MS_WORKER_IP",
     "RANK_ID", "RANK_SIZE", "DEVICE_ID", "RANK_TABLE_FILE",
 )  # fmt: skip
+DRY_RUN = "MOVIEGEN_DRY_RUN"  # what `plan --dry-run` starts has it: that is to compute nothing, and leaves no result
 KEPT = (
     "MS_DEV_ENABLE_KERNEL_PACKET",  # a job on Ascend cards has it
     "MS_DEV_SAVE_GRAPHS*",  # writes what was compiled, for who looks for a fault
@@ -38,8 +39,9 @@ def leftovers(environment: Mapping[str, str], in_job: bool = False) -> list[str]
     Args:
         in_job: msrun has started it.
     """
-    unwanted = ALTERING if in_job else (*ALTERING, *JOB_VARIABLES)
-    return sorted(name for name in environment if _matches(name, unwanted) and not _matches(name, KEPT))
+    unwanted = ALTERING if in_job or DRY_RUN in environment else (*ALTERING, *JOB_VARIABLES)
+    kept = (*KEPT, "MS_SIMULATION_LEVEL") if DRY_RUN in environment else KEPT
+    return sorted(name for name in environment if _matches(name, unwanted) and not _matches(name, kept))
 
 
 def clear() -> None:

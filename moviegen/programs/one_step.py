@@ -1,8 +1,9 @@
 """`python -m moviegen step --config 1B`: what one step of a published size takes on this machine, in memory and time.
 
-Without `--forward`: forward, backward and an update of stage 1's transformer on one image's latent, random or with
-the weights of `model.pretrained_model_path`. With it: a forward pass alone, all of it in float16, for sizes whose
-training state is larger than the memory.
+Forward, backward and an update of stage 1's transformer on one image's latent, random or with the weights of
+`model.pretrained_model_path`. With `--forward`: a forward pass alone, all of it in float16, for sizes whose training
+state is larger than the memory. With `--stage N`: an update of that stage's recipe by this rank of its job, on random
+clips of the size that needs most memory; `plan --dry-run` has it simulated.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ import numpy as np
 from mindspore.nn.utils import no_init_parameters
 
 from moviegen import device
-from moviegen.config import Params, latent_size, weights_file
+from moviegen.config import Bucket, ConfigError, Params, latent_size, weights_file
+from moviegen.device.collectives import barrier, join_world
 from moviegen.device.world import World
-from moviegen.dit.model import DiT
+from moviegen.dit.model import DiT, TokenDiT
 from moviegen.dit.weights import load_weights
 from moviegen.flow.path import FlowMatchingLoss
+from moviegen.parallel.mesh import Mesh
+from moviegen.parallel.ulysses import sequence_of
 from moviegen.parallel.zero import Zero
+from moviegen.plan.memory import fullest
 from moviegen.runs.machine import peak_memory
 from moviegen.train.optim import AdamW
 from moviegen.train.step import Step
@@ -66,6 +71,46 @@ def train_once(params: Params) -> None:
         print(f"loss {loss:.4f}, gradient norm {norm:.4f}", flush=True)
 
 
+def update_once(params: Params, stage: int) -> None:
+    """One update of a stage's recipe: its shards, ZeRO, recomputation and micro-batches, on random clips and texts.
+
+    Raises:
+        ConfigError: the job has other workers than the recipe asks for.
+    """
+    recipe, config = params.recipes[stage], params.dit_config(stage)
+    settings, world = recipe.train.settings, join_world()
+    if world.size != (asked := params.launch_of(stage).worker_num):
+        raise ConfigError(f"stage {stage} asks for {asked} workers and was started with {world.size}: use msrun")
+    mesh = Mesh(world.rank, world.size, recipe.train.sequence_parallel.shards)
+    sequence, dtype = sequence_of(mesh, config.num_heads), device.compute_dtype(settings.dtype)
+    dit = timed("build and initialise", lambda: DiT(config, sequence, dtype))
+    zero = Zero(dit, settings.zero_stage, world)
+    dit.recompute_blocks(recipe.model.recompute_every_nth_block, keep_attention=recipe.model.not_recompute_fa)
+    network, micro_batches = dit.by_tokens(), settings.gradient_accumulation_steps
+    optimizer = AdamW(zero.masters, recipe.train.optimizer, zero.shapes)
+    step = Step(FlowMatchingLoss(network), zero, optimizer, micro_batches, recipe.train.clip_norm, has_terms=False)
+    clip, _ = fullest(params, stage)
+    batch = [ms.Tensor(array) for array in micro_batch(params, stage, clip, network)]
+    print(f"clip {clip}, rank {world.rank} of {world.size}", flush=True)
+    loss, norm = timed("an update, with compilation", lambda: step([batch] * micro_batches, 1e-4))
+    print(f"loss {loss:.4f}, gradient norm {norm:.4f}", flush=True)
+    barrier(world)
+
+
+def micro_batch(params: Params, stage: int, clip: Bucket, network: TokenDiT) -> list[np.ndarray]:
+    """What the loss takes, of a stage's samples of one size: tokens, noise, times, places, texts and their mask."""
+    batch, rng = params.recipes[stage].dataloader.batch_size, np.random.default_rng(params.seed)
+    samples = batch.image_batch_size if clip.frames == 1 else batch.video_batch_size
+    shape = (samples, network.dit.config.latent_channels, *latent_size(*clip))
+    latent, noise = (network.tokens(rng.standard_normal(shape, np.float32)) for _ in range(2))
+    texts = [
+        rng.standard_normal((samples, encoder.max_tokens, encoder.width), np.float32)
+        for encoder in params.text.encoders.values()
+    ]
+    mask = np.ones((samples, sum(params.text.lengths)), bool)
+    return [latent, noise, np.full(samples, 0.5, np.float32), network.places(shape), *texts, mask]
+
+
 def forward_once(params: Params) -> None:
     """A forward pass in float16, weights and all, operator by operator.
 
@@ -96,6 +141,9 @@ def forward_once(params: Params) -> None:
 def main(params: Params, options: argparse.Namespace) -> None:
     """`step`."""
     device.start(params.seed, params.launch)
-    config = params.dit_config(1)
+    config = params.dit_config(options.stage or 1)
     print(f"{params.scale}: {config.num_layers} layers, width {config.width}", flush=True)
+    if options.stage:
+        update_once(params, options.stage)
+        return
     (forward_once if options.forward else train_once)(params)

@@ -32,6 +32,7 @@ from moviegen.config import (
     with_numbers,
 )
 from moviegen.data.assets import provided
+from moviegen.launch.fitting import check_fits
 from moviegen.launch.job import Job, ascend_environment
 from moviegen.launch.run import run_job
 from moviegen.report import markup, planned, provenance, sections
@@ -66,6 +67,7 @@ class OpenSection:
         """Runs a program unless its run is complete, and says so; None where it cannot or need not run.
 
         Raises:
+            ConfigError: it cannot fit the cards; see `check_fits`.
             WorkerError: the program failed; the message holds its traceback.
         """
         if program not in self.section.launches:
@@ -221,6 +223,8 @@ def _environment(run: Run) -> dict[str, str]:
 
 
 def _run(run: Run, others: Sequence[Run] = ()) -> None:
+    for one in (run, *others):
+        check_fits(one.params, one.program.name)
     for one in (run, *others):
         one.write_params()
     started = job(run, others)

@@ -87,3 +87,28 @@ def test_a_forward_pass_alone():
     assert f"velocity {LATENT}" in printed
     (size,) = numbers(printed, r"root mean square (\S+)")
     assert 0.1 < size < 10  # that of a layer of random weights of its variance
+
+
+def test_an_update_of_a_stages_recipe():
+    """Stage 2 of a new transformer, whose velocity is zero, on clips of one of its sizes, a micro-batch of them."""
+    alone = ("--launch.worker_num", "1", "--launch.local_worker_num", "1")
+    whole = ("--train.sequence_parallel.shards", "1", "--stages.3.train.sequence_parallel.shards", "1")
+    printed = step("--stage", "2", *alone, *whole, "--train.settings.gradient_accumulation_steps", "2")
+    check_timed(printed, "build and initialise", "an update, with compilation")
+    recipe = PARAMS.recipes[2]
+    frames, height, width = map(int, re.search(r"clip (\d+)x(\d+)x(\d+), rank 0 of 1", printed).groups())
+    assert (frames, height, width) in recipe.dataset.buckets
+    batch = recipe.dataloader.batch_size
+    samples = batch.image_batch_size if frames == 1 else batch.video_batch_size
+    shape = (samples, 16, -(-frames // 8), height // 8, width // 8)
+    rng = np.random.default_rng(PARAMS.seed)
+    latent, noise = (rng.standard_normal(shape, np.float32) for _ in range(2))
+    (loss,) = numbers(printed, r"loss (\S+),")
+    assert loss == pytest.approx(np.mean((latent - (1 - 1e-5) * noise) ** 2), abs=1e-4)
+    assert numbers(printed, r"gradient norm (\S+)")[0] > 0
+
+
+def test_an_update_by_fewer_workers_than_its_recipe_asks_for_is_refused(capsys):
+    words = ("step", "--config", "smoke", "--stage", "1", "--launch.worker_num", "2", "--launch.local_worker_num", "2")
+    assert main((*words, "--train.worker_num", "null")) == 2
+    assert "stage 1 asks for 2 workers and was started with 1: use msrun" in capsys.readouterr().err
