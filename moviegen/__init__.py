@@ -2,8 +2,9 @@
 
 report/      the sections' notebooks, executed and published as one HTML site
                run, kernel, sections, notebook, progress: what is executed when and how, and what a notebook calls
-               pages/: overview, data, tae_training, tae_evaluation, transformer, training, sampling, parallelism, cost
-               (published, here, memory, roofline, sliders, scaling, questions), provenance: what each page shows
+               pages/: overview, data, tae_training, tae_evaluation, transformer, training, sampling, parallelism,
+               provenance, cost (cost_published, cost_here, cost_memory, cost_roofline, cost_sliders, cost_scaling,
+               cost_questions): what each page shows
                published: others' numbers; results: what runs left; provenance: where numbers come from; planned: what
                is foretold of what was not run
                plots, curves, diagrams, tables, media, markup, encoders, credits, wording: what pages share; publish:
