@@ -1,12 +1,13 @@
 """The fastest recipe that fits, against a loop of the test's own over the same choices."""
 
 import itertools
+import json
 import math
 from dataclasses import replace
 
 import pytest
 
-from moviegen import config, plan
+from moviegen import __main__, config, plan
 from moviegen.plan import memory, variants
 from moviegen.plan.search import search, shards_rule
 
@@ -157,3 +158,26 @@ def test_shards_that_do_not_divide_the_cards_are_refused_with_those_that_do(card
 def test_shards_that_do_not_divide_the_heads_are_refused_with_those_that_do(shards, use):
     with pytest.raises(config.ConfigError, match=f"shards {shards} does not divide 30B's 48 attention heads: {use}$"):
         config.load("30B", {f"stages.3.{PLACES['shards']}": shards})
+
+
+def test_the_command_line_prints_what_was_found(capsys):
+    words = ["plan", "--config", "5B", "--stage", "3", "--search"]
+    assert __main__.main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["3"]
+    assert found["best"]["fits"]
+    assert found["best"]["bytes_a_card"] <= found["best"]["available_bytes"] == 59 * GIB
+    assert found["current"]["seconds_a_sample"] >= found["best"]["seconds_a_sample"]
+    assert found["current"]["samples_an_update"] == found["best"]["samples_an_update"]
+    assert __main__.main(words) == 0
+    heading, columns, first, *others = capsys.readouterr().out.strip().splitlines()
+    assert heading.startswith(f"5B, stage 3, on 8 x ascend-910b: {found['tried']} recipes; shards divide 24 heads")
+    assert columns.split()[:3] == ["ZeRO", "shards", "recompute"]
+    assert first.endswith("the fastest that fits")
+    assert len(others) == len(found["shown"]) - 1
+    assert sum(line.endswith("the recipe as it is") for line in others) == 1
+
+
+def test_where_nothing_fits_the_nearest_number_of_cards_is_printed(capsys):
+    words = ["--launch.max_device_memory", "1GB", "--stages.3.dataset.aspect_ratios", "[]"]
+    assert __main__.main(["plan", "--config", "30B", "--stage", "3", "--search", *words]) == 0
+    assert "None fits with as many samples an update; nothing fits on 8 cards, nor on" in capsys.readouterr().out
