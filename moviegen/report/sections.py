@@ -13,6 +13,7 @@ from moviegen.runs import fingerprint as fingerprints
 from moviegen.runs import hashes, registry
 
 NOTEBOOK_CODE = "moviegen.report.notebook"  # what every notebook calls
+PLANNED_BY = ("base/cards.yaml", "base/ascend.yaml", "1B.yaml", "5B.yaml", "30B.yaml")  # in params/
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ def fingerprint(params: Params, section: Section) -> str:
         "replacements": {name: section.replacement(params, name) for name in section.launches},
         "code": [fingerprints.code_hash(module, without=()) for module in (NOTEBOOK_CODE, section.code)],
         "environment": hashes.file_hash(project_root() / "requirements.lock"),
+        "plan": [hashes.file_hash(project_root() / "params" / name) for name in PLANNED_BY],
         "can run": [can_run_here(params, name) for name in section.launches],
     }
     if section.lists_figures:

@@ -6,7 +6,7 @@ import pytest
 
 from moviegen import config, runs
 from moviegen.report import sections
-from moviegen.runs import files, fingerprint, registry
+from moviegen.runs import files, fingerprint, hashes, registry
 
 
 def changed(overrides):
@@ -83,6 +83,14 @@ def test_code_of_a_page_changes_that_page_and_the_appendix(monkeypatch, params, 
         section for section in sections.SECTIONS if sections.fingerprint(params, section) != before[section.name]
     }
     assert {section.topic for section in changed} == {topic, "provenance"}  # which lists what all others show
+
+
+def test_a_card_that_is_described_otherwise_changes_every_page(monkeypatch, params):
+    before = [sections.fingerprint(params, section) for section in sections.SECTIONS]
+    real = hashes.file_hash
+    monkeypatch.setattr(hashes, "file_hash", lambda path: "edited" if path.name == "cards.yaml" else real(path))
+    after = [sections.fingerprint(params, section) for section in sections.SECTIONS]
+    assert all(old != new for old, new in zip(before, after, strict=True))
 
 
 def test_code_of_a_page_is_its_own_module_and_what_is_shared():

@@ -100,14 +100,16 @@ def memory_measured(
     runs = [*stages.values(), *autoencoders.values(), sample]
     names = [f"stage {stage}" for stage in stages] + [name.replace("tae-", "TAE, ") for name in autoencoders]
     found = dict(zip([*names, "sampling"], runs, strict=True))
-    rows = []
-    for need in needs_here(params):
+    rows, needs = [], needs_here(params)
+    unit, unit_name = _unit(needs)
+    for need in needs:
         if need.name in found:
             peak = peak_memory(found[need.name])
             sizes = {**grouped(need.memory), "counted": need.memory.total}
-            row = {"": need.name} | {name: f"{size / 2**20:,.1f}" for name, size in sizes.items()}
-            rows.append(row | {"measured": f"{peak / 2**20:,.0f}" if peak else markup.NOT_RUN})
-    return table(rows, f"Memory of the {params.scale} recipe in MiB: counted, and the highest measured here", runs)
+            row = {"": need.name} | {name: f"{size / unit:,.1f}" for name, size in sizes.items()}
+            rows.append(row | {"measured": f"{peak / unit:,.1f}" if peak else markup.NOT_RUN})
+    caption = f"Memory of the {params.scale} recipe in {unit_name}: counted, and the highest measured here"
+    return table(rows, caption, runs)
 
 
 def needs_here(params: Params) -> list[Need]:
@@ -129,9 +131,14 @@ def _published_room() -> float:
     return room(load(PUBLISHED[0]))
 
 
+def _unit(needs: Sequence[Need]) -> tuple[int, str]:
+    """GiB, or MiB where none needs one."""
+    return (GIB, "GiB") if max(need.memory.total for need in needs) >= GIB else (2**20, "MiB")
+
+
 def _bars(needs: Sequence[Need], limit: float | None, caption: str) -> HTML:
-    """One bar a need, the first on top; in GiB, or in MiB where none needs one; `limit`: bytes of a card."""
-    unit, name = (GIB, "GiB") if max(need.memory.total for need in needs) >= GIB else (2**20, "MiB")
+    """One bar a need, the first on top; `limit`: bytes of a card."""
+    unit, name = _unit(needs)
     with styled({"axes.grid": False}):
         figure, (axes,) = panels(1, height=1.1 + 0.26 * len(needs))
         for place, need in enumerate(needs):
@@ -140,9 +147,8 @@ def _bars(needs: Sequence[Need], limit: float | None, caption: str) -> HTML:
                 axes.barh(place, size / unit, 0.72, start, color=color, label=group if place == 0 else None)
                 start += size / unit
             text, color = f"{start:,.1f}{', does not fit' if is_over else ''}", SECOND if is_over else INK
-            axes.annotate(
-                text, (start, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5, color=color
-            )
+            look = {"fontsize": 7.5, "color": color, "bbox": {"fc": "white", "ec": "none", "pad": 0.8}}  # over the line
+            axes.annotate(text, (start, place), (4, 0), textcoords="offset points", va="center", **look)
         if limit:
             axes.axvline(limit / unit, color=SECOND, lw=1, ls="--")
         axes.set_yticks(range(len(needs)), [f"{need.name}  ({need.clip})" for need in needs], fontsize=7.5)

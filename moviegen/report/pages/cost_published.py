@@ -88,8 +88,9 @@ def impossible_rows(validations: Sequence[Validation]) -> HTML:
 
 
 def _label(axes: Axes, row: Row, color: str, is_above: bool) -> None:
-    """Names a point; 5B's names stand higher, as one of its points lies on one of 30B's."""
-    at, above = (row.measured.seconds, row.by_others), 13 if row.measured.size == "5B" else 5
+    """Names a point; some names stand higher, as their points lie beside others."""
+    at = (row.measured.seconds, row.by_others)
+    above = 13 if row.measured.size == "5B" or row.measured.stage == 1 else 5
     place = {"xytext": (-5, above), "ha": "right"} if is_above else {"xytext": (5, -9), "ha": "left"}
     text = f"{row.measured.size} {row.measured.stage}"
     axes.annotate(text, at, textcoords="offset points", fontsize=7, color=color, **place)
