@@ -29,6 +29,7 @@ def recipe(scale, stage, cards, limit, **values):
     overrides = {f"stages.{stage}.{PLACES[name]}": value for name, value in values.items()}
     hosts = {"launch.worker_num": cards, "launch.local_worker_num": min(cards, 8), "launch.master_port": 1}
     shared = {"launch.max_device_memory": f"{limit}GB", f"stages.{stage}.dataset.aspect_ratios": []}
+    shared |= {f"stages.{one}.train.sequence_parallel.shards": 1 for one in (1, 2, 3) if one != stage}
     return config.load(scale, overrides | hosts | shared)
 
 
@@ -181,3 +182,20 @@ def test_where_nothing_fits_the_nearest_number_of_cards_is_printed(capsys):
     words = ["--launch.max_device_memory", "1GB", "--stages.3.dataset.aspect_ratios", "[]"]
     assert __main__.main(["plan", "--config", "30B", "--stage", "3", "--search", *words]) == 0
     assert "None fits with as many samples an update; nothing fits on 8 cards, nor on" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("scale", "stage", "images", "single"),
+    [("5B", 1, 10, False), ("5B", 2, 10, False), ("30B", 3, 0, False), ("30B", 1, 2, True)],
+)
+def test_the_smallest_of_all_is_among_the_few_that_are_tried_on_more_cards(scale, stage, images, single):
+    """Two of 30B's images at once hold less than the sums of gradients that one after the other need."""
+    params = recipe(scale, stage, 2, 59, images=images, shards=1)
+
+    def size(variant):
+        return variants.largest_memory(variants.with_variant(params, stage, variant), stage)[1].total
+
+    least = min(variants.all_variants(params, stage), key=size)
+    assert min(map(size, variants.smallest_variants(params, stage))) == size(least)
+    if single:
+        assert (least.batches.micro_batches, least.batches.images) in ((1, 2), (1, 4))
