@@ -26,9 +26,9 @@ def check_fits(params: Params, program: str) -> None:
         return
     verdict = _verdict(params, program)
     if verdict and not verdict.fits:
+        search = "; `python -m moviegen plan --search` tries what else there is" if _stage(program) else ""
         raise ConfigError(
-            f"{program} on {launch.card} {verdict}. `python -m moviegen plan --search` tries what else there is; "
-            f"`--force` (launch.force) starts it all the same"
+            f"{program} on {launch.card} {verdict}{search}; `--force` (launch.force) starts it all the same"
         )
 
 
