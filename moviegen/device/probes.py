@@ -230,7 +230,7 @@ def autoencoder() -> list[Probe]:
     """Convolutions from few channels on many pixels to many channels on few, as levels of a network have them."""
     return [
         *(convolution(channels, side) for channels, side in ((4, 64), (16, 64), (64, 16), (128, 8))),
-        *(convolution(channels, side, is_frozen=True) for channels, side in ((64, 32), (256, 8), (512, 4))),
+        *(convolution(channels, side, is_frozen=True) for channels, side in ((512, 4), (256, 8), (64, 32))),
         *(over_time(channels, side) for channels, side in ((4, 64), (16, 64), (64, 16), (128, 8))),
         *(normed(channels, side) for channels, side in ((128, 8), (16, 64))),
         pooled(32),
@@ -238,7 +238,7 @@ def autoencoder() -> list[Probe]:
 
 
 def convolution(channels: int, side: int, is_frozen: bool = False) -> Probe:
-    """A 3 x 3 convolution of two clips; `is_frozen`: of which the weights stay what they are."""
+    """A 3 x 3 convolution of two clips; `is_frozen`: of which the weights, far more numbers than places, stay."""
     shape = (2 * CLIP, channels, side, side)
     forward = 2 * 9 * channels**2 * 2 * CLIP * side**2
 
@@ -249,7 +249,7 @@ def convolution(channels: int, side: int, is_frozen: bool = False) -> Probe:
         return [cell]
 
     kind, parts = ("frozen", 2) if is_frozen else ("spatial", 3)
-    return Probe(kind, channels, parts * forward, layers, (shape,))
+    return Probe(kind, 2 * CLIP * side**2 if is_frozen else channels, parts * forward, layers, (shape,))
 
 
 def over_time(channels: int, side: int) -> Probe:

@@ -28,7 +28,10 @@ KINDS = {
     "product": ("FLOP of one linear layer forward", "FLOP, forward and both gradients"),
     "attention": ("queries", "FLOP of its matrix products, forward and backward"),
     "spatial": ("channels", "FLOP of a 3 x 3 convolution, forward and both gradients"),
-    "frozen": ("channels", "FLOP of a 3 x 3 convolution whose weights stay, forward and the gradient of its input"),
+    "frozen": (
+        "places, as often as a weight is used",
+        "FLOP of a 3 x 3 convolution whose weights stay, forward and the gradient of its input",
+    ),
     "temporal": ("channels", "FLOP of a convolution over time, forward and both gradients"),
     "group_norm": ("numbers", "numbers normalised and activated, forward and backward"),
     "modulation": ("numbers", "numbers normalised, modulated, gated and added, forward and backward"),

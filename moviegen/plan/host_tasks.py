@@ -255,7 +255,7 @@ def _perceptual(images: int, height: int, width: int) -> Iterator[Task]:
             before = 4 * places * ins
             yield Task("pooling", before, 1.5 * before)  # of both images; of one, its gradient, which takes as long
         for outs in widths:
-            yield Task("frozen", math.sqrt(ins * outs), 3 * 2 * 9 * ins * outs * places)
+            yield Task("frozen", places, 3 * 2 * 9 * ins * outs * places)
             yield from 3 * [_pass(outs * places)]  # max(x, 0) of both, and its gradient of one
             ins = outs
         yield from LPIPS_PASSES * [_pass(ins * places)]

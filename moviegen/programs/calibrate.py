@@ -53,18 +53,22 @@ class _Chain(nn.Cell):
 
 
 class _Backward(nn.Cell):
-    """The gradients of a chain, of its weights and of x, from one of its output."""
+    """A chain's output, and from a gradient of it those of its weights and of what it takes.
+
+    The output is asked for, too: what is needed for no gradient, such as the last product, would not be computed.
+    """
 
     def __init__(self, chain: _Chain) -> None:
         super().__init__()
         self.chain, self.weights = chain, ms.ParameterTuple(tuple(chain.trainable_params()))
         self.has_weights = bool(self.weights)
-        self.gradient = ops.GradOperation(get_all=True, get_by_list=self.has_weights, sens_param=True)
 
-    def construct(self, dout: ms.Tensor, *inputs: ms.Tensor) -> tuple[ms.Tensor, ...]:
+    def construct(self, dout: ms.Tensor, *inputs: ms.Tensor) -> tuple[Any, ...]:
         if self.has_weights:
-            return self.gradient(self.chain, self.weights)(*inputs, dout)
-        return self.gradient(self.chain)(*inputs, dout)
+            out, backward = ops.vjp(self.chain, *inputs, weights=self.weights)
+        else:
+            out, backward = ops.vjp(self.chain, *inputs)
+        return out, backward(dout)
 
 
 def measure(
