@@ -112,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
     added["plan"].add_argument("--search", action="store_true", help="the fastest recipe that fits, by trying all")
     dry = "also compile each stage in MindSpore's simulation, where CANN is installed, and print its peak"
     added["plan"].add_argument("--dry-run", action="store_true", help=dry)
-    calibrate = "measures this machine instead, in about 15 s, for the report's page of costs"
+    calibrate = "measures this machine instead, in half a minute, for the report's page of costs"
     added["plan"].add_argument("--calibrate", action="store_true", help=calibrate)
     added["plan"].add_argument("--json", action="store_true", help="numbers without rounding, bytes and seconds")
     for verb in STARTING:
