@@ -5,7 +5,8 @@ from __future__ import annotations
 from moviegen.config import ConfigError, Params
 from moviegen.device import limits
 from moviegen.plan import Verdict, find_card, sampling_verdict, stage_verdict, tae_verdict
-from moviegen.plan.memory import Memory, fullest
+from moviegen.plan.dit_memory import fullest
+from moviegen.plan.memory import Memory
 from moviegen.plan.verdict import gib
 
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from moviegen.config import SIZES, Bucket, Params, load, merge
 from moviegen.plan.cards import Card
-from moviegen.plan.memory import Memory, training_memory
+from moviegen.plan.dit_memory import training_memory
+from moviegen.plan.memory import Memory
 from moviegen.plan.scaling import with_cards
 from moviegen.plan.time import Speed, stage_work, update_seconds
 

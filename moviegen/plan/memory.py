@@ -1,13 +1,30 @@
-"""What a rank holds from step to step, by counting."""
+"""What a card holds from step to step, by counting; what it holds at the fullest moment, in words; and its host.
+
+`dit_memory` and `tae_memory` count the fullest moment. They count the tensors of the graph that MindSpore makes of the
+code, in the order in which it computes them: breadth first, what can be computed at once before what must wait, by
+default on a card as on CPU. Nothing is counted for what the memory's pool loses between tensors, the work space of
+MindSpore's and a card's own operators, and the communication library's buffers.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from moviegen.config import DiTConfig
+from moviegen.config import DiTConfig, Params
 from moviegen.plan.flops import matrix_count, parameter_count, position_count
 
 FLOAT32 = 4  # bytes of a weight, of its gradient, and of each of AdamW's two moments, whatever the arithmetic's type
+HALF = 2
+PATCH_WIDTH = 64  # numbers of a token as it comes and goes: 16 channels of 2 x 2 latent pixels
+
+FIRST, LAST, BACK, UPDATE = MOMENTS = (
+    "in the first block", "at the last block", "back at the first block", "at the update",
+)  # fmt: skip
+PARTS = (
+    "weights", "gradient sums", "optimizer", "average", "gradients", "reduce buffers", "weight casts",
+    "gathered weights", "block inputs", "activations", "attention", "live block", "positions", "text", "ends",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,4 +60,60 @@ def state_bytes(config: DiTConfig, ranks: int, zero_stage: int, micro_batches: i
         parameters=round(FLOAT32 * (divided + total - matrices)),
         gradients=round(FLOAT32 * sums) if micro_batches > 1 else 0,
         optimizer=round(FLOAT32 * (2 * total / parts + beside)),
+    )
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one card at the fullest moment of a step.
+
+    Attributes:
+        moment: when that is.
+        parts: bytes by what they are for, in the order of PARTS; what is not there is 0.
+        largest: the largest single tensor, in words and in bytes.
+    """
+
+    moment: str
+    parts: Mapping[str, int]
+    largest: tuple[str, int]
+
+    @property
+    def total(self) -> int:
+        """Of all parts."""
+        return sum(self.parts.values())
+
+    @property
+    def state(self) -> int:
+        """What is held from step to step."""
+        return sum(self.parts.get(part, 0) for part in PARTS[:4])
+
+
+@dataclass(frozen=True)
+class Host:
+    """Bytes of a host's memory that all of its ranks take together.
+
+    Attributes:
+        start: while the network is built: every rank builds all of it in float32 before `Zero` divides it.
+        checkpoint: while rank 0 writes one.
+    """
+
+    start: int
+    checkpoint: int
+
+
+def host_memory(params: Params, stage: int) -> Host:
+    """The host's memory of a stage: while its ranks start, and while rank 0 writes a checkpoint.
+
+    At the start each rank holds the whole network (4 bytes a weight), and its average's part where one is kept on the
+    host. At a checkpoint rank 0 holds weights, both moments and the average of all ranks at once
+    (`TrainingState.files`), and each rank what it averages. What MindSpore keeps on the host of weights that are on a
+    card is not counted.
+    """
+    launch, recipe, config = params.launch_of(stage), params.recipes[stage], params.dit_config(stage)
+    total = FLOAT32 * (parameter_count(config) + position_count(config))
+    parts = launch.worker_num if recipe.train.settings.zero_stage else 1
+    average = total // parts if recipe.train.ema else 0
+    written = (3 + (recipe.train.ema is not None)) * total
+    return Host(
+        start=launch.local_worker_num * (total + average), checkpoint=written + launch.local_worker_num * average
     )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from moviegen.config import Bucket, ConfigError, Params, merge
 from moviegen.plan.cards import Card
-from moviegen.plan.memory import Memory, state_bytes, training_memory
+from moviegen.plan.dit_memory import training_memory
+from moviegen.plan.memory import Memory, state_bytes
 from moviegen.plan.time import Speed, computing_seconds, exchanging_seconds, stage_work, update_seconds
 
 PORT = 8200  # several hosts must agree on one; of a plan nobody listens there

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from moviegen.config import SIZES, Bucket, Params, Recipe, merge, visual_tokens
-from moviegen.plan.memory import Memory, training_memory
+from moviegen.plan.dit_memory import training_memory
+from moviegen.plan.memory import Memory
 
 
 class Batches(NamedTuple):
@@ -132,7 +133,7 @@ def largest_clips(recipe: Recipe) -> list[Bucket]:
 
 
 def largest_memory(params: Params, stage: int) -> tuple[Bucket, Memory]:
-    """As `memory.fullest`, by the largest clips alone: what a card holds grows with their tokens and nothing else."""
+    """As `dit_memory.fullest`, by the largest clips alone: what a card holds grows with their tokens only."""
     needs = [(clip, training_memory(params, stage, clip)) for clip in largest_clips(params.recipes[stage])]
     return max(needs, key=lambda need: need[1].total)
 

@@ -27,7 +27,7 @@ from moviegen.flow.path import FlowMatchingLoss
 from moviegen.parallel.mesh import Mesh
 from moviegen.parallel.ulysses import sequence_of
 from moviegen.parallel.zero import Zero
-from moviegen.plan.memory import fullest
+from moviegen.plan.dit_memory import fullest
 from moviegen.runs.machine import peak_memory
 from moviegen.train.optim import AdamW
 from moviegen.train.step import Step

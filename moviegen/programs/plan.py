@@ -10,8 +10,8 @@ from typing import Any
 
 from moviegen import plan
 from moviegen.config import Params
+from moviegen.plan.dit_memory import fullest
 from moviegen.plan.dry_run import check_possible, dry_run
-from moviegen.plan.memory import fullest
 from moviegen.plan.search import Candidate, Search, search, shards_rule
 
 COLUMNS = (

@@ -4,7 +4,7 @@ import pytest
 
 from moviegen import __main__, config, plan
 from moviegen.launch import fitting
-from moviegen.plan import memory
+from moviegen.plan import dit_memory
 
 GIB = 2**30
 SMALL = {"launch.max_device_memory": "1GB"}  # of a card: less than any of these recipes needs
@@ -110,7 +110,7 @@ def test_a_process_that_was_started_for_a_run_leaves_it_to_who_started_it(comput
 def test_on_a_cpu_too_little_memory_is_noted_and_not_refused(computed, capsys, monkeypatch):
     params = config.load("smoke")
     launch = params.launch_of(1)
-    need = launch.local_worker_num * memory.fullest(params, 1)[1].total
+    need = launch.local_worker_num * dit_memory.fullest(params, 1)[1].total
     for have, noted in ((need, False), (need - 1, True)):
         monkeypatch.setattr("moviegen.device.limits.memory_bytes", lambda have=have: have)
         assert __main__.main(("train", "--config", "smoke", "--stage", "1")) == 0

@@ -9,7 +9,7 @@ import pytest
 from moviegen import config, plan
 from moviegen.config import Bucket, ConfigError
 from moviegen.plan import grid
-from moviegen.plan.memory import training_memory
+from moviegen.plan.dit_memory import training_memory
 
 CARD = plan.find_card("ascend-910b")
 SPEED = plan.Speed(attention=0.4, overhead=0.2, hidden=1.0)

@@ -6,7 +6,7 @@ import pytest
 
 from moviegen import config, plan
 from moviegen.config import Bucket
-from moviegen.plan.memory import training_memory
+from moviegen.plan.dit_memory import training_memory
 from moviegen.plan.time import exchanging_seconds
 
 PARAMS, CARD = config.load("30B"), plan.find_card("ascend-910b")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from moviegen import __main__, config, plan
-from moviegen.plan import memory, variants
+from moviegen.plan import dit_memory, variants
 from moviegen.plan.search import search, shards_rule
 
 GIB = 2**30
@@ -40,7 +40,7 @@ def cost(params, stage):
     groups = params.launch.worker_num // params.recipes[stage].train.sequence_parallel.shards
     update = videos * groups * params.recipes[stage].train.settings.gradient_accumulation_steps
     clips = [clip for clip in params.recipes[stage].dataset.buckets if clip.frames > 1]
-    needs = [memory.training_memory(params, stage, clip).total for clip in clips]
+    needs = [dit_memory.training_memory(params, stage, clip).total for clip in clips]
     return plan.update_seconds(work, CARD, SPEED) / update, max(needs)
 
 

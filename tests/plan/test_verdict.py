@@ -7,7 +7,7 @@ from types import MappingProxyType
 import pytest
 
 from moviegen import config, plan
-from moviegen.plan import memory, tae_memory, verdict
+from moviegen.plan import dit_memory, memory, tae_memory, verdict
 
 GIB = 2**30
 CARD = replace(plan.find_card("ascend-910b"), memory=1024 * GIB)  # as much as a recipe is told to take
@@ -62,7 +62,7 @@ def test_a_size_that_mindspore_cannot_read_is_refused():
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_it_is_on_the_clips_that_need_most(scale, stage):
     params = config.load(scale)
-    _, fullest = memory.fullest(params, stage)
+    _, fullest = dit_memory.fullest(params, stage)
     assert verdict.stage_verdict(params, stage, CARD)[1].memory.total == fullest.total
 
 
@@ -77,7 +77,7 @@ def need(params, stage=3):
     """Bytes of the fullest of all the stage's clips, one by one."""
     recipe = params.recipes[stage]
     clips = [clip for clip in recipe.dataset.buckets if clip.frames > 1 or recipe.sees_images]
-    return max(memory.training_memory(params, stage, clip).total for clip in clips)
+    return max(dit_memory.training_memory(params, stage, clip).total for clip in clips)
 
 
 def nearest(overrides, limit, stage=3):

@@ -3,7 +3,8 @@ import itertools
 import pytest
 
 from moviegen import config, plan
-from moviegen.plan.memory import PARTS, fullest
+from moviegen.plan.dit_memory import fullest
+from moviegen.plan.memory import PARTS
 from moviegen.plan.tae_memory import sampling_memory, tae_training_memory
 from moviegen.report import notebook
 from moviegen.report.notebook import open_section

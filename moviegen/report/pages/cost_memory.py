@@ -8,7 +8,8 @@ from typing import NamedTuple
 from IPython.display import HTML
 
 from moviegen.config import Bucket, Params, load
-from moviegen.plan.memory import Memory, fullest
+from moviegen.plan.dit_memory import fullest
+from moviegen.plan.memory import Memory
 from moviegen.plan.tae_memory import PHASES, sampling_memory, tae_encoding_memory, tae_training_memory
 from moviegen.plan.verdict import Verdict
 from moviegen.report import markup, results

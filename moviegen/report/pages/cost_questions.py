@@ -10,7 +10,8 @@ from IPython.display import HTML
 
 from moviegen import plan
 from moviegen.config import SIZES, load, visual_tokens
-from moviegen.plan.memory import HALF, fullest
+from moviegen.plan.dit_memory import fullest
+from moviegen.plan.memory import HALF
 from moviegen.plan.roofline import LINEAR, memory_traffic, ridge
 from moviegen.plan.time import computing_seconds, swapping_seconds
 from moviegen.plan.validate import Validation

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from moviegen import config, runs
-from moviegen.plan.memory import fullest
+from moviegen.plan.dit_memory import fullest
 from moviegen.report.pages import cost
 from moviegen.runs import files
 from tests.report.making import cells, finished, svg

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from moviegen import config, plan
-from moviegen.plan.memory import fullest
+from moviegen.plan.dit_memory import fullest
 from moviegen.report.pages import cost, cost_questions
 
 CARD = plan.find_card(plan.PUBLISHED_CARD)

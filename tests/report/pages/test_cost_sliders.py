@@ -11,7 +11,7 @@ import pytest
 from moviegen import config, plan
 from moviegen.config import Bucket
 from moviegen.plan import grid
-from moviegen.plan.memory import training_memory
+from moviegen.plan.dit_memory import training_memory
 from moviegen.report.pages import cost, cost_sliders
 from tests.report.making import cells
 

@@ -1,0 +1,416 @@
+"""What a card holds at the fullest moment of a training step of the transformer, by counting; see `memory`.
+
+A step is fullest at one of four moments, `MOMENTS`. Two forms are counted. On a card: half precision, FlashAttention,
+MindSpore's other operators; at `jit_level` O1 those that work element by element are fused, and vectors repeated over
+the tokens are not stored. On CPU: compiled operators in float32. Tests hold the first against MindSpore's own graphs,
+compiled in a card's form, the second against what processes grow by.
+
+Letters: D model width, F feed-forward width, L layers, B samples, N tokens, n those of this card, M text tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moviegen.config import Bucket, DiTConfig, Launch, Params, Recipe, visual_tokens
+from moviegen.plan.flops import ADALN_VECTORS, matrix_count, parameter_count, position_count
+from moviegen.plan.memory import (
+    BACK,
+    FIRST,
+    FLOAT32,
+    HALF,
+    LAST,
+    MOMENTS,
+    PATCH_WIDTH,
+    UPDATE,
+    Memory,
+    state_bytes,
+)
+
+SOFTMAX_COPIES = 8  # FlashAttention keeps each row's maximum and sum as often, in float32
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One card's micro-batch.
+
+    Attributes:
+        samples: B.
+        tokens, own: N of each sample, and n of them on this card.
+        text: M.
+        text_bytes: of one sample's embeddings as they come.
+        cards: of the job; alone, a card divides nothing (ZeRO 0).
+        recomputed: how many of the L blocks; 0 on CPU, where it frees nothing (see `_recomputed`).
+        keeps_attention: those leave attention out.
+        element: bytes of an activation.
+        is_card: not the CPU's compiled form.
+        repeats: vectors (B, 1, D) are stored over all tokens before they meet them (`ExpandRows` at jit_level O0).
+        averages: the weights' average is held here, as on CPU; beside a card it is on the host.
+    """
+
+    config: DiTConfig
+    samples: int
+    tokens: int
+    own: int
+    text: int
+    text_bytes: int
+    cards: int
+    zero_stage: int
+    micro_batches: int
+    recomputed: int
+    keeps_attention: bool
+    element: int
+    is_card: bool
+    repeats: bool
+    averages: bool
+
+    @property
+    def wide(self) -> int:
+        """Bytes of one activation of D numbers a token, (B, n, D)."""
+        return self.samples * self.own * self.config.width * self.element
+
+    @property
+    def feed_forward(self) -> int:
+        """Bytes of one activation of F numbers a token, (B, n, F)."""
+        return self.samples * self.own * self.config.ffn_width * self.element
+
+    @property
+    def context(self) -> int:
+        """Bytes of the projected text, (B, M, D)."""
+        return self.samples * self.text * self.config.width * self.element
+
+    @property
+    def matrices(self) -> int:
+        """Numbers in the matrices of one block: eight of D x D, three of D x F."""
+        return 8 * self.config.width**2 + 3 * self.hidden
+
+    @property
+    def hidden(self) -> int:
+        """Numbers in one matrix of the feed-forward network."""
+        return self.config.width * self.config.ffn_width
+
+    @property
+    def total(self) -> int:
+        """Numbers in all weights."""
+        return parameter_count(self.config) + position_count(self.config)
+
+    @property
+    def largest_weight(self) -> int:
+        """Numbers in the largest weight: the shared modulation's, (6 D, D), or the feed-forward network's."""
+        return max(ADALN_VECTORS * self.config.width**2, self.hidden)
+
+
+def training_memory(params: Params, stage: int, clip: Bucket) -> Memory:
+    """A card at the fullest moment of a stage's training step on clips of one bucket; images have one frame."""
+    return recipe_memory(
+        params.dit_config(stage), params.recipes[stage], params.launch_of(stage), params.text.lengths, clip
+    )
+
+
+def fullest(params: Params, stage: int) -> tuple[Bucket, Memory]:
+    """The bucket of a stage that needs most, of the media that it trains on."""
+    recipe = params.recipes[stage]
+    seen = [clip for clip in recipe.dataset.buckets if clip.frames > 1 or recipe.sees_images]
+    needs = {clip: training_memory(params, stage, clip) for clip in seen}
+    return max(needs.items(), key=lambda need: need[1].total)
+
+
+def recipe_memory(
+    config: DiTConfig, recipe: Recipe, launch: Launch, text_lengths: tuple[int, ...], clip: Bucket
+) -> Memory:
+    """What a recipe asks of each of the cards of a job; see `training_memory`."""
+    micro = micro_batch(config, recipe, launch, text_lengths, clip)
+    return max(moments(micro), key=lambda memory: memory.total)
+
+
+def moments(micro: MicroBatch) -> list[Memory]:
+    """A card at each of MOMENTS."""
+    return [Memory(moment, _parts(micro, moment), _largest(micro)) for moment in MOMENTS]
+
+
+def micro_batch(
+    config: DiTConfig, recipe: Recipe, launch: Launch, text_lengths: tuple[int, ...], clip: Bucket
+) -> MicroBatch:
+    """One card's micro-batch of a recipe; on CPU bfloat16 is how products round, and activations are float32."""
+    settings, model, batch = recipe.train.settings, recipe.model, recipe.dataloader.batch_size
+    is_card, shards = launch.device == "Ascend", recipe.train.sequence_parallel.shards
+    tokens = visual_tokens(*clip)
+    lengths = zip(text_lengths, config.embedding_widths, strict=True)
+    return MicroBatch(
+        config=config,
+        samples=batch.image_batch_size if clip.frames == 1 else batch.video_batch_size,
+        tokens=tokens,
+        own=-(-tokens // shards),
+        text=sum(text_lengths),
+        text_bytes=FLOAT32 * sum(length * width for length, width in lengths),
+        cards=launch.worker_num,
+        zero_stage=settings.zero_stage if launch.worker_num > 1 else 0,
+        micro_batches=settings.gradient_accumulation_steps,
+        recomputed=_recomputed(config, model.recompute_every_nth_block, is_card),
+        keeps_attention=model.not_recompute_fa,
+        element=HALF if is_card else FLOAT32,
+        is_card=is_card,
+        repeats=is_card and launch.jit_level == "O0",
+        averages=recipe.train.ema is not None and not is_card,
+    )
+
+
+def _recomputed(config: DiTConfig, every_nth: int, is_card: bool) -> int:
+    """Blocks whose activations are forgotten.
+
+    On CPU none are: compiled operators are Cells with a gradient of their own, and such a gradient reads what the first
+    forward pass made, not what is computed again.
+    """
+    return config.num_layers // every_nth if every_nth and is_card else 0
+
+
+def _parts(micro: MicroBatch, moment: str) -> dict[str, int]:
+    state = state_bytes(micro.config, micro.cards, micro.zero_stage, micro.micro_batches)
+    counted = {
+        "weights": state.parameters,
+        "gradient sums": state.gradients,
+        "optimizer": state.optimizer,
+        "average": _share(micro, FLOAT32 * micro.total) if micro.averages else 0,
+        "gradients": _gradients(micro, moment),
+        "reduce buffers": _reduce_buffers(micro, moment),
+        "weight casts": _weight_casts(micro, moment),
+        "gathered weights": _gathered_weights(micro, moment),
+    }
+    if moment == UPDATE:
+        return counted
+    return counted | {
+        "block inputs": _block_inputs(micro, moment),
+        "activations": _activations(micro, moment),
+        "attention": _attention(micro, moment),
+        "live block": {FIRST: _live_forward, LAST: _live_at_turn, BACK: _live_back}[moment](micro),
+        "positions": _positions(micro, moment),
+        "text": _text(micro, moment),
+        "ends": _ends(micro),
+    }
+
+
+# ---- weights
+
+
+def _gradients(micro: MicroBatch, moment: str) -> int:
+    """float32 gradients of one micro-batch that are not yet in the sums.
+
+    With more micro-batches each is added to its sum and forgotten; on its way is one of D F numbers, in the
+    arithmetic's type and in float32. With one micro-batch they wait for the norm of all, ZeRO 1 to 3's as this rank's
+    parts. On a card each is multiplied by the clipping factor into another tensor, `MulNoNan`, all of them before the
+    first is used: with sums those are copies of all, with one micro-batch the gradients themselves give way to them.
+    """
+    if moment == FIRST:
+        return 0
+    waiting = micro.micro_batches == 1
+    held = _share(micro, FLOAT32 * micro.total) if waiting or (micro.is_card and micro.zero_stage >= 2) else 0
+    if moment == UPDATE:
+        alone = micro.is_card and micro.cards == 1 and not waiting
+        return held + (FLOAT32 * micro.total if alone else 0) + (FLOAT32 * micro.largest_weight if micro.is_card else 0)
+    if moment == BACK and waiting and not micro.zero_stage:
+        return held
+    on_the_way = (FLOAT32 + micro.element) * micro.hidden
+    return on_the_way + (held if moment == BACK and waiting else 0)
+
+
+def _reduce_buffers(micro: MicroBatch, moment: str) -> int:
+    """What gradients are summed over the ranks in: `SumPart` flattens each, and cuts it again where it pads it.
+
+    During the backward pass one of D F numbers is on its way. At the update of more micro-batches ZeRO 0 has the sums
+    of all ranks beside its own, ZeRO 1 this rank's parts of them.
+    """
+    if micro.cards == 1 or moment == FIRST:
+        return 0
+    in_update = micro.micro_batches > 1 and micro.zero_stage < 2  # `Finish` exchanges, not `Backward`
+    if moment == UPDATE:
+        return _share(micro, FLOAT32 * micro.total) if in_update else 0
+    return 0 if in_update else FLOAT32 * micro.hidden
+
+
+def _weight_casts(micro: MicroBatch, moment: str) -> int:
+    """Weights in the arithmetic's type, where that is not float32 and ZeRO 3 does not gather them.
+
+    Nothing holds a cast back, so all are made before the first block: of all weights but the tables of positions and
+    the time-step's two layers. A block that is not recomputed keeps its own for the backward pass; one that is makes
+    them again. The shared modulation's, (6 D, D), stays to the end.
+    """
+    if micro.element == FLOAT32 or micro.zero_stage == 3 or moment == UPDATE:
+        return 0
+    config, shared = micro.config, ADALN_VECTORS * micro.config.width**2
+    everything = parameter_count(config) - config.frequency_width * config.width - config.width**2
+    if moment == FIRST or (moment == LAST and not micro.recomputed):
+        return micro.element * everything
+    if moment == LAST:
+        kept = config.num_layers - micro.recomputed
+        return micro.element * ((kept + 1) * micro.matrices + shared)
+    return micro.element * (micro.matrices + shared)
+
+
+def _gathered_weights(micro: MicroBatch, moment: str) -> int:
+    """What ZeRO gathers (`GatheredProduct`, `Whole`), and what is copied for it.
+
+    ZeRO 3: nothing holds a gather of the forward pass back, so all matrices are gathered before the first block, one by
+    one in float32, and are held in the arithmetic's type until their layer has multiplied; keys' and values' of the
+    text have by then. Backward one of D F is there, whole and cut to its length, in float32. Where blocks are
+    recomputed, MindSpore reads parts from copies that it makes first. ZeRO 1 to 3 at the update: a weight that is held
+    whole, and its cut.
+    """
+    if not micro.zero_stage:
+        return 0
+    one = 2 * FLOAT32 * micro.largest_weight
+    if micro.zero_stage < 3:
+        return one if moment == UPDATE else 0
+    if moment == UPDATE:
+        return 2 * FLOAT32 * micro.config.width * max(ADALN_VECTORS, *micro.config.max_size)
+    matrices = matrix_count(micro.config)
+    copies = FLOAT32 * matrices // micro.cards if micro.recomputed else 0
+    if moment == FIRST:
+        of_text = 2 * micro.config.num_layers * micro.config.width**2
+        return micro.element * (matrices - of_text) + copies
+    return copies + 2 * FLOAT32 * micro.hidden
+
+
+def _share(micro: MicroBatch, size: int) -> int:
+    """This rank's part of what ZeRO 1 to 3 divide."""
+    return size // micro.cards if micro.zero_stage else size
+
+
+# ---- activations
+
+
+def _block_inputs(micro: MicroBatch, moment: str) -> int:
+    """What recomputed blocks keep: their input, D. At ZeRO 3 4 D + F.
+
+    `GatheredProduct` is a Cell with a gradient of its own, which reads what the first forward pass made: beside the
+    block's input its two modulated norms, the sum after self-attention, and the gated hidden layer of F stay. (The
+    inputs of the two output projections are attention's, see `_attention`.)
+    """
+    if moment == FIRST:
+        return 0
+    one = micro.wide if micro.zero_stage < 3 else 4 * micro.wide + micro.feed_forward
+    return one * (micro.recomputed if moment == LAST else min(1, micro.recomputed))
+
+
+def _activations(micro: MicroBatch, moment: str) -> int:
+    """What blocks that are not recomputed keep for the backward pass.
+
+    On a card 15 D + 4 F: the input, the first norm before and after modulation, queries, keys, values, attention, its
+    projection, the sum, the other attention's queries and attention, the sum, the second norm before and after
+    modulation, the last projection; gate, its SiLU, up and their product. `repeats`: 4 D more, the two scales and the
+    two gates. Two softmaxes' statistics, and text keys and values, 2 M D.
+
+    On CPU 13 D + 3 F: norms are one operator each with their modulation, SiLU and product are one too.
+    """
+    if moment == FIRST:
+        return 0
+    blocks = micro.config.num_layers - micro.recomputed
+    return _kept(micro) * (blocks if moment == LAST else min(1, blocks))
+
+
+def _kept(micro: MicroBatch) -> int:
+    """By one block that is not recomputed; see `_activations`."""
+    wide = 15 + 4 * micro.repeats if micro.is_card else 13
+    hidden = 4 if micro.is_card else 3
+    return wide * micro.wide + hidden * micro.feed_forward + 2 * _statistics(micro) + 2 * micro.context
+
+
+def _statistics(micro: MicroBatch) -> int:
+    """What one attention keeps of its softmax: (B, heads, n, 8) float32 twice on a card, (B, heads, n) once on CPU."""
+    numbers = micro.samples * micro.own * micro.config.num_heads
+    return FLOAT32 * numbers * (2 * SOFTMAX_COPIES if micro.is_card else 1)
+
+
+def _attention(micro: MicroBatch, moment: str) -> int:
+    """What recomputed blocks keep of their two attentions.
+
+    Left out of recomputation (`not_recompute_fa`): the outputs, 2 D, and the softmaxes' statistics. At ZeRO 3 the
+    outputs in any case: the products that follow them are gathered ones, see `_block_inputs`.
+    """
+    if moment == FIRST or not (micro.keeps_attention or micro.zero_stage == 3):
+        return 0
+    one = 2 * micro.wide + (2 * _statistics(micro) if micro.keeps_attention else 0)
+    return one * (micro.recomputed if moment == LAST else min(1, micro.recomputed))
+
+
+def _live_forward(micro: MicroBatch) -> int:
+    """In the first block: the sum and its norm, 2 D, and gate, up and what becomes of them, 3 F.
+
+    `repeats`: all 6 L + 2 vectors of modulation need the time alone, and are stored over all tokens before a block has
+    done anything; five of the first block's are used by then. At ZeRO 3 it is fullest before that, while all matrices
+    are there: the tokens, their sum with the positions, its norm and that modulated, 4 D.
+    """
+    rows = ADALN_VECTORS * micro.config.num_layers + 2 if micro.repeats else 0
+    if micro.zero_stage == 3:
+        return (rows + 4) * micro.wide
+    return (rows - 5 * micro.repeats + 2) * micro.wide + 3 * micro.feed_forward
+
+
+def _live_at_turn(micro: MicroBatch) -> int:
+    """At the last block, where the forward pass ends, beyond what `_kept` and the like count.
+
+    Not recomputed: the last layer's sum, norm and modulation, 4 D (`repeats`: 6 D), or two gradients of F; on CPU 2 D
+    or 2 F, and the keys and values that attention packs, 2 D.
+
+    Recomputed: all that a block keeps but its input, 14 D + 4 F, as soon as there is a gradient, 3 D, that it could
+    wait for; or 14 D + 6 F when the gradients of gate and up are there. `repeats`: 4 D or 3 D more. Attention that was
+    kept, 2 D, is not there a second time; nor, at ZeRO 3, is what gathered products keep, see `_block_inputs`.
+    """
+    if not micro.recomputed:
+        wide = 4 + 2 * micro.repeats if micro.is_card else 2
+        packed = 0 if micro.is_card else 2 * micro.wide
+        return packed + max(wide * micro.wide, 2 * micro.feed_forward)
+    text_and_softmax = 2 * micro.context + (0 if micro.keeps_attention else 2 * _statistics(micro))
+    if micro.zero_stage == 3:
+        return (10 + 3 * micro.repeats) * micro.wide + micro.feed_forward + text_and_softmax
+    again = 2 * micro.keeps_attention
+    early = (17 + 4 * micro.repeats - again) * micro.wide + 4 * micro.feed_forward
+    late = (14 + 3 * micro.repeats - 2 * again) * micro.wide + 6 * micro.feed_forward
+    return max(early, late) + text_and_softmax
+
+
+def _live_back(micro: MicroBatch) -> int:
+    """At the first block, backward: as at the last, but that nothing follows it."""
+    if not micro.recomputed:
+        return 2 * micro.feed_forward
+    return _live_at_turn(micro)
+
+
+def _positions(micro: MicroBatch, moment: str) -> int:
+    """Positions (B, n, D), which every block adds; their gradients, one a block, wait for each other until the end.
+
+    Their float32 sums of three gathers, 4 (n, D), are made and forgotten before the first block; so are, at the end,
+    those of their gradient.
+    """
+    return {FIRST: micro.wide, LAST: 0, BACK: micro.config.num_layers * micro.wide}[moment]
+
+
+def _text(micro: MicroBatch, moment: str) -> int:
+    """Embeddings float32 and in the arithmetic's type, their projection before and after its norm, 2 (B, M, D); masks.
+
+    On a card attention takes a mask (B, 1, n, M) of bytes (`_blocked`). All blocks' keys and values of the text can be
+    computed at once, 2 L (B, M, D), and are. Backward each block leaves two gradients of the context, which wait for
+    each other until the end.
+    """
+    texts = micro.samples * micro.text_bytes
+    casts = texts * micro.element // FLOAT32 if micro.is_card else 0
+    masked = micro.is_card and not micro.config.attend_to_padding
+    mask = micro.samples * micro.own * micro.text if masked else 0
+    of_all_blocks = 0 if moment == LAST else 2 * micro.config.num_layers * micro.context
+    return texts + casts + 2 * micro.context + mask + of_all_blocks
+
+
+def _ends(micro: MicroBatch) -> int:
+    """Of 64 numbers a token: latent, noise, the error and its gradient, float32 and of all N; the input's own n."""
+    numbers = micro.samples * PATCH_WIDTH
+    return 4 * FLOAT32 * numbers * micro.tokens + micro.element * numbers * micro.own
+
+
+def _largest(micro: MicroBatch) -> tuple[str, int]:
+    """The largest single tensor."""
+    tensors = {
+        "a feed-forward activation (B, n, F)": micro.feed_forward,
+        "positions in float32 (n, D)": FLOAT32 * micro.own * micro.config.width,
+        "the shared modulation's weight or gradient (6 D, D)": FLOAT32 * micro.largest_weight,
+        "attention's mask (B, 1, n, M)": micro.samples * micro.own * micro.text if micro.is_card else 0,
+    }
+    return max(tensors.items(), key=lambda tensor: tensor[1])

@@ -1,0 +1,254 @@
+"""What a card holds while the autoencoder trains, encodes and decodes, and while clips are sampled, by counting.
+
+As in `memory`: the tensors of the graph, in MindSpore's order; the CPU's compiled operators, or MindSpore's own, which
+a card has. The autoencoder computes in float32 on both. A layer's activation is a stack of frames (B*T, C, H, W); sizes
+here are of one video, (T, H, W).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from moviegen.config import TEMPORAL_COMPRESSION, Bucket, Params, TAEConfig, TAEStage, latent_size, visual_tokens
+from moviegen.plan.flops import parameter_count, position_count, tae_parameter_count
+from moviegen.plan.memory import FLOAT32, HALF, LAST, PATCH_WIDTH, Memory
+
+Size = tuple[int, int, int]  # frames, height and width
+TILE = 32  # frames that are encoded and decoded at once; `tae.tiling.TILE`
+RGB = 3
+PHASES = {"image": "image", "opl-off": "video", "opl-on": "video", "mixkit": "mixkit"}  # of training -> its parameters
+VGG = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions of each slice; `tae.lpips.SLICES`
+DECODING = "in the decoder's last level"
+ENCODING = "in the encoder's first level"
+SAMPLING = "in a block of the guided transformer"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer and what it keeps for the backward pass.
+
+    Attributes:
+        kind: `norm` (with SiLU), `conv` (in space and time), `shortcut` (kernel 1), `down`, `up` or `attention`.
+        ins, outs: channels.
+        size: of what it takes.
+        result: of what it gives.
+    """
+
+    kind: str
+    ins: int
+    outs: int
+    size: Size
+    result: Size
+
+
+def tae_training_memory(params: Params, phase: str) -> Memory:
+    """A card where a phase's forward pass ends: `image`, `opl-off`, `opl-on` or `mixkit`; on clips, not single frames.
+
+    Gradients of all weights come as activations go, and are much smaller.
+    """
+    stage: TAEStage = getattr(params.tae, PHASES[phase])
+    config = params.tae.model.model_copy(update={"is_temporal": phase != "image"})
+    is_card, size = params.launch.device == "Ascend", (stage.frames, *stage.size)
+    seen = _frames_seen(params, stage.frames)
+    weights = FLOAT32 * tae_parameter_count(config)
+    kept = [stage.batch_size * FLOAT32 * _kept(layer, config, is_card) for layer in layers(config, size)]
+    parts = {
+        "weights": weights,
+        "optimizer": 2 * weights,
+        "activations": sum(kept),
+        "live block": FLOAT32 * stage.batch_size * _widest(config, size),
+        "ends": 4 * FLOAT32 * stage.batch_size * RGB * math.prod(size)
+        + _perceptual(seen * stage.batch_size, stage.size),
+    }
+    return Memory(LAST, parts, ("the decoder's last level (B*T, C, H, W)", parts["live block"]))
+
+
+def tae_encoding_memory(params: Params, size: Size, tile: int = TILE) -> Memory:
+    """A card that encodes a clip of (T, H, W), `tile` frames at once (`tae.tiling.encode_tiles`)."""
+    config, is_card, taken = params.tae.model, params.launch.device == "Ascend", (min(tile, size[0]), *size[1:])
+    first = FLOAT32 * config.base_channels * math.prod(taken)
+    rows = 2 * config.num_res_blocks * first if is_card else 0
+    live = (4 if is_card else 3) * first + rows
+    parts = {"weights": FLOAT32 * tae_parameter_count(config), "live block": live} | _clip(taken)
+    return Memory(ENCODING, parts, ("the encoder's first level (T, C, H, W)", first))
+
+
+def tae_decoding_memory(params: Params, size: Size, tile: int = TILE) -> Memory:
+    """A card that decodes a latent to (T, H, W), `tile` frames at once (`tae.tiling.decode_tiles`).
+
+    Fullest where the last level's first block narrows the channels: its input, its norm and its shortcut. On a card the
+    norm holds the centred input and its scales repeated over the positions, and the shifts of all norms of that level
+    are repeated before anything is decoded: they need the weights alone.
+    """
+    config, is_card = params.tae.model, params.launch.device == "Ascend"
+    decoded = (min(tile, -(-size[0] // TEMPORAL_COMPRESSION) * TEMPORAL_COMPRESSION), *size[1:])
+    outs, ins = (config.base_channels * multiplier for multiplier in config.channel_multipliers[:2])
+    one = FLOAT32 * math.prod(decoded)
+    channels = 2 * ins + outs
+    if is_card:
+        channels += ins + (ins + (2 * (config.num_res_blocks + 1) - 1) * outs + outs)
+    parts = {"weights": FLOAT32 * tae_parameter_count(config), "live block": channels * one} | _clip(decoded)
+    return Memory(DECODING, parts, ("the last temporal upsampling (T, C, H, W)", ins * one))
+
+
+def sampling_memory(params: Params, clip: Bucket | None = None) -> Memory:
+    """A card that samples a batch of clips at stage 3's transformer, or decodes them, whichever needs more.
+
+    Weights are float32, and in the arithmetic's type as well: on a card all are cast before the first block. Guidance
+    doubles the batch. A block has its sum, its norm and the positions, 3 D, and three activations of F. The transformer
+    stays while clips are decoded.
+    """
+    settings, config, is_card = params.sample, params.dit_config(3), params.launch.device == "Ascend"
+    clip = clip or Bucket(settings.frames, *settings.size)
+    samples, tokens, element = 2 * settings.batch_size, visual_tokens(*clip), HALF if is_card else FLOAT32
+    weights = FLOAT32 * (parameter_count(config) + position_count(config))
+    text = sum(params.text.lengths)
+    decoding = tae_decoding_memory(params, (clip.frames, clip.height, clip.width))
+    sampling = {
+        "weights": weights + decoding.parts["weights"],
+        "weight casts": element * parameter_count(config) if is_card else 0,
+        "live block": samples * tokens * element * 3 * (config.width + config.ffn_width),
+        "text": samples * (element * text * config.width + (tokens * text if is_card else 0)),
+        "ends": 4 * FLOAT32 * samples * tokens * PATCH_WIDTH,
+    }
+    while_decoding = {**decoding.parts, "weights": weights + decoding.parts["weights"]}
+    activation = ("a feed-forward activation (2 B, N, F)", samples * tokens * element * config.ffn_width)
+    moments = [Memory(SAMPLING, sampling, activation), Memory(DECODING, while_decoding, decoding.largest)]
+    return max(moments, key=lambda memory: memory.total)
+
+
+def layers(config: TAEConfig, size: Size) -> Iterator[Layer]:
+    """Encoder and decoder of a video (T, H, W), in their order; see `moviegen.tae.coder`."""
+    latent = latent_size(*size)
+    yield from _encoder(config, size)
+    yield from _decoder(config, latent if config.is_temporal else (size[0], *latent[1:]))
+
+
+def _encoder(config: TAEConfig, size: Size) -> Iterator[Layer]:
+    widths = _widths(config)
+    yield Layer("conv", RGB, widths[0], size, size)
+    for level, (ins, outs) in enumerate(itertools.pairwise([config.base_channels, *widths]), 1):
+        yield from _residuals(ins, outs, config.num_res_blocks, size)
+        if level < len(widths):
+            smaller = (-(-size[0] // 2) if config.is_temporal else size[0], size[1] // 2, size[2] // 2)
+            yield Layer("down", outs, outs, size, smaller)
+            size = smaller
+    yield from _mid(config, widths[-1], size)
+    yield Layer("norm", widths[-1], widths[-1], size, size)
+    yield Layer("conv", widths[-1], 2 * config.latent_channels, size, size)
+
+
+def _decoder(config: TAEConfig, size: Size) -> Iterator[Layer]:
+    widths = _widths(config)[::-1]
+    yield Layer("conv", config.latent_channels, widths[0], size, size)
+    yield from _mid(config, widths[0], size)
+    for level, (ins, outs) in enumerate(itertools.pairwise([widths[0], *widths]), 1):
+        yield from _residuals(ins, outs, config.num_res_blocks + 1, size)
+        if level < len(widths):
+            larger = (2 * size[0] if config.is_temporal else size[0], 2 * size[1], 2 * size[2])
+            yield Layer("up", outs, outs, size, larger)
+            size = larger
+    yield Layer("norm", widths[-1], widths[-1], size, size)
+    yield Layer("conv", widths[-1], RGB, size, size)
+
+
+def _widths(config: TAEConfig) -> list[int]:
+    return [config.base_channels * multiplier for multiplier in config.channel_multipliers]
+
+
+def _residuals(ins: int, outs: int, count: int, size: Size) -> Iterator[Layer]:
+    for first, last in itertools.pairwise([ins] + [outs] * count):
+        yield Layer("norm", first, first, size, size)
+        yield Layer("conv", first, last, size, size)
+        yield Layer("norm", last, last, size, size)
+        if first != last:
+            yield Layer("shortcut", first, last, size, size)
+        yield Layer("conv", last, last, size, size)
+
+
+def _mid(config: TAEConfig, channels: int, size: Size) -> Iterator[Layer]:
+    yield from _residuals(channels, channels, 1, size)
+    for _ in range(2 if config.is_temporal else 1):
+        yield Layer("attention", channels, channels, size, size)
+    yield from _residuals(channels, channels, 1, size)
+
+
+def _kept(layer: Layer, config: TAEConfig, is_card: bool) -> int:
+    """Numbers that a layer keeps of one video for its backward pass."""
+    return (_kept_on_card if is_card else _kept_compiled)(layer, config.is_temporal)
+
+
+def _kept_compiled(layer: Layer, is_temporal: bool) -> int:
+    """Compiled operators keep what they take, which is what the one before gave.
+
+    A norm with its SiLU gives one tensor, a convolution one in space and one in time. Of a shortcut the last is only
+    added, and forgotten. Attention: its norm, queries, keys, values, what it gives, its projection's input and the sum.
+    """
+    taken, given = layer.ins * math.prod(layer.size), layer.outs * math.prod(layer.result)
+    spatial = layer.outs * math.prod((layer.size[0], *layer.result[1:]))
+    return {
+        "norm": taken,
+        "conv": spatial + (given if is_temporal else 0),
+        "shortcut": given if is_temporal else 0,
+        "down": spatial + (given if is_temporal else 0),
+        "up": spatial + (given if is_temporal else 0),
+        "attention": 7 * taken,
+    }[layer.kind]
+
+
+def _kept_on_card(layer: Layer, is_temporal: bool) -> int:
+    """MindSpore's own operators.
+
+    A norm with SiLU keeps the centred frames, the scales repeated over the positions, what SiLU takes and what it
+    gives. A convolution over time keeps its frames, each frame's neighbour before and the one after: copies. A shortcut
+    keeps its input and its frames. Downsampling: its input, then even, odd and earlier frames, half of each.
+    Upsampling: the enlarged frames, then three times as in time. Attention: its norm's three, and what its gradient
+    reads: queries, keys and values, twice each as they are turned, and its output's input and projection.
+    """
+    taken, given = layer.ins * math.prod(layer.size), layer.outs * math.prod(layer.result)
+    spatial = layer.outs * math.prod((layer.size[0], *layer.result[1:]))
+    return {
+        "norm": 4 * taken,
+        "conv": 3 * spatial if is_temporal else 0,
+        "shortcut": taken + (given if is_temporal else 0),
+        "down": taken + (3 * spatial // 2 if is_temporal else 0),
+        "up": spatial + (3 * spatial if is_temporal else 0),
+        "attention": 11 * taken,
+    }[layer.kind]
+
+
+def _widest(config: TAEConfig, size: Size) -> int:
+    """Numbers of the largest activation: what the last upsampling gives."""
+    return max(layer.ins * math.prod(layer.size) for layer in layers(config, size))
+
+
+def _frames_seen(params: Params, frames: int) -> int:
+    """By the perceptual term, of a clip; 0 where there is none."""
+    loss = params.tae.loss
+    if not (loss.perceptual and loss.lpips_checkpoint):
+        return 0
+    return min(loss.perceptual_frames or frames, frames)
+
+
+def _perceptual(frames: int, size: tuple[int, int]) -> int:
+    """Bytes that LPIPS keeps of so many frames, and VGG16's weights.
+
+    Of each slice, C channels at its resolution: what its convolutions give after ReLU, the vectors of length 1, their
+    gradient, and the pooled frames (a fourth). The original needs no gradient, and keeps its vectors until they are
+    compared.
+    """
+    numbers, places = 0, math.prod(size)
+    for channels, convolutions in VGG:
+        numbers += channels * places * (convolutions + 2)
+        places //= 4
+        numbers += channels * places
+    weights = sum(9 * ins * outs for ins, outs in itertools.pairwise([RGB, *(w for w, n in VGG for _ in range(n))]))
+    return FLOAT32 * (frames * numbers + weights) if frames else 0
+
+
+def _clip(size: Size) -> dict[str, int]:
+    """The frames themselves, as they come or as they are given, and once more as they are turned."""
+    return {"ends": 2 * FLOAT32 * RGB * math.prod(size)}
