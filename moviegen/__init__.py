@@ -36,9 +36,9 @@ runs/        registry: which program makes what from what; fingerprint, hashes: 
 launch/      run, job, hosts, watch, guard, worker, pool, lock: processes, and how they end; fitting: whether they may
              begin
 parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes
-plan/        3.1.6 flops, memory (dit_memory, tae_memory), traffic, storage, roofline, cost: computed, never measured; cards,
-             what a card is, how long a step takes on it, and on more of them; grid: on many at once; published,
-             validate: how far others' times are from it
+plan/        3.1.6 flops, memory, dit_memory, tae_memory, traffic, storage, roofline, cost: computed, never measured;
+             cards, time, scaling: what a card is, how long a step takes on it, and on more of them; grid: on many at
+             once; published, validate: how far others' times are from it
              host, host_tasks: how fast this machine was measured to be, and what its steps then take
              verdict, variants, search: whether a recipe fits, what does, and the fastest of those; dry_run:
              MindSpore's own count
