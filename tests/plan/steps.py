@@ -11,7 +11,6 @@ steps run that were compiled before.
 
 import json
 import os
-import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -114,8 +113,9 @@ def autoencoder():
 
 
 def resident():
-    """Highest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Highest resident memory of this process so far; `getrusage` would begin with that of whoever started it."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
+    return int(status["VmHWM"].split()[0]) * 1024
 
 
 def counted(step, batch):
