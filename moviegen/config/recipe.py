@@ -123,6 +123,11 @@ class Dataset(Group):
         return self.frames[-1]
 
     @property
+    def longest_clip(self) -> Bucket:
+        """The longest videos at the stage's own size; one image where there are only images."""
+        return Bucket(self.longest, *self.size)
+
+    @property
     def buckets(self) -> list[Bucket]:
         """Every shape of a clip: images, and videos of each length, in each aspect ratio."""
         return make_buckets(self.size, (1, *self.frames), self.aspect_ratios, SPATIAL_COMPRESSION * PATCH)
@@ -138,6 +143,10 @@ class BatchSize(Group):
 
     image_batch_size: int = Field(ge=0)
     video_batch_size: int = Field(0, ge=0)
+
+    def samples(self, clip: Bucket) -> int:
+        """Of a micro-batch of such clips; one frame is an image."""
+        return self.image_batch_size if clip.frames == 1 else self.video_batch_size
 
 
 class Dataloader(Group):

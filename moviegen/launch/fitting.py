@@ -6,7 +6,6 @@ from moviegen.config import ConfigError, Params
 from moviegen.device import limits
 from moviegen.plan import Verdict, find_card, sampling_verdict, stage_verdict, tae_verdict
 from moviegen.plan.dit_memory import fullest
-from moviegen.plan.memory import Memory
 from moviegen.plan.verdict import gib
 
 
@@ -38,7 +37,7 @@ def memory_note(params: Params, program: str) -> str:
     stage = _stage(program)
     if params.launch.device != "CPU" or not stage:
         return ""
-    launch, memory = params.launch_of(stage), _largest(params, stage)
+    launch, memory = params.launch_of(stage), fullest(params, stage)[1]
     need, have = launch.local_worker_num * memory.total, limits.memory_bytes()
     if need <= have:
         return ""
@@ -62,7 +61,3 @@ def _stage(program: str) -> int:
     """The stage of the transformer that a program trains; 0: none."""
     number = program.removeprefix("stage")
     return int(number) if program.startswith("stage") and number.isdecimal() else 0
-
-
-def _largest(params: Params, stage: int) -> Memory:
-    return fullest(params, stage)[1]

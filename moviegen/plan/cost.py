@@ -38,7 +38,7 @@ def stage_cost(params: Params, stage: int) -> Cost:
     samples = batch.video_batch_size if recipe.dataset.longest > 1 else batch.image_batch_size
     workers = params.launch_of(stage).worker_num
     shards = recipe.train.sequence_parallel.shards
-    clip = Bucket(recipe.dataset.longest, *recipe.dataset.size)
+    clip = recipe.dataset.longest_clip
     tokens = visual_tokens(*clip)
     model, micro_batches = recipe.model, settings.gradient_accumulation_steps
     recompute = (model.recompute_every_nth_block, model.not_recompute_fa)

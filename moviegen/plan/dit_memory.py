@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moviegen.config import Bucket, DiTConfig, Launch, Params, Recipe, visual_tokens
-from moviegen.plan.flops import ADALN_VECTORS, matrix_count, parameter_count, position_count
+from moviegen.plan.flops import ADALN_VECTORS, matrix_count, parameter_count, position_count, recomputed_blocks
 from moviegen.plan.memory import (
     BACK,
     FIRST,
@@ -138,7 +138,7 @@ def micro_batch(
     lengths = zip(text_lengths, config.embedding_widths, strict=True)
     return MicroBatch(
         config=config,
-        samples=batch.image_batch_size if clip.frames == 1 else batch.video_batch_size,
+        samples=batch.samples(clip),
         tokens=tokens,
         own=-(-tokens // shards),
         text=sum(text_lengths),
@@ -161,7 +161,7 @@ def _recomputed(config: DiTConfig, every_nth: int, is_card: bool) -> int:
     On CPU none are: compiled operators are Cells with a gradient of their own, and such a gradient reads what the first
     forward pass made, not what is computed again.
     """
-    return config.num_layers // every_nth if every_nth and is_card else 0
+    return recomputed_blocks(config, every_nth) if is_card else 0
 
 
 def _parts(micro: MicroBatch, moment: str) -> dict[str, int]:

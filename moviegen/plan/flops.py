@@ -60,7 +60,7 @@ class Flops:
 
 def parameter_count(config: DiTConfig) -> int:
     """Parameters of the transformer without its position tables, which are counted by `position_count`."""
-    width, patch = config.width, _patch_width(config)
+    width, patch = config.width, patch_width(config)
     block = block_matrix_count(config) + 2 * width + ADALN_VECTORS * width
     time = config.frequency_width * width + width**2 + ADALN_VECTORS * width**2
     text = sum(config.embedding_widths) * width + len(config.embedding_widths) * width
@@ -118,7 +118,7 @@ def dit_forward(config: DiTConfig, visual: int, text_lengths: Sequence[int]) -> 
     """
     width = config.width
     time = 2 * (1 + ADALN_VECTORS) * width**2  # the time MLP's second layer, and the modulation of all blocks
-    velocity = 2 * visual * width * _patch_width(config)
+    velocity = 2 * visual * width * patch_width(config)
     ends = Flops(projections=_first_layers(config, visual, text_lengths) + time + velocity)
     return config.num_layers * dit_block(config, visual, sum(text_lengths)) + ends
 
@@ -149,7 +149,7 @@ def dit_training(
             on CPU has no such choice.
     """
     block, forward = dit_block(config, visual, sum(text_lengths)), dit_forward(config, visual, text_lengths)
-    blocks = config.num_layers // recompute_every if recompute_every else 0
+    blocks = recomputed_blocks(config, recompute_every)
     again = block.total - (block.attention if keep_attention else 0)
     return 3 * forward + Flops(
         projections=-_first_layers(config, visual, text_lengths),
@@ -186,14 +186,20 @@ def step_flops(
     return training.total - dit_forward(config, visual, text_lengths).attention // 2
 
 
-def _patch_width(config: DiTConfig) -> int:
+def recomputed_blocks(config: DiTConfig, every_nth: int) -> int:
+    """How many of the blocks; 0 of `every_nth`: none."""
+    return config.num_layers // every_nth if every_nth else 0
+
+
+def patch_width(config: DiTConfig) -> int:
+    """Numbers of a token as it comes and goes."""
     return config.latent_channels * PATCH**2
 
 
 def _first_layers(config: DiTConfig, visual: int, text_lengths: Sequence[int]) -> int:
     """Forward FLOPs of the layers that make D of what comes from outside: patches, sinusoids, text embeddings."""
     texts = sum(length * width for length, width in zip(text_lengths, config.embedding_widths, strict=True))
-    return 2 * (visual * _patch_width(config) + config.frequency_width + texts) * config.width
+    return 2 * (visual * patch_width(config) + config.frequency_width + texts) * config.width
 
 
 # ---- the autoencoder (paper 3.1.1)

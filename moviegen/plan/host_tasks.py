@@ -15,15 +15,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from moviegen.config import Bucket, ConfigError, DiTConfig, Params, Recipe, TAEConfig, latent_size, visual_tokens
-from moviegen.plan.flops import ADALN_VECTORS, RGB, Size, tae_parameter_count
+from moviegen.plan.flops import ADALN_VECTORS, RGB, Size, patch_width, tae_parameter_count
 from moviegen.plan.host import Task
+from moviegen.plan.memory import FLOAT32
+from moviegen.plan.tae_memory import PHASES, VGG16
+from moviegen.plan.traffic import weights_of
 
 TRAINED = 3  # a layer's arithmetic, of its forward: itself and the gradients of what it reads and of its weights
 SEVEN_HALVES = 3.5  # attention's: two products forward, five backward, as the scores are computed again
 SMALL_OPERATORS = 6  # of a block: modulation is added to, split, and on the way back joined and summed
-FLOAT32 = 4
-# VGG16's convolutions between its poolings (Simonyan and Zisserman 2015), of which LPIPS takes the last of each
-VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 # Passes over the features that LPIPS compares. Forward, of each image: squared, summed, divided; then the difference,
 # its square, weighted, summed. Backward, of one image: through these four, and of the length three and of the quotient
 # four; the sum with what the next slice sends back.
@@ -51,7 +51,7 @@ def stage_tasks(params: Params, stage: int, clip: Bucket, is_compiled: bool = Tr
     recipe, config, launch = params.recipes[stage], params.dit_config(stage), params.launch_of(stage)
     _check_counted(recipe, stage)
     settings, batch = recipe.train.settings, recipe.dataloader.batch_size
-    samples = batch.image_batch_size if clip.frames == 1 else batch.video_batch_size
+    samples = batch.samples(clip)
     micro_batches, weights = settings.gradient_accumulation_steps, weight_sizes(config)
     tasks = micro_batches * list(_transformer(config, samples, visual_tokens(*clip), params.text.lengths))
     if micro_batches > 1:
@@ -67,12 +67,8 @@ def stage_tasks(params: Params, stage: int, clip: Bucket, is_compiled: bool = Tr
 
 def weight_sizes(config: DiTConfig) -> list[int]:
     """Numbers of each of the transformer's weights."""
-    width, patch = config.width, config.latent_channels * 2**2
-    block = [width] * 2 + [ADALN_VECTORS * width] + [width**2] * 8 + [width * config.ffn_width] * 3
-    time = [config.frequency_width * width, width**2, ADALN_VECTORS * width**2]
-    text = [size for encoder in config.embedding_widths for size in (encoder * width, width)]
-    ends = [patch * width, 2 * width, width, width * patch]
-    return [*config.num_layers * block, *time, *text, *ends, *(rows * width for rows in config.max_size)]
+    weights = weights_of(config)
+    return [*weights.first, *config.num_layers * weights.block, *weights.shared, *weights.whole]
 
 
 def _check_counted(recipe: Recipe, stage: int) -> None:
@@ -92,7 +88,7 @@ def _check_counted(recipe: Recipe, stage: int) -> None:
 def _transformer(config: DiTConfig, samples: int, visual: int, text_lengths: tuple[int, ...]) -> Iterator[Task]:
     """Forward and backward of a micro-batch."""
     width, ffn, text = config.width, config.ffn_width, sum(text_lengths)
-    rows, of_text, patch = samples * visual, samples * text, config.latent_channels * 2**2
+    rows, of_text, patch = samples * visual, samples * text, patch_width(config)
     head_width = width // config.num_heads
     for _ in range(config.num_layers):
         yield from 6 * [_product(rows, width, width)]  # queries and outputs twice, keys and values of the tokens
@@ -147,7 +143,7 @@ def tae_tasks(params: Params, phase: str, clip: Bucket, is_compiled: bool = True
 
     The outlier penalty, a few passes over the latent, is left out.
     """
-    stage = getattr(params.tae, {"image": "image", "mixkit": "mixkit"}.get(phase, "video"))
+    stage = getattr(params.tae, PHASES[phase])
     config = params.tae.model.model_copy(update={"is_temporal": phase != "image"})
     layers = _Layers(config, stage.batch_size, is_compiled)
     size = (clip.frames, clip.height, clip.width)

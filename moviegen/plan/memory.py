@@ -25,6 +25,7 @@ PARTS = (
     "weights", "gradient sums", "optimizer", "average", "gradients", "reduce buffers", "weight casts",
     "gathered weights", "block inputs", "activations", "attention", "live block", "positions", "text", "ends",
 )  # fmt: skip
+STATE = PARTS[:4]  # what is held from step to step
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Memory:
     @property
     def state(self) -> int:
         """What is held from step to step."""
-        return sum(self.parts.get(part, 0) for part in PARTS[:4])
+        return sum(self.parts.get(part, 0) for part in STATE)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 from moviegen.config import Bucket, ConfigError, DiTConfig, Params, visual_tokens
 from moviegen.plan.cards import Card
-from moviegen.plan.flops import ADALN_VECTORS, parameter_count, position_count
-from moviegen.plan.memory import FLOAT32, HALF
+from moviegen.plan.flops import ADALN_VECTORS, parameter_count, patch_width, position_count, recomputed_blocks
+from moviegen.plan.memory import FLOAT32
 from moviegen.plan.time import stage_work
+from moviegen.plan.traffic import ELEMENT
 
 LINEAR, ATTENTION, ELEMENTS, UPDATE = KINDS = ("linear layers", "attention", "element by element", "optimizer")
 # AdamW of one weight: reads the weight, its gradient and two moments, writes three of them; 3 FLOPs for the first
@@ -78,11 +79,11 @@ def memory_traffic(params: Params, stage: int, clip: Bucket | None = None) -> di
     The optimizer's part is an update's, divided by its micro-batches.
     """
     recipe, config = params.recipes[stage], params.dit_config(stage)
-    clip = clip or Bucket(recipe.dataset.longest, *recipe.dataset.size)
+    clip = clip or recipe.dataset.longest_clip
     work, settings = stage_work(params, stage, clip), recipe.train.settings
-    element, lengths = FLOAT32 if work.dtype == "float32" else HALF, params.text.lengths
+    element, lengths = ELEMENT[work.dtype], params.text.lengths
     own, text, samples = -(-visual_tokens(*clip) // work.shards), sum(lengths), work.samples
-    again = config.num_layers // recipe.model.recompute_every_nth_block if recipe.model.recompute_every_nth_block else 0
+    again = recomputed_blocks(config, recipe.model.recompute_every_nth_block)
     attends_again = 0 if recipe.model.not_recompute_fa else again
     passes = PASSES * config.num_layers + again
     linear = passes * block_numbers(config, samples * own, samples * text)
@@ -122,7 +123,7 @@ def end_numbers(config: DiTConfig, own: int, samples: int, texts: list[int]) -> 
         samples: B.
         texts: tokens of each encoder's texts, B times those of one.
     """
-    width, patch = config.width, config.latent_channels * 4
+    width, patch = config.width, patch_width(config)
     ends = product_numbers(own, patch, width) + product_numbers(own, width, patch)
     projected = sum(product_numbers(rows, ins, width) for rows, ins in zip(texts, config.embedding_widths, strict=True))
     time = product_numbers(samples, config.frequency_width, width) + product_numbers(samples, width, width)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from moviegen.config import Bucket, ConfigError, Params, merge
+from moviegen.config import ConfigError, Params, merge
 from moviegen.plan.cards import Card
 from moviegen.plan.dit_memory import training_memory
 from moviegen.plan.memory import Memory, state_bytes
@@ -108,7 +108,7 @@ def _point(params: Params, stage: int, card: Card, speed: Speed, cards: int, sha
     wider = with_cards(params, cards, card).model_dump()
     scaled = Params.model_validate(merge(wider, {"stages": {stage: changes}}))
     recipe, config, work = scaled.recipes[stage], scaled.dit_config(stage), stage_work(scaled, stage)
-    clip = Bucket(recipe.dataset.longest, *recipe.dataset.size)
+    clip = recipe.dataset.longest_clip
     return Point(
         cards=cards,
         samples=cards // shards * micro_batches,

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from moviegen.config import Bucket, ConfigError, Params, Recipe, TextEncoder, latent_size
 from moviegen.plan.flops import parameter_count, position_count
+from moviegen.plan.memory import FLOAT32
 
-FLOAT32, INT64, BOOL = 4, 8, 1
+INT64, BOOL = 8, 1
 # A `.npz` is a zip of `.npy` files, not compressed: for each the zip's header, with 20 bytes for sizes beyond 4 GB, and
 # an entry in its directory, both with the file's name; the `.npy`'s own header; one end of the directory.
 ZIP_MEMBER, ZIP_END, NPY_HEADER = 30 + 20 + 46, 22, 128
@@ -161,9 +162,9 @@ def training_reads(params: Params, stage: int, seconds: float, clip: Bucket | No
     if not seconds > 0:
         raise ConfigError(f"an update of {seconds} s has no rate: give seconds above 0")
     recipe, launch = params.recipes[stage], params.launch_of(stage)
-    clip = clip or Bucket(recipe.dataset.longest, *recipe.dataset.size)
+    clip = clip or recipe.dataset.longest_clip
     batch = recipe.dataloader.batch_size
-    samples = batch.image_batch_size if clip.frames == 1 else batch.video_batch_size
+    samples = batch.samples(clip)
     all_samples = samples * launch.worker_num * recipe.train.settings.gradient_accumulation_steps
     update = all_samples * sample_bytes(params, clip)
     return Reading(update, update / seconds)

@@ -13,14 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from moviegen.config import TEMPORAL_COMPRESSION, Bucket, Params, TAEConfig, TAEStage, latent_size, visual_tokens
-from moviegen.plan.flops import parameter_count, position_count, tae_parameter_count
+from moviegen.plan.flops import RGB, Size, parameter_count, position_count, tae_parameter_count
 from moviegen.plan.memory import FLOAT32, HALF, LAST, PATCH_WIDTH, Memory
 
-Size = tuple[int, int, int]  # frames, height and width
 TILE = 32  # frames that are encoded and decoded at once; `tae.tiling.TILE`
-RGB = 3
 PHASES = {"image": "image", "opl-off": "video", "opl-on": "video", "mixkit": "mixkit"}  # of training -> its parameters
-VGG = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions of each slice; `tae.lpips.SLICES`
+# VGG16's convolutions between its poolings (Simonyan and Zisserman 2015), of which LPIPS takes the last of each
+VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 DECODING = "in the decoder's last level"
 ENCODING = "in the encoder's first level"
 SAMPLING = "in a block of the guided transformer"
@@ -241,11 +240,12 @@ def _perceptual(frames: int, size: tuple[int, int]) -> int:
     compared.
     """
     numbers, places = 0, math.prod(size)
-    for channels, convolutions in VGG:
-        numbers += channels * places * (convolutions + 2)
+    for widths in VGG16:
+        channels = widths[-1]
+        numbers += channels * places * (len(widths) + 2)
         places //= 4
         numbers += channels * places
-    weights = sum(9 * ins * outs for ins, outs in itertools.pairwise([RGB, *(w for w, n in VGG for _ in range(n))]))
+    weights = sum(9 * ins * outs for ins, outs in itertools.pairwise([RGB, *itertools.chain(*VGG16)]))
     return FLOAT32 * (frames * numbers + weights) if frames else 0
 
 

@@ -90,7 +90,7 @@ class Work:
 def stage_work(params: Params, stage: int, clip: Bucket | None = None, weight_bytes: int = FLOAT32) -> Work:
     """`recipe_work` of a stage; without a clip, of its longest videos at its size, or images if it has only those."""
     recipe = params.recipes[stage]
-    clip = clip or Bucket(recipe.dataset.longest, *recipe.dataset.size)
+    clip = clip or recipe.dataset.longest_clip
     cards = params.launch_of(stage).worker_num
     return recipe_work(params.dit_config(stage), recipe, params.text.lengths, cards, clip, weight_bytes)
 
@@ -113,7 +113,7 @@ def recipe_work(
     """
     settings, batch = recipe.train.settings, recipe.dataloader.batch_size
     dtype = "bfloat16" if settings.dtype == "auto" else settings.dtype
-    samples = batch.image_batch_size if clip.frames == 1 else batch.video_batch_size
+    samples = batch.samples(clip)
     shards = recipe.train.sequence_parallel.shards
     tokens = -(-visual_tokens(*clip) // shards) * shards
     products, attention = _arithmetic(config, recipe, text_lengths, tokens)

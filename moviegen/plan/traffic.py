@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from moviegen.config import PATCH, Bucket, DiTConfig, Params, Recipe, visual_tokens
-from moviegen.plan.flops import ADALN_VECTORS
+from moviegen.config import Bucket, DiTConfig, Params, Recipe, visual_tokens
+from moviegen.plan.flops import ADALN_VECTORS, patch_width, recomputed_blocks
 
 ELEMENT = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes
 ALL_GATHER, REDUCE_SCATTER, ALL_REDUCE, ALL_TO_ALL = "all-gather", "reduce-scatter", "all-reduce", "all-to-all"
@@ -78,7 +78,7 @@ class Weights:
 def stage_traffic(params: Params, stage: int, clip: Bucket | None = None) -> list[Exchange]:
     """`recipe_traffic` of a stage; without a clip, of its longest videos, or images if it has only those."""
     recipe, launch = params.recipes[stage], params.launch_of(stage)
-    clip = clip or Bucket(recipe.dataset.longest, *recipe.dataset.size)
+    clip = clip or recipe.dataset.longest_clip
     auto = "bfloat16" if launch.device == "Ascend" else "float32"
     dtype = auto if recipe.train.settings.dtype == "auto" else recipe.train.settings.dtype
     if launch.device == "CPU" and dtype == "bfloat16":
@@ -99,10 +99,9 @@ def recipe_traffic(
     """
     if cards == 1:
         return []
-    every = recipe.model.recompute_every_nth_block
-    again = config.num_layers // every if every else 0
+    again = recomputed_blocks(config, recipe.model.recompute_every_nth_block)
     settings, batch = recipe.train.settings, recipe.dataloader.batch_size
-    samples = batch.image_batch_size if clip.frames == 1 else batch.video_batch_size
+    samples = batch.samples(clip)
     shards = recipe.train.sequence_parallel.shards
     weights = weight_traffic(config, settings.zero_stage, cards, again, weight_bytes)
     return weights + token_traffic(config, visual_tokens(*clip), samples, shards, again, dtype) + [
@@ -159,7 +158,7 @@ def token_traffic(config: DiTConfig, tokens: int, samples: int, shards: int, aga
     def row(purpose: str, calls: int, tensors: int) -> Exchange:
         return Exchange(ALL_TO_ALL, purpose, dtype, MICRO_BATCH, SHARD_GROUP, shards, calls, calls * tensors * one)
 
-    velocity = shards * own * config.latent_channels * PATCH**2 * ELEMENT["float32"]
+    velocity = shards * own * patch_width(config) * ELEMENT["float32"]
     return [
         row("queries, keys and values to heads", layers + again, 3),
         row("attention to tokens", layers + again, 1),
@@ -171,7 +170,7 @@ def token_traffic(config: DiTConfig, tokens: int, samples: int, shards: int, aga
 
 def weights_of(config: DiTConfig) -> Weights:
     """Of the transformer, its position tables too."""
-    width, hidden, patch = config.width, config.ffn_width, config.latent_channels * PATCH**2
+    width, hidden, patch = config.width, config.ffn_width, patch_width(config)
     texts = config.embedding_widths
     norms = (width, width, ADALN_VECTORS * width)  # of a block, with its table of modulation
     return Weights(

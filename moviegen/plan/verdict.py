@@ -10,7 +10,7 @@ from typing import Any
 
 from moviegen.config import TEMPORAL_COMPRESSION, Bucket, Params, merge
 from moviegen.plan.cards import Card, quantity
-from moviegen.plan.memory import Memory
+from moviegen.plan.memory import STATE, Memory
 from moviegen.plan.scaling import with_cards
 from moviegen.plan.tae_memory import PHASES, sampling_memory, tae_training_memory
 from moviegen.plan.variants import (
@@ -26,7 +26,6 @@ from moviegen.plan.variants import (
     with_variant,
 )
 
-STATE = ("weights", "gradient sums", "optimizer", "average")  # the parts that are held from step to step
 MINDSPORE_SIZES = {"GB": 2.0**30}  # of 58GB MindSpore takes 59392M, says the page of its dry run; see `dry_run`
 MOST_CARDS = 4096
 GIB = 2.0**30

@@ -100,7 +100,7 @@ def update_once(params: Params, stage: int) -> None:
 def micro_batch(params: Params, stage: int, clip: Bucket, network: TokenDiT) -> list[np.ndarray]:
     """What the loss takes, of a stage's samples of one size: tokens, noise, times, places, texts and their mask."""
     batch, rng = params.recipes[stage].dataloader.batch_size, np.random.default_rng(params.seed)
-    samples = batch.image_batch_size if clip.frames == 1 else batch.video_batch_size
+    samples = batch.samples(clip)
     shape = (samples, network.dit.config.latent_channels, *latent_size(*clip))
     latent, noise = (network.tokens(rng.standard_normal(shape, np.float32)) for _ in range(2))
     texts = [

@@ -8,7 +8,7 @@ from IPython.display import HTML
 
 from moviegen import plan
 from moviegen.config import Bucket, Params, latent_size, visual_tokens
-from moviegen.plan.memory import Memory
+from moviegen.plan.memory import STATE, Memory
 from moviegen.plan.tae_memory import PHASES, tae_encoding_memory
 from moviegen.plan.validate import Validation
 from moviegen.plan.verdict import Verdict, available, sampling_verdict, stage_verdict, tae_verdict
@@ -17,7 +17,7 @@ from moviegen.report.wording import shown
 
 GIB = 2**30
 GROUPS = {  # of the parts of a `Memory`, for readers
-    "state": ("weights", "gradient sums", "optimizer", "average"),
+    "state": STATE,
     "gradients": ("gradients", "reduce buffers"),
     "casts and gathers": ("weight casts", "gathered weights"),
     "kept activations": ("block inputs", "activations", "attention"),
@@ -88,7 +88,7 @@ def _training(params: Params, stage: int) -> dict[str, str]:
     clip, verdict = stage_verdict(params, stage, card)
     update, steps = plan.update_seconds(work, card, speed), recipe.train.steps
     hours = [steps * value / 3600 for value in (update, *speed.interval(update))]
-    longest = Bucket(recipe.dataset.longest, *recipe.dataset.size)
+    longest = recipe.dataset.longest_clip
     return {
         "cards": f"{work.cards}, of which {work.shards} share a sample" if work.shards > 1 else f"{work.cards}",
         **_memory(verdict, f"{clip} {verdict.memory.moment}"),
@@ -129,8 +129,7 @@ def _sampling(params: Params) -> dict[str, str]:
 
 
 def _encoding(params: Params) -> dict[str, str]:
-    longest, size = params.recipes[3].dataset.longest, params.recipes[3].dataset.size
-    clip = Bucket(longest, *size)
+    clip = params.recipes[3].dataset.longest_clip
     return {
         **_memory(
             Verdict(tae_encoding_memory(params, (clip.frames, clip.height, clip.width)), room(params)), str(clip)

@@ -46,7 +46,7 @@ def count(parameters: int) -> str:
 
 def longest_clip(dataset: Dataset) -> str:
     """Frames, height and width of the longest clips a stage sees: `16x48x80`."""
-    return f"{dataset.longest}x{dataset.size[0]}x{dataset.size[1]}"
+    return str(dataset.longest_clip)
 
 
 def listed(items: Iterable[object]) -> str:

@@ -11,7 +11,9 @@ from moviegen.config import Bucket, ConfigError, Params
 from moviegen.device.compiled import COMPILED
 from moviegen.plan.host import CALIBRATION_FILE, Calibration, Task, parse_calibration
 from moviegen.plan.host_tasks import stage_tasks, tae_tasks
+from moviegen.plan.tae_memory import PHASES
 from moviegen.report import markup, results
+from moviegen.report.planned import AUTOENCODERS
 from moviegen.report.results import StageRuns
 from moviegen.report.tables import table
 from moviegen.report.wording import shown
@@ -19,7 +21,6 @@ from moviegen.runs import Run
 
 ELSEWHERE = "measured on another machine"
 NOT_COUNTED = "not counted"
-PHASES = {"tae-image": "image", "tae-opl-off": "video", "tae-opl-on": "video", "tae-mixkit": "mixkit"}
 
 
 class _Step(NamedTuple):
@@ -67,7 +68,7 @@ def _phases(params: Params, runs: Mapping[str, Run | None]) -> Iterator[_Step]:
         "tae-mixkit": params.tae.tae_checkpoint,
     }
     for program, run in runs.items():
-        stage = getattr(params.tae, PHASES[program])
+        stage = getattr(params.tae, PHASES[AUTOENCODERS[program]])
         if given.get(program, params.tae.tae_checkpoint):
             continue
         images = [1] if stage.image_ratio or stage.frames == 1 else []
@@ -98,8 +99,8 @@ def _row(params: Params, step: _Step, found: Calibration | None) -> dict[str, An
 
 
 def _tasks(params: Params, step: _Step, is_compiled: bool) -> list[Task]:
-    if step.name in PHASES:
-        return tae_tasks(params, step.name.removeprefix("tae-"), step.clip, is_compiled)
+    if step.name in AUTOENCODERS:
+        return tae_tasks(params, AUTOENCODERS[step.name], step.clip, is_compiled)
     return stage_tasks(params, int(step.name.removeprefix("stage ")), step.clip, is_compiled)
 
 

@@ -55,9 +55,9 @@ def autoencoder_needs(params: Params) -> list[Need]:
         stage = getattr(params.tae, group)
         clip = f"{stage.batch_size} x {Bucket(stage.frames, *stage.size)}"
         needs.append(Need(f"TAE, {phase}", clip, tae_training_memory(params, phase)))
-    longest, size = params.recipes[3].dataset.longest, params.recipes[3].dataset.size
-    encoding = tae_encoding_memory(params, (longest, *size))
-    return [*needs, Need("TAE, encoding", str(Bucket(longest, *size)), encoding)]
+    longest = params.recipes[3].dataset.longest_clip
+    encoding = tae_encoding_memory(params, (longest.frames, longest.height, longest.width))
+    return [*needs, Need("TAE, encoding", str(longest), encoding)]
 
 
 def sampling_need(params: Params) -> Need:

@@ -8,11 +8,12 @@ import subprocess
 import numpy as np
 import pytest
 
-from moviegen import config, plan
+from moviegen import plan
 from moviegen.config import Bucket
 from moviegen.plan import grid
 from moviegen.plan.dit_memory import training_memory
 from moviegen.report.pages import cost, cost_sliders
+from tests.plan.test_grid import written_out
 from tests.report.making import cells
 
 CARD = plan.find_card(plan.PUBLISHED_CARD)
@@ -36,24 +37,6 @@ def data(page):
     read = json.loads(re.search(r"const data = (\{.*?\}), root", page.data)[1])
     table = np.frombuffer(base64.b64decode(read["table"]), "<f2").astype(float)
     return read | {"table": table.reshape(*map(len, read["axes"]), read["width"])}
-
-
-def written_out(choice):
-    """The parameters of a choice, as a reader would write them on the command line."""
-    every, keep = {"nothing": (0, False), "all but attention": (1, True), "every block": (1, False)}[choice.recompute]
-    return config.load(
-        choice.size,
-        {
-            "launch.worker_num": choice.cards,
-            "launch.local_worker_num": 8,
-            "stages.3.train.settings.zero_stage": choice.zero_stage,
-            "stages.3.train.sequence_parallel.shards": choice.shards,
-            "stages.3.model.recompute_every_nth_block": every,
-            "stages.3.model.not_recompute_fa": keep,
-            "stages.3.dataloader.batch_size.image_batch_size": 1,
-            "stages.3.dataloader.batch_size.video_batch_size": 1,
-        },
-    )
 
 
 def test_the_page_is_small_and_asks_no_network(page):
