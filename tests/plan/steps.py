@@ -36,6 +36,7 @@ from moviegen.flow.path import FlowMatchingLoss
 from moviegen.parallel.mesh import Mesh
 from moviegen.parallel.ulysses import sequence_of
 from moviegen.parallel.zero import Zero
+from moviegen.runs.machine import peak_memory
 from moviegen.tae.losses import TAETrainingLoss
 from moviegen.tae.model import TAE
 from moviegen.train.optim import AdamW
@@ -112,12 +113,6 @@ def autoencoder():
     return loss, Zero(loss.tae, 0, World()), [rng.uniform(-1, 1, (SAMPLES, 3, *CASE["clip"])).astype(np.float32), noise]
 
 
-def resident():
-    """Highest resident memory of this process so far; `getrusage` would begin with that of whoever started it."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
-    return int(status["VmHWM"].split()[0]) * 1024
-
-
 def counted(step, batch):
     """Bytes of the compiled graph's tensors at its fullest moment; weights and inputs are none of them."""
     try:
@@ -131,10 +126,10 @@ def counted(step, batch):
 def grown(step, batch, micro_batches):
     """Bytes that the process grows by while it computes; what compiling takes is not among them."""
     step.compile(batch)
-    before = resident()
+    before = peak_memory()
     for _ in range(2):
         step([batch] * micro_batches, 1e-4)
-    return resident() - before
+    return peak_memory() - before
 
 
 def main():

@@ -1,6 +1,7 @@
-"""The commit that a manifest names is the result's own, not another repository's."""
+"""The commit that a manifest names is the result's own, and so is the memory."""
 
 import subprocess
+import sys
 
 import pytest
 
@@ -100,3 +101,14 @@ def test_without_git_the_commit_is_unknown(project, monkeypatch):
     commit(project)
     monkeypatch.setenv("PATH", "")
     assert machine.git_commit() == "unknown"
+
+
+def test_a_process_reports_its_own_peak_and_not_that_of_who_started_it():
+    """A process of little memory, started by one of 600 MB."""
+    child = "from moviegen.runs.machine import peak_memory; print(peak_memory())"
+    parent = (
+        "import subprocess, sys; ballast = b'x' * 600_000_000; "
+        f"print(subprocess.run([sys.executable, '-c', {child!r}], capture_output=True, text=True, check=True).stdout)"
+    )
+    done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True)
+    assert 1e6 < int(done.stdout) < 500e6
