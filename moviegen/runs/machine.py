@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import platform
 import resource
 import subprocess
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -77,9 +80,33 @@ def peak_memory() -> int:
 
     Linux says it of the process itself; `getrusage` begins with the peak of the process that started it.
     """
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def memory_growth(work: Callable[[], object]) -> int | None:
+    """Bytes by which this process is larger, at its largest, while it does something; None: the system does not say.
+
+    What was freed before is given back first, as `work` would take it without growing. Linux alone lets a process
+    forget its highest memory (proc(5), clear_refs).
+    """
+    gc.collect()
+    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
+    if give_back:
+        give_back(0)
+    before = _status("VmRSS")
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return None
+    work()
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> int:
+    """Bytes that Linux says of this process; 0: nothing."""
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(f"{field}:"):
                 return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return 0

@@ -54,17 +54,32 @@ class LPIPS(nn.Cell):
             parameter.requires_grad = False
 
     def construct(self, a: ms.Tensor, b: ms.Tensor) -> ms.Tensor:
-        a, b = (a - self.shift) / self.scale, (b - self.shift) / self.scale
+        a, b = self._normalised(a), self._normalised(b)
         distance = 0.0
         for number in range(len(SLICES)):
             a, b = self.slices[number](a), self.slices[number](b)
+            count, channels = a.shape[:2]
             difference = self._unit(a) - self._unit(b)
-            distance += (difference * difference * self.heads[number]).sum(1).mean((1, 2))
+            head = ops.tile(self.heads[number].reshape(1, 1, channels), (count, 1, 1))
+            distance = distance + ops.bmm(head, difference * difference).mean((1, 2))  # += would copy all weights
         return distance
 
+    def _normalised(self, images: ms.Tensor) -> ms.Tensor:
+        count, _, height, width = images.shape
+        shift, scale = (ops.tile(each, (count, 1, height, width)) for each in (self.shift, self.scale))
+        return (images - shift) / scale
+
     def _unit(self, features: ms.Tensor) -> ms.Tensor:
-        """Every position's features as a vector of length 1."""
-        return features / (ops.sqrt((features * features).sum(1, keepdims=True) + TINY) + 1e-10)
+        """Every position's features as a vector of length 1: (N, C, H, W) -> (N, C, H*W).
+
+        Sums and what is repeated are products: on CPU an operator that broadcasts keeps 16 bytes for each number that
+        it gave.
+        """
+        count, channels = features.shape[:2]
+        vectors = features.reshape(count, channels, -1)
+        squares = ops.bmm(ops.ones((count, 1, channels), vectors.dtype), vectors * vectors)
+        lengths = ops.sqrt(squares + TINY) + 1e-10
+        return vectors * ops.bmm(ops.ones((count, channels, 1), vectors.dtype), 1 / lengths)
 
     def published_names(self) -> list[tuple[str, Parameter]]:
         """The parameters by their names in the state of `lpips.LPIPS(net="vgg")`."""

@@ -112,3 +112,21 @@ def test_a_process_reports_its_own_peak_and_not_that_of_who_started_it():
     )
     done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True)
     assert 1e6 < int(done.stdout) < 500e6
+
+
+def test_growth_is_of_what_is_done_and_not_of_what_was_there_before():
+    """40 MB in a process that took and freed 400 before."""
+    child = """
+from moviegen.runs.machine import memory_growth
+before = bytearray(400_000_000)
+before[::4096] = b"x" * len(before[::4096])
+del before
+def work():
+    now = bytearray(40_000_000)
+    now[::4096] = b"x" * len(now[::4096])
+print(memory_growth(work), memory_growth(lambda: None))
+"""
+    done = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True)
+    grown, nothing = map(int, done.stdout.split())
+    assert 39e6 < grown < 45e6
+    assert nothing < 5e6
