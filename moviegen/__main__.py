@@ -104,11 +104,16 @@ def parser() -> argparse.ArgumentParser:
     added["sample"].add_argument("--format", choices=formats, help="default: mp4; of an image: png")
     update = "an update of that stage's recipe instead, on random clips of the size that needs most memory"
     added["step"].add_argument("--stage", type=int, choices=(1, 2, 3), help=update)
+    step = "a step of that phase of the autoencoder's training instead, on random clips"
+    added["step"].add_argument("--phase", choices=("image", "opl-off", "opl-on", "mixkit"), help=step)
+    added["step"].add_argument("--output", metavar="FILE", help="of --stage and --phase: memory, counted and measured")
     added["step"].add_argument("--forward", action="store_true", help="a forward pass in float16 only")
     added["ship"].add_argument("what", choices=("image-autoencoder", "tae", "transformer"))
     added["plan"].add_argument("--stage", type=int, choices=(1, 2, 3), help="default: all three")
     added["plan"].add_argument("--card", metavar="NAME", help="of params/base/cards.yaml; default: the published")
     added["plan"].add_argument("--cards", metavar="N", type=int, help="default: the params file's launch.worker_num")
+    clips = "of the transformer's data set; default: the original report's 100"
+    added["plan"].add_argument("--clips", metavar="N", type=int, help=clips)
     added["plan"].add_argument("--search", action="store_true", help="the fastest recipe that fits, by trying all")
     dry = "also compile each stage in MindSpore's simulation, where CANN is installed, and print its peak"
     added["plan"].add_argument("--dry-run", action="store_true", help=dry)

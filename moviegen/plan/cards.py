@@ -14,7 +14,7 @@ from moviegen.config.strict_yaml import YAMLError, read_yaml
 BYTES = {"MB": 1e6, "GB": 1e9, "TB": 1e12, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40}
 BANDWIDTHS = {f"{unit}/s": size for unit, size in BYTES.items()} | {"Gbit/s": 1e9 / 8, "Tbit/s": 1e12 / 8}
 ARITHMETIC = {"GFLOP/s": 1e9, "TFLOP/s": 1e12, "PFLOP/s": 1e15}
-FIELDS = ("memory", "peak", "memory_bandwidth", "link", "network", "cards_a_host", "source")
+FIELDS = ("memory", "peak", "memory_bandwidth", "link", "network", "storage", "cards_a_host", "source")
 DTYPES = ("float32", "float16", "bfloat16")
 UNKNOWN = "not published"
 PUBLISHED_CARD = "ascend-910b"  # that of the published tables, as far as they say
@@ -31,6 +31,7 @@ class Card:
         memory_bandwidth: bytes/s, reading and writing together.
         link: bytes/s to all others of its host together, each way; every two cards of a host have a wire of their own.
         network: bytes/s to the cards of other hosts, each way.
+        storage: bytes/s that a host reads, or writes.
         cards_a_host: cards of a host.
         source: where the numbers are from.
     """
@@ -41,6 +42,7 @@ class Card:
     memory_bandwidth: float | None
     link: float | None
     network: float | None
+    storage: float | None
     cards_a_host: int
     source: str
 
@@ -139,7 +141,7 @@ def _card(name: str, fields: Any, where: str) -> Card:
     peak = {dtype: quantity(rate, ARITHMETIC, f"{where}.peak.{dtype}") for dtype, rate in fields["peak"].items()}
     rates = {
         field: quantity(fields[field], BANDWIDTHS, f"{where}.{field}")
-        for field in ("memory_bandwidth", "link", "network")
+        for field in ("memory_bandwidth", "link", "network", "storage")
     }
     memory = quantity(fields["memory"], BYTES, f"{where}.memory")
     return Card(name=name, memory=memory, peak=peak, cards_a_host=cards, source=source.strip(), **rates)

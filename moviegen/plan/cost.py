@@ -28,17 +28,16 @@ class Cost:
         return self.arithmetic.total
 
 
-def stage_cost(params: Params, stage: int) -> Cost:
-    """The cost of one optimizer step of a stage, on its largest medium (its longest videos where it has them).
+def stage_cost(params: Params, stage: int, clip: Bucket | None = None) -> Cost:
+    """The cost of one optimizer step of a stage; without a clip, on its longest videos, or images if it has only those.
 
     Its arithmetic is of the whole step: all ranks, all accumulated micro-batches.
     """
     recipe, config = params.recipes[stage], params.dit_config(stage)
     settings, batch = recipe.train.settings, recipe.dataloader.batch_size
-    samples = batch.video_batch_size if recipe.dataset.longest > 1 else batch.image_batch_size
+    clip = clip or recipe.dataset.longest_clip
     workers = params.launch_of(stage).worker_num
     shards = recipe.train.sequence_parallel.shards
-    clip = recipe.dataset.longest_clip
     tokens = visual_tokens(*clip)
     model, micro_batches = recipe.model, settings.gradient_accumulation_steps
     recompute = (model.recompute_every_nth_block, model.not_recompute_fa)
@@ -50,7 +49,7 @@ def stage_cost(params: Params, stage: int) -> Cost:
         parameters=parameter_count(config),
         positions=position_count(config),
         tokens=tokens,
-        arithmetic=samples * (workers // shards) * micro_batches * sample,
+        arithmetic=batch.samples(clip) * (workers // shards) * micro_batches * sample,
         state=state_bytes(config, workers, settings.zero_stage, micro_batches),
     )
 

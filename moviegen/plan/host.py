@@ -20,7 +20,7 @@ import numpy as np
 
 from moviegen.config import ConfigError
 
-CALIBRATION_FILE = "calibration.json"  # in the folder of the program's run
+CALIBRATION_FILE, STEPS_FILE = "calibration.json", "steps.json"  # in the folder of the program's run
 FORMAT = 1  # of the file; another number is refused
 MEND = "remove it and run `python -m moviegen plan --calibrate`"
 # kind -> what a rate's size is, what its work is

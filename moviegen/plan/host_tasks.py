@@ -24,10 +24,9 @@ from moviegen.plan.traffic import weights_of
 TRAINED = 3  # a layer's arithmetic, of its forward: itself and the gradients of what it reads and of its weights
 SEVEN_HALVES = 3.5  # attention's: two products forward, five backward, as the scores are computed again
 SMALL_OPERATORS = 6  # of a block: modulation is added to, split, and on the way back joined and summed
-# Passes over the features that LPIPS compares. Forward, of each image: squared, summed, divided; then the difference,
-# its square, weighted, summed. Backward, of one image: through these four, and of the length three and of the quotient
-# four; the sum with what the next slice sends back.
-LPIPS_PASSES = 2 * 3 + 4 + 4 + 3 + 4 + 1
+# Passes over the features that LPIPS compares, forward of both images and backward of one: multiplications, products
+# with rows or columns that sum or repeat, a difference, and sums of gradients.
+LPIPS_PASSES = 8 + 8 + 1 + 3
 # A pixel's loss: difference, its length, mean; backward its sign, weighted, spread; sum with LPIPS's gradient; both
 # videos are cut into frames
 PIXEL_PASSES = 3 + 3 + 1 + 2

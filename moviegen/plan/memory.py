@@ -26,6 +26,14 @@ PARTS = (
     "gathered weights", "block inputs", "activations", "attention", "live block", "positions", "text", "ends",
 )  # fmt: skip
 STATE = PARTS[:4]  # what is held from step to step
+GROUPS = {  # of the parts, for readers
+    "state": STATE,
+    "gradients": ("gradients", "reduce buffers"),
+    "casts and gathers": ("weight casts", "gathered weights"),
+    "kept activations": ("block inputs", "activations", "attention"),
+    "live block": ("live block",),
+    "text and ends": ("positions", "text", "ends"),
+}
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,12 @@ class Memory:
     @property
     def state(self) -> int:
         """What is held from step to step."""
-        return sum(self.parts.get(part, 0) for part in STATE)
+        return self.groups["state"]
+
+    @property
+    def groups(self) -> dict[str, int]:
+        """Bytes of each of GROUPS."""
+        return {group: sum(self.parts.get(part, 0) for part in parts) for group, parts in GROUPS.items()}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MIXKIT_CLIPS = 100  # of the original report's training set
+
 
 @dataclass(frozen=True)
 class Timing:

@@ -1,4 +1,4 @@
-"""What a card holds while the autoencoder trains, encodes and decodes, and while clips are sampled, by counting.
+"""What a card holds while the autoencoder trains, encodes and decodes, by counting.
 
 As in `memory`: the tensors of the graph, in MindSpore's order; the CPU's compiled operators, or MindSpore's own, which
 a card has. The autoencoder computes in float32 on both. A layer's activation is a stack of frames (B*T, C, H, W); sizes
@@ -12,9 +12,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from moviegen.config import TEMPORAL_COMPRESSION, Bucket, Params, TAEConfig, TAEStage, latent_size, visual_tokens
-from moviegen.plan.flops import RGB, Size, parameter_count, position_count, tae_parameter_count
-from moviegen.plan.memory import FLOAT32, HALF, LAST, PATCH_WIDTH, Memory
+from moviegen.config import TEMPORAL_COMPRESSION, Params, TAEConfig, TAEStage, latent_size
+from moviegen.plan.flops import RGB, Size, tae_parameter_count
+from moviegen.plan.memory import FLOAT32, LAST, Memory
 
 TILE = 32  # frames that are encoded and decoded at once; `tae.tiling.TILE`
 PHASES = {"image": "image", "opl-off": "video", "opl-on": "video", "mixkit": "mixkit"}  # of training -> its parameters
@@ -22,7 +22,6 @@ PHASES = {"image": "image", "opl-off": "video", "opl-on": "video", "mixkit": "mi
 VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 DECODING = "in the decoder's last level"
 ENCODING = "in the encoder's first level"
-SAMPLING = "in a block of the guided transformer"
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def tae_training_memory(params: Params, phase: str) -> Memory:
     weights = FLOAT32 * tae_parameter_count(config)
     kept = [stage.batch_size * FLOAT32 * _kept(layer, config, is_card) for layer in layers(config, size)]
     parts = {
-        "weights": weights,
+        "weights": weights + FLOAT32 * _frozen(params),
         "optimizer": 2 * weights,
         "activations": sum(kept),
         "live block": FLOAT32 * stage.batch_size * _widest(config, size),
@@ -91,32 +90,6 @@ def tae_decoding_memory(params: Params, size: Size, tile: int = TILE) -> Memory:
         channels += ins + (ins + (2 * (config.num_res_blocks + 1) - 1) * outs + outs)
     parts = {"weights": FLOAT32 * tae_parameter_count(config), "live block": channels * one} | _clip(decoded)
     return Memory(DECODING, parts, ("the last temporal upsampling (T, C, H, W)", ins * one))
-
-
-def sampling_memory(params: Params, clip: Bucket | None = None) -> Memory:
-    """A card that samples a batch of clips at stage 3's transformer, or decodes them, whichever needs more.
-
-    Weights are float32, and in the arithmetic's type as well: on a card all are cast before the first block. Guidance
-    doubles the batch. A block has its sum, its norm and the positions, 3 D, and three activations of F. The transformer
-    stays while clips are decoded.
-    """
-    settings, config, is_card = params.sample, params.dit_config(3), params.launch.device == "Ascend"
-    clip = clip or Bucket(settings.frames, *settings.size)
-    samples, tokens, element = 2 * settings.batch_size, visual_tokens(*clip), HALF if is_card else FLOAT32
-    weights = FLOAT32 * (parameter_count(config) + position_count(config))
-    text = sum(params.text.lengths)
-    decoding = tae_decoding_memory(params, (clip.frames, clip.height, clip.width))
-    sampling = {
-        "weights": weights + decoding.parts["weights"],
-        "weight casts": element * parameter_count(config) if is_card else 0,
-        "live block": samples * tokens * element * 3 * (config.width + config.ffn_width),
-        "text": samples * (element * text * config.width + (tokens * text if is_card else 0)),
-        "ends": 4 * FLOAT32 * samples * tokens * PATCH_WIDTH,
-    }
-    while_decoding = {**decoding.parts, "weights": weights + decoding.parts["weights"]}
-    activation = ("a feed-forward activation (2 B, N, F)", samples * tokens * element * config.ffn_width)
-    moments = [Memory(SAMPLING, sampling, activation), Memory(DECODING, while_decoding, decoding.largest)]
-    return max(moments, key=lambda memory: memory.total)
 
 
 def layers(config: TAEConfig, size: Size) -> Iterator[Layer]:
@@ -233,20 +206,27 @@ def _frames_seen(params: Params, frames: int) -> int:
 
 
 def _perceptual(frames: int, size: tuple[int, int]) -> int:
-    """Bytes that LPIPS keeps of so many frames, and VGG16's weights.
+    """Bytes of what LPIPS holds of so many frames where its last slices are compared.
 
-    Of each slice, C channels at its resolution: what its convolutions give after ReLU, the vectors of length 1, their
-    gradient, and the pooled frames (a fourth). The original needs no gradient, and keeps its vectors until they are
-    compared.
+    Of each slice, C channels at its resolution: what its convolutions give of the reconstruction after ReLU, which the
+    backward pass reads, and the last of the original's; lengths repeated over the channels, and a product with them;
+    the pooled frames (a fourth). The first slice has three more: the original's lengths, and both's products.
     """
     numbers, places = 0, math.prod(size)
-    for widths in VGG16:
+    for slice_, widths in enumerate(VGG16):
         channels = widths[-1]
-        numbers += channels * places * (len(widths) + 2)
+        numbers += channels * places * (len(widths) + 3 + (0 if slice_ else 3))
         places //= 4
-        numbers += channels * places
-    weights = sum(9 * ins * outs for ins, outs in itertools.pairwise([RGB, *itertools.chain(*VGG16)]))
-    return FLOAT32 * (frames * numbers + weights) if frames else 0
+        numbers += channels * places if slice_ < len(VGG16) - 1 else 0
+    return FLOAT32 * frames * numbers
+
+
+def _frozen(params: Params) -> int:
+    """Numbers in the weights of VGG16, where a perceptual term needs them."""
+    loss = params.tae.loss
+    if not (loss.perceptual and loss.lpips_checkpoint):
+        return 0
+    return sum(9 * ins * outs for ins, outs in itertools.pairwise([RGB, *itertools.chain(*VGG16)]))
 
 
 def _clip(size: Size) -> dict[str, int]:

@@ -60,26 +60,26 @@ class Work:
         dtype: of the arithmetic.
         products: FLOPs of linear layers, those computed again among them.
         attention: FLOPs of attention's products, likewise.
+        samples: of a micro-batch, of those cards.
         gathered: bytes of the tensors that pass whole through gathers and scatters over all cards, in a micro-batch; an
             all-reduce is one of each.
         gathered_at_update: the same, once an update.
         swapped: bytes that the card sends to the others of its shard group, in a micro-batch.
         cards: of the job.
         shards: cards that share the tokens of a sample.
-        samples: of a micro-batch, of those cards.
         micro_batches: of an update.
     """
 
     dtype: str
     products: float
     attention: float
-    gathered: float
-    gathered_at_update: float
-    swapped: float
-    cards: int
-    shards: int
     samples: int
-    micro_batches: int
+    gathered: float = 0.0
+    gathered_at_update: float = 0.0
+    swapped: float = 0.0
+    cards: int = 1
+    shards: int = 1
+    micro_batches: int = 1
 
     @property
     def samples_an_update(self) -> float:

@@ -1,17 +1,16 @@
 """What ranks send each other in an update, by collective, by counting.
 
 A row is what Ascend does natively. On CPU there are all-reduce and all-gather over all ranks only, and the others are
-built of these: the same calls, more bytes. Rows are of MindSpore's operators, as on cards; compiled ones are not
-computed again where a block is recomputed, and gather the weights of first layers once more.
-tests/parallel/test_traffic_counted.py counts in the graphs of jobs.
+built of these (`on_cpu`): the same calls, more bytes. tests/parallel/test_traffic_counted.py counts in graphs of jobs.
 
 Validation and checkpoints come on top.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moviegen.config import Bucket, DiTConfig, Params, Recipe, visual_tokens
 from moviegen.plan.flops import ADALN_VECTORS, patch_width, recomputed_blocks
@@ -75,7 +74,7 @@ class Weights:
     whole: tuple[int, ...]
 
 
-def stage_traffic(params: Params, stage: int, clip: Bucket | None = None) -> list[Exchange]:
+def stage_traffic(params: Params, stage: int, clip: Bucket | None = None, is_compiled: bool = False) -> list[Exchange]:
     """`recipe_traffic` of a stage; without a clip, of its longest videos, or images if it has only those."""
     recipe, launch = params.recipes[stage], params.launch_of(stage)
     clip = clip or recipe.dataset.longest_clip
@@ -83,11 +82,17 @@ def stage_traffic(params: Params, stage: int, clip: Bucket | None = None) -> lis
     dtype = auto if recipe.train.settings.dtype == "auto" else recipe.train.settings.dtype
     if launch.device == "CPU" and dtype == "bfloat16":
         dtype = "float32"  # products round their factors, and nothing else does
-    return recipe_traffic(params.dit_config(stage), recipe, launch.worker_num, clip, dtype)
+    return recipe_traffic(params.dit_config(stage), recipe, launch.worker_num, clip, dtype, is_compiled=is_compiled)
 
 
 def recipe_traffic(
-    config: DiTConfig, recipe: Recipe, cards: int, clip: Bucket, dtype: str, weight_bytes: int = ELEMENT["float32"]
+    config: DiTConfig,
+    recipe: Recipe,
+    cards: int,
+    clip: Bucket,
+    dtype: str,
+    weight_bytes: int = ELEMENT["float32"],
+    is_compiled: bool = False,
 ) -> list[Exchange]:
     """What each of so many cards exchanges; one card, nothing.
 
@@ -96,26 +101,34 @@ def recipe_traffic(
         clip: frames and pixels of a sample; one frame is an image.
         dtype: of the arithmetic.
         weight_bytes: of a weight and of its gradient: float32 here, whatever the arithmetic.
+        is_compiled: by the CPU's compiled operators, which are not computed again, and gather the weights of first
+            layers once more, as they make both gradients of every product.
     """
     if cards == 1:
         return []
-    again = recomputed_blocks(config, recipe.model.recompute_every_nth_block)
+    again = 0 if is_compiled else recomputed_blocks(config, recipe.model.recompute_every_nth_block)
     settings, batch = recipe.train.settings, recipe.dataloader.batch_size
     samples = batch.samples(clip)
     shards = recipe.train.sequence_parallel.shards
-    weights = weight_traffic(config, settings.zero_stage, cards, again, weight_bytes)
+    weights = weight_traffic(config, settings.zero_stage, cards, again, weight_bytes, is_compiled)
     return weights + token_traffic(config, visual_tokens(*clip), samples, shards, again, dtype) + [
         Exchange(ALL_REDUCE, "loss", "float32", UPDATE, JOB, cards, 1, ELEMENT["float32"])
     ]  # fmt: skip
 
 
 def weight_traffic(
-    config: DiTConfig, zero_stage: int, cards: int, again: int, weight_bytes: int = ELEMENT["float32"]
+    config: DiTConfig,
+    zero_stage: int,
+    cards: int,
+    again: int,
+    weight_bytes: int = ELEMENT["float32"],
+    is_compiled: bool = False,
 ) -> list[Exchange]:
     """Of weights and their gradients, and the gradients' norm, of which ranks have parts; see `parallel.zero`.
 
     Args:
         again: blocks that are recomputed.
+        weight_bytes, is_compiled: see `recipe_traffic`.
     """
     found, layers = weights_of(config), config.num_layers
     divided = found.first + layers * found.block + found.shared
@@ -133,9 +146,10 @@ def weight_traffic(
     gradients = row(REDUCE_SCATTER, "gradients", moment, divided + found.whole)
     if zero_stage < 3:
         return [gradients, norm, row(ALL_GATHER, "updated weights", UPDATE, divided + found.whole)]
+    backward = divided if is_compiled else layers * found.block + found.shared
     borrowed = [
         row(ALL_GATHER, "weights of products, forward", MICRO_BATCH, divided),
-        row(ALL_GATHER, "weights of products, backward", MICRO_BATCH, layers * found.block + found.shared),
+        row(ALL_GATHER, "weights of products, backward", MICRO_BATCH, backward),
     ]
     if again:
         borrowed.append(row(ALL_GATHER, "weights of products, recomputed", MICRO_BATCH, again * found.block))
@@ -181,6 +195,26 @@ def weights_of(config: DiTConfig) -> Weights:
         + (*(width for _ in texts), width, 2 * width)
         + tuple(rows * width for rows in config.max_size),
     )
+
+
+def on_cpu(row: Exchange, workers: int) -> Exchange:
+    """A row by the two collectives of the CPU, all-reduce and all-gather over all ranks: more bytes."""
+    if row.collective == REDUCE_SCATTER:  # `SlicedSum`: an all-reduce, of which a rank keeps its part
+        return replace(row, collective=ALL_REDUCE)
+    if row.collective == ALL_TO_ALL:  # `AllToAll`: all get all that others hold
+        return replace(row, collective=ALL_GATHER, group=JOB, ranks=workers, size=workers * row.size)
+    if row.group == SHARD_GROUP:  # `GroupGather`: of all groups
+        return replace(row, group=JOB, ranks=workers, size=workers // row.ranks * row.size)
+    return row
+
+
+def by_collective(rows: Iterable[Exchange]) -> dict[tuple[str, str], tuple[int, int]]:
+    """Calls and bytes by collective and type of the numbers."""
+    calls, sizes = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for row in rows:
+        calls[row.collective, row.dtype] += row.calls
+        sizes[row.collective, row.dtype] += row.size
+    return {key: (calls[key], sizes[key]) for key in calls}
 
 
 def through_job(rows: Iterable[Exchange], moment: str) -> int:

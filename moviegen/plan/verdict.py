@@ -11,8 +11,9 @@ from typing import Any
 from moviegen.config import TEMPORAL_COMPRESSION, Bucket, Params, merge
 from moviegen.plan.cards import Card, quantity
 from moviegen.plan.memory import STATE, Memory
+from moviegen.plan.sampling import report_memory
 from moviegen.plan.scaling import with_cards
-from moviegen.plan.tae_memory import PHASES, sampling_memory, tae_training_memory
+from moviegen.plan.tae_memory import PHASES, tae_training_memory
 from moviegen.plan.variants import (
     RECOMPUTATIONS,
     Variant,
@@ -112,7 +113,7 @@ def tae_verdict(params: Params, phase: str, card: Card) -> Verdict:
 
 def sampling_verdict(params: Params, card: Card) -> Verdict:
     """On sampling the report's clips."""
-    return _clip_verdict(params, ("sample",), params.sample, card, sampling_memory)
+    return _clip_verdict(params, ("sample",), params.sample, card, report_memory)
 
 
 def nearest_ways(kinds: Sequence[Sequence[Way]], fits: Callable[[Mapping[str, Any]], bool]) -> list[str]:

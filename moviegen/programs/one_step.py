@@ -3,7 +3,9 @@
 Forward, backward and an update of stage 1's transformer on one image's latent, random or with the weights of
 `model.pretrained_model_path`. With `--forward`: a forward pass alone, all of it in float16, for sizes whose training
 state is larger than the memory. With `--stage N`: an update of that stage's recipe by this rank of its job, on random
-clips of the size that needs most memory; `plan --dry-run` has it simulated.
+clips of the size that needs most memory; `plan --dry-run` has it simulated. With `--phase P`: a step of that phase of
+the autoencoder's training, on random clips. Of both the memory is printed, counted and measured, and with `--output
+FILE` written.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import mindspore as ms
@@ -28,7 +31,13 @@ from moviegen.parallel.mesh import Mesh
 from moviegen.parallel.ulysses import sequence_of
 from moviegen.parallel.zero import Zero
 from moviegen.plan.dit_memory import fullest
-from moviegen.runs.machine import peak_memory
+from moviegen.plan.memory import Memory
+from moviegen.plan.tae_memory import PHASES, tae_training_memory
+from moviegen.runs.files import write_json
+from moviegen.runs.machine import memory_growth, peak_memory
+from moviegen.tae.losses import TAETrainingLoss
+from moviegen.tae.lpips import load_lpips
+from moviegen.tae.model import TAE
 from moviegen.train.optim import AdamW
 from moviegen.train.step import Step
 
@@ -71,7 +80,7 @@ def train_once(params: Params) -> None:
         print(f"loss {loss:.4f}, gradient norm {norm:.4f}", flush=True)
 
 
-def update_once(params: Params, stage: int) -> None:
+def update_once(params: Params, stage: int, output: Path | None) -> None:
     """One update of a stage's recipe: its shards, ZeRO, recomputation and micro-batches, on random clips and texts.
 
     Raises:
@@ -89,12 +98,59 @@ def update_once(params: Params, stage: int) -> None:
     network, micro_batches = dit.by_tokens(), settings.gradient_accumulation_steps
     optimizer = AdamW(zero.masters, recipe.train.optimizer, zero.shapes)
     step = Step(FlowMatchingLoss(network), zero, optimizer, micro_batches, recipe.train.clip_norm, has_terms=False)
-    clip, _ = fullest(params, stage)
-    batch = [ms.Tensor(array) for array in micro_batch(params, stage, clip, network)]
+    clip, memory = fullest(params, stage)
+    batch = tuple(map(ms.Tensor, micro_batch(params, stage, clip, network)))
     print(f"clip {clip}, rank {world.rank} of {world.size}", flush=True)
-    loss, norm = timed("an update, with compilation", lambda: step([batch] * micro_batches, 1e-4))
-    print(f"loss {loss:.4f}, gradient norm {norm:.4f}", flush=True)
+    samples = recipe.dataloader.batch_size.samples(clip)
+    found = computed(step, batch, micro_batches, memory) | {"clip": f"{samples} x {clip}", "workers": world.size}
     barrier(world)
+    if output and world.is_main:
+        write_json(output, found)
+
+
+def autoencoder_once(params: Params, phase: str, output: Path | None) -> None:
+    """One step of a phase of the autoencoder's training, on random clips."""
+    stage, weights = getattr(params.tae, PHASES[phase]), params.tae.loss
+    config = params.tae.model.model_copy(update={"is_temporal": phase != "image"})
+    lpips = None
+    if weights.perceptual and weights.lpips_checkpoint:
+        lpips = load_lpips(weights_file("tae.loss.lpips_checkpoint", weights.lpips_checkpoint))
+    loss = timed(
+        "build and initialise",
+        lambda: TAETrainingLoss(TAE(config), weights, lpips, has_outlier_penalty=phase == "opl-on"),
+    )
+    zero = Zero(loss.tae, 0, World())
+    optimizer = AdamW(zero.masters, stage.optimizer, zero.shapes)
+    step = Step(loss, zero, optimizer, 1, stage.clip_norm, has_terms=True)
+    clip, rng = Bucket(stage.frames, *stage.size), np.random.default_rng(params.seed)
+    length, *sides = latent_size(*clip)
+    latent = (config.latent_channels, length if config.is_temporal else clip.frames, *sides)
+    batch = [rng.uniform(-1, 1, (stage.batch_size, 3, *clip)), rng.standard_normal((stage.batch_size, *latent))]
+    inputs = [ms.Tensor(array.astype(np.float32)) for array in batch]
+    if lpips and weights.perceptual_frames:
+        inputs.append(ms.Tensor(np.arange(min(clip.frames, weights.perceptual_frames), dtype=np.int32)))
+    found = computed(step, tuple(inputs), 1, tae_training_memory(params, phase))
+    if output:
+        write_json(output, found | {"clip": f"{stage.batch_size} x {clip}", "workers": 1})
+
+
+def computed(step: Step, batch: tuple[ms.Tensor, ...], micro_batches: int, memory: Memory) -> dict[str, int | None]:
+    """An update, compiled before it, and the bytes that are counted and measured of it.
+
+    On a card both are of all that it holds; on CPU of what the process grows by, weights and optimizer being there.
+    """
+    timed("compile", lambda: step.compile(batch))
+
+    def update() -> None:
+        loss, *_, norm = step([batch] * micro_batches, 1e-4)
+        print(f"loss {loss:.4f}, gradient norm {norm:.4f}", flush=True)
+
+    grown = memory_growth(lambda: timed("an update", update))
+    card = device.card_memory()
+    found = {"counted_bytes": memory.total if card else memory.total - memory.state, "measured_bytes": card or grown}
+    sizes = (f"{size / 2**20:,.0f} MiB" if size else "not told" for size in found.values())
+    print("memory of it: counted {}, measured {}".format(*sizes), flush=True)
+    return found
 
 
 def micro_batch(params: Params, stage: int, clip: Bucket, network: TokenDiT) -> list[np.ndarray]:
@@ -141,9 +197,12 @@ def forward_once(params: Params) -> None:
 def main(params: Params, options: argparse.Namespace) -> None:
     """`step`."""
     device.start(params.seed, params.launch)
-    config = params.dit_config(options.stage or 1)
-    print(f"{params.scale}: {config.num_layers} layers, width {config.width}", flush=True)
+    config, output = params.dit_config(options.stage or 1), Path(options.output) if options.output else None
+    if not options.phase:
+        print(f"{params.scale}: {config.num_layers} layers, width {config.width}", flush=True)
     if options.stage:
-        update_once(params, options.stage)
-        return
-    (forward_once if options.forward else train_once)(params)
+        update_once(params, options.stage, output)
+    elif options.phase:
+        autoencoder_once(params, options.phase, output)
+    else:
+        (forward_once if options.forward else train_once)(params)

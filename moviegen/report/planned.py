@@ -7,23 +7,17 @@ import functools
 from IPython.display import HTML
 
 from moviegen import plan
-from moviegen.config import Bucket, Params, latent_size, visual_tokens
-from moviegen.plan.memory import STATE, Memory
-from moviegen.plan.tae_memory import PHASES, tae_encoding_memory
+from moviegen.config import Params
+from moviegen.plan.duration import held_out, stage_duration
+from moviegen.plan.programs import ProgramCost, program_cost
+from moviegen.plan.published import MIXKIT_CLIPS
+from moviegen.plan.tae_memory import PHASES
 from moviegen.plan.validate import Validation
-from moviegen.plan.verdict import Verdict, available, sampling_verdict, stage_verdict, tae_verdict
+from moviegen.plan.verdict import available
 from moviegen.report.tables import table
 from moviegen.report.wording import shown
 
 GIB = 2**30
-GROUPS = {  # of the parts of a `Memory`, for readers
-    "state": STATE,
-    "gradients": ("gradients", "reduce buffers"),
-    "casts and gathers": ("weight casts", "gathered weights"),
-    "kept activations": ("block inputs", "activations", "attention"),
-    "live block": ("live block",),
-    "text and ends": ("positions", "text", "ends"),
-}
 AUTOENCODERS = {f"tae-{phase}": phase for phase in PHASES}  # programs -> phases of the autoencoder's training
 
 
@@ -31,16 +25,11 @@ def planned(params: Params, program: str) -> HTML | None:
     """The plan of a program for cards; None of those that are not counted, and at a scale of this machine."""
     if params.launch.device == "CPU":
         return None
-    if program.startswith("stage"):
-        facts = _training(params, int(program.removeprefix("stage")))
-    elif program in AUTOENCODERS:
-        facts = _autoencoder(params, AUTOENCODERS[program])
-    elif program == "sample":
-        facts = _sampling(params)
-    elif program == "latents":
-        facts = _encoding(params)
-    else:
+    cost = program_cost(params, program, published_card(), newest().speed, MIXKIT_CLIPS)
+    if cost is None:
         return None
+    stage = program.removeprefix("stage")
+    facts = _training(params, int(stage), cost) if stage != program else _computing(cost)
     rows = [{"planned": name, "value": value} for name, value in facts.items()]
     return table(rows, f"{program}, not run here: what the plan foretells of it on {published_card().name}")
 
@@ -71,75 +60,50 @@ def written(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else shown(value)
 
 
-def grouped(memory: Memory) -> dict[str, int]:
-    """Bytes of each of GROUPS."""
-    return {group: sum(memory.parts.get(part, 0) for part in parts) for group, parts in GROUPS.items()}
-
-
 def seconds(value: float) -> str:
     """Foretold seconds with their interval."""
     low, high = newest().speed.interval(value)
     return f"{written(value)} ({written(low)} to {written(high)})"
 
 
-def _training(params: Params, stage: int) -> dict[str, str]:
-    card, speed = published_card(), newest().speed
-    work, recipe = plan.stage_work(params, stage), params.recipes[stage]
-    clip, verdict = stage_verdict(params, stage, card)
-    update, steps = plan.update_seconds(work, card, speed), recipe.train.steps
-    hours = [steps * value / 3600 for value in (update, *speed.interval(update))]
-    longest = recipe.dataset.longest_clip
+def _training(params: Params, stage: int, cost: ProgramCost) -> dict[str, str]:
+    card, speed, recipe = published_card(), newest().speed, params.recipes[stage]
+    work = plan.stage_work(params, stage)
+    longest, update = recipe.dataset.longest_clip, plan.update_seconds(work, card, speed)
+    duration = stage_duration(params, stage, card, speed, MIXKIT_CLIPS)
+    hours = [value / 3600 for value in (duration.total, *speed.interval(duration.total))]
+    held = held_out(params, MIXKIT_CLIPS)
     return {
         "cards": f"{work.cards}, of which {work.shards} share a sample" if work.shards > 1 else f"{work.cards}",
-        **_memory(verdict, f"{clip} {verdict.memory.moment}"),
+        **_memory(cost),
         "an update": f"{_many(work.micro_batches, 'micro-batch')}, {_many(work.samples_an_update, 'sample')}, "
-        f"{plan.si(plan.stage_cost(params, stage).flops)}FLOP",
+        f"{plan.si(cost.work.flops.total)}FLOP",
         f"seconds a micro-batch of {longest}": seconds(update / work.micro_batches),
-        "seconds an update": seconds(update),
-        f"hours, {steps:,} updates": "{} ({} to {})".format(*map(written, hours)) + f", were all of {longest}",
+        "seconds an update of such": seconds(update),
+        f"of validation on {held} clips, spread over {recipe.valid.frequency} updates": seconds(duration.validation),
+        f"hours, {duration.updates:,} updates": "{} ({} to {})".format(*map(written, hours))
+        + f", were all videos of {longest}; without checkpoints",
         "in brackets": f"as far off as published rows were that were left out of the fit to {newest().software}",
     }
 
 
-def _autoencoder(params: Params, phase: str) -> dict[str, str]:
-    stage = getattr(params.tae, PHASES[phase])
-    config = params.tae.model.model_copy(update={"is_temporal": phase != "image"})
-    clip = Bucket(stage.frames, *stage.size)
-    flops = stage.batch_size * plan.tae_training(config, *clip).total
+def _computing(cost: ProgramCost) -> dict[str, str]:
+    """Of what is no training of the transformer."""
+    work = cost.work
+    told = cost.seconds is not None
     return {
-        **_memory(tae_verdict(params, phase, published_card()), f"batches of {stage.batch_size} x {clip}, float32"),
-        "a step, but for its losses": f"{plan.si(flops)}FLOP",
-        f"{stage.steps:,} steps": f"{plan.si(stage.steps * flops)}FLOP",
-        "seconds": "not foretold: no published row is fitted",
-    }
+        **_memory(cost),
+        f"a {work.unit}": f"{plan.si(work.flops.total)}FLOP",
+        f"seconds a {work.unit}": f"{seconds(cost.seconds or 0)}, by the speed of training; decoding comes on top"
+        if told
+        else "not foretold: no published row is fitted",
+    } | ({} if work.units is None else {"of these": f"{work.units:,}"})
 
 
-def _sampling(params: Params) -> dict[str, str]:
-    settings, config = params.sample, params.dit_config(3)
-    clip = Bucket(settings.frames, *settings.size)
-    network = 2 * settings.steps * plan.dit_forward(config, visual_tokens(*clip), params.text.lengths)
-    decoding = plan.tae_decode(params.tae.model, *latent_size(*clip))
-    verdict = sampling_verdict(params, published_card())
-    return {
-        **_memory(verdict, f"{settings.batch_size} x {clip} {verdict.memory.moment}"),
-        f"the transformer, {settings.steps} steps with and without text": f"{plan.si(network.total)}FLOP a clip",
-        "decoding": f"{plan.si(decoding.total)}FLOP a clip",
-        "seconds": "not foretold: no published row is fitted",
-    }
-
-
-def _encoding(params: Params) -> dict[str, str]:
-    clip = params.recipes[3].dataset.longest_clip
-    return {
-        **_memory(
-            Verdict(tae_encoding_memory(params, (clip.frames, clip.height, clip.width)), room(params)), str(clip)
-        ),
-        "encoding": f"{plan.si(plan.tae_encode(params.tae.model, *clip).total)}FLOP a clip",
-    }
-
-
-def _memory(verdict: Verdict, where: str) -> dict[str, str]:
-    return {f"memory a card, {where}": f"{gib(verdict.memory.total)} of {gib(verdict.available)}: {verdict}"}
+def _memory(cost: ProgramCost) -> dict[str, str]:
+    memory, verdict = cost.work.memory, cost.verdict
+    where = f"{cost.work.works_on}, {memory.moment}"
+    return {f"memory a card, {where}": f"{gib(memory.total)} of {gib(verdict.available)}: {verdict}"}
 
 
 def _many(count: float, thing: str) -> str:

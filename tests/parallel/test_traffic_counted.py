@@ -3,28 +3,21 @@
 The graphs are MindSpore's own text, written after its last pass: the backward pass is in them, and what is recomputed.
 """
 
-import itertools
 import json
 import math
-import re
-from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from moviegen.device.graph_text import dump_environment, exchanged
 from moviegen.launch.job import Job
 from moviegen.launch.run import run_job
-from moviegen.plan.traffic import ELEMENT, Exchange, token_traffic, weight_traffic
+from moviegen.plan.traffic import Exchange, by_collective, on_cpu, token_traffic, weight_traffic
 from tests.parallel.runtime_worker import CONFIG, SAMPLES, SHAPES
 
 pytestmark = pytest.mark.whole_job
 ROOT = Path(__file__).parents[2]
-COLLECTIVES = {"AllGather": "all-gather", "AllReduce": "all-reduce", "ReduceScatter": "reduce-scatter",
-               "AlltoAll": "all-to-all"}  # fmt: skip
-CALL = re.compile(rf"  %\d+\(.*?\) = (?:PrimFunc_)?({'|'.join(COLLECTIVES)})\(")
-TENSORS = re.compile(r"      : \(<Tensor\[(\w+)\], \((.*?)\)>\) -> \(<Tensor\[\w+\], \((.*?)\)>\)")
-DUMPED = "hwopt_cpu_custom_optimization_after"  # the last pass
 
 
 class Case(NamedTuple):
@@ -82,8 +75,7 @@ class Graphs(dict):
         folder.mkdir()
         run_job(job(folder, workers, cases, form))
         for one in cases:
-            dumped = (folder / one.name / "rank_0").glob(f"{DUMPED}*.ir")
-            self[one] = [counted(path) for path in sorted(dumped, key=lambda path: int(path.stem.split("_")[-1]))]
+            self[one] = exchanged(folder / one.name / "rank_0")
         return self[case]
 
 
@@ -104,29 +96,13 @@ def job(folder, workers, cases, form):
             "PYTHONPATH": str(ROOT),
             "MOVIEGEN_FORM": form,
             "MOVIEGEN_OPERATORS": "mindspore",
-            "MS_DEV_SAVE_GRAPHS": "2",
-            "MS_DEV_SAVE_GRAPHS_PATH": str(folder / "graphs"),
-            "MS_DEV_DUMP_IR_PASSES": DUMPED,
+            **dump_environment(folder / "graphs"),
         },
     )  # fmt: skip
 
 
 def workers_of(case):
     return next(number for jobs in (COMPUTED, COMPILED) for number, cases in jobs.items() if case in cases)
-
-
-def counted(path):
-    """(collective, type) -> calls and bytes of a graph: of what a gather gives, of what others are given."""
-    calls, sizes = Counter(), Counter()
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    for line, after in itertools.pairwise(lines):
-        if found := CALL.match(line):
-            dtype, given, got = TENSORS.match(after).groups()
-            key = COLLECTIVES[found[1]], dtype.lower()
-            shape = got if found[1] == "AllGather" else given
-            calls[key] += 1
-            sizes[key] += ELEMENT[dtype.lower()] * math.prod(int(n) for n in shape.split(",") if n.strip())
-    return {key: (calls[key], sizes[key]) for key in calls}
 
 
 def planned(case, moments):
@@ -140,24 +116,8 @@ def planned(case, moments):
         *token_traffic(CONFIG, tokens, samples, case.shards, again, "bfloat16" if is_card else "float32"),
         Exchange("all-reduce", "loss", "float32", "update", "job", workers, 1, 4),
     ]
-    calls, sizes = Counter(), Counter()
-    for row in rows:
-        if row.moment in moments:
-            collective, size = (row.collective, row.size) if is_card else on_cpu(row, workers)
-            calls[collective, row.dtype] += row.calls
-            sizes[collective, row.dtype] += size
-    return {key: (calls[key], sizes[key]) for key in calls}
-
-
-def on_cpu(row, workers):
-    """A row by the two collectives of the CPU, over all ranks: what they are, and their bytes."""
-    if row.collective == "reduce-scatter":  # `SlicedSum`: an all-reduce, of which a rank keeps its part
-        return "all-reduce", row.size
-    if row.collective == "all-to-all":  # `AllToAll`: all get all that others hold
-        return "all-gather", workers * row.size
-    if row.group == "shard group":  # `GroupGather`: of all groups
-        return "all-gather", workers // row.ranks * row.size
-    return row.collective, row.size
+    rows = [row for row in rows if row.moment in moments]
+    return by_collective(rows if is_card else [on_cpu(row, workers) for row in rows])
 
 
 def all_of(graphs):

@@ -36,8 +36,9 @@ from moviegen.flow.path import FlowMatchingLoss
 from moviegen.parallel.mesh import Mesh
 from moviegen.parallel.ulysses import sequence_of
 from moviegen.parallel.zero import Zero
-from moviegen.runs.machine import peak_memory
+from moviegen.runs.machine import memory_growth
 from moviegen.tae.losses import TAETrainingLoss
+from moviegen.tae.lpips import LPIPS
 from moviegen.tae.model import TAE
 from moviegen.train.optim import AdamW
 from moviegen.train.step import Step
@@ -108,7 +109,8 @@ def transformer():
 def autoencoder():
     """A step on one clip, and its inputs."""
     config, rng = TAEConfig.model_validate(CASE["config"]), np.random.default_rng(0)
-    loss = TAETrainingLoss(TAE(config), TAELoss(), lpips=None, has_outlier_penalty=False)
+    lpips = LPIPS() if CASE.get("perceptual") else None
+    loss = TAETrainingLoss(TAE(config), TAELoss(), lpips, has_outlier_penalty=False)
     noise = rng.standard_normal((SAMPLES, config.latent_channels, *latent_size(*CASE["clip"])), np.float32)
     return loss, Zero(loss.tae, 0, World()), [rng.uniform(-1, 1, (SAMPLES, 3, *CASE["clip"])).astype(np.float32), noise]
 
@@ -126,10 +128,7 @@ def counted(step, batch):
 def grown(step, batch, micro_batches):
     """Bytes that the process grows by while it computes; what compiling takes is not among them."""
     step.compile(batch)
-    before = peak_memory()
-    for _ in range(2):
-        step([batch] * micro_batches, 1e-4)
-    return peak_memory() - before
+    return memory_growth(lambda: step([batch] * micro_batches, 1e-4))
 
 
 def main():

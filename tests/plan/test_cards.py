@@ -14,6 +14,7 @@ DESCRIBED = {
     "memory_bandwidth": "0.9 TB/s",
     "link": "70 GB/s",
     "network": "200 Gbit/s",
+    "storage": "2 GB/s",
     "cards_a_host": 8,
     "source": "a test",
 }

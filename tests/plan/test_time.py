@@ -38,7 +38,7 @@ from moviegen.plan.validate import (
 CARD = find_card("ascend-910b")
 SHOWN, HIDDEN = Speed(attention=0.3, overhead=0.2, hidden=0.0), Speed(attention=0.4, overhead=0.25, hidden=1.0)
 STAGES = [(size, stage) for size in ("1B", "5B", "30B") for stage in (1, 2, 3)]
-WORK = Work("bfloat16", 0, 0, 0, 0, 0, cards=8, shards=1, samples=1, micro_batches=1)
+WORK = Work("bfloat16", products=0, attention=0, samples=1, cards=8)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,9 @@ import pytest
 from moviegen import __main__, config, device, runs
 from moviegen.device import probes
 from moviegen.device.world import World
-from moviegen.plan.host import CALIBRATION_FILE, KINDS, parse_calibration
+from moviegen.plan.dit_memory import fullest
+from moviegen.plan.host import CALIBRATION_FILE, KINDS, STEPS_FILE, parse_calibration
+from moviegen.plan.traffic import by_collective, on_cpu, stage_traffic
 from moviegen.programs import calibrate
 
 
@@ -79,7 +81,8 @@ def calibrated(scale, **overrides):
     return parse_calibration(json.loads((run.folder / CALIBRATION_FILE).read_text()), "file"), run
 
 
-def test_the_program_leaves_a_run_with_the_machine_and_its_rates():
+def test_the_program_leaves_a_run_with_the_machine_and_its_rates(monkeypatch):
+    monkeypatch.setattr(calibrate, "measure_steps", lambda run: [])  # half a minute
     found, run = calibrated("tiny", worker_num=1, local_worker_num=1)
     assert found.machine == run.manifest["machine"]
     assert found.operators == str(run.operators)
@@ -90,7 +93,42 @@ def test_the_program_leaves_a_run_with_the_machine_and_its_rates():
 
 
 @pytest.mark.whole_job
-def test_a_job_of_the_stages_workers_is_measured_beside():
-    found, _ = calibrated("smoke")
+def test_a_job_of_the_stages_workers_is_measured_beside_and_single_steps():
+    found, run = calibrated("smoke")
     assert set(found.rates) == {1, 2}
     assert {"product", "attention", "update", "all_reduce", "all_gather"} <= set(found.rates[2])
+    steps = json.loads((run.folder / STEPS_FILE).read_text())["steps"]
+    params = config.load("smoke")
+    assert [step["name"] for step in steps][:3] == ["stage1", "stage2", "stage3"]
+    assert {step["name"] for step in steps[3:]} == {"tae-opl-on"}
+    for stage, step in enumerate(steps[:3], 1):
+        assert step["workers"] == params.launch_of(stage).worker_num
+        if step["workers"] == 1 or step["exchanged"] is None:
+            continue
+        clip = fullest(params, stage)[0]
+        rows = stage_traffic(params, stage, clip, is_compiled="compiled" in found.operators)
+        counted = by_collective(on_cpu(row, step["workers"]) for row in rows)
+        assert counted == {(one["collective"], one["dtype"]): (one["calls"], one["bytes"]) for one in step["exchanged"]}
+    assert any(step.get("exchanged") for step in steps)
+    assert not list(run.folder.glob("step-*"))  # graphs' text is large
+
+
+@pytest.mark.parametrize(
+    ("overrides", "names"),
+    [
+        ({}, ["stage1", "stage2", "stage3", *("tae-opl-on",) * 3]),
+        ({"tae.video.frames": 8}, ["stage1", "stage2", "stage3", *("tae-opl-on",) * 2]),
+        ({"tae.tae_checkpoint": "tae.safetensors"}, ["stage1", "stage2", "stage3"]),
+        (
+            {
+                "launch.worker_num": 4,
+                "launch.local_worker_num": 2,
+                "launch.master_port": 8118,
+                "train.worker_num": None,
+            },
+            ["tae-opl-on"],
+        ),  # stages on two hosts
+    ],
+)
+def test_steps_are_of_what_is_trained_here(overrides, names):
+    assert [case.name for case in calibrate.step_cases(config.load("tiny", overrides))][: len(names)] == names

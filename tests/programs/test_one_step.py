@@ -1,5 +1,6 @@
 """`step`: one training step, and a forward pass in float16, of a size on this machine."""
 
+import json
 import os
 import re
 import subprocess
@@ -34,9 +35,9 @@ def numbers(printed, pattern):
 
 
 def check_timed(printed, *what):
-    """Each of `what` has its line, with how long it took and the memory, which only grows."""
+    """Each of `what` has its line, with how long it took and the memory, which grows but where a step is measured."""
     assert re.findall(r"^(.+?) +\d+\.\d s   peak", printed, re.M) == list(what)
-    peaks = numbers(printed, r"peak +(\S+) GiB")
+    peaks = numbers(printed, r"peak +(\S+) GiB")[: -1 if what[-1] == "an update" else None]
     assert 0 < peaks[0] <= peaks[-1]
     assert peaks == sorted(peaks)
 
@@ -89,12 +90,14 @@ def test_a_forward_pass_alone():
     assert 0.1 < size < 10  # that of a layer of random weights of its variance
 
 
-def test_an_update_of_a_stages_recipe():
+def test_an_update_of_a_stages_recipe(tmp_path):
     """Stage 2 of a new transformer, whose velocity is zero, on clips of one of its sizes, a micro-batch of them."""
     alone = ("--launch.worker_num", "1", "--launch.local_worker_num", "1")
     whole = ("--train.sequence_parallel.shards", "1", "--stages.3.train.sequence_parallel.shards", "1")
-    printed = step("--stage", "2", *alone, *whole, "--train.settings.gradient_accumulation_steps", "2")
-    check_timed(printed, "build and initialise", "an update, with compilation")
+    output = tmp_path / "step.json"
+    accumulated = ("--train.settings.gradient_accumulation_steps", "2")
+    printed = step("--stage", "2", *alone, *whole, *accumulated, "--output", str(output))
+    check_timed(printed, "build and initialise", "compile", "an update")
     recipe = PARAMS.recipes[2]
     frames, height, width = map(int, re.search(r"clip (\d+)x(\d+)x(\d+), rank 0 of 1", printed).groups())
     assert (frames, height, width) in recipe.dataset.buckets
@@ -106,6 +109,25 @@ def test_an_update_of_a_stages_recipe():
     (loss,) = numbers(printed, r"loss (\S+),")
     assert loss == pytest.approx(np.mean((latent - (1 - 1e-5) * noise) ** 2), abs=1e-4)
     assert numbers(printed, r"gradient norm (\S+)")[0] > 0
+    found = json.loads(output.read_text())
+    assert (found["clip"], found["workers"]) == (f"{samples} x {frames}x{height}x{width}", 1)
+    assert found["counted_bytes"] > 0 and found["measured_bytes"] > 0
+
+
+@pytest.mark.parametrize("phase", ["image", "opl-on"])
+def test_a_step_of_the_autoencoders_training(tmp_path, phase):
+    output = tmp_path / "step.json"
+    small = ("--tae.video.size", "[32, 32]", "--tae.vae_checkpoint", "")
+    command = (sys.executable, "-m", "moviegen", "step", "--config", "smoke", "--phase", phase, *small)
+    done = subprocess.run((*command, "--output", str(output)), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    check_timed(done.stdout, "build and initialise", "compile", "an update")
+    assert re.search(r"memory of it: counted [\d,]+ MiB, measured [\d,]+ MiB", done.stdout)
+    stage = PARAMS.tae.image if phase == "image" else PARAMS.tae.video
+    height, width = stage.size if phase == "image" else (32, 32)
+    found = json.loads(output.read_text())
+    assert found["clip"] == f"{stage.batch_size} x {stage.frames}x{height}x{width}"
+    assert found["counted_bytes"] == pytest.approx(found["measured_bytes"], abs=32 * 2**20)
 
 
 def test_an_update_by_fewer_workers_than_its_recipe_asks_for_is_refused(capsys):

@@ -4,11 +4,13 @@ import pytest
 
 from moviegen import config, plan
 from moviegen.plan.dit_memory import fullest
-from moviegen.plan.memory import PARTS
-from moviegen.plan.tae_memory import sampling_memory, tae_training_memory
+from moviegen.plan.duration import stage_duration
+from moviegen.plan.memory import GROUPS, PARTS
+from moviegen.plan.sampling import report_memory
+from moviegen.plan.tae_memory import tae_training_memory
 from moviegen.report import notebook
 from moviegen.report.notebook import open_section
-from moviegen.report.planned import GROUPS, grouped, planned
+from moviegen.report.planned import planned
 from tests.report.making import cells
 
 CARD = plan.find_card(plan.PUBLISHED_CARD)
@@ -28,8 +30,8 @@ def test_every_part_of_the_memory_is_in_one_group():
     grouped_parts = list(itertools.chain(*GROUPS.values()))
     assert sorted(grouped_parts) == sorted(PARTS)
     params = config.load("5B")
-    for memory in (fullest(params, 3)[1], tae_training_memory(params, "opl-on"), sampling_memory(params)):
-        assert sum(grouped(memory).values()) == memory.total
+    for memory in (fullest(params, 3)[1], tae_training_memory(params, "opl-on"), report_memory(params)):
+        assert sum(memory.groups.values()) == memory.total
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
@@ -38,7 +40,8 @@ def test_a_stage_says_cards_memory_seconds_and_hours(stage):
     rows = facts(params, f"stage{stage}")
     assert rows["cards"] == "8"
     clip, memory = fullest(params, stage)
-    assert f"{memory.total / 2**30:.1f} GiB of 59.0 GiB: fits" in value(rows, f"memory a card, {clip}")
+    samples = params.recipes[stage].dataloader.batch_size.samples(clip)
+    assert f"{memory.total / 2**30:.1f} GiB of 59.0 GiB: fits" in value(rows, f"memory a card, {samples} x {clip}")
     speed = plan.validate_newest(CARD).speed
     update = plan.update_seconds(plan.stage_work(params, stage), CARD, speed)
     assert float(value(rows, "seconds an update").split()[0]) == pytest.approx(update, rel=6e-3)
@@ -48,7 +51,7 @@ def test_a_stage_says_cards_memory_seconds_and_hours(stage):
     assert low == pytest.approx(speed.low * update, rel=6e-3)
     steps = params.recipes[stage].train.steps
     hours = float(value(rows, f"hours, {steps:,} updates").split()[0].replace(",", ""))
-    assert hours == pytest.approx(steps * update / 3600, rel=6e-3)
+    assert hours == pytest.approx(stage_duration(params, stage, CARD, speed, 100).total / 3600, rel=6e-3)
 
 
 def test_a_recipe_that_does_not_fit_says_so():
@@ -59,7 +62,7 @@ def test_a_recipe_that_does_not_fit_says_so():
 
 @pytest.mark.parametrize("phase", ["image", "opl-off", "opl-on", "mixkit"])
 def test_the_autoencoder_says_memory_and_arithmetic(phase):
-    params = config.load("1B")
+    params = config.load("1B", {"tae.vae_checkpoint": ""})
     rows = facts(params, f"tae-{phase}")
     memory = tae_training_memory(params, phase)
     assert f"{memory.total / 2**30:.1f} GiB of 59.0 GiB" in value(rows, "memory a card")
@@ -69,16 +72,22 @@ def test_the_autoencoder_says_memory_and_arithmetic(phase):
     assert value(rows, "a step") == f"{plan.si(flops)}FLOP"
 
 
-def test_sampling_counts_two_passes_a_step():
+def test_sampling_counts_two_passes_a_step_and_decoding():
     params = config.load("1B")
     once = plan.dit_forward(params.dit_config(3), 73_728, params.text.lengths).total
-    assert value(facts(params, "sample"), "the transformer") == f"{plan.si(2 * 50 * once)}FLOP a clip"
+    decoding = plan.tae_decode(params.tae.model, 32, 72, 128).total
+    rows = facts(params, "sample")
+    assert rows["a batch"] == f"{plan.si(2 * 50 * once + decoding)}FLOP"
+    assert "by the speed of training" in rows["seconds a batch"]
+    assert rows["of these"] == "8"
 
 
 def test_encoding_is_planned_and_what_is_not_counted_is_not():
     params = config.load("1B")
-    assert "GiB of 59.0 GiB" in value(facts(params, "latents"), "memory a card")
-    assert planned(params, "text") is None
+    for program in ("latents", "text", "tae-evaluation"):
+        assert "GiB of 59.0 GiB" in value(facts(params, program), "memory a card")
+    assert facts(params, "text")["seconds a caption"] == "not foretold: no published row is fitted"
+    assert planned(params, "data") is None
 
 
 def test_a_laptops_recipe_has_no_plan(params):

@@ -10,7 +10,7 @@ from moviegen import plan
 from moviegen.config import Params, load
 from moviegen.plan.published import TIMINGS
 from moviegen.report import markup, results
-from moviegen.report.pages.cost_here import this_machine
+from moviegen.report.pages.cost_here import steps_exchanged, steps_memory, this_machine
 from moviegen.report.pages.cost_memory import memory_bars, memory_here, memory_measured, memory_rows, published_needs
 from moviegen.report.pages.cost_published import foretold, how_far, impossible_rows, published_rows, scatter
 from moviegen.report.pages.cost_questions import questions
@@ -33,8 +33,8 @@ from moviegen.report.wording import count, longest_clip, shown
 __all__ = [
     "costs", "foretold", "how_far", "impossible_rows", "memory_bars", "memory_here", "memory_measured", "memory_rows",
     "published_needs", "published_rows", "questions", "roofline", "roofline_rows", "scaling", "scaling_rows", "scatter",
-    "sliders", "strong_curves", "this_machine", "timings", "token_sharing", "token_sharing_verdict", "traffics",
-    "weak_curves", "weak_rows",
+    "sliders", "steps_exchanged", "steps_memory", "strong_curves", "this_machine", "timings", "token_sharing",
+    "token_sharing_verdict", "traffics", "weak_curves", "weak_rows",
 ]  # fmt: skip
 
 

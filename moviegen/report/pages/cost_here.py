@@ -1,4 +1,4 @@
-"""Of the cost page: this machine's own steps, foretold from what `plan --calibrate` measured, beside what they took."""
+"""Of the cost page: this machine's own steps, counted and foretold, beside what was measured of them here."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from IPython.display import HTML
 
 from moviegen.config import Bucket, ConfigError, Params
 from moviegen.device.compiled import COMPILED
-from moviegen.plan.host import CALIBRATION_FILE, Calibration, Task, parse_calibration
+from moviegen.plan.host import CALIBRATION_FILE, STEPS_FILE, Calibration, Task, parse_calibration
 from moviegen.plan.host_tasks import stage_tasks, tae_tasks
+from moviegen.plan.programs import trained_phases
 from moviegen.plan.tae_memory import PHASES
+from moviegen.plan.traffic import by_collective, on_cpu, stage_traffic
 from moviegen.report import markup, results
 from moviegen.report.planned import AUTOENCODERS
 from moviegen.report.results import StageRuns
@@ -21,6 +23,7 @@ from moviegen.runs import Run
 
 ELSEWHERE = "measured on another machine"
 NOT_COUNTED = "not counted"
+MIB = 2**20
 
 
 class _Step(NamedTuple):
@@ -45,6 +48,77 @@ def this_machine(params: Params, calibration: Run | None, stages: StageRuns, tae
     return table(rows, caption, [calibration, *stages.values(), *tae.values()])
 
 
+def steps_memory(calibration: Run | None) -> HTML:
+    """Memory of single steps: counted, and what their processes grew by.
+
+    Args:
+        calibration: the finished run of that program.
+    """
+    is_compiled = _is_compiled(calibration)  # of MindSpore's own operators memory is counted as of a card
+    rows = [
+        {
+            "step": _readable(step["name"]),
+            "works on": step["clip"],
+            "workers": step["workers"],
+            "counted": f"{step['counted_bytes'] / MIB:,.1f}",
+            "measured": f"{step['measured_bytes'] / MIB:,.1f}" if step["measured_bytes"] else markup.NOT_RUN,
+            "error": _error(step["counted_bytes"], step["measured_bytes"]) if is_compiled else NOT_COUNTED,
+        }
+        for step in _steps(calibration)
+    ]
+    columns = ("step", "works on", "workers", "counted", "measured", "error")
+    caption = "MiB of a step beyond what is held from step to step: counted, and by how much a process grew here"
+    return table(rows or [dict.fromkeys(columns, "-") | {"measured": markup.NOT_RUN}], caption, [calibration])
+
+
+def steps_exchanged(params: Params, calibration: Run | None) -> HTML:
+    """Calls and bytes of each collective in an update of the stages with several workers: counted, and in the graph."""
+    rows = []
+    is_compiled = _is_compiled(calibration)
+    for step in _steps(calibration):
+        if step.get("exchanged") is None:
+            continue
+        planned = stage_traffic(params, int(step["name"].removeprefix("stage")), _largest(step), is_compiled)
+        counted = by_collective(on_cpu(row, step["workers"]) for row in planned)
+        for one in step["exchanged"]:
+            calls, size = counted.get((one["collective"], one["dtype"]), (0, 0))
+            rows.append(
+                {
+                    "step": _readable(step["name"]),
+                    "collective": f"{one['collective']}, {one['dtype']}",
+                    "calls, counted": f"{calls:,}",
+                    "calls, in the graph": f"{one['calls']:,}",
+                    "bytes, counted": f"{size:,}",
+                    "bytes, in the graph": f"{one['bytes']:,}",
+                    "": "equal" if (calls, size) == (one["calls"], one["bytes"]) else "not equal",
+                }
+            )
+    caption = "What a rank exchanges in an update: counted, and in MindSpore's compiled graph of it"
+    return table(rows or [{"step": "-", "bytes, in the graph": markup.NOT_RUN}], caption, [calibration])
+
+
+def _steps(calibration: Run | None) -> list[dict[str, Any]]:
+    return (results.read_json(calibration, STEPS_FILE) or {}).get("steps", [])
+
+
+def _is_compiled(calibration: Run | None) -> bool:
+    found = _read(calibration)
+    return found is not None and found.operators.startswith(COMPILED)
+
+
+def _largest(step: Mapping[str, Any]) -> Bucket:
+    """The clip of `2 x 16x64x64`."""
+    return Bucket(*map(int, step["clip"].partition(" x ")[2].split("x")))
+
+
+def _readable(name: str) -> str:
+    return name.replace("stage", "stage ")
+
+
+def _error(counted: float, measured: float | None) -> str:
+    return f"{100 * (counted / measured - 1):+.1f} %" if measured else "-"
+
+
 def _read(run: Run | None) -> Calibration | None:
     content = results.read_json(run, CALIBRATION_FILE)
     return parse_calibration(content, str(run.folder / CALIBRATION_FILE)) if run and content is not None else None
@@ -63,14 +137,10 @@ def _stages(params: Params, runs: StageRuns) -> Iterator[_Step]:
 
 def _phases(params: Params, runs: Mapping[str, Run | None]) -> Iterator[_Step]:
     """Of the phases that are trained: weights that are given instead leave no step."""
-    given = {
-        "tae-image": params.tae.vae_checkpoint or params.tae.tae_checkpoint,
-        "tae-mixkit": params.tae.tae_checkpoint,
-    }
     for program, run in runs.items():
-        stage = getattr(params.tae, PHASES[AUTOENCODERS[program]])
-        if given.get(program, params.tae.tae_checkpoint):
+        if AUTOENCODERS[program] not in trained_phases(params):
             continue
+        stage = getattr(params.tae, PHASES[AUTOENCODERS[program]])
         images = [1] if stage.image_ratio or stage.frames == 1 else []
         for frames in sorted({*images, stage.frames}):
             yield _Step(program, Bucket(frames, *stage.size), run, 1)

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from IPython.display import HTML
 
-from moviegen.config import Bucket, Params, load
-from moviegen.plan.dit_memory import fullest
+from moviegen.config import Params, load
 from moviegen.plan.memory import Memory
-from moviegen.plan.tae_memory import PHASES, sampling_memory, tae_encoding_memory, tae_training_memory
+from moviegen.plan.programs import program_works
+from moviegen.plan.published import MIXKIT_CLIPS
 from moviegen.plan.verdict import Verdict
 from moviegen.report import markup, results
-from moviegen.report.planned import GIB, gib, grouped, published_card, room
+from moviegen.report.planned import AUTOENCODERS, GIB, gib, published_card, room
 from moviegen.report.plots import INK, SECOND, drawn, panels, styled
 from moviegen.report.results import StageRuns
 from moviegen.report.tables import table
@@ -33,37 +33,24 @@ class Need(NamedTuple):
 
 def published_needs() -> list[Need]:
     """Of each training stage of each published size, of the autoencoder, which they share, and of sampling."""
-    scales = {size: load(size) for size in PUBLISHED}
-    needs = [need._replace(name=f"{size}, {need.name}") for size in PUBLISHED for need in stage_needs(scales[size])]
-    needs += autoencoder_needs(scales[PUBLISHED[0]])
-    return needs + [sampling_need(scales[size])._replace(name=f"{size}, sampling") for size in PUBLISHED]
+    needs = {size: needs_of(load(size)) for size in PUBLISHED}
+    stages = [(size, f"stage{stage}") for size in PUBLISHED for stage in load(size).stages]
+    shared = [name for name in AUTOENCODERS if name in needs[PUBLISHED[0]]]
+    named = [(f"{size}, ", needs[size][name]) for size, name in stages]
+    named += [("", needs[PUBLISHED[0]][name]) for name in (*shared, "latents")]
+    named += [(f"{size}, ", needs[size]["sample"]) for size in PUBLISHED]
+    return [need._replace(name=prefix + need.name) for prefix, need in named]
 
 
-def stage_needs(params: Params) -> list[Need]:
-    """Of the three training stages, on the bucket that needs most."""
-    needs = []
-    for stage in params.recipes:
-        clip, memory = fullest(params, stage)
-        needs.append(Need(f"stage {stage}", str(clip), memory))
-    return needs
+def needs_of(params: Params) -> dict[str, Need]:
+    """Of all programs of a recipe, by their name on the road."""
+    works = program_works(params, MIXKIT_CLIPS)
+    return {work.program: Need(readable(work.program), work.works_on, work.memory) for work in works}
 
 
-def autoencoder_needs(params: Params) -> list[Need]:
-    """Of the autoencoder's training phases, and of encoding the longest clips."""
-    needs = []
-    for phase, group in PHASES.items():
-        stage = getattr(params.tae, group)
-        clip = f"{stage.batch_size} x {Bucket(stage.frames, *stage.size)}"
-        needs.append(Need(f"TAE, {phase}", clip, tae_training_memory(params, phase)))
-    longest = params.recipes[3].dataset.longest_clip
-    encoding = tae_encoding_memory(params, (longest.frames, longest.height, longest.width))
-    return [*needs, Need("TAE, encoding", str(longest), encoding)]
-
-
-def sampling_need(params: Params) -> Need:
-    """Of sampling, or decoding what was sampled, whichever needs more."""
-    clip = Bucket(params.sample.frames, *params.sample.size)
-    return Need("sampling", f"{params.sample.batch_size} x {clip}", sampling_memory(params))
+def readable(program: str) -> str:
+    """A program's name as figures have it: `TAE, opl-off`, `stage 3`."""
+    return program.replace("tae-", "TAE, ").replace("stage", "stage ")
 
 
 def memory_bars(needs: Sequence[Need]) -> HTML:
@@ -80,7 +67,7 @@ def memory_rows(needs: Sequence[Need]) -> HTML:
         verdict = Verdict(need.memory, _published_room())
         rows.append(
             {"": need.name, "fullest": need.memory.moment}
-            | {group: f"{size / GIB:.1f}" for group, size in grouped(need.memory).items()}
+            | {group: f"{size / GIB:.1f}" for group, size in need.memory.groups.items()}
             | {"all": f"{need.memory.total / GIB:.1f}", "fits": "yes" if verdict.fits else "no"}
             | {"free": f"{verdict.free / GIB:.1f}"}
         )
@@ -91,31 +78,31 @@ def memory_here(params: Params) -> HTML:
     """A bar for each program of this report's own recipe, on cards against what one leaves them."""
     limit = None if params.launch.device == "CPU" else room(params)
     caption = f"The {params.scale} recipe of this report: memory at the fullest moment of a step, by counting"
-    return _bars(needs_here(params), limit, caption)
+    return _bars(list(needs_here(params).values()), limit, caption)
 
 
 def memory_measured(
     params: Params, stages: StageRuns, autoencoders: Mapping[str, Run | None], sample: Run | None
 ) -> HTML:
     """What was counted of this report's recipe beside the highest memory of the processes that ran it."""
-    runs = [*stages.values(), *autoencoders.values(), sample]
-    names = [f"stage {stage}" for stage in stages] + [name.replace("tae-", "TAE, ") for name in autoencoders]
-    found = dict(zip([*names, "sampling"], runs, strict=True))
+    runs = {f"stage{stage}": run for stage, run in stages.items()} | dict(autoencoders) | {"sample": sample}
     rows, needs = [], needs_here(params)
-    unit, unit_name = _unit(needs)
-    for need in needs:
-        if need.name in found:
-            peak = peak_memory(found[need.name])
-            sizes = {**grouped(need.memory), "counted": need.memory.total}
+    unit, unit_name = _unit(list(needs.values()))
+    for program, need in needs.items():
+        if program in runs:
+            peak = peak_memory(runs[program])
+            sizes = {**need.memory.groups, "counted": need.memory.total}
             row = {"": need.name} | {name: f"{size / unit:,.1f}" for name, size in sizes.items()}
             rows.append(row | {"measured": f"{peak / unit:,.1f}" if peak else markup.NOT_RUN})
     caption = f"Memory of the {params.scale} recipe in {unit_name}: counted, and the highest measured here"
-    return table(rows, caption, runs)
+    return table(rows, caption, runs.values())
 
 
-def needs_here(params: Params) -> list[Need]:
-    """Of all that this report's recipe trains and samples."""
-    return [*stage_needs(params), *autoencoder_needs(params), sampling_need(params)]
+def needs_here(params: Params) -> dict[str, Need]:
+    """Of what this report's recipe trains, encodes and samples."""
+    needs = needs_of(params)
+    names = [f"stage{stage}" for stage in params.stages] + [name for name in AUTOENCODERS if name in needs]
+    return {name: needs[name] for name in (*names, "latents", "sample")}
 
 
 def peak_memory(run: Run | None) -> float | None:
@@ -144,7 +131,7 @@ def _bars(needs: Sequence[Need], limit: float | None, caption: str) -> HTML:
         figure, (axes,) = panels(1, height=1.1 + 0.26 * len(needs))
         for place, need in enumerate(needs):
             is_over, start = limit is not None and need.memory.total > limit, 0.0
-            for (group, size), color in zip(grouped(need.memory).items(), COLORS, strict=True):
+            for (group, size), color in zip(need.memory.groups.items(), COLORS, strict=True):
                 axes.barh(place, size / unit, 0.72, start, color=color, label=group if place == 0 else None)
                 start += size / unit
             text, color = f"{start:,.1f}{', does not fit' if is_over else ''}", SECOND if is_over else INK

@@ -13,10 +13,11 @@ from IPython.display import HTML
 from moviegen import plan
 from moviegen.config import load
 from moviegen.plan.grid import AXES, CARDS, SHARDS, SIZES_SHOWN, Choice, Entry, choices, entries
+from moviegen.plan.memory import GROUPS
 from moviegen.plan.validate import Validation
 from moviegen.report import markup
 from moviegen.report.pages.cost_memory import COLORS
-from moviegen.report.planned import GIB, GROUPS, grouped, published_card, room, written
+from moviegen.report.planned import GIB, published_card, room, written
 from moviegen.report.tables import bare_table
 from moviegen.report.wording import shown
 
@@ -113,7 +114,7 @@ def encoded(found: Sequence[Entry | None]) -> str:
 
 
 def _values(entry: Entry) -> list[float]:
-    return [*(size / GIB for size in grouped(entry.memory).values()), entry.flops / 1e15, entry.seconds]
+    return [*(size / GIB for size in entry.memory.groups.values()), entry.flops / 1e15, entry.seconds]
 
 
 def _data(found: Sequence[Entry | None]) -> dict[str, object]:

@@ -1,7 +1,9 @@
 """This machine's steps on the cost page: foretold from a calibration, beside those of runs."""
 
 from moviegen import config, runs
-from moviegen.plan.host import CALIBRATION_FILE, KINDS, Calibration, Point
+from moviegen.config import Bucket
+from moviegen.plan.host import CALIBRATION_FILE, KINDS, STEPS_FILE, Calibration, Point
+from moviegen.plan.traffic import by_collective, on_cpu, stage_traffic
 from moviegen.report.pages import cost_here
 from moviegen.runs import files
 from tests.report.making import cells, finished
@@ -93,3 +95,47 @@ def test_weights_that_are_given_leave_no_row(params):
     own = config.load("tiny", {"tae.vae_checkpoint": ""})
     rows = cells(cost_here.this_machine(own, None, STAGES, TAE))
     assert list(rows["frames and pixels"][rows["run"] == "tae-image"]) == ["1x32x32"]
+
+
+# ---- single steps
+
+
+def stepped(params, *steps):
+    run = calibrated(params, {1: FAR, 2: FAR})
+    files.write_json(run.folder / STEPS_FILE, {"steps": list(steps)})
+    return run
+
+
+def test_a_steps_memory_stands_beside_what_its_process_grew_by(params):
+    step = {"name": "tae-opl-on", "clip": "2 x 16x64x64", "workers": 1}
+    rows = cells(
+        cost_here.steps_memory(
+            stepped(
+                params,
+                step | {"counted_bytes": 110 * 2**20, "measured_bytes": 100 * 2**20},
+                step | {"counted_bytes": 2**20, "measured_bytes": None},
+            )
+        )
+    )
+    assert list(rows["counted"]) == ["110.0", "1.0"]
+    assert list(rows["measured"]) == ["100.0", "not run here"]  # a system that does not say
+    assert list(rows["error"]) == ["+10.0 %", "-"]
+
+
+def test_what_a_stages_graph_exchanges_is_held_against_the_count(params):
+    counted = by_collective(on_cpu(row, 2) for row in stage_traffic(params, 1, Bucket(1, 48, 80), True))
+    exchanged = [
+        {"collective": collective, "dtype": dtype, "calls": calls, "bytes": size}
+        for (collective, dtype), (calls, size) in counted.items()
+    ]
+    step = {"name": "stage1", "clip": "16 x 1x48x80", "workers": 2, "counted_bytes": 1, "measured_bytes": 1}
+    rows = cells(cost_here.steps_exchanged(params, stepped(params, step | {"exchanged": exchanged})))
+    assert set(rows[""]) == {"equal"} and len(rows) == len(counted)
+    exchanged[0]["bytes"] += 4
+    rows = cells(cost_here.steps_exchanged(params, stepped(params, step | {"exchanged": exchanged})))
+    assert sorted(rows[""]) == sorted(["not equal"] + ["equal"] * (len(counted) - 1))
+
+
+def test_steps_that_were_not_measured_are_not_run_here(params):
+    for shown in (cost_here.steps_memory(None), cost_here.steps_exchanged(params, None)):
+        assert "not run here" in shown.data

@@ -1,0 +1,211 @@
+"""What each program of a params file asks for, against the counts of its parts, and against the road itself."""
+
+import dataclasses
+
+import pytest
+
+from moviegen import config, plan
+from moviegen.config import Bucket
+from moviegen.plan import duration, programs, sampling, text
+from moviegen.plan.details import seen_buckets, stage_details
+from moviegen.plan.text import TOWERS
+from moviegen.runs.registry import ALL
+from moviegen.text import encoders
+
+CARD = plan.find_card(plan.PUBLISHED_CARD)
+SPEED = plan.Speed(attention=0.5, overhead=0.1, hidden=0.0, low=0.9, high=1.2)
+NOTHING_TO_COUNT = {"count", "calibration", "data", "shipped"}
+
+
+def costs(params, clips=100):
+    return {cost.work.program: cost for cost in programs.program_costs(params, CARD, SPEED, clips)}
+
+
+@pytest.mark.parametrize("scale", ["tiny", "smoke", "1B", "5B", "30B"])
+def test_every_program_of_the_road_that_computes_is_there_in_its_order(scale):
+    params = config.load(scale)
+    named = [work.program for work in programs.program_works(params, 100)]
+    road = [program.name for program in ALL if program.name not in NOTHING_TO_COUNT]
+    assert named == [name for name in road if name in named]
+    missing = set(road) - set(named)
+    assert missing <= {"tae-image", "text"}  # weights that are given; encoders that stand in compute nothing
+    assert ("tae-image" in missing) == bool(params.tae.vae_checkpoint)
+    assert ("text" in missing) == (scale == "smoke")
+
+
+def test_given_weights_leave_nothing_of_the_autoencoder_to_train():
+    params = config.load("1B", {"tae.tae_checkpoint": "tae.safetensors"})
+    assert programs.trained_phases(params) == []
+    assert programs.trained_phases(config.load("1B", {"tae.vae_checkpoint": ""})) == [
+        "image", "opl-off", "opl-on", "mixkit",
+    ]  # fmt: skip
+
+
+def test_arithmetic_is_that_of_a_unit_of_each():
+    params = config.load("5B")
+    by_name = costs(params)
+    tae, clip = params.tae.model, (256, 576, 1024)
+    velocity = plan.dit_forward(params.dit_config(3), config.visual_tokens(*clip), params.text.lengths).total
+    decoding = plan.tae_decode(tae, *config.latent_size(*clip)).total
+    assert by_name["latents"].work.flops.total == plan.tae_encode(tae, *clip).total
+    assert by_name["sample"].work.flops.total == 2 * 50 * velocity + decoding
+    assert by_name["retrieval"].work.flops.total == 2 * 50 * velocity
+    assert by_name["stage3"].work.flops.total == plan.stage_cost(params, 3).flops
+    assert by_name["tae-mixkit"].work.flops.total == plan.tae_training(tae, 32, 256, 256).total
+    assert by_name["tae-evaluation"].work.flops.total == (
+        plan.tae_encode(tae, 32, 256, 256).total + plan.tae_decode(tae, 4, 32, 32).total
+    )
+    seen = params.recipes[2].dataset.longest_clip
+    small = plan.dit_forward(params.dit_config(2), config.visual_tokens(*seen), params.text.lengths).total
+    assert by_name["schedule-error"].work.flops.total == 2 * (1000 + 3 * (5 + 10 + 25 + 50)) * small
+
+
+def test_memory_is_of_the_fullest_moment_of_each():
+    by_name = costs(config.load("1B"))
+    assert all(cost.work.memory.total == cost.verdict.memory.total for cost in by_name.values())
+    whole, batch = by_name["sample"].work.memory, by_name["retrieval"].work.memory
+    assert whole.moment == "in the decoder's last level" and whole.total > batch.total
+    assert batch.moment == "in a block of the guided transformer"  # it decodes nothing
+
+
+def test_seconds_are_told_of_the_transformer_alone():
+    by_name = costs(config.load("5B"))
+    told = {name for name, cost in by_name.items() if cost.seconds}
+    assert told == {"stage1", "stage2", "stage3", "sample", "retrieval", "schedule-error"}
+    retrieval = by_name["retrieval"]
+    assert retrieval.total_seconds == pytest.approx(16 * retrieval.seconds)
+    assert by_name["tae-evaluation"].total_seconds is None
+
+
+def test_sampling_takes_its_arithmetic_at_the_speed_of_training_and_the_overhead_of_each_step():
+    params = config.load("1B")
+    one = sampling.samplings(params)["sample"]
+    velocity = 2 * plan.dit_forward(params.dit_config(3), config.visual_tokens(*one.clip), params.text.lengths)
+    peak = CARD.flops("bfloat16")
+    computed = (velocity.projections + velocity.feed_forward) / (328 / 376 * peak) + velocity.attention / (0.5 * peak)
+    assert sampling.sampling_seconds(params, one, CARD, SPEED) == pytest.approx(50 * (computed + 0.1))
+
+
+# ---- a stage's duration
+
+
+def test_an_update_is_the_mean_of_images_and_videos_as_often_as_they_are_seen():
+    params = config.load("5B", {"dataloader.image_ratio": 0.25})
+    seconds = {
+        clip: plan.update_seconds(plan.stage_work(params, 2, clip), CARD, SPEED)
+        for clip in (Bucket(1, 256, 448), Bucket(256, 256, 448))
+    }
+    image, video = seconds.values()
+    assert duration.stage_duration(params, 2, CARD, SPEED, 100).update == pytest.approx(0.25 * image + 0.75 * video)
+    alone = duration.stage_duration(config.load("30B"), 2, CARD, SPEED, 100)  # videos only
+    assert alone.update == plan.update_seconds(plan.stage_work(config.load("30B"), 2), CARD, SPEED)
+
+
+def test_validation_is_spread_over_the_updates_between_two():
+    params = config.load("5B", {"valid.frequency": 50, "valid.sampling_steps": 4})
+    forward = plan.update_seconds(duration.forward_work(params, 3, Bucket(256, 576, 1024)), CARD, SPEED)
+    whole = duration.validation_seconds(params, 3, CARD, SPEED, 100)
+    assert whole == pytest.approx(-(-20 * 4 // 8) * forward)  # a fifth is held out; eight cards, a clip each
+    assert duration.stage_duration(params, 3, CARD, SPEED, 100).validation == pytest.approx(whole / 50)
+
+
+def test_a_forward_pass_is_about_a_third_of_an_update_without_recomputation():
+    params = config.load("1B", {"stages.3.model.recompute_every_nth_block": 0})
+    clip = Bucket(256, 576, 1024)
+    work, forward = plan.stage_work(params, 3, clip), duration.forward_work(params, 3, clip)
+    assert work.products / forward.products == pytest.approx(3, rel=0.01)
+    assert work.attention / forward.attention == pytest.approx(3.5)  # scores are computed again
+
+
+def test_shards_divide_a_forward_pass_and_exchange_for_it():
+    params = config.load("30B")
+    forward = duration.forward_work(params, 3, Bucket(256, 576, 1024))
+    alone = plan.dit_forward(params.dit_config(3), config.visual_tokens(256, 576, 1024), params.text.lengths)
+    assert forward.attention == alone.attention / 8
+    matrices = plan.matrix_count(params.dit_config(3))
+    assert forward.gathered == 4 * matrices  # ZeRO 3, float32
+    assert forward.swapped > 0 and duration.forward_work(config.load("5B"), 3, Bucket(256, 576, 1024)).swapped == 0
+
+
+def test_checkpoints_and_reading_are_counted_where_storage_is_described():
+    params = config.load("5B")
+    unknown = duration.stage_duration(params, 3, CARD, SPEED, 100)
+    assert not unknown.is_storage_known and unknown.checkpoint == unknown.waiting == 0
+    slow = dataclasses.replace(CARD, storage=1e6)
+    known = duration.stage_duration(params, 3, slow, SPEED, 100)
+    assert known.checkpoint == pytest.approx(plan.checkpoint_bytes(params, 3).total / 1e6 / 500)
+    read = plan.training_reads(params, 3, 1.0).update / 1e6
+    assert known.waiting == pytest.approx(max(0, read - known.update))
+    assert known.each == pytest.approx(known.update + known.validation + known.waiting + known.checkpoint)
+    assert known.total == pytest.approx(6000 * known.each)
+    fast = duration.stage_duration(params, 3, dataclasses.replace(CARD, storage=1e12), SPEED, 100)
+    assert fast.waiting == 0  # read while the card computes
+
+
+# ---- details
+
+
+def test_details_have_each_bucket_once_and_what_makes_up_their_totals():
+    params = config.load("5B")
+    details = stage_details(params, 2, CARD, SPEED, 100)
+    buckets = [bucket["clip"] for bucket in details["buckets"]]
+    assert len(buckets) == len(set(buckets)) == 4 * 13  # images and three lengths, in thirteen ratios
+    assert buckets == list(map(str, seen_buckets(params, 2)))
+    for bucket in details["buckets"]:
+        assert sum(bucket["memory_bytes"]["parts"].values()) == bucket["memory_bytes"]["all"]
+        kinds = {name: flops for name, flops in bucket["flops_an_update"].items() if name != "all"}
+        assert sum(kinds.values()) == bucket["flops_an_update"]["all"]
+        likely, low, high = bucket["seconds_an_update"]
+        assert (low, high) == pytest.approx((0.9 * likely, 1.2 * likely))
+    tokens = [bucket["tokens"] for bucket in details["buckets"]]
+    assert tokens == sorted(tokens)
+    assert details["updates"] == 8000
+
+
+def test_stages_without_images_have_no_bucket_of_them():
+    assert all(clip.frames > 1 for clip in seen_buckets(config.load("30B"), 2))
+
+
+def test_the_recipes_updates_are_the_releases_micro_batches():
+    """40,000 and 30,000 of those, at 1B and 5B five an update."""
+    for scale in ("1B", "5B", "30B"):
+        for stage, micro_steps in ((2, 40_000), (3, 30_000)):
+            train = config.load(scale).recipes[stage].train
+            assert train.steps * train.settings.gradient_accumulation_steps == micro_steps
+
+
+# ---- text
+
+
+@pytest.mark.parametrize(
+    ("place", "millions"),
+    [(("ul2", 384), 22.7), (("byt5", 1472), 217), (("metaclip", 1024), 352)],
+)
+def test_encoders_have_as_many_weights_as_their_cards_say(place, millions):
+    """all-MiniLM-L6-v2's, and the encoders of ByT5-small (217 M of 300 M) and of CLIP ViT-H/14 (352 M of text)."""
+    assert TOWERS[place].weights == pytest.approx(1e6 * millions, rel=0.03)
+
+
+def test_ul2s_encoder_is_half_of_its_twenty_billion():
+    assert 8e9 < TOWERS["ul2", 4096].weights < 10e9
+
+
+def test_a_captions_arithmetic_is_twice_the_matrices_for_each_token_and_attention():
+    tower = TOWERS["ul2", 384]
+    matrices = tower.weights - tower.rows * tower.width
+    attention = tower.layers * 2 * 2 * 40 * 40 * 384
+    assert tower.flops(40).total == 2 * 40 * matrices + attention
+    params = config.load("tiny")
+    assert costs(params)["text"].work.flops.total == tower.flops(params.text.ul2.max_tokens).total
+
+
+def test_an_unknown_encoder_is_left_out_of_the_plan():
+    assert "text" not in costs(config.load("tiny", {"text.ul2.width": 768}))
+
+
+def test_a_pass_of_an_encoder_is_of_as_many_captions_as_the_program_takes():
+    assert text.BATCH == encoders.BATCH
+    small, large = (text.encoding_memory(TOWERS["ul2", 4096], tokens) for tokens in (64, 512))
+    assert small.parts["weights"] == large.parts["weights"] == 4 * TOWERS["ul2", 4096].weights
+    scores, hidden = 4 * encoders.BATCH * 16 * 512**2, 4 * encoders.BATCH * 512 * 16_384
+    assert large.largest[1] == max(scores, hidden)
