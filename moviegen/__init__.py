@@ -36,17 +36,18 @@ runs/        registry: which program makes what from what; fingerprint, hashes: 
 launch/      run, job, hosts, watch, guard, worker, pool, lock: processes, and how they end; fitting: whether they may
              begin
 parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes
-plan/        3.1.6 flops, memory, dit_memory, tae_memory, traffic, storage, roofline, cost: computed, never measured;
-             cards, time, scaling: what a card is, how long a step takes on it, and on more of them; grid: on many at
-             once; published, validate: how far others' times are from it
+plan/        3.1.6 flops, memory, dit_memory, tae_memory, traffic, storage, roofline, cost, text, sampling: computed,
+             never measured; programs, details: of each program, of each bucket of a stage
+             cards, time, duration, scaling: what a card is, how long a step and a stage take on it, and on more of
+             them; grid: on many at once; published, validate: how far others' times are from it
              host, host_tasks: how fast this machine was measured to be, and what its steps then take
              verdict, variants, search: whether a recipe fits, what does, and the fastest of those; dry_run:
              MindSpore's own count
 config/      params, recipe, networks, shapes: every one; loading, strict_yaml: files, overrides; decisive: which
              decide a result
 device/      attention, kernels, precision, video, video_operators, updates, collectives, world, environment, profiler:
-             CPU or Ascend; probes: single layers, to be timed; compiled, compiler: whether and how operators.cpp
-             computes; limits: cores and memory a process may take
+             CPU or Ascend; probes: single layers, to be timed; graph_text: what graphs exchange; compiled, compiler:
+             whether and how operators.cpp computes; limits: cores and memory a process may take
 
 3.1.5, spatial upsampling, is not part of this report. Importing the package imports nothing heavy: `moviegen.device`
 alone loads MindSpore.
