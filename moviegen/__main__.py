@@ -35,7 +35,7 @@ VERBS = {
     "retrieval": ("programs.retrieval", "whether clips of training captions are nearest to the clips they belong to"),
     "count": ("programs.count", "the transformer's parameters, counted on the class without allocating them"),
     "step": ("programs.one_step", "one step of a published size on this machine: memory and time"),
-    "plan": ("programs.plan", "parameters, arithmetic, memory and seconds of each stage, before it is launched"),
+    "plan": ("programs.plan", "arithmetic, memory and seconds of each program, before it is launched"),
     "ship": ("programs.ship", "a scale's trained weights as params/weights/ keeps them, with manifests"),
     "report": ("report.run", "every section's notebook, then the HTML"),
 }
@@ -109,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
     added["step"].add_argument("--output", metavar="FILE", help="of --stage and --phase: memory, counted and measured")
     added["step"].add_argument("--forward", action="store_true", help="a forward pass in float16 only")
     added["ship"].add_argument("what", choices=("image-autoencoder", "tae", "transformer"))
-    added["plan"].add_argument("--stage", type=int, choices=(1, 2, 3), help="default: all three")
+    added["plan"].add_argument("--stage", type=int, choices=(1, 2, 3), help="one, in full; default: all programs")
     added["plan"].add_argument("--card", metavar="NAME", help="of params/base/cards.yaml; default: the published")
     added["plan"].add_argument("--cards", metavar="N", type=int, help="default: the params file's launch.worker_num")
     clips = "of the transformer's data set; default: the original report's 100"
@@ -117,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
     added["plan"].add_argument("--search", action="store_true", help="the fastest recipe that fits, by trying all")
     dry = "also compile each stage in MindSpore's simulation, where CANN is installed, and print its peak"
     added["plan"].add_argument("--dry-run", action="store_true", help=dry)
-    calibrate = "measures this machine instead, in half a minute, for the report's page of costs"
+    calibrate = "measures this machine instead, in a minute or two, for the report's page of costs"
     added["plan"].add_argument("--calibrate", action="store_true", help=calibrate)
     added["plan"].add_argument("--json", action="store_true", help="numbers without rounding, bytes and seconds")
     for verb in STARTING:

@@ -50,11 +50,13 @@ def tae_training_memory(params: Params, phase: str) -> Memory:
     stage: TAEStage = getattr(params.tae, PHASES[phase])
     config = params.tae.model.model_copy(update={"is_temporal": phase != "image"})
     is_card, size = params.launch.device == "Ascend", (stage.frames, *stage.size)
-    seen = _frames_seen(params, stage.frames)
+    loss = params.tae.loss
+    is_seen = bool(loss.perceptual and loss.lpips_checkpoint)  # by VGG16, whose weights are held too
+    seen = is_seen * min(loss.perceptual_frames or stage.frames, stage.frames)
     weights = FLOAT32 * tae_parameter_count(config)
     kept = [stage.batch_size * FLOAT32 * _kept(layer, config, is_card) for layer in layers(config, size)]
     parts = {
-        "weights": weights + FLOAT32 * _frozen(params),
+        "weights": weights + is_seen * FLOAT32 * _frozen(),
         "optimizer": 2 * weights,
         "activations": sum(kept),
         "live block": FLOAT32 * stage.batch_size * _widest(config, size),
@@ -197,14 +199,6 @@ def _widest(config: TAEConfig, size: Size) -> int:
     return max(layer.ins * math.prod(layer.size) for layer in layers(config, size))
 
 
-def _frames_seen(params: Params, frames: int) -> int:
-    """By the perceptual term, of a clip; 0 where there is none."""
-    loss = params.tae.loss
-    if not (loss.perceptual and loss.lpips_checkpoint):
-        return 0
-    return min(loss.perceptual_frames or frames, frames)
-
-
 def _perceptual(frames: int, size: tuple[int, int]) -> int:
     """Bytes of what LPIPS holds of so many frames where its last slices are compared.
 
@@ -221,11 +215,8 @@ def _perceptual(frames: int, size: tuple[int, int]) -> int:
     return FLOAT32 * frames * numbers
 
 
-def _frozen(params: Params) -> int:
-    """Numbers in the weights of VGG16, where a perceptual term needs them."""
-    loss = params.tae.loss
-    if not (loss.perceptual and loss.lpips_checkpoint):
-        return 0
+def _frozen() -> int:
+    """Numbers in the weights of VGG16."""
     return sum(9 * ins * outs for ins, outs in itertools.pairwise([RGB, *itertools.chain(*VGG16)]))
 
 

@@ -48,8 +48,8 @@ def _fingerprint(content: str, name: str) -> str:
     parts = {
         "parameters": program.parameters(params),
         "files": _files(content, name),
-        "code": code_hash(program.module),
-        "packages": packages(program.module),
+        "code": [code_hash(module) for module in program.modules],
+        "packages": {name: version for module in program.modules for name, version in packages(module).items()},
         "upstream": {upstream: _fingerprint(content, upstream) for upstream in program.needs(params)},
     }
     if form := operators(params, name):

@@ -36,6 +36,7 @@ class Program:
             for (`Params.launch_of`), which the result follows from.
         cards: at an Ascend scale it needs its cards.
         stage: whose transformer it trains or samples from.
+        starts: files of other programs, which it has compute a part of its result.
     """
 
     name: str
@@ -46,6 +47,12 @@ class Program:
     workers: Literal["one", "any", "recipe"] = "one"
     cards: bool = True
     stage: int | None = None
+    starts: tuple[str, ...] = ()
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The files whose code makes its result."""
+        return (self.module, *self.starts)
 
     @property
     def trained_stage(self) -> int | None:
@@ -68,8 +75,8 @@ class Program:
         if self.name == "latents":
             recipes = params.recipes.values()
             values["buckets"] = [[*map(list, recipe.dataset.buckets), recipe.sees_images] for recipe in recipes]
-        if self.name == "calibration":  # of jobs as large as those of the stages
-            values["workers"] = sorted({params.launch_of(stage).worker_num for stage in params.stages} - {1})
+        if self.name == "calibration":
+            values |= _measured_steps(params)
         if self.trained_stage:
             values["recipe"] = result_parameters(params.recipes[self.trained_stage])
         if self.stage:
@@ -80,6 +87,27 @@ class Program:
         """The files and folders whose content decides its result, by the parameter that names them; empty: none."""
         paths = {name: path for read in self.reads for name, path in local_paths(params, read).items()}
         return paths | (local_paths(params.recipes[self.trained_stage]) if self.trained_stage else {})
+
+
+def _measured_steps(params: Params) -> dict[str, Any]:
+    """What the calibration's jobs follow from: how large they are, and what a step's memory and exchanges are of."""
+    video = params.tae.video
+    return {
+        "workers": [params.launch_of(stage).worker_num for stage in params.stages],
+        "dits": [result_parameters(params.dit_config(stage)) for stage in params.stages],
+        "stages": [
+            [
+                [*map(list, recipe.dataset.buckets), recipe.sees_images],
+                result_parameters(recipe, "dataloader.batch_size"),
+                result_parameters(recipe, "train.settings"),
+                result_parameters(recipe, "train.sequence_parallel"),
+                result_parameters(recipe, "model.recompute_every_nth_block"),
+            ]
+            for recipe in params.recipes.values()
+        ],
+        "text": [[one.max_tokens, one.width] for one in params.text.encoders.values()],
+        "tae": [video.batch_size, video.frames, list(video.size), bool(params.tae.tae_checkpoint)],
+    }
 
 
 def replacement(params: Params, name: str, stage: int | None = None) -> str:
@@ -139,7 +167,9 @@ TAE_LOSS = ("launch.device", "tae.model", "tae.loss.reconstruction", "tae.loss.p
 SAMPLE = tuple(f"sample.{name}" for name in Sample.model_fields if name not in ("schedule_error", "retrieval"))
 ALL = (
     Program("count", ("count",), "moviegen.programs.count", cards=False, stage=3),
-    Program("calibration", ("plan", "--calibrate"), "moviegen.programs.calibrate", (), ("launch.device",)),
+    Program("calibration", ("plan", "--calibrate"), "moviegen.programs.calibrate", (),
+            ("launch.device", "tae.model", "tae.loss.perceptual", "tae.loss.perceptual_frames"),
+            starts=("moviegen.programs.one_step",)),
     Program("data", ("data", "index"), "moviegen.programs.index_data", (), ("seed", "data")),
     _tae("image", ("data",), "tae.image", "tae.vae_checkpoint"),
     _tae("opl-off", ("data", "tae-image"), "tae.video"),

@@ -136,7 +136,7 @@ def test_number_of_sampled_frames_changes_sampling_alone(frames):
 
 
 def test_shape_of_the_autoencoder_changes_all_but_data_and_text():
-    assert changed(tae__model__base_channels=16) == set(PROGRAMS) - {*COUNTED, "data", "text", "shipped"}
+    assert changed(tae__model__base_channels=16) == set(PROGRAMS) - {"count", "data", "text", "shipped"}
 
 
 def test_training_the_autoencoder_on_video_changes_what_follows_it():
@@ -292,7 +292,7 @@ def test_evaluation_parameter_changes_the_evaluation_alone():
 
 
 def test_text_encoder_changes_text_and_what_reads_it():
-    assert changed(text__ul2__width=32) == {"text", *TRANSFORMER, *CLIPS}
+    assert changed(text__ul2__width=32) == {"calibration", "text", *TRANSFORMER, *CLIPS}
 
 
 def test_stage_2_changes_itself_and_what_builds_on_it():
@@ -331,11 +331,12 @@ def test_size_of_the_job_changes_the_stages():
 
 
 def test_a_stage_s_share_of_the_workers_changes_it():
-    assert changed(stages__2__train__worker_num=1) == {"stage2", "stage3", *SAMPLED}
+    assert changed(stages__2__train__worker_num=1) == {"calibration", "stage2", "stage3", *SAMPLED}
 
 
 def test_size_of_the_transformer_changes_what_holds_one():
-    assert changed(model__size="tiny") == TRANSFORMER | CLIPS - {"shipped"}  # whose file says what it is
+    # shipped's file says what it is
+    assert changed(model__size="tiny") == TRANSFORMER | CLIPS - {"shipped"} | {"calibration"}
 
 
 @pytest.mark.parametrize(
@@ -602,7 +603,7 @@ def edited(tmp_path, monkeypatch):
 
     def code():
         fingerprints.forget()
-        return {program.name: fingerprints.code_hash(program.module) for program in PROGRAMS.values()}
+        return {program.name: list(map(fingerprints.code_hash, program.modules)) for program in PROGRAMS.values()}
 
     def edit(file, change):
         path = tmp_path / "moviegen" / file
@@ -631,19 +632,19 @@ STAGES = {"stage1", "stage2", "stage3"}
         ("programs/calibrate.py", {"calibration"}),
         ("programs/schedule_error.py", {"schedule-error"}),
         ("programs/train_dit.py", STAGES),
-        ("programs/one_step.py", set()),
-        ("plan/flops.py", {"count"}),  # which compares it with the class: no training
+        ("programs/one_step.py", {"calibration"}),  # which has it measure steps
+        ("plan/flops.py", {"count", "calibration"}),  # which compare it with what they measure: no training
         ("flow/schedule.py", SAMPLED | CLIPS),
         ("flow/sampler.py", SAMPLED | CLIPS),
-        ("flow/path.py", STAGES | SAMPLED | CLIPS),
+        ("flow/path.py", STAGES | SAMPLED | CLIPS | {"calibration"}),
         # only through the transformer's model does anything import its layers
-        ("dit/layers.py", TRANSFORMER | CLIPS),
+        ("dit/layers.py", TRANSFORMER | CLIPS | {"calibration"}),
         ("data/videos.py", set(PROGRAMS) - COUNTED),
         ("data/latents.py", {"latents", "retrieval"} | STAGES),
         ("data/embeddings.py", {"text"} | STAGES | SAMPLED | CLIPS),
-        ("tae/losses.py", {"tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit"}),
+        ("tae/losses.py", {"tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit", "calibration"}),
         ("config/networks.py", set(PROGRAMS)),  # through config/__init__.py
-        ("runs/arrays.py", set(PROGRAMS) - {*COUNTED, "data"}),
+        ("runs/arrays.py", set(PROGRAMS) - {"count", "data"}),
         # what starts, names and records runs computes nothing
         ("runs/registry.py", set()),
         ("runs/run.py", set()),
