@@ -218,11 +218,11 @@ def test_unknown_or_missing_verb(moviegen, words):
     assert_refused(moviegen(*words, scale=None), "usage: python -m moviegen")
 
 
-def test_plan_prints_a_line_for_each_stage(moviegen, outputs):
+def test_plan_prints_a_line_for_each_program(moviegen, outputs):
     done = moviegen("plan")
     assert done.returncode == 0
-    stages = [line.split()[:2] for line in done.stdout.splitlines() if line.split()[0] == "smoke"]
-    assert stages == [["smoke", "1"], ["smoke", "2"], ["smoke", "3"]]
+    lines = [line.split()[0] for line in done.stdout.splitlines() if line]
+    assert all(lines.count(name) == 2 for name in ("tae-mixkit", "stage1", "stage2", "stage3", "sample"))
     assert not outputs.exists()
 
 
@@ -342,13 +342,9 @@ def test_a_word_that_the_locale_does_not_know_ends_no_program(moviegen, tmp_path
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": encoding}
     done = moviegen("plan", scale=str(params), **locale)
     assert done.returncode == 0, done.stderr
-    assert (
-        re.findall(r"^caf(.*?) +[123] ", done.stdout, re.M)
-        == [
-            "\ufffd_\\u5b57" if encoding == "latin-1" else "\\xe9_\\u5b57"  # no UTF-8, or ASCII
-        ]
-        * 3
-    )
+    assert re.findall(r"^caf(.*?) on a CPU", done.stdout, re.M) == [
+        "\ufffd_\\u5b57" if encoding == "latin-1" else "\\xe9_\\u5b57"  # no UTF-8, or ASCII
+    ]
 
 
 def test_a_program_started_for_a_run_that_no_longer_follows_says_so(moviegen, outputs):
