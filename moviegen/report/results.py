@@ -48,14 +48,18 @@ def tae_scores(evaluation: Run | None, data_set: str, model: str) -> dict[str, A
     return (read_json(evaluation, "summary.json") or {}).get(data_set, {}).get(model)
 
 
-def seconds_per_step(run: Run | None, media: str | None = None) -> float | None:
-    """Median time of a training step, of one medium or of all, once compiled."""
+def step_seconds(run: Run | None, media: str | None = None) -> list[float]:
+    """Seconds of each training step that saw one medium, or of all, once compiled; empty: there are too few."""
     train = metrics(run, "train")
     if media and "media" in train:
         train = train[train["media"] == media]
-    if "seconds" not in train or len(train) <= WARM_UP_STEPS:
-        return None
-    return statistics.median(train["seconds"][WARM_UP_STEPS:])
+    return list(train["seconds"][WARM_UP_STEPS:]) if "seconds" in train else []
+
+
+def seconds_per_step(run: Run | None, media: str | None = None) -> float | None:
+    """Median time of a training step, of one medium or of all, once compiled."""
+    seconds = step_seconds(run, media)
+    return statistics.median(seconds) if seconds else None
 
 
 def last(run: Run | None, kind: str, column: str) -> float | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 from IPython.display import HTML
 
 from moviegen.config import Bucket, ConfigError, Params
@@ -147,7 +149,8 @@ def _phases(params: Params, runs: Mapping[str, Run | None]) -> Iterator[_Step]:
 
 
 def _row(params: Params, step: _Step, found: Calibration | None) -> dict[str, Any]:
-    measured = results.seconds_per_step(step.run, "image" if step.clip.frames == 1 else "video")
+    seconds_here = results.step_seconds(step.run, "image" if step.clip.frames == 1 else "video")
+    measured = statistics.median(seconds_here) if seconds_here else None
     foretold, error = markup.NOT_RUN, "-"
     if found is not None:
         try:
@@ -164,6 +167,7 @@ def _row(params: Params, step: _Step, found: Calibration | None) -> dict[str, An
         "workers": step.workers,
         "foretold": foretold,
         "measured": shown(measured) if measured else markup.NOT_RUN,
+        "nine steps in ten": "{} to {}".format(*map(shown, np.percentile(seconds_here, (5, 95)))) if measured else "-",
         "error": error,
     }
 

@@ -48,6 +48,7 @@ def test_foretold_and_measured_seconds_and_how_far_they_are_apart(params):
     of_stage = rows[rows["run"] == "stage 2"]
     assert list(of_stage["frames and pixels"]) == ["1x48x80", "16x48x80"]
     assert list(of_stage["measured"]) == ["0.800", "1.25"]
+    assert list(of_stage["nine steps in ten"]) == ["0.800 to 0.800", "1.25 to 1.25"]
     assert list(of_stage["error"]) == ["+25 %", "-20 %"]
     of_tae = rows[rows["run"] == "tae-mixkit"]
     assert list(of_tae["frames and pixels"]) == ["1x64x64", "16x64x64"]
