@@ -78,15 +78,12 @@ def program_works(params: Params, clips: int) -> list[ProgramWork]:
     ]
 
 
-def program_costs(params: Params, card: Card, speed: Speed, clips: int) -> list[ProgramCost]:
-    """The same with verdicts, and with seconds where they can be told."""
-    return [_cost(params, work, card, speed, clips) for work in program_works(params, clips)]
-
-
-def program_cost(params: Params, program: str, card: Card, speed: Speed, clips: int) -> ProgramCost | None:
-    """Of one program; None: it computes nothing that is counted."""
-    works = (work for work in program_works(params, clips) if work.program == program)
-    return next((_cost(params, work, card, speed, clips) for work in works), None)
+def program_costs(
+    params: Params, card: Card, speed: Speed, clips: int, program: str | None = None
+) -> list[ProgramCost]:
+    """The same with verdicts, and with seconds where they can be told; of one program alone, if it is counted."""
+    works = program_works(params, clips)
+    return [_cost(params, work, card, speed, clips) for work in works if program in (None, work.program)]
 
 
 def trained_phases(params: Params) -> list[str]:

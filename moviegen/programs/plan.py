@@ -54,10 +54,10 @@ def print_plan(params: Params, stages: Sequence[int], card: plan.Card, newest: V
     if clips < 1:
         raise ConfigError(f"--clips {clips}: a data set has 1 or more")
     clips = min(clips, params.data.max_clips or clips)
-    costs = program_costs(params, card, newest.speed, clips)
-    if options.stage:
-        costs = [cost for cost in costs if cost.work.program == f"stage{options.stage}"]
-    details = [stage_details(params, stage, card, newest.speed, clips) for stage in stages]
+    asked = f"stage{options.stage}" if options.stage else None
+    costs = program_costs(params, card, newest.speed, clips, asked)
+    shown = stages if options.json or options.stage else []
+    details = [stage_details(params, stage, card, newest.speed, clips) for stage in shown]
     if options.json:
         print(json.dumps(_json(params, card, newest, clips, costs, details), indent=2))
         return
@@ -67,7 +67,7 @@ def print_plan(params: Params, stages: Sequence[int], card: plan.Card, newest: V
     print_table([(*COLUMNS, unit, ""), *(program_cells(params, cost, newest.speed) for cost in costs)], left=1)
     print(f"\n{unit} at the fullest moment, by counting:")
     print_table([("program", "", *GROUPS, "all"), *(memory_cells(params, cost) for cost in costs)])
-    for stage in details if options.stage else []:
+    for stage in details:
         print_stage(params, stage)
     print(f"\n{legend(params, newest)}")
 

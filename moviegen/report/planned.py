@@ -9,7 +9,7 @@ from IPython.display import HTML
 from moviegen import plan
 from moviegen.config import Params
 from moviegen.plan.duration import held_out, stage_duration
-from moviegen.plan.programs import ProgramCost, program_cost
+from moviegen.plan.programs import ProgramCost, program_costs
 from moviegen.plan.published import MIXKIT_CLIPS
 from moviegen.plan.tae_memory import PHASES
 from moviegen.plan.validate import Validation
@@ -25,9 +25,10 @@ def planned(params: Params, program: str) -> HTML | None:
     """The plan of a program for cards; None of those that are not counted, and at a scale of this machine."""
     if params.launch.device == "CPU":
         return None
-    cost = program_cost(params, program, published_card(), newest().speed, MIXKIT_CLIPS)
-    if cost is None:
+    costs = program_costs(params, published_card(), newest().speed, MIXKIT_CLIPS, program)
+    if not costs:
         return None
+    (cost,) = costs
     stage = program.removeprefix("stage")
     facts = _training(params, int(stage), cost) if stage != program else _computing(cost)
     rows = [{"planned": name, "value": value} for name, value in facts.items()]
