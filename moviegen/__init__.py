@@ -18,6 +18,7 @@ programs/    a verb of the command line each
   3.4.2        sample, schedule_error: prompts to clips; how far each schedule ends from a many-step solution
   3.5          evaluate_tae, retrieval: PSNR, SSIM, LPIPS; whether clips are nearest to their captions' own
                plan, calibrate: what a recipe costs; how fast this machine is; ship: trained weights into the repository
+proofs/      what a CPU can measure of what only large jobs need: proof: one such quantity beside its prediction
 train/       3.2   loop, step, batches, optim, ema (3.3), state, checkpoint, resume
 data/
   3.2.1        videos, streams, readers, proofs, pictures: one file, read exactly; pixels, formats: resized, written
