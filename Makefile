@@ -34,7 +34,7 @@ COMPILE := from moviegen.device import compiled; compiled.prepare()
 # A parameter is given once.
 options_of_step = $(if $(findstring dataset.size,$(ARGS)),,--dataset.size "[256, 256]") $(ARGS)
 
-.PHONY: help setup parity-setup report html data pretrain plan test parity bench step-1B lint lab clean
+.PHONY: help setup parity-setup report html data pretrain plan test parity bench step-1B scale-proof lint lab clean
 
 help:  ## list the targets
 	@echo "make TARGET [SCALE=tiny|1B|5B|30B] [DATA=/folder/with/clips] [ASSETS=none] [ARGS='--sample.steps 10 ...']"
@@ -84,6 +84,10 @@ bench: parity-setup  ## time and memory against PyTorch: outputs/bench/bench.jso
 step-1B: setup  ## one training step of the 1B transformer, and a forward pass of the 5B one, on this machine
 	@$(RUN) step --config 1B $(options_of_step)
 	$(RUN) step --config 5B --forward $(options_of_step)
+
+scale-proof: setup  ## measure on this CPU what large jobs need, against the plan: half an hour at most, for the report's page
+	@$(options)
+	$(RUN) prove "$$@"
 
 lint: setup  ## check style, types and import rules
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports

@@ -4,7 +4,7 @@ report/      the sections' notebooks, executed and published as one HTML site
                run, kernel, sections, notebook, progress: what is executed when and how, and what a notebook calls
                pages/: overview, data, tae_training, tae_evaluation, transformer, training, sampling, parallelism,
                provenance, cost (cost_published, cost_here, cost_memory, cost_roofline, cost_sliders, cost_scaling,
-               cost_questions): what each page shows
+               cost_questions, parallelism_proofs): what each page shows
                published: others' numbers; results: what runs left; provenance: where numbers come from; planned: what
                is foretold of what was not run
                plots, curves, diagrams, tables, media, markup, encoders, credits, wording: what pages share; publish:
@@ -17,8 +17,9 @@ programs/    a verb of the command line each
   3.2.1        index_data: which clips there are; fetch_assets: a film, an encoder, LPIPS
   3.4.2        sample, schedule_error: prompts to clips; how far each schedule ends from a many-step solution
   3.5          evaluate_tae, retrieval: PSNR, SSIM, LPIPS; whether clips are nearest to their captions' own
-               plan, calibrate: what a recipe costs; how fast this machine is; ship: trained weights into the repository
-proofs/      what a CPU can measure of what only large jobs need: proof: one such quantity beside its prediction
+               plan, calibrate, prove: what a recipe costs; how fast this machine is; what it can tell of large jobs;
+               ship: trained weights into the repository
+proofs/      what a CPU can measure of what only large jobs need: proof, records: one such quantity, a topic's
 train/       3.2   loop, step, batches, optim, ema (3.3), state, checkpoint, resume
 data/
   3.2.1        videos, streams, readers, proofs, pictures: one file, read exactly; pixels, formats: resized, written

@@ -36,6 +36,7 @@ VERBS = {
     "count": ("programs.count", "the transformer's parameters, counted on the class without allocating them"),
     "step": ("programs.one_step", "one step of a published size on this machine: memory and time"),
     "plan": ("programs.plan", "arithmetic, memory and seconds of each program, before it is launched"),
+    "prove": ("programs.prove", "what a CPU can measure of what only large jobs need, against what was foretold"),
     "ship": ("programs.ship", "a scale's trained weights as params/weights/ keeps them, with manifests"),
     "report": ("report.run", "every section's notebook, then the HTML"),
 }

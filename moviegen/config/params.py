@@ -13,7 +13,12 @@ from moviegen.config.networks import SIZES, DiTConfig, Group, TAEConfig
 from moviegen.config.recipe import STAGE_GROUPS, LRScheduler, Optimizer, Recipe, Save, merge
 from moviegen.config.shapes import PATCH, SPATIAL_COMPRESSION, check_pixels
 
-BESIDE = ("assets", "hashes.json", "measured.jsonl")  # what lies in outputs/ beside the folders of scales
+BESIDE = (
+    "assets",
+    "hashes.json",
+    "measured.jsonl",
+    "scale-proof",
+)  # what lies in outputs/ beside the folders of scales
 
 
 class Data(Group):

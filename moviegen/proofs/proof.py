@@ -37,6 +37,11 @@ class Proof:
         """In JSON's types, with the verdict."""
         return asdict(self) | {"holds": self.holds}
 
+    def __str__(self) -> str:
+        predicted = "" if self.predicted is None else f", foretold {self.predicted:.6g}"
+        verdict = "holds" if self.holds else f"does not hold: it must be {self.lowest:.6g} to {self.highest:.6g}"
+        return f"{self.quantity}: {self.measured:.6g} {self.unit}".rstrip() + f"{predicted}; {verdict}"
+
 
 def within(predicted: float, share: float) -> tuple[float, float]:
     """The bounds (lowest, highest) that far to both sides of a prediction."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from moviegen import device, runs
 from moviegen.config import ConfigError, Params, nearest, outputs_folder, project_root
+from moviegen.proofs import records
 from moviegen.runs import fingerprint as fingerprints
 from moviegen.runs import hashes, registry
 
@@ -27,6 +28,7 @@ class Section:
     reads: tuple[str, ...] = ()
     stage: int | None = None
     lists_figures: bool = False
+    shows_proofs: bool = False
 
     @property
     def topic(self) -> str:
@@ -86,7 +88,7 @@ SECTIONS = (
     _training(2, "images and videos"),
     _training(3, "higher resolution"),
     Section("sampling", "Sampling", "07_sampling.ipynb", launches=("sample", "shipped", "retrieval", "schedule-error")),
-    Section("parallelism", "Parallelism", "08_parallelism.ipynb", reads=STAGES),
+    Section("parallelism", "Parallelism", "08_parallelism.ipynb", reads=STAGES, shows_proofs=True),
     Section("cost", "Cost and performance", "09_cost.ipynb", reads=("calibration", *TAE_RUNS, *STAGES, "sample")),
     Section("provenance", "Appendix: provenance", "10_provenance.ipynb", reads=tuple(registry.PROGRAMS),
             lists_figures=True),
@@ -135,6 +137,9 @@ def fingerprint(params: Params, section: Section) -> str:
     }
     if section.lists_figures:
         parts["sections"] = [fingerprint(params, other) for other in SECTIONS if other is not section]
+    if section.shows_proofs:
+        measured = [topic for topic in records.TOPICS if records.path(topic).is_file()]
+        parts["proofs"] = [(hashes.file_hash(records.path(topic)), records.code(topic)) for topic in measured]
     return fingerprints.digest(parts)
 
 

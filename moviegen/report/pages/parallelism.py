@@ -10,11 +10,13 @@ from IPython.display import HTML
 from moviegen import plan
 from moviegen.config import SIZES, Params, visual_tokens
 from moviegen.report import markup, published, results
+from moviegen.report.pages.parallelism_proofs import only_on_cards, proven
 from moviegen.report.plots import ACCENT, FAINT, INK, SECOND, drawn, panels, styled
 from moviegen.report.results import StageRuns
 from moviegen.report.tables import table
 from moviegen.report.wording import shown
 
+__all__ = ["only_on_cards", "proven", "speed", "state", "traffic", "zero"]
 SPEEDS = ("medium", "steps", "tokens/s", "waited for data (s a step)", "waited, of all time", "peak memory")
 MICRO_BATCHES = 5  # an update, in the published scripts of stages 2 and 3
 
