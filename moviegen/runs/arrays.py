@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -132,8 +132,8 @@ def read_npz(path: Path, *names: str, mend: str) -> tuple[np.ndarray, ...]:
     Raises:
         CheckpointError: there is no such file, it is damaged, or it lacks one of them.
     """
-    with _damage_named(path, mend), _npz(path) as archive:
-        return tuple(_read_member(archive, f"{name}.npy") for name in names)
+    with _damage_named(path, mend), npz(path) as archive:
+        return tuple(read_member(archive, f"{name}.npy") for name in names)
 
 
 def read_whole_npz(path: Path) -> dict[str, np.ndarray]:
@@ -142,8 +142,8 @@ def read_whole_npz(path: Path) -> dict[str, np.ndarray]:
     Raises:
         CheckpointError: as `read_npz`.
     """
-    with readable(path), _npz(path) as archive:
-        return {name.removesuffix(".npy"): _read_member(archive, name) for name in archive.namelist()}
+    with readable(path), npz(path) as archive:
+        return {name.removesuffix(".npy"): read_member(archive, name) for name in archive.namelist()}
 
 
 def npz_shapes(path: Path, *names: str, mend: str) -> tuple[tuple[int, ...], ...]:
@@ -152,12 +152,13 @@ def npz_shapes(path: Path, *names: str, mend: str) -> tuple[tuple[int, ...], ...
     Raises:
         CheckpointError: as `read_npz`.
     """
-    with _damage_named(path, mend), _npz(path) as archive:
-        return tuple(_shape_of(archive, f"{name}.npy") for name in names)
+    with _damage_named(path, mend), npz(path) as archive:
+        return tuple(array_of(archive, f"{name}.npy").shape for name in names)
 
 
 @contextmanager
-def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
+def npz(path: Path) -> Iterator[zipfile.ZipFile]:
+    """An `.npz` to read; ValueError where it would unpack into far more than any arrays do."""
     with zipfile.ZipFile(path) as archive:
         size, packed = sum(member.file_size for member in archive.infolist()), path.stat().st_size
         if size > MAX_UNPACKED and size > MAX_RATIO * packed:
@@ -165,20 +166,32 @@ def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
         yield archive
 
 
-def _read_member(archive: zipfile.ZipFile, member: str) -> np.ndarray:
-    _shape_of(archive, member)  # before NumPy makes room for it
+def read_member(archive: zipfile.ZipFile, member: str) -> np.ndarray:
+    """An array of an `.npz`; ValueError as `array_of`."""
+    array_of(archive, member)  # before NumPy makes room for it
     with archive.open(member) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _shape_of(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
+class NpyHeader(NamedTuple):
+    """What an array of an `.npz` says of itself, in so many bytes before its values."""
+
+    shape: tuple[int, ...]
+    is_fortran: bool
+    dtype: np.dtype
+    header: int
+
+
+def array_of(archive: zipfile.ZipFile, member: str) -> NpyHeader:
+    """Of an array that is not read; ValueError where it says what it does not hold."""
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     with archive.open(member) as file:
-        shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
-        stated, size = math.prod(shape) * dtype.itemsize, archive.getinfo(member).file_size - file.tell()
-    if dtype.kind not in "biuf" or min(shape, default=0) < 0 or stated != size:
-        raise ValueError(f"{member} says it is {shape} of {dtype}, {stated} bytes, and holds {size}")
-    return shape
+        shape, is_fortran, dtype = readers[np.lib.format.read_magic(file)](file)
+        array = NpyHeader(shape, is_fortran, dtype, file.tell())
+    stated, size = math.prod(array.shape) * array.dtype.itemsize, archive.getinfo(member).file_size - array.header
+    if array.dtype.kind not in "biuf" or min(array.shape, default=0) < 0 or stated != size:
+        raise ValueError(f"{member} says it is {array.shape} of {array.dtype}, {stated} bytes, and holds {size}")
+    return array
 
 
 @contextmanager
