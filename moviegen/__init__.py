@@ -10,7 +10,7 @@ report/      the sections' notebooks, executed and published as one HTML site
                plots, curves, diagrams, tables, media, markup, encoders, credits, wording: what pages share; publish:
                the site
 programs/    a verb of the command line each
-  3.1.1        train_tae, transcode: the Temporal Autoencoder's training runs; a file through it
+  3.1.1        train_tae, transcode: the Temporal Autoencoder's training runs; files through it
   3.1.3        count, one_step: the transformer's parameters; one step of a published size
   3.1.4        encode_text: captions to embeddings
   3.2          encode_latents, train_dit: clips to latents; the three stages
@@ -25,6 +25,7 @@ data/
   3.2.1        videos, streams, readers, proofs, pictures: one file, read exactly; pixels, formats: resized, written
                layouts, captions, tables: what a folder holds; datasets, ucf101, choice, splits: what is trained on
                clips, crops: a clip and its views; measuring, checking, quarantine: which are sound
+               pairs: which files a command names, and where their results go
                samples: a set that is there without data of one's own; assets, film: what others made, shots of it
                latents, embeddings: caches
   3.5          scores, intervals: PSNR, SSIM, LPIPS; how far a mean may be off
@@ -33,8 +34,8 @@ dit/         3.1.3 model, layers, patches, positions, weights
 text/        3.1.4 encoders, t5, bert, clip, layers, tokenise, folders, stand_ins, embedding
 flow/        3.1.2 path: X_t, V_t, times, loss; 3.4.2 schedule, sampler: Euler steps with guidance
 runs/        registry: which program makes what from what; fingerprint, hashes: what its result follows from; run,
-             ranks, metrics, machine: what it leaves; folders, files, arrays, weights: how that is written and read;
-             signatures: what an unreadable file is; patience: how long the rest takes
+             ranks, metrics, machine: what it leaves; folders, files, arrays, parts, weights: how that is written and
+             read; signatures: what an unreadable file is; patience: how long the rest takes
 launch/      run, job, hosts, watch, guard, worker, pool, lock: processes, and how they end; fitting: whether they may
              begin
 parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes
@@ -45,7 +46,7 @@ plan/        3.1.6 flops, memory, dit_memory, tae_memory, traffic, storage, roof
              host, host_tasks: how fast this machine was measured to be, and what its steps then take
              verdict, variants, search: whether a recipe fits, what does, and the fastest of those; dry_run:
              MindSpore's own count
-config/      params, recipe, networks, shapes: every one; loading, strict_yaml: files, overrides; decisive: which
+config/      params, recipe, networks, shapes, tiling: every one; loading, strict_yaml: files, overrides; decisive: which
              decide a result
 device/      attention, kernels, precision, video, video_operators, updates, collectives, world, environment, profiler:
              CPU or Ascend; probes: single layers, to be timed; graph_text: what graphs exchange; compiled, compiler:

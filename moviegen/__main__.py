@@ -26,7 +26,7 @@ VERBS = {
         "`data index` checks and splits the clips; `data sample` renders the sample set; `data assets` fetches a film, "
         "an encoder and LPIPS",
     ),
-    "tae": ("programs.train_tae", "`tae train --phase PHASE`, `tae evaluate`, `tae encode|decode|export` of one file"),
+    "tae": ("programs.train_tae", "`tae train --phase PHASE`, `tae evaluate`, `tae encode|decode|export` of files"),
     "text": ("programs.encode_text", "`text encode`: embeddings of every caption"),
     "precompute": ("programs.encode_latents", "latents of every clip, at every size the stages need"),
     "train": ("programs.train_dit", "`train --stage 1|2|3`: one stage of the transformer"),
@@ -67,7 +67,7 @@ class _Once(argparse.Action):
             raise argparse.ArgumentError(self, f"given twice, as {given[self.dest]} and as {value}: keep one of them")
         given[self.dest] = value
         if self.metavar in ("FILE", "DIR"):  # no shell has read `--output=~/clips`
-            value = os.path.expanduser(value)
+            value = os.path.expanduser(value) if isinstance(value, str) else list(map(os.path.expanduser, value))
         setattr(options, self.dest, value)
 
 
@@ -87,9 +87,12 @@ def parser() -> argparse.ArgumentParser:
         "--phase", nargs="+", choices=("image", "opl-off", "opl-on", "mixkit"), default=["opl-off"], help=phases
     )
     added["tae"].add_argument("--weights", metavar="FILE", help="a trained TAE; default: the report's own")
-    added["tae"].add_argument("--input", metavar="FILE", help="encode: a video; decode: what encode wrote")
-    written = "encode: .npz; decode: .mp4, .gif, .png or a folder of images; export: .safetensors"
+    taken = "encode: videos; decode: what encode wrote; files, folders, patterns; what is there is passed over"
+    added["tae"].add_argument("--input", metavar="FILE", nargs="+", help=taken)
+    written = "encode: .npz; decode: .mp4, .gif, .png or a folder of images; of several a folder; export: .safetensors"
     added["tae"].add_argument("--output", metavar="FILE", help=written)
+    several = "decode: of several; png: a folder of images each; default: mp4"
+    added["tae"].add_argument("--format", choices=("mp4", "gif", "png"), help=several)
     added["text"].add_argument("action", choices=("encode",))
     added["text"].add_argument("--captions", metavar="FILE", help="a .csv or .txt file instead of the data's captions")
     default = "default: a folder below outputs/<scale>/embeddings, whose name is printed"

@@ -58,6 +58,7 @@ from moviegen.config.shapes import (
     nearest_bucket,
     visual_tokens,
 )
+from moviegen.config.tiling import Span, Tiling
 
 __all__ = [
     "ASSET",
@@ -85,11 +86,13 @@ __all__ = [
     "Save",
     "ScheduleError",
     "Shipped",
+    "Span",
     "TAEConfig",
     "TAELoss",
     "TAEStage",
     "Text",
     "TextEncoder",
+    "Tiling",
     "Train",
     "check_tables",
     "from_root",

@@ -12,6 +12,7 @@ from moviegen.config.decisive import UNCOUNTED, LocalPath
 from moviegen.config.networks import SIZES, DiTConfig, Group, TAEConfig
 from moviegen.config.recipe import STAGE_GROUPS, LRScheduler, Optimizer, Recipe, Save, merge
 from moviegen.config.shapes import PATCH, SPATIAL_COMPRESSION, check_pixels
+from moviegen.config.tiling import Tiling
 
 BESIDE = (
     "assets",
@@ -109,6 +110,7 @@ class TAE(Group):
     video: TAEStage
     mixkit: TAEStage
     evaluation: TAEEvaluation = TAEEvaluation()
+    tiling: Tiling = Tiling()
     vae_checkpoint: LocalPath = Field("", description="an image VAE to inflate; empty: the one of the image run")
     start_checkpoint: LocalPath = Field(
         "", description="a trained TAE that the mixkit run fine-tunes; empty: the one of the run without the penalty"

@@ -51,8 +51,8 @@ def frames_of(clip: Clip, indices: Sequence[int]) -> Iterator[np.ndarray]:
     return videos.frames_of(clip.path, [index * clip.stride for index in indices], clip.reader)
 
 
-def read_windows(clip: Clip, windows: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
-    """`read` of each of `windows`, one after the other: their numbers ascend from the first window to the last."""
+def read_windows(clip: Clip, windows: Iterable[Sequence[int]]) -> Iterator[Iterator[np.ndarray]]:
+    """`frames_of` each of `windows`, one after the other: their numbers ascend from the first window to the last."""
     numbers = ([index * clip.stride for index in window] for window in windows)
     return videos.read_windows(clip.path, numbers, clip.reader)
 

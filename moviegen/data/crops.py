@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ import numpy as np
 from moviegen.config import TAEStage
 from moviegen.data.clips import Clip, frames_of
 from moviegen.data.datasets import batch_indices
-from moviegen.data.pixels import clip_indices, random_resized_crop, resize_and_crop
+from moviegen.data.pixels import clip_indices, cover, random_resized_crop, to_float
 from moviegen.data.quarantine import Quarantine
 
 VALIDATION_CLIPS = 16
@@ -50,13 +50,18 @@ class RandomCrops:
         return random_resized_crop(frames_of(clip, indices), *self.stage.size, rng)
 
 
+def centre_frames(clip: Clip, frames: int, height: int, width: int) -> Iterator[np.ndarray]:
+    """The fixed view of a clip: its centre `frames`, resized and centre-cropped, uint8 (height, width, 3) each."""
+    return cover(frames_of(clip, clip_indices(clip.frames, frames)), height, width)
+
+
 def centre_view(clip: Clip, frames: int, height: int, width: int) -> np.ndarray:
-    """The fixed view of a clip: its centre `frames`, resized and centre-cropped.
+    """`centre_frames` at once.
 
     Returns:
         float32 (3, frames, height, width) in [-1, 1].
     """
-    return resize_and_crop(frames_of(clip, clip_indices(clip.frames, frames)), height, width)
+    return to_float(list(centre_frames(clip, frames, height, width)))
 
 
 def centre_views(clips: list[Clip], frames: int, size: tuple[int, int], quarantine: Quarantine) -> np.ndarray:

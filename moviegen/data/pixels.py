@@ -5,8 +5,9 @@ T frames, H rows, W columns: decoded frames are uint8 (T, H, W, 3) RGB, what mod
 """
 
 import functools
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
@@ -16,14 +17,20 @@ from moviegen.device.limits import cores
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Window = Callable[[float], tuple[float, float, float]]
+AHEAD = 8  # frames that are decoded before the first of them is resized
+
+
+def cover(frames: Iterable[np.ndarray], height: int, width: int) -> Iterator[np.ndarray]:
+    """Scale frames, uint8 (H, W, 3), to just cover height x width, keep the centre: uint8 (height, width, 3) each.
+
+    The aspect ratio is kept; a clip that already has the size passes unchanged. No more than a few frames are held.
+    """
+    return _views(frames, height, width, lambda scale: (scale, 0.5, 0.5))
 
 
 def resize_and_crop(frames: Iterable[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Scale frames, uint8 (H, W, 3), to just cover height x width, keep the centre: float32 (3, T, height, width).
-
-    The aspect ratio is kept; a clip that already has the size passes unchanged. Values are in [-1, 1].
-    """
-    return _resample(frames, height, width, lambda cover: (cover, 0.5, 0.5))
+    """`cover`, as models see it: float32 (3, T, height, width) in [-1, 1]."""
+    return to_float(list(cover(frames, height, width)))
 
 
 def random_resized_crop(frames: Iterable[np.ndarray], height: int, width: int, rng: np.random.Generator) -> np.ndarray:
@@ -31,26 +38,37 @@ def random_resized_crop(frames: Iterable[np.ndarray], height: int, width: int, r
 
     uint8 (H, W, 3) of each -> float32 (3, T, height, width) in [-1, 1]. Never scales up more than covering needs.
     """
-    return _resample(
-        frames, height, width, lambda cover: (rng.uniform(cover, max(cover, 1.0)), rng.random(), rng.random())
-    )
+
+    def window(cover: float) -> tuple[float, float, float]:
+        return rng.uniform(cover, max(cover, 1.0)), rng.random(), rng.random()
+
+    return to_float(list(_views(frames, height, width, window)))
 
 
-def _resample(frames: Iterable[np.ndarray], height: int, width: int, window: Window) -> np.ndarray:
-    """Take height x width pixels of each frame, in other threads while the next are decoded.
+def _views(frames: Iterable[np.ndarray], height: int, width: int, window: Window) -> Iterator[np.ndarray]:
+    """height x width pixels of each frame, resized in other threads while the next are decoded.
 
     Args:
         window: of the smallest scale at which the frames cover height x width: the scale, and x and y in [0, 1], which
             place the window from left / top to right / bottom.
     """
     box: Box | None = None
-    views = []
+    views: deque[Future[np.ndarray]] = deque()
     for frame in frames:
         box = box or _box(frame.shape, height, width, window)
         views.append(_pool().submit(_view, frame, height, width, box))
-    video = np.empty((3, len(views), height, width), np.float32)
-    for index, view in enumerate(views):  # frame by frame, while it is in the cache
-        scaled = np.divide(view.result().transpose(2, 0, 1), np.float32(127.5), video[:, index], dtype=np.float32)
+        if len(views) > AHEAD:
+            yield views.popleft().result()
+    while views:
+        yield views.popleft().result()
+
+
+def to_float(frames: Sequence[np.ndarray]) -> np.ndarray:
+    """Frames, uint8 (H, W, 3) each, as models see them: float32 (3, T, H, W) in [-1, 1]."""
+    height, width, _ = frames[0].shape
+    video = np.empty((3, len(frames), height, width), np.float32)
+    for index, frame in enumerate(frames):  # frame by frame, while it is in the cache
+        scaled = np.divide(frame.transpose(2, 0, 1), np.float32(127.5), video[:, index], dtype=np.float32)
         scaled -= np.float32(1)
     return video
 
@@ -73,6 +91,11 @@ def _view(frame: np.ndarray, height: int, width: int, box: Box) -> np.ndarray:
     """The pixels in the box of a frame (H, W, 3): uint8 (height, width, 3)."""
     packed = np.ascontiguousarray(frame)  # decoders fill rows up; Pillow takes 2 ms to pack a picture of 640x360
     return np.asarray(Image.fromarray(packed).resize((width, height), Image.Resampling.BICUBIC, box))
+
+
+def tiles_of(frames: Sequence[np.ndarray]) -> Callable[[slice, slice], np.ndarray]:
+    """Frames, uint8 (H, W, 3) each, of which rows and columns can be had: float32 (1, 3, T, h, w) in [-1, 1]."""
+    return lambda rows, columns: to_float([frame[rows, columns] for frame in frames])[None]
 
 
 def to_uint8(video: np.ndarray) -> np.ndarray:

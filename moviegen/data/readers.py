@@ -65,14 +65,14 @@ def by_counting(path: Path | str, numbers: Iterable[int]) -> Iterator[np.ndarray
                 raise BrokenVideo(path, f"it has {last + 1} frames: there is no frame {wanted}")
 
 
-def windows_by_counting(path: Path | str, windows: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
-    """uint8 (T, H, W, 3) of each of `windows`, numbers that ascend from the first window to the last, in one pass.
+def windows_by_counting(path: Path | str, windows: Iterable[Sequence[int]]) -> Iterator[Iterator[np.ndarray]]:
+    """`by_counting` of each of `windows`, numbers that ascend from the first window to the last, in one pass.
 
-    Raises BrokenVideo when the file cannot be decoded or has no such frame.
+    The frames of one window are taken before the next window is.
     """
     windows = list(windows)
     frames = by_counting(path, itertools.chain.from_iterable(windows))
-    return (np.stack(list(itertools.islice(frames, len(window)))) for window in windows)
+    return (itertools.islice(frames, len(window)) for window in windows)
 
 
 def open_decord(path: Path | str) -> Any:

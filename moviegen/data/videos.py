@@ -3,6 +3,7 @@
 Frames are uint8 (T, H, W, 3) RGB as a player shows them: T frames, H rows, W columns.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -107,27 +108,30 @@ def _sought(path: Path | str, numbers: Sequence[int], reader: Reader) -> Iterato
 
 def read_windows(
     path: Path | str, windows: Iterable[Sequence[int]], reader: Reader = "counted"
-) -> Iterator[np.ndarray]:
-    """`read_frames` of each of `windows`, numbers that ascend from the first window to the last.
+) -> Iterator[Iterator[np.ndarray]]:
+    """`frames_of` each of `windows`, numbers that ascend from the first window to the last; taken one after the other.
 
     What is read by counting is decoded once for all windows, not from the start for each.
     """
     if reader == "counted":
         return readers.windows_by_counting(path, windows)
-    return (read_frames(path, window, reader) for window in windows)
+    return (frames_of(path, window, reader) for window in windows)
 
 
-def write_video(path: Path | str, frames: np.ndarray, fps: float, codec: Codec = "libx264") -> None:
-    """Encode uint8 (T, H, W, 3) RGB at `fps`, 4:2:0; the same frames always give the same bytes.
+def write_video(path: Path | str, frames: Iterable[np.ndarray], fps: float, codec: Codec = "libx264") -> None:
+    """Encode frames, uint8 (H, W, 3) RGB, as they come, at `fps`, 4:2:0; the same frames always give the same bytes.
 
     `libx264` (mp4, mov, mkv) plays in a browser and starts before it is downloaded; `mpeg4` is the Xvid of UCF-101's
-    avi files. Raises ValueError for another codec, other frames, or an odd size, which 4:2:0 cannot hold.
+    avi files. Raises ValueError for another codec, other frames or none, or an odd size, which 4:2:0 cannot hold.
     """
     if codec not in ENCODERS:
         raise ValueError(f"codec {codec!r} is not one of {sorted(ENCODERS)}")
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
-        raise ValueError(f"{path}: frames must be uint8 (T, H, W, 3) with T > 0, not {frames.dtype} {frames.shape}")
-    height, width = frames.shape[1:3]
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None or first.ndim != 3 or first.shape[-1] != 3:
+        found = "none" if first is None else f"{first.dtype} {first.shape}"
+        raise ValueError(f"{path}: frames must be uint8 (H, W, 3), at least one of them, not {found}")
+    height, width, _ = first.shape
     if height % 2 or width % 2:
         raise ValueError(f"{path}: {width}x{height} is odd; H.264 and Xvid need even width and height")
     # bitexact: the file names no library version and no time of writing
@@ -139,7 +143,9 @@ def write_video(path: Path | str, frames: np.ndarray, fps: float, codec: Codec =
         stream.codec_context.colorspace, stream.codec_context.color_range = Colorspace.ITU601, ColorRange.MPEG
         if codec == "mpeg4" and Path(path).suffix == ".avi":
             stream.codec_context.codec_tag = "XVID"
-        for frame in frames:
+        for frame in itertools.chain([first], frames):
+            if frame.dtype != np.uint8 or frame.shape != first.shape:
+                raise ValueError(f"{path}: frames must be uint8 {first.shape}, not {frame.dtype} {frame.shape}")
             rgb = av.VideoFrame.from_ndarray(frame, format="rgb24")
             # one thread: swscale's would write over each other's rows now and then
             container.mux(stream.encode(rgb.reformat(format="yuv420p", threads=1)))

@@ -18,7 +18,7 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moviegen.config import PATCH, DiTConfig, TAEConfig, latent_size
+from moviegen.config import PATCH, DiTConfig, TAEConfig, Tiling, latent_size
 
 ADALN_VECTORS = 6  # shift, scale and gate, of self-attention and of the feed-forward network
 RGB = 3
@@ -222,6 +222,20 @@ def tae_decode(config: TAEConfig, latent_frames: int, latent_height: int, latent
     MindSpore's has 5 for the two places of a frame, not 6, and the compiled one skips black frames beyond the border.
     """
     return _decoder(config, (latent_frames, latent_height, latent_width)).flops
+
+
+def tiled_encode(config: TAEConfig, tiling: Tiling, size: Size) -> Flops:
+    """A clip (T, H, W) in tiles: what tiles share is computed in each."""
+    _, *tile = tiling.largest(*size)
+    in_time = (tae_encode(config, stop - start, *tile) for start, stop in tiling.encoded(size[0]))
+    return tiling.tiles(*size[1:]) * sum(in_time, Flops())
+
+
+def tiled_decode(config: TAEConfig, tiling: Tiling, size: Size) -> Flops:
+    """The latent of a clip (T, H, W) in tiles."""
+    _, *tile = latent_size(*tiling.largest(*size))
+    in_time = (tae_decode(config, stop - start, *tile) for start, stop in tiling.decoded(latent_size(*size)[0]))
+    return tiling.tiles(*size[1:]) * sum(in_time, Flops())
 
 
 def tae_training(config: TAEConfig, frames: int, height: int, width: int) -> Flops:

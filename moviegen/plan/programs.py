@@ -14,7 +14,7 @@ from moviegen.plan.cards import Card
 from moviegen.plan.cost import stage_cost
 from moviegen.plan.dit_memory import fullest
 from moviegen.plan.duration import stage_duration
-from moviegen.plan.flops import Flops, tae_decode, tae_encode, tae_training
+from moviegen.plan.flops import Flops, tae_decode, tae_encode, tae_training, tiled_encode
 from moviegen.plan.memory import Memory
 from moviegen.plan.sampling import sampling_flops, sampling_memory, sampling_seconds, samplings
 from moviegen.plan.tae_memory import PHASES, tae_decoding_memory, tae_encoding_memory, tae_training_memory
@@ -126,8 +126,8 @@ def _text(params: Params, clips: int) -> Iterator[ProgramWork]:
 
 def _latents(params: Params, clips: int) -> ProgramWork:
     clip = params.recipes[3].dataset.longest_clip
-    size = (clip.frames, clip.height, clip.width)
-    flops, memory = tae_encode(params.tae.model, *size), tae_encoding_memory(params, size)
+    flops = tiled_encode(params.tae.model, params.tae.tiling, clip)
+    memory = tae_encoding_memory(params, params.tae.tiling.largest(*clip))
     return ProgramWork("latents", f"1 x {clip}", "clip", clips, flops, memory)
 
 

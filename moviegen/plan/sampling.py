@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from moviegen.config import Bucket, Params, Sample, latent_size, visual_tokens
+from moviegen.config import Bucket, Params, Sample, visual_tokens
 from moviegen.plan.cards import Card
-from moviegen.plan.flops import Flops, dit_forward, parameter_count, position_count, tae_decode, tae_parameter_count
+from moviegen.plan.flops import Flops, dit_forward, parameter_count, position_count, tae_parameter_count, tiled_decode
 from moviegen.plan.memory import FLOAT32, HALF, PATCH_WIDTH, Memory
 from moviegen.plan.tae_memory import DECODING, tae_decoding_memory
 from moviegen.plan.time import Speed, Work, update_seconds
@@ -65,7 +65,7 @@ def sampling_flops(params: Params, sampling: Sampling) -> Flops:
     velocity = GUIDED * sampling.samples * dit_forward(config, tokens, params.text.lengths)
     flops = sampling.evaluations * velocity
     if sampling.decodes:
-        flops += sampling.samples * tae_decode(params.tae.model, *latent_size(*sampling.clip))
+        flops += sampling.samples * tiled_decode(params.tae.model, params.tae.tiling, sampling.clip)
     return flops
 
 
@@ -88,7 +88,7 @@ def sampling_memory(params: Params, sampling: Sampling) -> Memory:
 
     Weights are float32, and in the arithmetic's type as well: on a card all are cast before the first block. A block
     has its sum, its norm and the positions, 3 D, and three activations of F. The transformer stays while clips are
-    decoded.
+    decoded, a tile at a time.
     """
     config, is_card, clip = params.dit_config(sampling.stage), params.launch.device == "Ascend", sampling.clip
     samples, tokens, element = GUIDED * sampling.samples, visual_tokens(*clip), HALF if is_card else FLOAT32
@@ -105,7 +105,7 @@ def sampling_memory(params: Params, sampling: Sampling) -> Memory:
     activation = ("a feed-forward activation (2 B, N, F)", samples * tokens * element * config.ffn_width)
     moments = [Memory(SAMPLING, parts, activation)]
     if sampling.decodes:
-        decoding = tae_decoding_memory(params, (clip.frames, clip.height, clip.width))
+        decoding = tae_decoding_memory(params, params.tae.tiling.largest(*clip))
         moments.append(Memory(DECODING, {**decoding.parts, "weights": weights}, decoding.largest))
     return max(moments, key=lambda memory: memory.total)
 

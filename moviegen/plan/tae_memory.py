@@ -16,7 +16,6 @@ from moviegen.config import TEMPORAL_COMPRESSION, Params, TAEConfig, TAEStage, l
 from moviegen.plan.flops import RGB, Size, tae_parameter_count
 from moviegen.plan.memory import FLOAT32, LAST, Memory
 
-TILE = 32  # frames that are encoded and decoded at once; `tae.tiling.TILE`
 PHASES = {"image": "image", "opl-off": "video", "opl-on": "video", "mixkit": "mixkit"}  # of training -> its parameters
 # VGG16's convolutions between its poolings (Simonyan and Zisserman 2015), of which LPIPS takes the last of each
 VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -66,25 +65,25 @@ def tae_training_memory(params: Params, phase: str) -> Memory:
     return Memory(LAST, parts, ("the decoder's last level (B*T, C, H, W)", parts["live block"]))
 
 
-def tae_encoding_memory(params: Params, size: Size, tile: int = TILE) -> Memory:
-    """A card that encodes a clip of (T, H, W), `tile` frames at once (`tae.tiling.encode_tiles`)."""
-    config, is_card, taken = params.tae.model, params.launch.device == "Ascend", (min(tile, size[0]), *size[1:])
-    first = FLOAT32 * config.base_channels * math.prod(taken)
+def tae_encoding_memory(params: Params, size: Size) -> Memory:
+    """A card that encodes (T, H, W) at once: a short clip, or a tile of one (`Tiling.largest`)."""
+    config, is_card = params.tae.model, params.launch.device == "Ascend"
+    first = FLOAT32 * config.base_channels * math.prod(size)
     rows = 2 * config.num_res_blocks * first if is_card else 0
     live = (4 if is_card else 3) * first + rows
-    parts = {"weights": FLOAT32 * tae_parameter_count(config), "live block": live} | _clip(taken)
+    parts = {"weights": FLOAT32 * tae_parameter_count(config), "live block": live} | _clip(size)
     return Memory(ENCODING, parts, ("the encoder's first level (T, C, H, W)", first))
 
 
-def tae_decoding_memory(params: Params, size: Size, tile: int = TILE) -> Memory:
-    """A card that decodes a latent to (T, H, W), `tile` frames at once (`tae.tiling.decode_tiles`).
+def tae_decoding_memory(params: Params, size: Size) -> Memory:
+    """A card that decodes a latent to (T, H, W) at once: a short clip, or a tile of one (`Tiling.largest`).
 
     Fullest where the last level's first block narrows the channels: its input, its norm and its shortcut. On a card the
     norm holds the centred input and its scales repeated over the positions, and the shifts of all norms of that level
     are repeated before anything is decoded: they need the weights alone.
     """
     config, is_card = params.tae.model, params.launch.device == "Ascend"
-    decoded = (min(tile, -(-size[0] // TEMPORAL_COMPRESSION) * TEMPORAL_COMPRESSION), *size[1:])
+    decoded = (-(-size[0] // TEMPORAL_COMPRESSION) * TEMPORAL_COMPRESSION, *size[1:])
     outs, ins = (config.base_channels * multiplier for multiplier in config.channel_multipliers[:2])
     one = FLOAT32 * math.prod(decoded)
     channels = 2 * ins + outs

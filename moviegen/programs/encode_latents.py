@@ -15,11 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from moviegen import runs
-from moviegen.config import Bucket, Params
+from moviegen.config import Bucket, Params, Tiling
 from moviegen.data.choice import round_robin
 from moviegen.data.clips import Clip, read_windows
 from moviegen.data.latents import by_bucket, clip_buckets, image_buckets, latent_file, load_latent, video_buckets
-from moviegen.data.pixels import clip_indices, resize_and_crop
+from moviegen.data.pixels import clip_indices, cover, tiles_of
 from moviegen.data.quarantine import Quarantine
 from moviegen.data.splits import data_folder, load_split
 from moviegen.data.videos import BrokenVideo
@@ -31,21 +31,22 @@ from moviegen.runs.hashes import file_hash
 from moviegen.runs.patience import Patience
 from moviegen.runs.ranks import recorded
 from moviegen.tae.model import TAE, Encode
-from moviegen.tae.tiling import TILE, encode_tiles, spans
+from moviegen.tae.tiling import Window, encode_tiles
 from moviegen.tae.weights import load_tae
 
 
-def tiles(clip: Clip, bucket: Bucket) -> Iterator[np.ndarray]:
-    """A clip as its bucket has it, tile by tile: (1, 3, t, H, W) in [-1, 1]."""
+def windows(clip: Clip, bucket: Bucket, tiling: Tiling) -> Iterator[Window]:
+    """A clip as its bucket has it, as many frames at once as a tile has."""
     frames, height, width = bucket
     indices = clip_indices(clip.frames, frames)
-    for window in read_windows(clip, (indices[start:stop] for start, stop in spans(frames, TILE))):
-        yield resize_and_crop(window, height, width)[None]
+    for read in read_windows(clip, (indices[start:stop] for start, stop in tiling.encoded(frames))):
+        yield tiles_of(list(cover(read, height, width)))
 
 
-def encode(network: Encode, tae: TAE, clip: Clip, bucket: Bucket) -> tuple[np.ndarray, np.ndarray]:
+def encode(network: Encode, tae: TAE, clip: Clip, bucket: Bucket, tiling: Tiling) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of a clip's normalised latent, (C, T', H', W') each."""
-    mean, logvar = encode_tiles(network, tiles(clip, bucket))
+    parts = encode_tiles(network, windows(clip, bucket, tiling), (bucket.height, bucket.width), tiling)
+    mean, logvar = (np.concatenate(moment, 2) for moment in zip(*parts, strict=True))
     return tae.normalize(mean)[0], np.exp(0.5 * logvar[0]) * np.float32(tae.config.scaling_factor)
 
 
@@ -69,7 +70,7 @@ def encode_share(run: runs.Run, clips: list[Clip], weights: Path, world: World) 
         if path.exists() or clip in quarantine:
             continue
         try:
-            mean, std = encode(network, tae, clip, bucket)
+            mean, std = encode(network, tae, clip, bucket, run.params.tae.tiling)
         except BrokenVideo as error:
             quarantine.add(clip, error.reason)
             continue

@@ -27,9 +27,9 @@ import numpy as np
 from tqdm import tqdm
 
 from moviegen import config, runs
-from moviegen.config import ConfigError, Params, Sample, weights_file
+from moviegen.config import ConfigError, Params, Sample, Tiling, weights_file
 from moviegen.data.clips import Clip
-from moviegen.data.crops import centre_view, spread
+from moviegen.data.crops import centre_frames, spread
 from moviegen.data.embeddings import TextArrays, embeddings_folder, read_embeddings, text_arrays
 from moviegen.data.formats import clip_writer
 from moviegen.data.pixels import to_uint8
@@ -90,9 +90,9 @@ class Pipeline(LatentPipeline):
         ConfigError: the file is damaged, or decodes other latents than are sampled.
     """
 
-    def __init__(self, transformer: DiT, settings: Sample, tae: Path, embed: Embed) -> None:
+    def __init__(self, transformer: DiT, settings: Sample, tae: Path, embed: Embed, tiling: Tiling) -> None:
         super().__init__(transformer, settings, embed)
-        self.tae = load_tae(tae)
+        self.tae, self.tiling = load_tae(tae), tiling
         if (channels := self.tae.config.latent_channels) != self.channels:
             raise ConfigError(f"{tae} decodes latents of {channels} channels, and {self.channels} are sampled")
         self.decode = Decode(self.tae)
@@ -100,10 +100,10 @@ class Pipeline(LatentPipeline):
     def write(self, path: Path, latent: np.ndarray) -> None:
         clip_writer(path, self.settings.frames)(path, self.clip(latent), self.settings.fps)
 
-    def clip(self, latent: np.ndarray) -> np.ndarray:
-        """A latent (C, T', H', W') as uint8 (T, H, W, 3)."""
-        pieces = decode_tiles(self.decode, self.tae.denormalize(latent[None]), self.settings.frames)
-        return np.concatenate([to_uint8(piece[0]) for piece in pieces])
+    def clip(self, latent: np.ndarray) -> Iterator[np.ndarray]:
+        """The frames of a latent (C, T', H', W'), uint8 (H, W, 3) each, as they are decoded."""
+        pieces = decode_tiles(self.decode, self.tae.denormalize(latent[None]), self.settings.frames, self.tiling)
+        return (frame for piece in pieces for frame in to_uint8(piece[0]))
 
 
 def chosen_clips(run: runs.Run) -> list[tuple[str, str, Clip]]:
@@ -140,7 +140,9 @@ def sample(run: runs.Run) -> None:
     params, settings = run.params, run.params.sample
     transformer, tae = weights_of(run)
     embeddings = embeddings_folder(run, STAGE, origins(encoders(params)))
-    pipeline = Pipeline(transformer, settings, tae, partial(read_embeddings, embeddings, settings=params.text))
+    pipeline = Pipeline(
+        transformer, settings, tae, partial(read_embeddings, embeddings, settings=params.text), params.tae.tiling
+    )
     metrics, rows, seconds = runs.MetricsWriter(run.metrics_path), [], []
     metrics.drop_after(0)
     clips = chosen_clips(run)
@@ -152,8 +154,8 @@ def sample(run: runs.Run) -> None:
         write_video(run.folder / generated, pipeline.clip(latent), settings.fps)
         seconds.append(sampling_seconds + time.perf_counter() - started)
         metrics.write(kind="clip", step=prompt.index + 1, steps=len(clips), seconds=round(seconds[-1], 3))
-        view = centre_view(clip, min(clip.frames, settings.frames), *settings.size)
-        write_video(run.folder / reference, to_uint8(view), clip.fps or settings.fps)  # at its own speed
+        view = centre_frames(clip, min(clip.frames, settings.frames), *settings.size)
+        write_video(run.folder / reference, view, clip.fps or settings.fps)  # at its own speed
         rows.append((prompt.index, kind, text, prompt.seed, generated, reference))
     write_csv(run.folder / "samples.csv", ("index", "kind", "prompt", "seed", "generated", "reference"), rows)
     # The first batch's time holds the compilation, and a shorter last one's another: neither is how long a clip takes.
@@ -242,7 +244,8 @@ def prompts_folder(
     weights = {name: str(path.absolute()) for name, path in (("dit", dit), ("tae", tae)) if path}
     contents = {name: content_hash(name, path) for name, path in (config.local_paths(params.text) | weights).items()}
     arithmetic = [config.result_parameters(params.dit_config(STAGE)), params.recipes[STAGE].train.settings.dtype]
-    asked = [settings_of(settings), [vars(prompt) for prompt in prompts], kind, params.seed]
+    tiles = config.result_parameters(params.tae.tiling) if tae else None
+    asked = [settings_of(settings), tiles, [vars(prompt) for prompt in prompts], kind, params.seed]
     mark = digest([*asked, contents, arithmetic, config.result_parameters(params.text)])
     return config.outputs_folder(params) / "samples" / mark
 
@@ -280,7 +283,7 @@ def write_share(order: Order, params: Params, world: World) -> None:
     """Samples and writes this rank's batches."""
     look_up = embed(params, order.prompts)  # before the transformer is there: encoders may be large
     sized = load_stage(order.dit, params, STAGE), order.settings
-    pipeline = Pipeline(*sized, order.tae, look_up) if order.tae else LatentPipeline(*sized, look_up)
+    pipeline = Pipeline(*sized, order.tae, look_up, params.tae.tiling) if order.tae else LatentPipeline(*sized, look_up)
     share = batches(order.prompts, order.settings.batch_size)[world.rank :: world.size]
     for prompt, latent, _ in pipeline.latents(share, quiet=None if world.is_main else True):
         pipeline.write(order.folder / file_of(prompt, order), latent)

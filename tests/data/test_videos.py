@@ -1,3 +1,4 @@
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,30 @@ def test_writing_again_gives_the_same_bytes_and_leaves_nothing_else(tmp_path, na
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_frames_are_encoded_as_they_come_and_one_that_fails_leaves_no_file(tmp_path):
+    """Frames are made one at a time: the one before is gone when the next is asked for."""
+    held = []
+
+    def each(stop):
+        for number, frame in enumerate(ramp()):
+            if number == stop:
+                raise RuntimeError("no more")
+            made = np.array(frame)
+            held.append(weakref.ref(made))
+            yield made
+            del made
+            assert sum(one() is not None for one in held) <= 2  # the first gives the size
+
+    write_video(tmp_path / "array.mp4", ramp(), 25)
+    write_video(tmp_path / "frames.mp4", each(None), 25)
+    assert (tmp_path / "frames.mp4").read_bytes() == (tmp_path / "array.mp4").read_bytes()
+    with pytest.raises(RuntimeError):
+        write_video(tmp_path / "cut.mp4", each(20), 25)
+    with pytest.raises(ValueError, match=r"must be uint8 \(48, 64, 3\), not uint8 \(32, 64, 3\)"):
+        write_video(tmp_path / "cut.mp4", iter([ramp()[0], ramp(1, 32)[0]]), 25)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["array.mp4", "frames.mp4"]
+
+
 def test_colours_survive(tmp_path):
     red_left_blue_right = np.zeros((4, 48, 64, 3), np.uint8)
     red_left_blue_right[:, :, :32, 0] = red_left_blue_right[:, :, 32:, 2] = 220
@@ -75,7 +100,7 @@ def test_avi_is_xvid(tmp_path):
     [
         (np.zeros((2, 47, 64, 3), np.uint8), "libx264", "64x47 is odd"),
         (np.zeros((2, 48, 64, 3), np.float32), "libx264", "float32"),
-        (np.zeros((0, 48, 64, 3), np.uint8), "libx264", "T > 0"),
+        (np.zeros((0, 48, 64, 3), np.uint8), "libx264", "at least one of them, not none"),
         (np.zeros((2, 48, 64, 3), np.uint8), "vp9", "vp9"),
     ],
 )

@@ -88,7 +88,7 @@ def quick(monkeypatch):
     """Encoding without a network; returns the clips that were encoded."""
     encoded = []
 
-    def encode(network, tae, clip, bucket):
+    def encode(network, tae, clip, bucket, tiling):
         videos.read_frames(clip.path, [0])
         encoded.append(clip.path.stem)
         return np.zeros((16, 5, 2, 4), np.float32), np.ones((16, 5, 2, 4), np.float32)

@@ -5,13 +5,15 @@ import pytest
 from PIL import Image, ImageSequence
 
 from moviegen import __main__
-from moviegen.config import TAEConfig
+from moviegen.config import TAEConfig, Tiling
 from moviegen.data import videos
+from moviegen.data.pixels import tiles_of, to_uint8
 from moviegen.programs import transcode
 from moviegen.runs.weights import load_arrays
 from moviegen.tae import naming
-from moviegen.tae.model import TAE
-from moviegen.tae.weights import save_tae
+from moviegen.tae.model import TAE, Decode, Encode
+from moviegen.tae.tiling import decode_tiles, encode_tiles
+from moviegen.tae.weights import load_tae, save_tae
 
 pytestmark = pytest.mark.usefixtures("eager_programs")
 
@@ -66,11 +68,83 @@ def test_a_latent_is_decoded_to_a_gif_or_a_folder_of_images(weights, latent, tmp
 
 
 def test_a_clip_that_states_no_rate_can_be_decoded_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(transcode, "encode_tiles", lambda *_: (np.zeros((1, 16, 1, 2, 4), np.float32),) * 2)
+    monkeypatch.setattr(transcode, "encode_tiles", lambda *_: iter([(np.zeros((1, 16, 1, 2, 4), np.float32),) * 2]))
     monkeypatch.setattr(transcode.videos, "probe", lambda path: videos.VideoInfo(1, 16, 32, 0.0))
-    transcode.encode_file(TAE(CONFIG), tmp_path / "clip.mp4", tmp_path / "clip.npz")
+    transcode.Encoder(TAE(CONFIG), Tiling())(tmp_path / "clip.mp4", tmp_path / "clip.npz")
     arrays, _ = load_arrays(tmp_path / "clip.npz")
     assert float(arrays["fps"]) > 0
+
+
+@pytest.fixture
+def films(tmp_path):
+    """A folder of three clips at two depths, one of which is none."""
+    folder = tmp_path / "films"
+    for name in ("a.mp4", "deep/b.mp4"):
+        videos.write_video(folder / name, np.zeros((3, 16, 32, 3), np.uint8), 12)
+    (folder / "broken.mp4").write_bytes(b"no video")
+    (folder / "notes.txt").write_text("not a clip")
+    return folder
+
+
+def test_a_bad_file_ends_no_other_and_what_is_there_is_passed_over(weights, films, tmp_path, capsys):
+    words = ("encode", "--weights", weights, "--input", films, "--output", tmp_path / "new")
+    assert tae(*words) == 2
+    told = capsys.readouterr()
+    assert "encoding failed for 1 of 3 files, the others are done: cannot read video" in told.err
+    made = sorted(path.relative_to(tmp_path / "new").as_posix() for path in (tmp_path / "new").rglob("*.npz"))
+    assert made == ["a.npz", "deep/b.npz"] and told.out.count(".npz") == 2
+    videos.write_video(films / "broken.mp4", np.zeros((3, 16, 32, 3), np.uint8), 12)
+    before = (tmp_path / "new" / "a.npz").stat().st_mtime_ns
+    assert tae(*words) == 0
+    told = capsys.readouterr()
+    assert "2 of 3 are there already" in told.err
+    assert told.out.split() == [str(tmp_path / "new" / "broken.npz")]
+    assert (tmp_path / "new" / "a.npz").stat().st_mtime_ns == before
+
+
+def test_encoded_folders_and_patterns_are_decoded_into_a_format(weights, films, tmp_path):
+    assert tae("encode", "--weights", weights, "--input", films / "**" / "[ab].mp4", "--output", tmp_path / "new") == 0
+    decode = ("decode", "--weights", weights, "--input", tmp_path / "new", "--output")
+    assert tae(*decode, tmp_path / "again") == 0
+    assert tae(*decode, tmp_path / "images", "--format", "png") == 0
+    assert videos.probe(tmp_path / "again" / "deep" / "b.mp4").frames == 3
+    assert len(list((tmp_path / "images" / "a").iterdir())) == 3
+
+
+@pytest.mark.parametrize("tiling", [(), ("--tae.tiling.size", "[16, 24]", "--tae.tiling.overlap", "8")])
+def test_what_is_streamed_is_what_the_networks_make_of_the_tiles(weights, tmp_path, tiling):
+    """Of files, against the same tiles of arrays in memory."""
+    clip = tmp_path / "clip.mp4"
+    videos.write_video(clip, np.random.default_rng(0).integers(0, 256, (43, 24, 40, 3), dtype=np.uint8), 12)
+    assert tae("encode", "--weights", weights, "--input", clip, "--output", tmp_path / "clip.npz", *tiling) == 0
+    words = ("--weights", weights, "--input", tmp_path / "clip.npz", "--output", tmp_path / "images", *tiling)
+    assert tae("decode", *words) == 0
+    network, tiles = load_tae(weights), Tiling(**({"size": (16, 24), "overlap": 8} if tiling else {}))
+    frames = videos.read_frames(clip, range(43))
+    parts = [frames[slice(*span)] for span in tiles.encoded(43)]
+    moments = encode_tiles(Encode(network), map(tiles_of, parts), (24, 40), tiles)
+    mean, logvar = (np.concatenate(moment, 2) for moment in zip(*moments, strict=True))
+    arrays, _ = load_arrays(tmp_path / "clip.npz")
+    np.testing.assert_allclose(arrays["latent_mean"], (mean[0] - 0.5) * 2, atol=1e-6)
+    np.testing.assert_allclose(arrays["latent_std"], np.exp(logvar[0] / 2) * 2, rtol=1e-5)
+    shown = [to_uint8(frame[0])[0] for frame in decode_tiles(Decode(network), mean, 43, tiles)]
+    images = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "images").iterdir())]
+    assert np.abs(np.stack(images).astype(int) - np.stack(shown)).max() <= 1
+
+
+def test_a_latent_that_is_compressed_is_decoded_too_and_one_with_no_numbers_is_named(weights, latent, tmp_path, capsys):
+    arrays = dict(np.load(latent))
+    np.savez_compressed(tmp_path / "packed.npz", **arrays)
+    for name in ("clip", "packed"):
+        words = ("--weights", weights, "--input", tmp_path / f"{name}.npz", "--output", tmp_path / f"{name}.mp4")
+        assert tae("decode", *words) == 0
+    assert (tmp_path / "clip.mp4").read_bytes() == (tmp_path / "packed.mp4").read_bytes()
+    arrays["latent_mean"][3, 1, 0, 2] = np.nan
+    np.savez(tmp_path / "bad.npz", **arrays)
+    words = ("--weights", weights, "--input", tmp_path / "bad.npz", "--output", tmp_path / "bad")
+    assert tae("decode", *words) == 2
+    assert "bad.npz: latent_mean holds values that are not finite" in capsys.readouterr().err
+    assert not (tmp_path / "bad").exists() and not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize(
