@@ -46,8 +46,8 @@ plan/        3.1.6 flops, memory, dit_memory, tae_memory, traffic, storage, roof
              host, host_tasks: how fast this machine was measured to be, and what its steps then take
              verdict, variants, search: whether a recipe fits, what does, and the fastest of those; dry_run:
              MindSpore's own count
-config/      params, recipe, networks, shapes, tiling: every one; loading, strict_yaml: files, overrides; decisive: which
-             decide a result
+config/      params, recipe, networks, shapes, tiling: every one; loading, strict_yaml: files, overrides; decisive:
+             which decide a result
 device/      attention, kernels, precision, video, video_operators, updates, collectives, world, environment, profiler:
              CPU or Ascend; probes: single layers, to be timed; graph_text: what graphs exchange; compiled, compiler:
              whether and how operators.cpp computes; limits: cores and memory a process may take

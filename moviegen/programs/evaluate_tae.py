@@ -7,6 +7,7 @@ clips give the same numbers, to the last digit.
 
     scores.csv      a row a clip and model        classes.csv     a row a class and model
     summary.json    means over clips              videos.csv      original beside reconstruction: worst, median, best
+    tiles.csv       what cutting frames into tiles changes, by the tiles' size
 
 Intervals are of 95 %, by Student's t over source videos (`data.intervals`). Models are compared clip by clip: scores
 differ far more from clip to clip than from model to model, and the former cancels in the difference.
@@ -15,6 +16,7 @@ differ far more from clip to clip than from model to model, and the former cance
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -25,20 +27,21 @@ import pandas as pd
 from tqdm import tqdm
 
 from moviegen import runs
-from moviegen.config import ConfigError, Params, weights_file
+from moviegen.config import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, ConfigError, Params, Tiling, weights_file
 from moviegen.data.clips import SHOWN_FPS, Clip
 from moviegen.data.crops import centre_view, spread
 from moviegen.data.intervals import mean_and_half_width
 from moviegen.data.pixels import to_uint8
 from moviegen.data.quarantine import Quarantine
-from moviegen.data.scores import MEASURES, score
+from moviegen.data.scores import MEASURES, psnr, score
 from moviegen.data.splits import data_folder, load_split
 from moviegen.data.videos import BrokenVideo, write_video
-from moviegen.runs.files import write_json, write_text
+from moviegen.runs.files import write_csv, write_json, write_text
 from moviegen.runs.patience import Patience
 from moviegen.runs.ranks import recorded
 from moviegen.tae.lpips import frame_distance
-from moviegen.tae.model import TAE, Reconstruct
+from moviegen.tae.model import TAE, Decode, Encode, Reconstruct
+from moviegen.tae.tiling import decode_tiles, encode_tiles
 from moviegen.tae.weights import load_weights
 
 # What is scored, by the program that made it, or START: an image autoencoder is inflated, the others are as they were
@@ -49,6 +52,9 @@ SPLITS = {"ucf101": "ucf101_test", "mixkit": "mixkit_val"}
 # Which model each is compared with: the first of these that is there.
 BASELINES = {"tae-opl-on": ("tae-opl-off",), "tae-mixkit": (START, "tae-opl-off")}
 SHOWN = {"ucf101": "tae-opl-off", "mixkit": "tae-mixkit"}  # whose reconstructions are kept as videos
+TILE_SHARES = (0.75, 0.5, 0.25)  # of a frame's sides, of tiles that are compared with whole frames
+OVERLAP_SHARE = 0.25  # of a tile's shorter side
+TILED_CLIPS = 3
 SOURCE = ["data_set", "label", "group"]  # which video a clip was cut from
 
 
@@ -197,6 +203,54 @@ def keep_examples(
     write_text(run.folder / "videos.csv", pd.DataFrame(rows).to_csv(index=False))
 
 
+class Tiled:
+    """Encodes to the mean and decodes again in tiles."""
+
+    def __init__(self, tae: TAE) -> None:
+        self.encode, self.decode = Encode(tae), Decode(tae)
+
+    def __call__(self, video: np.ndarray, tiling: Tiling) -> np.ndarray:
+        """The reconstruction of a (3, T, H, W), as uint8 (T, H, W, 3)."""
+        _, frames, *size = video.shape
+        windows = [functools.partial(_part, video[:, slice(*span)]) for span in tiling.encoded(frames)]
+        means = [mean for mean, _ in encode_tiles(self.encode, windows, (size[0], size[1]), tiling)]
+        pieces = decode_tiles(self.decode, np.concatenate(means, 2), frames, tiling)
+        return np.concatenate([to_uint8(piece[0]) for piece in pieces])
+
+
+def _part(window: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+    return window[None, :, :, rows, columns]
+
+
+def tilings(frames: int, size: tuple[int, int]) -> list[Tiling]:
+    """Tiles of a frame, the largest first, each without an overlap and with one; in time a clip stays whole."""
+    unit, whole = SPATIAL_COMPRESSION, -(-frames // TEMPORAL_COMPRESSION) * TEMPORAL_COMPRESSION
+    found = []
+    for share in TILE_SHARES:
+        tile = (max(unit, int(share * size[0]) // unit * unit), max(unit, int(share * size[1]) // unit * unit))
+        overlap = int(OVERLAP_SHARE * min(tile)) // unit * unit
+        found += [Tiling(frames=whole, overlap_frames=0, size=tile, overlap=each) for each in sorted({0, overlap})]
+    return list(dict.fromkeys(found))
+
+
+def score_tiles(run: runs.Run, tae: TAE, network: Reconstruct, clips: dict[str, list[Clip]]) -> None:
+    """Writes how near the last model's reconstructions in tiles are to those of whole frames, and to the originals."""
+    load_weights(tae, weights_of(run, MODELS[-1]))
+    videos = [view(run.params, clip) for clip in spread(clips["mixkit"] or clips["ucf101"], TILED_CLIPS)]
+    originals, wholes = [to_uint8(video) for video in videos], [restore(network, video) for video in videos]
+    settings, tiled = run.params.tae.evaluation, Tiled(tae)
+    rows: list[tuple[object, ...]] = [(*settings.size, 0, 1, len(videos), "", _mean_psnr(originals, wholes))]
+    for tiling in tqdm(tilings(settings.frames, settings.size), "tiles", disable=None):
+        found = [tiled(video, tiling) for video in videos]
+        cut = (*(tiling.size or settings.size), tiling.overlap, tiling.tiles(*settings.size), len(videos))
+        rows.append((*cut, _mean_psnr(wholes, found), _mean_psnr(originals, found)))
+    write_csv(run.folder / "tiles.csv", ("height", "width", "overlap", "tiles", "clips", "whole", "original"), rows)
+
+
+def _mean_psnr(originals: list[np.ndarray], restored: list[np.ndarray]) -> float:
+    return float(np.mean([psnr(*pair).mean() for pair in zip(originals, restored, strict=True)]))
+
+
 def evaluate(run: runs.Run) -> None:
     """Scores every model on every held-out clip."""
     tae = TAE(run.params.tae.model)
@@ -204,6 +258,7 @@ def evaluate(run: runs.Run) -> None:
     table = score_models(run, tae, network, clips)
     summarise(run, table)
     keep_examples(run, tae, network, clips, table)
+    score_tiles(run, tae, network, clips)
 
 
 def main(params: Params, options: argparse.Namespace) -> None:

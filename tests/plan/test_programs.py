@@ -46,8 +46,9 @@ def test_arithmetic_is_that_of_a_unit_of_each():
     by_name = costs(params)
     tae, clip = params.tae.model, (256, 576, 1024)
     velocity = plan.dit_forward(params.dit_config(3), config.visual_tokens(*clip), params.text.lengths).total
-    decoding = plan.tae_decode(tae, *config.latent_size(*clip)).total
-    assert by_name["latents"].work.flops.total == plan.tae_encode(tae, *clip).total
+    tiles = 6  # of 320x384, a frame; in time 8 are encoded, and 15 decoded, which overlap by half
+    decoding = tiles * 15 * plan.tae_decode(tae, 4, 40, 48).total
+    assert by_name["latents"].work.flops.total == tiles * 8 * plan.tae_encode(tae, 32, 320, 384).total
     assert by_name["sample"].work.flops.total == 2 * 50 * velocity + decoding
     assert by_name["retrieval"].work.flops.total == 2 * 50 * velocity
     assert by_name["stage3"].work.flops.total == plan.stage_cost(params, 3).flops

@@ -12,12 +12,13 @@ import pytest
 from scipy import stats
 
 from moviegen import config, runs
-from moviegen.config import ConfigError
+from moviegen.config import ConfigError, TAEConfig, Tiling
 from moviegen.data.clips import SHOWN_FPS, Clip, save_index
 from moviegen.data.videos import BrokenVideo, probe
 from moviegen.programs import evaluate_tae
 from moviegen.programs.evaluate_tae import evaluate
 from moviegen.runs import patience
+from moviegen.tae.model import TAE, Reconstruct
 
 # --- the tables ---
 
@@ -94,6 +95,17 @@ class Shifted:
         return ms.Tensor(video.asnumpy() + np.float32(2 * self.levels / 255))
 
 
+class Darker:
+    """Stands for a reconstruction in tiles: as many grey levels below the whole one as a frame has tiles."""
+
+    def __init__(self, network):
+        self.network = network
+
+    def __call__(self, video, tiling):
+        whole = evaluate_tae.restore(self.network, video)
+        return whole - np.uint8(tiling.tiles(*video.shape[2:]))
+
+
 TRAINED = [name for name in evaluate_tae.MODELS if name != evaluate_tae.START]
 
 
@@ -129,6 +141,7 @@ def prepared(tmp_path, monkeypatch, overrides):
     monkeypatch.setattr(evaluate_tae, "TAE", Shifted)
     monkeypatch.setattr(evaluate_tae, "load_weights", load_levels)
     monkeypatch.setattr(evaluate_tae, "Reconstruct", lambda network: network)
+    monkeypatch.setattr(evaluate_tae, "Tiled", Darker)
 
     def view(params, clip):
         if clip.path.stem == "v_Grey_g01_c01" and overrides.get("seed") == 7:
@@ -201,6 +214,32 @@ def test_weights_of_the_perceptual_distance_that_are_not_there_are_named(tmp_pat
         evaluate(run)
 
 
+def test_tiles_are_scored_against_whole_frames_and_originals(run):
+    evaluate(run)
+    table = pd.read_csv(run.folder / "tiles.csv")
+    assert list(table["tiles"]) == [1, 4] and list(table["overlap"]) == [0, 0]  # of 16x16 no other tiles are possible
+    assert list(table["clips"]) == [2, 2]
+    assert table["original"].tolist() == pytest.approx([expected_psnr(5), expected_psnr(1)])
+    assert np.isnan(table["whole"][0]) and table["whole"][1] == pytest.approx(expected_psnr(4))
+
+
+def test_tiles_of_three_sizes_with_and_without_an_overlap_are_compared():
+    found = [(tiling.size, tiling.overlap, tiling.frames) for tiling in evaluate_tae.tilings(13, (256, 128))]
+    assert found == [((192, 96), 0, 16), ((192, 96), 24, 16), ((128, 64), 0, 16), ((128, 64), 16, 16),
+                     ((64, 32), 0, 16), ((64, 32), 8, 16)]  # fmt: skip
+
+
+@pytest.mark.usefixtures("eager")
+def test_one_tile_is_the_whole_and_more_are_not():
+    small = TAEConfig(base_channels=4, channel_multipliers=(1, 1, 1, 2), num_res_blocks=1, num_groups=2)
+    tae, video = TAE(small), np.random.default_rng(0).uniform(-1, 1, (3, 8, 24, 32)).astype(np.float32)
+    whole, tiled = evaluate_tae.restore(Reconstruct(tae), video), evaluate_tae.Tiled(tae)
+    one = tiled(video, Tiling(frames=8, overlap_frames=0, size=(24, 32), overlap=8))
+    assert np.abs(one.astype(int) - whole).max() <= 1  # rounded
+    cut = tiled(video, Tiling(frames=8, overlap_frames=0, size=(16, 24), overlap=8))
+    assert cut.shape == whole.shape and (cut != whole).any()
+
+
 def test_classes_are_scored_apart(run):
     evaluate(run)
     classes = pd.read_csv(run.folder / "classes.csv")
@@ -239,7 +278,15 @@ def test_worst_median_and_best_clip_of_each_data_set_are_kept(run, monkeypatch):
 
 def test_the_same_clips_give_the_same_numbers_and_no_line_twice(run):
     evaluate(run)
-    files = ("scores.csv", "classes.csv", "summary.json", "videos.csv", "metrics.jsonl", "videos/ucf101-worst.mp4")
+    files = (
+        "scores.csv",
+        "classes.csv",
+        "summary.json",
+        "tiles.csv",
+        "videos.csv",
+        "metrics.jsonl",
+        "videos/ucf101-worst.mp4",
+    )
     first = {name: (run.folder / name).read_bytes() for name in files}
     evaluate(run)
     assert {name: (run.folder / name).read_bytes() for name in files} == first

@@ -146,7 +146,7 @@ def asked(monkeypatch):
     """What the pipeline is made from; nothing is sampled."""
     asked = {}
 
-    def pipeline(transformer, settings, tae, embed):
+    def pipeline(transformer, settings, tae, embed, tiling):
         asked.update(transformer=transformer, tae=tae, embed=embed)
         raise ConfigError("nothing is sampled")
 

@@ -15,7 +15,7 @@ from moviegen.report.tables import table
 from moviegen.report.wording import shown, signed
 from moviegen.runs import Run
 
-__all__ = ["classes", "film", "mixkit_scores", "reconstructions", "scores"]
+__all__ = ["classes", "film", "mixkit_scores", "reconstructions", "scores", "seams"]
 
 TITLES = {
     "tae-image": "here, inflated only",
@@ -94,6 +94,26 @@ def reconstructions(run: Run | None, data_set: str) -> HTML:
         for row in clips[clips["data_set"] == data_set].itertuples()
     ]
     return markup.card(f'<div class="grid">{"".join(players)}</div>', title, [run])
+
+
+def seams(evaluation: Run | None) -> HTML:
+    """PSNR of reconstructions in tiles against those of whole frames, and of both against the originals, by size."""
+    title = "Reconstruction in tiles, against that of whole frames and against the original; means over the same clips"
+    measured = results.read_csv(evaluation, "tiles.csv")
+    if measured is None:
+        return markup.missing(title)
+    rows = [
+        {
+            "tile (HxW)": f"{row['height']}x{row['width']}" + (", the whole frame" if row["tiles"] == 1 else ""),
+            "overlap (pixels)": row["overlap"] if row["tiles"] > 1 else "-",
+            "tiles a frame": row["tiles"],
+            "clips": row["clips"],
+            "PSNR against the whole (dB)": "-" if _lacks(row["whole"]) else shown(float(row["whole"]), 4),
+            "PSNR against the original (dB)": shown(row["original"], 4),
+        }
+        for row in measured.to_dict("records")
+    ]
+    return table(rows, title, [evaluation])
 
 
 def _titles(params: Params) -> dict[str, str]:

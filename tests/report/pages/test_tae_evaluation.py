@@ -17,6 +17,7 @@ MEASURED = {"clips": 12, "sources": 5, "identical": 0, "psnr": 24.512, "psnr_ci9
         lambda params: tae_evaluation.mixkit_scores(params, None),
         lambda params: tae_evaluation.classes(None),
         lambda params: tae_evaluation.reconstructions(None, "ucf101"),
+        lambda params: tae_evaluation.seams(None),
     ],
 )
 def test_without_a_run_the_page_says_so(params, show):
@@ -107,6 +108,18 @@ def test_fine_tuning_stands_beside_what_it_started_from(params):
     assert list(cells(tae_evaluation.mixkit_scores(without, evaluation))[""]) == [
         "here, OPL off", "here, OPL off, then fine-tuned on mixkit",
     ]  # fmt: skip
+
+
+def test_tiles_of_each_size_stand_beside_the_whole_frame(params):
+    evaluation = finished(params, "tae-evaluation")
+    header = ("height", "width", "overlap", "tiles", "clips", "whole", "original")
+    rows = [(64, 96, 0, 1, 3, "", 24.5), (32, 48, 0, 4, 3, 33.25, 24.0), (32, 48, 8, 9, 3, 36.5, 24.25)]
+    files.write_csv(evaluation.folder / "tiles.csv", header, rows)
+    shown = cells(tae_evaluation.seams(evaluation))
+    assert list(shown["tile (HxW)"]) == ["64x96, the whole frame", "32x48", "32x48"]
+    assert list(shown["overlap (pixels)"]) == ["-", "0", "8"] and list(shown["tiles a frame"]) == ["1", "4", "9"]
+    assert list(shown["PSNR against the whole (dB)"]) == ["-", "33.25", "36.50"]
+    assert list(shown["PSNR against the original (dB)"]) == ["24.50", "24.00", "24.25"]
 
 
 def test_the_table_says_over_what_its_intervals_are(params):
