@@ -24,13 +24,14 @@ def decoded(way: str, latent: np.ndarray, frames: int) -> Iterable[np.ndarray]:
     """The clip's pieces; they are dropped as they come, as by a program that writes a file."""
     import mindspore as ms
 
+    from moviegen.config import Tiling
     from moviegen.tae.model import Decode
     from moviegen.tae.tiling import decode_tiles
     from tests.bench.ours import random_tae
 
     tae = random_tae(config.load("tiny").tae.model.model_dump())
     if way == "tiles":
-        return decode_tiles(Decode(tae), latent, frames)
+        return decode_tiles(Decode(tae), latent, frames, Tiling())
     return (Decode(tae, frames)(ms.Tensor(latent)).asnumpy() for _ in range(1))
 
 
