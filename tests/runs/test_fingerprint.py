@@ -139,6 +139,12 @@ def test_shape_of_the_autoencoder_changes_all_but_data_and_text():
     assert changed(tae__model__base_channels=16) == set(PROGRAMS) - {"count", "data", "text", "shipped"}
 
 
+@pytest.mark.parametrize("override", [{"frames": 40}, {"overlap_frames": 8}, {"size": [72, 80]}, {"overlap": 8}])
+def test_tiles_change_what_is_encoded_and_decoded_in_them(override):
+    found = changed(**{f"tae__tiling__{name}": value for name, value in override.items()})
+    assert found == downstream("latents") | CLIPS
+
+
 def test_training_the_autoencoder_on_video_changes_what_follows_it():
     assert changed(tae__video__steps=7) == downstream("tae-opl-off", "tae-opl-on")
     assert "tae-image" not in downstream("tae-opl-off", "tae-opl-on")
