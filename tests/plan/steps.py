@@ -46,7 +46,7 @@ from moviegen.tae.lpips import LPIPS
 from moviegen.tae.model import TAE
 from moviegen.train.optim import AdamW
 from moviegen.train.step import Step
-from tests.plan.graphs import peak
+from moviegen.device.graph_memory import peak
 
 CARDS, SHARDS, SAMPLES = CASE.get("cards", 1), CASE.get("shards", 1), CASE.get("samples", 1)
 
