@@ -20,7 +20,7 @@ programs/    a verb of the command line each
                plan, calibrate, prove: what a recipe costs; how fast this machine is; what it can tell of large jobs;
                ship: trained weights into the repository
 proofs/      what a CPU can measure of what only large jobs need: proof, records: one such quantity, a topic's
-               tiles: encoding and decoding in them
+               autoencoder, tiles: 3.1.1's training, its memory in a card's form and its arithmetic; encoding and decoding
 train/       3.2   loop, step, batches, optim, ema (3.3), state, checkpoint, resume
 data/
   3.2.1        videos, streams, readers, proofs, pictures: one file, read exactly; pixels, formats: resized, written
@@ -50,7 +50,8 @@ plan/        3.1.6 flops, memory, dit_memory, tae_memory, traffic, storage, roof
 config/      params, recipe, networks, shapes, tiling: every one; loading, strict_yaml: files, overrides; decisive:
              which decide a result
 device/      attention, kernels, precision, video, video_operators, updates, collectives, world, environment, profiler:
-             CPU or Ascend; probes: single layers, to be timed; graph_text: what graphs exchange; compiled, compiler:
+             CPU or Ascend; probes: single layers, to be timed; graph_text, graph_memory: what graphs exchange, and what
+             their tensors take at once; compiled, compiler:
              whether and how operators.cpp computes; limits: cores and memory a process may take
 
 3.1.5, spatial upsampling, is not part of this report. Importing the package imports nothing heavy: `moviegen.device`

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from moviegen.config.decisive import UNCOUNTED, LocalPath
 from moviegen.config.networks import SIZES, DiTConfig, Group, TAEConfig
-from moviegen.config.recipe import STAGE_GROUPS, LRScheduler, Optimizer, Recipe, Save, merge
+from moviegen.config.recipe import EMA, STAGE_GROUPS, LRScheduler, Optimizer, Recipe, Save, Settings, merge
 from moviegen.config.shapes import PATCH, SPATIAL_COMPRESSION, check_pixels
 from moviegen.config.tiling import Tiling
 
@@ -51,20 +51,25 @@ class Data(Group):
 class TAEStage(Group):
     """One run of TAE training: on single frames (`frames: 1`), or on clips with some single frames among them."""
 
-    steps: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
+    steps: int = Field(gt=0, description="updates")
+    batch_size: int = Field(gt=0, description="clips a micro-batch of one worker")
     size: tuple[int, int] = Field(description="crop H, W in pixels")
     frames: int = Field(gt=0)
     image_ratio: float = Field(0.2, ge=0, le=1, description="share of the steps on clips that see single frames")
     optimizer: Optimizer = Optimizer()
     lr_scheduler: LRScheduler
     clip_norm: float = Field(1.0, gt=0)
+    settings: Settings = Settings()
+    ema: EMA | None = Field(None, description="null: no average of the weights is kept; else it is what is used")
+    recompute_every_nth_block: int = Field(0, ge=0, description="of the residual blocks; 0: off; 1: every block")
     validation_interval: int = Field(gt=0)
     save: Annotated[Save, UNCOUNTED] = Save()
 
     @model_validator(mode="after")
     def _divisible(self) -> TAEStage:
         check_pixels("size", self.size, SPATIAL_COMPRESSION)
+        if self.settings.zero_stage == 3:
+            raise ValueError("settings.zero_stage 3 divides matrices, and the autoencoder has convolutions: use 2")
         self.save.check_validated(self.validation_interval)
         return self
 

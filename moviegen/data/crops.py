@@ -36,7 +36,8 @@ class RandomCrops:
     def __call__(self, step: int, micro: int, rng: np.random.Generator) -> tuple[np.ndarray, tuple[str, ...]]:
         """One micro-batch of this rank: float32 (B, 3, T, H, W) in [-1, 1], T = 1 for images; and the clips' names."""
         frames = 1 if self.sees_images(step, micro) else self.stage.frames
-        indices = batch_indices(len(self.clips), self.stage.batch_size, step - 1, self.seed, self.rank, self.ranks)
+        number = (step - 1) * self.stage.settings.gradient_accumulation_steps + micro
+        indices = batch_indices(len(self.clips), self.stage.batch_size, number, self.seed, self.rank, self.ranks)
         read = [self.quarantine.read(self.clips, i, lambda clip: self._crop(clip, frames, rng)) for i in indices]
         return np.stack([view for _, view in read]), tuple(clip.path.name for clip, _ in read)
 

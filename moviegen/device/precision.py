@@ -8,6 +8,7 @@ from mindspore import nn
 from moviegen.device import target
 from moviegen.device.attention import Attention
 from moviegen.device.compiled import check_bfloat16
+from moviegen.device.compiler import NoBfloat16Error
 from moviegen.device.kernels import Product
 
 
@@ -27,3 +28,13 @@ def compute_in(network: nn.Cell, dtype: ms.Type) -> ms.Type:
         if isinstance(cell, Product | Attention):
             cell.round_factors()
     return ms.float32
+
+
+def check_convolves(name: str, parameter: str) -> None:
+    """Does nothing where this device has convolutions in the type of that name.
+
+    Raises:
+        NoBfloat16Error: it is a CPU, whose convolutions are of float32, and MindSpore's own of float16 too.
+    """
+    if name == "bfloat16" and target() == "CPU":
+        raise NoBfloat16Error(f"{parameter} bfloat16 takes Ascend: no CPU has such convolutions; write auto or float32")

@@ -1,6 +1,7 @@
 """The autoencoder's layers over stacks of frames (B*T, C, H, W): convolution in space and in time, group norm.
 
-Each has two forms: compiled operators (`operators.cpp`) for float32 on CPU, and MindSpore's own.
+Each has two forms: compiled operators (`operators.cpp`) for float32 on CPU, and MindSpore's own, of which group norm
+has one for cards. All compute in their input's type; weights, and the statistics of norms, are float32.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from mindspore import Parameter, nn, ops
 from mindspore.common.initializer import initializer
 
-from moviegen.device import compiled
+from moviegen.device import compiled, target
 from moviegen.device.video_operators import (
     CompiledGroupNorm,
     Linear,
@@ -52,6 +53,7 @@ class Convolution(nn.Conv2d):
             bias_init=bias_init,
         )
         self.is_doubled = resize == "double"
+        self.cast = ops.Cast()
         self.is_compiled = compiled.is_compiled()
         if self.is_compiled:
             operator = {"": "convolution", "halve": "convolution_down", "double": "convolution_up"}[resize]
@@ -72,7 +74,7 @@ class Convolution(nn.Conv2d):
             return self.linear(x, self.weight, self.bias)
         if self.is_doubled:
             x = ops.interpolate(x, size=(2 * x.shape[2], 2 * x.shape[3]), mode="nearest")
-        return self.bias_add(self.conv2d(x, self.weight), self.bias)
+        return self.bias_add(self.conv2d(x, self.cast(self.weight, x.dtype)), self.cast(self.bias, x.dtype))
 
 
 def _convolved(resize: str) -> Callable[[Shape, Shape], Shape]:
@@ -107,7 +109,7 @@ class TemporalConvolution(nn.Cell):
         super().__init__()
         self.conv = ops.Conv2D(channels, 1)
         self.kernel, self.stride, self.is_doubled, self.padding = kernel, stride, is_doubled, padding
-        self.bias_add = ops.BiasAdd()
+        self.bias_add, self.cast = ops.BiasAdd(), ops.Cast()
         self.is_compiled = compiled.is_compiled()
         if self.is_compiled:
             ending = "_down" if stride == 2 else "_up" if is_doubled else ""
@@ -129,22 +131,21 @@ class TemporalConvolution(nn.Cell):
 
     def _mix(self, x: ms.Tensor, weight: ms.Tensor, bias: ms.Tensor, num_frames: int) -> ms.Tensor:
         video = x.reshape(-1, num_frames, x.shape[1], x.shape[2], x.shape[3])
-        weight = weight.astype(x.dtype)
+        weight = self.cast(weight, x.dtype)
         if self.kernel == 1:
             out = self.conv(x, weight)
-        elif self.is_doubled:
-            out = self._doubled(video, weight)
         elif self.stride == 2:
             out = self._halved(video, weight)
         else:
-            before, after = self._tap(self._before(video), weight, 0), self._tap(self._after(video), weight, 2)
-            out = before + self._tap(video, weight, 1) + after
-        return self.bias_add(out.reshape(-1, x.shape[1], x.shape[2], x.shape[3]), bias.astype(x.dtype))
+            out = self._neighbours(video, weight)
+        return self.bias_add(out.reshape(-1, x.shape[1], x.shape[2], x.shape[3]), self.cast(bias, x.dtype))
 
-    def _doubled(self, video: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
+    def _neighbours(self, video: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
+        """What is moved to a neighbour's place is a tap's product: backward reads the frames, and no moved copy."""
         first, middle, last = self._tap(video, weight, 0), self._tap(video, weight, 1), self._tap(video, weight, 2)
-        before, after = self._tap(self._before(video), weight, 0), self._tap(self._after(video), weight, 2)
-        return ops.stack((before + middle + last, first + middle + after), 2)
+        if self.is_doubled:
+            return ops.stack((self._before(first) + middle + last, first + middle + self._after(last)), 2)
+        return self._before(first) + middle + self._after(last)
 
     def _halved(self, video: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
         batch, num_frames, channels, height, width = video.shape
@@ -152,8 +153,10 @@ class TemporalConvolution(nn.Cell):
             video = ops.concat((video, self._border(video[:, -1:])), 1)
         pairs = video.reshape(batch, -1, 2 * channels, height, width)
         even, odd = pairs[:, :, :channels], pairs[:, :, channels:]
-        before = ops.concat((self._border(even[:, :1]), odd[:, :-1]), 1) if num_frames > 2 else self._border(even)
-        return self._tap(before, weight, 0) + self._tap(even, weight, 1) + self._tap(odd, weight, 2)
+        before = self._border(self._tap(even[:, :1], weight, 0))
+        if num_frames > 2:
+            before = ops.concat((before, self._tap(odd, weight, 0)[:, :-1]), 1)
+        return before + self._tap(even, weight, 1) + self._tap(odd, weight, 2)
 
     def _tap(self, video: ms.Tensor, weight: ms.Tensor, tap: int) -> ms.Tensor:
         """Every frame's product with the matrix of one tap."""
@@ -181,22 +184,25 @@ class GroupNorm(nn.Cell):
 
     def __init__(self, num_groups: int, channels: int, eps: float = 1e-6, has_silu: bool = False) -> None:
         super().__init__()
-        self.eps, self.has_silu = eps, has_silu
+        self.eps, self.has_silu, self.num_groups = eps, has_silu, num_groups
         self.gamma = Parameter(initializer("ones", (channels,), ms.float32))
         self.beta = Parameter(initializer("zeros", (channels,), ms.float32))
-        self.is_compiled = compiled.is_compiled()
+        self.is_compiled, self.is_native = compiled.is_compiled(), target() == "Ascend"
         if self.is_compiled:
             operator = "group_norm_silu" if has_silu else "group_norm"
             self.norm = CompiledGroupNorm(operator, num_groups)
             self.shared_norm = SharedGroupNorm(operator, num_groups)
+        self.cast, self.silu = ops.Cast(), nn.SiLU()
         group = np.arange(channels) // (channels // num_groups)
         self.average = ms.Tensor((group[:, None] == group) * (num_groups / channels), ms.float32)
 
     def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
         if self.is_compiled and x.dtype == ms.float32:
             return self.norm(x, self.gamma, self.beta, filled(num_frames, self.eps))[0]
-        out = self._normed(x, num_frames)
-        return ops.silu(out) if self.has_silu else out
+        numbers = self.cast(x, ms.float32)
+        out = self._reduced(numbers, num_frames) if self.is_native else self._multiplied(numbers, num_frames)
+        out = self.cast(out, x.dtype)
+        return self.silu(out) if self.has_silu else out
 
     def beside(self, x: ms.Tensor, num_frames: int) -> tuple[ms.Tensor, ms.Tensor]:
         """The output, and x for a shortcut: with this x the two gradients are added in one pass."""
@@ -205,22 +211,31 @@ class GroupNorm(nn.Cell):
             return normed, x
         return self.construct(x, num_frames), x
 
-    def _normed(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
+    def _reduced(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
+        """On a card: reductions and broadcasts."""
+        _, channels, height, width = x.shape
+        video = x.reshape(-1, num_frames, self.num_groups, channels // self.num_groups, height * width)
+        centred = video - video.mean((1, 3, 4), keep_dims=True)
+        variance = (centred * centred).mean((1, 3, 4), keep_dims=True)
+        gamma, beta = (each.reshape(1, 1, self.num_groups, -1, 1) for each in (self.gamma, self.beta))
+        return (centred * (gamma / ops.sqrt(variance + self.eps)) + beta).reshape(x.shape)
+
+    def _multiplied(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:
         """On CPU MindSpore's reductions and broadcasts are serial: row means and broadcasts are products here."""
         frames, channels, height, width = x.shape
         rows = x.reshape(frames * channels, height * width)
         row = ops.ones((1, height * width), x.dtype)
         centred = rows - ops.matmul(self._mean(rows, frames, num_frames), row)
         variance = self._mean(centred * centred, frames, num_frames)
-        scale = ops.tile(self.gamma.astype(x.dtype).reshape(-1, 1), (frames, 1)) / ops.sqrt(variance + self.eps)
-        shift = ops.tile(self.beta.astype(x.dtype).reshape(-1, 1), (frames, 1))
+        scale = ops.tile(self.gamma.reshape(-1, 1), (frames, 1)) / ops.sqrt(variance + self.eps)
+        shift = ops.tile(self.beta.reshape(-1, 1), (frames, 1))
         out = centred * ops.matmul(scale, row) + ops.matmul(shift, row)
         return out.reshape(x.shape)
 
     def _mean(self, rows: ms.Tensor, frames: int, num_frames: int) -> ms.Tensor:
         """(B*T*C, H*W) -> (B*T*C, 1): the mean of each row's group over its whole video."""
         column = ops.ones((rows.shape[1], 1), rows.dtype) / rows.shape[1]
-        mean = ops.matmul(ops.matmul(rows, column).reshape(frames, -1), self.average.astype(rows.dtype))
+        mean = ops.matmul(ops.matmul(rows, column).reshape(frames, -1), self.average)
         if num_frames > 1:
             video = mean.reshape(-1, num_frames, mean.shape[1]).mean(1, keep_dims=True)
             mean = ops.tile(video, (1, num_frames, 1))

@@ -219,7 +219,7 @@ def tae_decode(config: TAEConfig, latent_frames: int, latent_height: int, latent
 
     Up-sampling counts a whole kernel at each place of its output: 3 x 3 in space, 3 in time. Where it repeats what it
     reads, forms do less. In space the compiled one has 16 products for the four places of a pixel, not 36. In time
-    MindSpore's has 5 for the two places of a frame, not 6, and the compiled one skips black frames beyond the border.
+    MindSpore's has 3 for the two places of a frame, not 6, and the compiled one skips black frames beyond the border.
     """
     return _decoder(config, (latent_frames, latent_height, latent_width)).flops
 
@@ -238,18 +238,19 @@ def tiled_decode(config: TAEConfig, tiling: Tiling, size: Size) -> Flops:
     return tiling.tiles(*size[1:]) * sum(in_time, Flops())
 
 
-def tae_training(config: TAEConfig, frames: int, height: int, width: int) -> Flops:
+def tae_training(config: TAEConfig, frames: int, height: int, width: int, recompute_every: int = 0) -> Flops:
     """Forward and backward of one clip, encoded and decoded again; its losses, LPIPS too, come on top.
 
     Backward is twice the forward, but for the first convolution in space, as nobody asks for the video's gradient.
-    Recomputed are attention's scores, see `dit_training`.
+    Recomputed are attention's scores, see `dit_training`, and every n-th residual block; 0: none.
     """
     latent = latent_size(frames, height, width)
     if not config.is_temporal:
         latent = (frames, *latent[1:])
-    forward = tae_encode(config, frames, height, width) + tae_decode(config, *latent)
-    first = _spatial(RGB, config.base_channels, (frames, height, width)).flops
-    return 3 * forward + Flops(convolutions=-first.convolutions, recomputed=forward.attention // 2)
+    layers = _encoder(config, (frames, height, width)) + _decoder(config, latent)
+    forward, first = layers.flops, _spatial(RGB, config.base_channels, (frames, height, width)).flops
+    again = sum(layers.blocks[recompute_every - 1 :: recompute_every]) if recompute_every else 0
+    return 3 * forward + Flops(convolutions=-first.convolutions, recomputed=forward.attention // 2 + again)
 
 
 def tae_parameter_count(config: TAEConfig) -> int:
@@ -259,13 +260,18 @@ def tae_parameter_count(config: TAEConfig) -> int:
 
 @dataclass(frozen=True)
 class _Layers:
-    """Some of the autoencoder's layers, counted at a size."""
+    """Some of the autoencoder's layers, counted at a size.
+
+    Attributes:
+        blocks: FLOPs of each residual block among them, in their order.
+    """
 
     parameters: int = 0
     flops: Flops = Flops()
+    blocks: tuple[int, ...] = ()
 
     def __add__(self, other: _Layers) -> _Layers:
-        return _Layers(self.parameters + other.parameters, self.flops + other.flops)
+        return _Layers(self.parameters + other.parameters, self.flops + other.flops, self.blocks + other.blocks)
 
 
 def _encoder(config: TAEConfig, size: Size) -> _Layers:
@@ -308,10 +314,11 @@ def _residuals(config: TAEConfig, ins: int, outs: int, count: int, size: Size) -
     """`count` residual blocks, the first of which changes the width; a projection then stands in its shortcut."""
     found = _Layers()
     for first, last in itertools.pairwise([ins] + [outs] * count):
-        found += _norm(first) + _conv2_5d(config, first, last, size)
-        found += _norm(last) + _conv2_5d(config, last, last, size)
+        block = _norm(first) + _conv2_5d(config, first, last, size)
+        block += _norm(last) + _conv2_5d(config, last, last, size)
         if first != last:
-            found += _conv2_5d(config, first, last, size, kernel=1)
+            block += _conv2_5d(config, first, last, size, kernel=1)
+        found += _Layers(block.parameters, block.flops, (block.flops.total,))
     return found
 
 

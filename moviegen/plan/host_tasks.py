@@ -141,8 +141,18 @@ def tae_tasks(params: Params, phase: str, clip: Bucket, is_compiled: bool = True
     """The tasks of one update of a TAE phase (`image`, `opl-off`, `opl-on`, `mixkit`) on such clips; one process.
 
     The outlier penalty, a few passes over the latent, is left out.
+
+    Raises:
+        ConfigError: it recomputes, or computes in half precision.
     """
     stage = getattr(params.tae, PHASES[phase])
+    for name, value in (
+        ("settings.dtype", stage.settings.dtype in ("bfloat16", "float16") and stage.settings.dtype),
+        ("recompute_every_nth_block", stage.recompute_every_nth_block),
+    ):
+        if value:
+            raise ConfigError(f"tae.{PHASES[phase]}.{name} {value} {NOT_COUNTED}")
+    micro_batches = stage.settings.gradient_accumulation_steps
     config = params.tae.model.model_copy(update={"is_temporal": phase != "image"})
     layers = _Layers(config, stage.batch_size, is_compiled)
     size = (clip.frames, clip.height, clip.width)
@@ -153,8 +163,9 @@ def tae_tasks(params: Params, phase: str, clip: Bucket, is_compiled: bool = True
     if loss.perceptual and loss.lpips_checkpoint:
         seen = min(clip.frames, loss.perceptual_frames or clip.frames)
         tasks += _perceptual(stage.batch_size * seen, clip.height, clip.width)
-    weights = tae_parameter_count(config)
-    return [*tasks, Task("call", 1, 1), Task("update", weights, weights)]
+    calls = micro_batches + (micro_batches > 1)
+    updating = _updating([tae_parameter_count(config)], 1, 0, stage.ema is not None, is_compiled)
+    return [*micro_batches * tasks, Task("call", 1, calls), *updating]
 
 
 @dataclass(frozen=True)

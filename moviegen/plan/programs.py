@@ -97,7 +97,9 @@ def _phase(params: Params, phase: str) -> ProgramWork:
     stage = getattr(params.tae, PHASES[phase])
     config = params.tae.model.model_copy(update={"is_temporal": phase != "image"})
     clip = Bucket(stage.frames, *stage.size)
-    flops = stage.batch_size * tae_training(config, *clip)
+    clips = stage.batch_size * stage.settings.gradient_accumulation_steps
+    every = stage.recompute_every_nth_block if params.launch.device == "Ascend" else 0  # see `tae_training_memory`
+    flops = clips * tae_training(config, *clip, every)
     memory = tae_training_memory(params, phase)
     return ProgramWork(f"tae-{phase}", f"{stage.batch_size} x {clip}", "step", stage.steps, flops, memory)
 

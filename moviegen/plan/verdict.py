@@ -108,7 +108,11 @@ def tae_verdict(params: Params, phase: str, card: Card) -> Verdict:
     """On a phase of the autoencoder's training: `image`, `opl-off`, `opl-on` or `mixkit`."""
     group = PHASES[phase]
     settings = getattr(params.tae, group)
-    return _clip_verdict(params, ("tae", group), settings, card, functools.partial(tae_training_memory, phase=phase))
+    ways: list[Way] = [("recompute every block", {"recompute_every_nth_block": 1})]
+    if settings.recompute_every_nth_block == 1:
+        ways = []
+    memory = functools.partial(tae_training_memory, phase=phase)
+    return _clip_verdict(params, ("tae", group), settings, card, memory, ways)
 
 
 def sampling_verdict(params: Params, card: Card) -> Verdict:
@@ -201,9 +205,18 @@ def _recomputes(every_nth: int, keeps_attention: bool) -> tuple[float, bool]:
 
 
 def _clip_verdict(
-    params: Params, place: Iterable[str], settings: Any, card: Card, memory_of: Callable[[Params], Memory]
+    params: Params,
+    place: Iterable[str],
+    settings: Any,
+    card: Card,
+    memory_of: Callable[[Params], Memory],
+    others: Sequence[Way] = (),
 ) -> Verdict:
-    """On what works on `batch_size` clips of so many `frames`, which stand at a place of the parameters."""
+    """On what works on `batch_size` clips of so many `frames`, which stand at a place of the parameters.
+
+    Args:
+        others: what may be changed there beside these two.
+    """
     names, limit, memory = tuple(place), available(params, card), memory_of(params)
 
     def fits(values: Mapping[str, Any]) -> bool:
@@ -213,6 +226,7 @@ def _clip_verdict(
     batches = [count for count in reversed(divisors(settings.batch_size)) if count < settings.batch_size]
     frames = [count for count in range(settings.frames - 1, 0, -1) if count % TEMPORAL_COMPRESSION == 0]
     kinds: list[list[Way]] = [
+        list(others),
         [(f"batch_size {settings.batch_size} -> {count}", {"batch_size": count}) for count in batches],
         [(f"frames {settings.frames} -> {count}", {"frames": count}) for count in frames],
     ]

@@ -23,6 +23,7 @@ from mindspore.nn.utils import no_init_parameters
 from moviegen import device
 from moviegen.config import Bucket, ConfigError, Params, latent_size, weights_file
 from moviegen.device.collectives import barrier, join_world
+from moviegen.device.precision import check_convolves
 from moviegen.device.world import World
 from moviegen.dit.model import DiT, TokenDiT
 from moviegen.dit.weights import load_weights
@@ -109,19 +110,21 @@ def update_once(params: Params, stage: int, output: Path | None) -> None:
 
 
 def autoencoder_once(params: Params, phase: str, output: Path | None) -> None:
-    """One step of a phase of the autoencoder's training, on random clips."""
+    """One update of a phase of the autoencoder's training, on random clips."""
     stage, weights = getattr(params.tae, PHASES[phase]), params.tae.loss
     config = params.tae.model.model_copy(update={"is_temporal": phase != "image"})
     lpips = None
     if weights.perceptual and weights.lpips_checkpoint:
         lpips = load_lpips(weights_file("tae.loss.lpips_checkpoint", weights.lpips_checkpoint))
-    loss = timed(
-        "build and initialise",
-        lambda: TAETrainingLoss(TAE(config), weights, lpips, has_outlier_penalty=phase == "opl-on"),
-    )
-    zero = Zero(loss.tae, 0, World())
+    check_convolves(stage.settings.dtype, f"tae.{PHASES[phase]}.settings.dtype")
+    tae = timed("build and initialise", lambda: TAE(config))
+    tae.compute_in(device.compute_dtype(stage.settings.dtype))
+    tae.recompute_blocks(stage.recompute_every_nth_block)
+    loss = TAETrainingLoss(tae, weights, lpips, has_outlier_penalty=phase == "opl-on")
+    world, micro_batches = join_world(), stage.settings.gradient_accumulation_steps
+    zero = Zero(tae, stage.settings.zero_stage, world)
     optimizer = AdamW(zero.masters, stage.optimizer, zero.shapes)
-    step = Step(loss, zero, optimizer, 1, stage.clip_norm, has_terms=True)
+    step = Step(loss, zero, optimizer, micro_batches, stage.clip_norm, has_terms=True)
     clip, rng = Bucket(stage.frames, *stage.size), np.random.default_rng(params.seed)
     length, *sides = latent_size(*clip)
     latent = (config.latent_channels, length if config.is_temporal else clip.frames, *sides)
@@ -129,9 +132,10 @@ def autoencoder_once(params: Params, phase: str, output: Path | None) -> None:
     inputs = [ms.Tensor(array.astype(np.float32)) for array in batch]
     if lpips and weights.perceptual_frames:
         inputs.append(ms.Tensor(np.arange(min(clip.frames, weights.perceptual_frames), dtype=np.int32)))
-    found = computed(step, tuple(inputs), 1, tae_training_memory(params, phase))
-    if output:
-        write_json(output, found | {"clip": f"{stage.batch_size} x {clip}", "workers": 1})
+    found = computed(step, tuple(inputs), micro_batches, tae_training_memory(params, phase))
+    barrier(world)
+    if output and world.is_main:
+        write_json(output, found | {"clip": f"{stage.batch_size} x {clip}", "workers": world.size})
 
 
 def computed(step: Step, batch: tuple[ms.Tensor, ...], micro_batches: int, memory: Memory) -> dict[str, int | None]:

@@ -42,10 +42,9 @@ from moviegen.text.encoders import encoders, origins
 from moviegen.train.batches import Batches, ClipSet, Samples, ValidationBatches
 from moviegen.train.ema import EMA
 from moviegen.train.loop import Batch, Schedule, Trainer
+from moviegen.train.optim import LossScale
 from moviegen.train.resume import start
 from moviegen.train.state import gathered
-
-FLOAT16_LOSS_SCALE = 2.0**16  # to start with
 
 
 def validation(loss: nn.Cell, batches: Iterable[tuple[np.ndarray, ...]]) -> Callable[[], Mapping[str, float]]:
@@ -216,7 +215,7 @@ def train(run: runs.Run, stage: int, world: World) -> None:
         rate_config=recipe.train.lr_scheduler,
         validate=validation(loss, token_batches),
         ema=EMA(zero, recipe.train.ema.decay) if recipe.train.ema else None,
-        loss_scale=FLOAT16_LOSS_SCALE if dit.dtype == ms.float16 else 1.0,
+        loss_scale=LossScale.first(dit.dtype),
         start=partial(start, run, stage, world) if recipe.train.resume else None,
     )
     trainer.fit(token_batches)

@@ -11,6 +11,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 
-from moviegen import runs
+from moviegen import device, runs
 from moviegen.config import ConfigError, Params, TAEConfig, TAELoss, TAEStage, latent_size, weights_file
 from moviegen.data.clips import Clip
 from moviegen.data.crops import RandomCrops, centre_views, spread
@@ -26,19 +27,23 @@ from moviegen.data.pixels import to_uint8
 from moviegen.data.quarantine import Quarantine
 from moviegen.data.scores import psnr
 from moviegen.data.splits import load_split
+from moviegen.device.precision import check_convolves
 from moviegen.device.world import World
 from moviegen.parallel.zero import Zero
 from moviegen.runs.files import write_json
 from moviegen.runs.ranks import recorded
-from moviegen.runs.weights import assign, to_arrays
+from moviegen.runs.weights import to_arrays
 from moviegen.tae.factors import measure_latents
 from moviegen.tae.losses import TAETrainingLoss
 from moviegen.tae.lpips import LPIPS, load_lpips
 from moviegen.tae.model import TAE, Reconstruct
 from moviegen.tae.weights import inflate, load_tae, load_weights, save_tae, stored_config
+from moviegen.train.ema import EMA
 from moviegen.train.loop import Batch, Schedule, Trainer
+from moviegen.train.optim import LossScale
 
 WEIGHTS = "tae.safetensors"
+COMPILED = ("optimizer", "clip_norm", "settings", "ema", "recompute_every_nth_block")  # of a stage, beside the network
 
 
 @dataclass(frozen=True)
@@ -230,6 +235,7 @@ class Graphs:
     def __init__(self, phases: Iterable[Phase]) -> None:
         self.has_penalty = any(phase.has_outlier_penalty for phase in phases)
         self.compiled: tuple[TAETrainingLoss, Reconstruct, Trainer] | None = None
+        self.stage: TAEStage | None = None  # that it was compiled for
 
     def trainer_of(self, run: runs.Run, phase: Phase, world: World, tae: TAE, views: np.ndarray) -> Trainer:
         """The trainer of a phase that starts from the weights of `tae`; its own network is `loss.tae`."""
@@ -237,8 +243,10 @@ class Graphs:
         served = self._serving(tae, stage)
         if served:
             loss, reconstruct, trainer = served
-            assign(dict(loss.tae.parameters_and_names()), to_arrays(dict(tae.parameters_and_names())), run.name)
+            trainer.zero.set_arrays(to_arrays(dict(tae.parameters_and_names())))
         else:
+            tae.compute_in(device.compute_dtype(stage.settings.dtype))
+            tae.recompute_blocks(stage.recompute_every_nth_block)
             loss = TAETrainingLoss(tae, params.tae.loss, perceptual(params.tae.loss), self.has_penalty)
             reconstruct = Reconstruct(tae)
         if self.has_penalty:
@@ -246,28 +254,41 @@ class Graphs:
         own: dict[str, Any] = {
             "run": run,
             "terms": tuple(term for term in loss.terms if term != "outlier" or phase.has_outlier_penalty),
-            "schedule": Schedule(stage.steps, stage.validation_interval, stage.save, clip_norm=stage.clip_norm),
+            "schedule": Schedule(
+                stage.steps,
+                stage.validation_interval,
+                stage.save,
+                stage.settings.gradient_accumulation_steps,
+                stage.clip_norm,
+            ),
             "rate_config": stage.lr_scheduler,
             "validate": validation(reconstruct, views[world.rank :: world.size], stage.batch_size),
         }
         if served:
             trainer = trainer.following(**own)
         else:
-            trainer = Trainer(zero=Zero(tae, 0, world), loss=loss, optimizer_config=stage.optimizer, **own)
+            zero = Zero(tae, stage.settings.zero_stage, world)
+            trainer = Trainer(
+                zero=zero,
+                loss=loss,
+                optimizer_config=stage.optimizer,
+                ema=EMA(zero, stage.ema.decay) if stage.ema else None,
+                loss_scale=LossScale.first(tae.dtype),
+                **own,
+            )
+        self.stage = stage
         self.compiled = loss, reconstruct, trainer
         return trainer
 
     def _serving(self, tae: TAE, stage: TAEStage) -> tuple[TAETrainingLoss, Reconstruct, Trainer] | None:
         """What is compiled, where it is what would be for a network of this shape, and this stage."""
-        if self.compiled is None:
+        if self.compiled is None or self.stage is None or self.compiled[0].tae.config != tae.config:
             return None
-        loss, _, trainer = self.compiled
-        same = (loss.tae.config, trainer.optimizer_config, trainer.schedule.clip_norm)
-        return self.compiled if same == (tae.config, stage.optimizer, stage.clip_norm) else None
+        return self.compiled if all(getattr(stage, name) == getattr(self.stage, name) for name in COMPILED) else None
 
 
 def train(run: runs.Run, phase: Phase, world: World, graphs: Graphs | None = None) -> None:
-    """Trains one phase; rank 0 leaves `tae.safetensors`.
+    """Trains one phase; rank 0 leaves `tae.safetensors`: the average of the weights, where one is kept.
 
     Args:
         graphs: of this process; without, it trains nothing else.
@@ -290,10 +311,12 @@ def train(run: runs.Run, phase: Phase, world: World, graphs: Graphs | None = Non
     crops = RandomCrops(clips, stage, params.seed, world.rank, world.size, quarantine)
     seen = params.tae.loss.perceptual_frames if "perceptual" in trainer.terms else 0
     trainer.fit(Batches(crops, tae.config, seen))
+    with trainer.ema.swapped() if trainer.ema else nullcontext():  # of all ranks: each has a part of the average
+        if world.is_main:
+            # only the last run's latents are ever normalised
+            config = measured(run, tae, views) if phase.stage == "mixkit" else tae.config
+            save_tae(run.folder / WEIGHTS, tae, config)
     if world.is_main:
-        # only the last run's latents are ever normalised
-        config = measured(run, tae, views) if phase.stage == "mixkit" else tae.config
-        save_tae(run.folder / WEIGHTS, tae, config)
         write_json(run.folder / "summary.json", {"terms": trainer.terms, "set_aside": len(quarantine)})
 
 
@@ -303,6 +326,8 @@ def main(params: Params, options: argparse.Namespace) -> None:
     for name in options.phase:
         phase = PHASES[name]
         checkpoint = pretrained(params, phase)
+        if not checkpoint:
+            check_convolves(getattr(params.tae, phase.stage).settings.dtype, f"tae.{phase.stage}.settings.dtype")
         with recorded(params, f"tae-{name}") as (run, world):
             if checkpoint:
                 adopt(run, phase, checkpoint)

@@ -106,7 +106,10 @@ def _measured_steps(params: Params) -> dict[str, Any]:
             for recipe in params.recipes.values()
         ],
         "text": [[one.max_tokens, one.width] for one in params.text.encoders.values()],
-        "tae": [video.batch_size, video.frames, list(video.size), bool(params.tae.tae_checkpoint)],
+        "tae": [
+            *(video.batch_size, video.frames, list(video.size), bool(params.tae.tae_checkpoint)),
+            result_parameters(video, "settings"),
+        ],
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, nn
+from mindspore import Parameter, nn, ops
 from mindspore.common.initializer import initializer
 
 from moviegen.device.attention import Attention
@@ -163,6 +163,18 @@ class SpatialAttention(nn.Cell):
         return x.reshape(x.shape[0], x.shape[1], -1).swapaxes(1, 2).expand_dims(2)
 
 
+class Projection(nn.Dense):
+    """x W^T + b of float32 weights in the type of x (..., in)."""
+
+    def __init__(self, channels: int, start: str | None = None) -> None:
+        super().__init__(channels, channels, weight_init=start, bias_init=start)
+        self.cast = ops.Cast()
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        rows = self.matmul(x.reshape(-1, x.shape[-1]), self.cast(self.weight, x.dtype))
+        return self.bias_add(rows, self.cast(self.bias, x.dtype)).reshape(*x.shape[:-1], self.out_channels)
+
+
 # 3.1.1: attention over the frames of a position
 class TemporalAttention(nn.Cell):
     """Single-head attention over the frames at each position; starts as the identity (zero output projection)."""
@@ -170,10 +182,10 @@ class TemporalAttention(nn.Cell):
     def __init__(self, channels: int, num_groups: int) -> None:
         super().__init__()
         self.norm = GroupNorm(num_groups, channels)
-        self.to_q = nn.Dense(channels, channels)
-        self.to_k = nn.Dense(channels, channels)
-        self.to_v = nn.Dense(channels, channels)
-        self.proj_out = nn.Dense(channels, channels, weight_init="zeros", bias_init="zeros")
+        self.to_q = Projection(channels)
+        self.to_k = Projection(channels)
+        self.to_v = Projection(channels)
+        self.proj_out = Projection(channels, "zeros")
         self.attention = Attention(1, channels)
 
     def construct(self, x: ms.Tensor, num_frames: int) -> ms.Tensor:

@@ -69,6 +69,7 @@ class TAETrainingLoss(nn.Cell):
         super().__init__()
         self.tae = tae
         if lpips is not None:
+            lpips.compute_in(tae.dtype)
             self.lpips = lpips
         self.reconstruction_weight, self.kl_weight = weights.reconstruction, weights.kl
         self.perceptual_weight = weights.perceptual

@@ -52,14 +52,19 @@ class LPIPS(nn.Cell):
         self.scale = ms.Tensor(np.reshape(SCALE, (1, 3, 1, 1)), ms.float32)
         for parameter in self.get_parameters():
             parameter.requires_grad = False
+        self.dtype = ms.float32
+
+    def compute_in(self, dtype: ms.Type) -> None:
+        """The type in which VGG16 computes; what it finds is compared in float32. Before anything is compiled."""
+        self.dtype = dtype
 
     def construct(self, a: ms.Tensor, b: ms.Tensor) -> ms.Tensor:
-        a, b = self._normalised(a), self._normalised(b)
+        a, b = self._normalised(a).astype(self.dtype), self._normalised(b).astype(self.dtype)
         distance = 0.0
         for number in range(len(SLICES)):
             a, b = self.slices[number](a), self.slices[number](b)
             count, channels = a.shape[:2]
-            difference = self._unit(a) - self._unit(b)
+            difference = self._unit(a.astype(ms.float32)) - self._unit(b.astype(ms.float32))
             head = ops.tile(self.heads[number].reshape(1, 1, channels), (count, 1, 1))
             distance = distance + ops.bmm(head, difference * difference).mean((1, 2))  # += would copy all weights
         return distance

@@ -7,7 +7,7 @@ from mindspore import nn, ops
 
 from moviegen.config import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, TAEConfig
 from moviegen.tae.coder import Decoder, Encoder
-from moviegen.tae.layers import fold_time, unfold_time
+from moviegen.tae.layers import ResnetBlock, fold_time, unfold_time
 
 
 class TAE(nn.Cell):
@@ -19,7 +19,7 @@ class TAE(nn.Cell):
 
     def __init__(self, config: TAEConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.dtype = config, ms.float32
         self.stretch = TEMPORAL_COMPRESSION if config.is_temporal else 1
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
@@ -42,7 +42,7 @@ class TAE(nn.Cell):
                 f"video of shape {tuple(video.shape)}: wanted (B, 3, T >= 1, H, W) with H and W divisible by "
                 f"{SPATIAL_COMPRESSION}"
             )
-        moments = self.encoder(fold_time(video.swapaxes(1, 2)), num_frames)
+        moments = self.encoder(fold_time(video.swapaxes(1, 2)).astype(self.dtype), num_frames).astype(video.dtype)
         moments = unfold_time(moments, -(-num_frames // self.stretch)).swapaxes(1, 2)
         mean, logvar = moments[:, : self.config.latent_channels], moments[:, self.config.latent_channels :]
         return mean, ops.clamp(logvar, -30.0, 20.0)
@@ -66,7 +66,7 @@ class TAE(nn.Cell):
                 f"latent of shape {tuple(latent.shape)} cannot be decoded to {num_frames} frames: wanted "
                 f"(B, {self.config.latent_channels}, T' >= T/8, H', W')"
             )
-        frames = self.decoder(fold_time(latent.swapaxes(1, 2)), length)
+        frames = self.decoder(fold_time(latent.swapaxes(1, 2)).astype(self.dtype), length).astype(latent.dtype)
         video = unfold_time(frames, length * self.stretch)
         if num_frames < length * self.stretch:  # a slice of all is a copy
             video = video[:, :num_frames]
@@ -77,6 +77,22 @@ class TAE(nn.Cell):
         mean, logvar = self.encode(video)
         latent = mean + ops.exp(0.5 * logvar) * noise
         return self.decode(latent, video.shape[2]), mean, logvar, latent
+
+    def residual_blocks(self) -> list[ResnetBlock]:
+        """Those of the encoder and then of the decoder, in the order in which they compute."""
+        down = [block for level in self.encoder.down for block in level.block]
+        up = [block for level in reversed(list(self.decoder.up)) for block in level.block]
+        middles = [[coder.mid.block_1, coder.mid.block_2] for coder in (self.encoder, self.decoder)]
+        return [*down, *middles[0], *middles[1], *up]
+
+    def compute_in(self, dtype: ms.Type) -> None:
+        """The type of the arithmetic; weights, inputs and outputs stay float32. Before anything is compiled."""
+        self.dtype = dtype
+
+    def recompute_blocks(self, every_nth: int) -> None:
+        """Forgets activations inside every n-th residual block, and computes them again on the way back; 0: of none."""
+        for block in self.residual_blocks()[every_nth - 1 :: every_nth] if every_nth else ():
+            block.recompute()
 
     def normalize(self, latent: ms.Tensor) -> ms.Tensor:
         """A latent as the transformer takes it: (z - shift) * scaling."""

@@ -59,6 +59,13 @@ class EMA:
         """Takes whole averages, saved by any number of ranks."""
         wholes = ((name, np.asarray(arrays[name])) for name in self.zero.masters)
         parts = {name: self.zero.part(whole) if self.zero.stage else whole.copy() for name, whole in wholes}
+        self._set(parts)
+
+    def restart(self) -> None:
+        """Begins at the weights as they are now."""
+        self._set({name: master.asnumpy().copy() for name, master in self.zero.masters.items()})
+
+    def _set(self, parts: dict[str, np.ndarray]) -> None:
         if self.in_graph is None:
             self._on_host = parts
         else:

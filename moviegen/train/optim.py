@@ -102,6 +102,12 @@ class LossScale:
     """
 
     GROW_AFTER = 2000
+    FLOAT16 = 2.0**16  # to start with
+
+    @classmethod
+    def first(cls, dtype: ms.Type) -> float:
+        """That of the first step of arithmetic of a type."""
+        return cls.FLOAT16 if dtype == ms.float16 else 1.0
 
     def __init__(self, value: float = 1.0) -> None:
         self.value, self.is_fixed, self.good = value, value == 1.0, 0

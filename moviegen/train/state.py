@@ -49,10 +49,12 @@ class TrainingState:
         return {"rate": self.rate.state(), "scale": self.scale.state()}
 
     def restart(self) -> None:
-        """The optimizer as it was before the first update."""
+        """The optimizer as it was before the first update, and an average that starts at the weights."""
         for moment in (*self.optimizer.moment1, *self.optimizer.moment2):
             moment.set_data(ms.Tensor(np.zeros(moment.shape, np.float32)))
         self.optimizer.updates.set_data(ms.Tensor(0, ms.float32))
+        if self.ema:
+            self.ema.restart()
 
     def restore(self, checkpoint: Checkpoint, source: str) -> None:
         """Takes a checkpoint, saved by any number of ranks; one without an average starts it at the weights.

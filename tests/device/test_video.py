@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from mindspore import nn
 
+from moviegen.device import compiled, video
 from moviegen.device.video import Convolution, GroupNorm, TemporalConvolution
 from tests.device.comparing import compare, random, values_and_gradients
 
@@ -159,11 +160,22 @@ def test_group_norm_adds_the_gradient_of_a_shortcut():
     compare(Beside(norm, 2, 3), (x,), dy, wanted, 3)
 
 
+@pytest.fixture(params=[compiled.COMPILED, compiled.MINDSPORE, "card"])
+def norm_form(request, eager, monkeypatch):
+    """Norms made from now on compute in this form; a card's, with the CPU's operators."""
+    if request.param == compiled.COMPILED and not compiled.is_compiled():
+        pytest.skip("MindSpore's own operators are chosen")
+    if request.param == "card":
+        monkeypatch.setattr(video, "target", lambda: "Ascend")
+    monkeypatch.setenv(compiled.CHOICE, compiled.COMPILED if request.param == compiled.COMPILED else compiled.MINDSPORE)
+
+
+@pytest.mark.usefixtures("norm_form")
 @pytest.mark.parametrize("has_silu", [False, True])
 @pytest.mark.parametrize(("frames", "groups", "channels", "height", "width"), [
     (1, 2, 4, 3, 3), (3, 2, 6, 4, 5), (16, 4, 16, 8, 8), (2, 8, 8, 3, 33),
 ])  # fmt: skip
-def test_group_norm(form, has_silu, frames, groups, channels, height, width):
+def test_group_norm(has_silu, frames, groups, channels, height, width):
     x, dy = 3 * random(2, frames, channels, height, width) + 7, random(2, frames, channels, height, width)
     gamma, beta = random(channels), random(channels)
     grouped, axes = (2, frames, groups, channels // groups, height, width), (1, 3, 4, 5)
@@ -186,3 +198,53 @@ def test_group_norm(form, has_silu, frames, groups, channels, height, width):
     frames_of = (video.reshape(-1, *video.shape[2:]) for video in (x, dy, y * gate if has_silu else y))
     x, dy, y = frames_of
     compare(norm, (x,), dy, (y, *gradients), frames)
+
+
+def half(*shape):
+    """Numbers of float16 in float64."""
+    return random(*shape).astype(np.float16).astype(np.float64)
+
+
+def assert_half(cell, inputs, dy, wanted, *constants):
+    """Values and gradients are float16 and float32, and right to some roundings of 2^-11 of the largest number."""
+    found = values_and_gradients(cell, inputs, dy, *constants, dtype=ms.float16)
+    types = [ms.float16] * (1 + len(inputs)) + [ms.float32] * (len(wanted) - 1 - len(inputs))
+    assert [tensor.dtype for tensor in found] == types
+    for ours, truth in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(ours.asnumpy(), truth, rtol=0, atol=4e-3 * np.abs(truth).max())
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("resize", ["", "halve", "double"])
+def test_convolution_in_half_precision_with_weights_of_float32(resize):
+    x, weight, bias = half(2, 8, 6, 6), half(5, 8, 3, 3), half(5)
+    size = {"": 6, "halve": 3, "double": 12}[resize]
+    dy = half(2, 5, size, size)
+    convolution = Convolution(8, 5, resize=resize)
+    convolution.weight.set_data(ms.Tensor(weight, ms.float32))
+    convolution.bias.set_data(ms.Tensor(bias, ms.float32))
+    assert_half(convolution, (x,), dy, numpy_convolution(x, weight, bias, dy, resize))
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize(("stride", "is_doubled"), [(1, False), (2, False), (1, True)])
+def test_temporal_convolution_in_half_precision_with_weights_of_float32(stride, is_doubled):
+    repeat = 2 if is_doubled else 1
+    x, weight, bias, dy = half(2, 4, 8, 4, 4), half(8, 8, 1, 3), half(8), half(2, 4 * repeat // stride, 8, 4, 4)
+    y, dx, dweight, dbias = numpy_temporal_convolution(x, weight, bias, dy, stride, repeat, "replicate")
+    cell = OwnWeights(TemporalConvolution(8, 3, stride, is_doubled, "replicate"), weight, bias)
+    x, dy, y, dx = (stack.reshape(-1, *stack.shape[2:]) for stack in (x, dy, y, dx))
+    assert_half(cell, (x,), dy, (y, dx, dweight, dbias), 4)
+
+
+@pytest.mark.usefixtures("norm_form")
+def test_statistics_of_a_norm_in_half_precision_are_float32():
+    """Squares of these numbers, and sums of a group of them, are more than float16 holds."""
+    frames, groups, channels = 4, 2, 8
+    x = (1000 + 8 * random(1, frames, channels, 16, 16)).astype(np.float16).astype(np.float64)
+    axes, grouped = (1, 3, 4, 5), x.reshape(1, frames, groups, channels // groups, 16, 16)
+    centred = grouped - grouped.mean(axes, keepdims=True)
+    wanted = (centred / np.sqrt((centred**2).mean(axes, keepdims=True) + 1e-6)).reshape(frames, channels, 16, 16)
+    found = GroupNorm(groups, channels)(ms.Tensor(x.reshape(frames, channels, 16, 16), ms.float16), frames)
+    assert found.dtype == ms.float16
+    np.testing.assert_allclose(found.asnumpy(), wanted, atol=2**-10 * np.abs(wanted).max())

@@ -3,9 +3,9 @@
     python -m tests.plan.steps '{"network": "dit", "form": "card", ...}'
 
 `card`: MindSpore's passes over the graph run as they do for a card. Then the CPU has no kernel for FlashAttention in
-bfloat16, and compilation ends with an error; the graph has been written by then, and its tensors are counted. What the
-ranks of a job say to each other is replaced by operators of the same shapes. `cpu`: what the process grows by when
-steps run that were compiled before.
+bfloat16, and compilation ends with an error or takes long to find others; the graph has been written by then, and its
+tensors are counted. What the ranks of a job say to each other is replaced by operators of the same shapes. `cpu`: what
+the process grows by when steps run that were compiled before.
 """
 # ruff: noqa: I001, E402
 
@@ -13,13 +13,17 @@ import json
 import os
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 CASE = json.loads(sys.argv[1])
 IS_CARD, FOLDER = CASE["form"] == "card", tempfile.TemporaryDirectory()
+LAST_PASS = "hwopt_cpu_custom_optimization_after_graph"  # what is done for any device is done before it
 if IS_CARD:
     os.environ |= {
-        "MS_DEV_SAVE_GRAPHS": "2", "MS_DEV_SAVE_GRAPHS_PATH": FOLDER.name, "MOVIEGEN_OPERATORS": "mindspore",
+        "MS_DEV_SAVE_GRAPHS": "2", "MS_DEV_SAVE_GRAPHS_PATH": FOLDER.name, "MS_DEV_DUMP_IR_PASSES": LAST_PASS,
+        "MOVIEGEN_OPERATORS": "mindspore",
     }  # fmt: skip
 
 from moviegen import device
@@ -29,7 +33,7 @@ import numpy as np
 from mindspore import nn, ops
 
 from moviegen.config import DiTConfig, Optimizer, TAEConfig, TAELoss, latent_size
-from moviegen.device import attention, collectives, kernels, precision, updates
+from moviegen.device import attention, collectives, kernels, precision, updates, video
 from moviegen.device.world import World
 from moviegen.dit.model import DiT
 from moviegen.flow.path import FlowMatchingLoss
@@ -42,7 +46,7 @@ from moviegen.tae.lpips import LPIPS
 from moviegen.tae.model import TAE
 from moviegen.train.optim import AdamW
 from moviegen.train.step import Step
-from tests.plan.graphs import peak
+from moviegen.device.graph_memory import peak
 
 CARDS, SHARDS, SAMPLES = CASE.get("cards", 1), CASE.get("shards", 1), CASE.get("samples", 1)
 
@@ -85,7 +89,7 @@ class AlltoAll(nn.Cell):
 
 def as_on_a_card():
     """Cells take a card's form when they are made; collectives are stand-ins."""
-    for module in (device, attention, collectives, kernels, precision, updates):
+    for module in (device, attention, collectives, kernels, precision, updates, video):
         module.target = lambda: "Ascend"
     collectives.named = lambda group: "group"
     ops.AllGather, ops.AllReduce, ops.ReduceScatter, ops.AlltoAll = AllGather, AllReduce, ReduceScatter, AlltoAll
@@ -110,19 +114,38 @@ def autoencoder():
     """A step on one clip, and its inputs."""
     config, rng = TAEConfig.model_validate(CASE["config"]), np.random.default_rng(0)
     lpips = LPIPS() if CASE.get("perceptual") else None
-    loss = TAETrainingLoss(TAE(config), TAELoss(), lpips, has_outlier_penalty=False)
+    tae = TAE(config)
+    tae.compute_in(ms.bfloat16 if CASE.get("dtype") == "bfloat16" else ms.float32)
+    tae.recompute_blocks(CASE.get("recompute", 0))
+    loss = TAETrainingLoss(tae, TAELoss(), lpips, has_outlier_penalty=False)
     noise = rng.standard_normal((SAMPLES, config.latent_channels, *latent_size(*CASE["clip"])), np.float32)
     return loss, Zero(loss.tae, 0, World()), [rng.uniform(-1, 1, (SAMPLES, 3, *CASE["clip"])).astype(np.float32), noise]
 
 
 def counted(step, batch):
     """Bytes of the compiled graph's tensors at its fullest moment; weights and inputs are none of them."""
+    threading.Thread(target=tell_as_soon_as_written, daemon=True).start()
     try:
         step.compile(batch)
     except Exception as error:  # of one type or another, by the operator that comes first
         if "SetOperatorInfo" not in str(error):
             raise
-    return peak(sorted(Path(FOLDER.name).glob("**/hwopt_cpu_custom_optimization_after_graph_*.ir"))[0])
+    return peak(written()[0])
+
+
+def written():
+    return sorted(Path(FOLDER.name).glob(f"**/{LAST_PASS}_*.ir"))
+
+
+def tell_as_soon_as_written():
+    """Ends the process: what comes after the last pass is looking for a CPU's kernels, which is not asked for."""
+    size = -1
+    while not (found := written()) or found[0].stat().st_size != size or size == 0:
+        size = found[0].stat().st_size if found else -1
+        time.sleep(1)
+    print(json.dumps({"bytes": peak(found[0])}), flush=True)
+    FOLDER.cleanup()
+    os._exit(0)
 
 
 def grown(step, batch, micro_batches):

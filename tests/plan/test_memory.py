@@ -93,14 +93,20 @@ def test_a_transformers_step_grows_a_process_as_counted(config, micro_batches, s
 TAE = {"base_channels": 16, "num_groups": 4, "num_res_blocks": 1, "channel_multipliers": [1, 2, 4, 8]}
 
 
-def autoencoder(device, form, samples, clip, perceptual=False):
+def autoencoder(device, form, samples, clip, perceptual=False, dtype="float32", recompute=0):
     """Bytes beyond the state of a step, as counted, and as the step itself takes them."""
-    stage = {"batch_size": samples, "frames": clip[0], "size": clip[1:]}
+    stage = {
+        "batch_size": samples, "frames": clip[0], "size": clip[1:], "settings": {"dtype": dtype},
+        "recompute_every_nth_block": recompute,
+    }  # fmt: skip
     loss = {"perceptual": float(perceptual), "lpips_checkpoint": "a file" if perceptual else "", "perceptual_frames": 0}
     params = tiny_with({"tae": {"model": TAE, "video": stage, "loss": loss}})
     params = params.model_copy(update={"launch": params.launch.model_copy(update={"device": device})})
     memory = tae_memory.tae_training_memory(params, "opl-off")
-    case = {"network": "tae", "form": form, "config": TAE, "clip": clip, "samples": samples, "perceptual": perceptual}
+    case = {
+        "network": "tae", "form": form, "config": TAE, "clip": clip, "samples": samples, "perceptual": perceptual,
+        "dtype": dtype, "recompute": recompute,
+    }  # fmt: skip
     return memory.total - memory.state, ran(**case)
 
 
@@ -119,6 +125,9 @@ def test_the_perceptual_term_grows_it_as_counted():
 
 
 @pytest.mark.whole_job
-def test_an_autoencoders_tensors_on_a_card_are_those_of_the_compiled_graph():
-    counted, graph = autoencoder("Ascend", "card", 1, (16, 64, 64))
+@pytest.mark.parametrize(("dtype", "recompute", "perceptual"), [
+    ("float32", 0, False), ("bfloat16", 0, False), ("bfloat16", 1, False), ("bfloat16", 1, True),
+])  # fmt: skip
+def test_an_autoencoders_tensors_on_a_card_are_those_of_the_compiled_graph(dtype, recompute, perceptual):
+    counted, graph = autoencoder("Ascend", "card", 1, (16, 64, 64), perceptual, dtype, recompute)
     assert counted == pytest.approx(graph, rel=WITHIN)

@@ -173,6 +173,14 @@ def test_where_no_number_of_cards_is_enough_it_says_so():
     assert said.nearest == "nothing fits on 8 cards, nor on up to 4,096"
 
 
+def test_a_verdict_on_the_autoencoder_names_recomputation():
+    params = config.load("5B", {"launch.max_device_memory": "20GB", "tae.video.recompute_every_nth_block": 0})
+    said = verdict.tae_verdict(params, "opl-off", CARD)
+    assert not said.fits
+    assert "nearest that fits: recompute every block, or " in said.nearest
+    assert verdict.tae_verdict(config.load("5B", {"launch.max_device_memory": "20GB"}), "opl-off", CARD).fits
+
+
 def test_a_verdict_on_the_autoencoder_names_fewer_frames_or_clips():
     params = config.load("5B", {"launch.max_device_memory": "20GB", "tae.video.batch_size": 2})
     said = verdict.tae_verdict(params, "opl-off", CARD)

@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 from argparse import Namespace
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -18,10 +19,12 @@ from moviegen.data.pixels import resize_and_crop, to_uint8
 from moviegen.data.quarantine import Quarantine
 from moviegen.data.videos import write_video
 from moviegen.device.world import World
+from moviegen.launch.job import Job
+from moviegen.launch.run import run_job
 from moviegen.programs import evaluate_tae
 from moviegen.programs import train_tae as program
 from moviegen.runs.arrays import CheckpointError, save_arrays
-from moviegen.runs.weights import to_arrays
+from moviegen.runs.weights import load_arrays, to_arrays
 from moviegen.tae.model import TAE
 from moviegen.tae.weights import export_diffusers, load_tae, load_weights, save_tae, stored_config
 from moviegen.train.loop import DivergedError
@@ -261,6 +264,28 @@ def test_black_clips_leave_validation_finite():
 def test_validation_of_a_network_that_diverged_is_no_number():
     measured = program.validation(lambda video: video * float("nan"), np.zeros((2, 3, 1, 16, 16), np.float32), 2)()
     assert math.isnan(measured["loss"]) and math.isnan(measured["psnr"])  # the training's loop refuses it, on all ranks
+
+
+@pytest.mark.whole_job
+def test_two_workers_that_divide_state_and_batch_train_what_one_does_alone(tmp_path):
+    """ZeRO 2 and two micro-batches of one clip each, against four clips at once: weights and their average."""
+    found = {}
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        command = ("python", "-m", "tests.programs.tae_parallel_worker", str(folder))
+        root = str(Path(__file__).parents[2])
+        run_job(Job(command, folder / "logs", workers, workers, environment={"PYTHONPATH": root}))
+        found[workers] = [load_arrays(folder / f"{name}.safetensors")[0] for name in ("weights", "averages")]
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        found[workers].append([[line[term] for term in ("loss", "kl", "outlier")] for line in lines
+                               if line["kind"] == "train"])  # fmt: skip
+    for alone, together in zip(found[1][:2], found[2][:2], strict=True):
+        for name, array in alone.items():
+            np.testing.assert_allclose(together[name], array, atol=2e-6)
+    np.testing.assert_allclose(found[2][2], found[1][2], rtol=1e-5)
+    weights, averages = found[1][:2]
+    assert max(np.abs(weights[name] - averages[name]).max() for name in weights) > 1e-3  # training moved them
 
 
 # --- the scale of latents ---

@@ -50,6 +50,9 @@ class Fixed(nn.Cell):
 class Differences(nn.Cell):
     """A stand-in for LPIPS: the mean absolute difference of each pair of images."""
 
+    def compute_in(self, dtype):
+        """Always in float32."""
+
     def construct(self, a, b):
         return (a - b).abs().mean((1, 2, 3))
 

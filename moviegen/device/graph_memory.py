@@ -4,11 +4,17 @@ Operators run in MindSpore's default order (`exec_order` bfs): what has all its 
 so found is that of the order in which the runtime's own log says that they ran.
 """
 
+from __future__ import annotations
+
 import math
 import re
 from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+Nodes = dict[str, "Node"]  # by name
+Buffer = tuple[str, int]  # the operator that made it, and which of its results it is
 BYTES = {"Float32": 4, "Int32": 4, "Int64": 8, "Bool": 1, "UInt8": 1, "Float16": 2, "BFloat16": 2}
 SAME_BUFFER = ("Reshape", "Load", "Depend", "ExpandDims", "Squeeze", "Flatten", "StopGradient")
 IN_PLACE = ("Assign", "AssignAdd", "AssignSub", "AdamWeightDecay")
@@ -27,9 +33,10 @@ class Node:
     outputs: tuple[int, ...] = ()
 
 
-def read_graph(path):
+def read_graph(path: Path) -> tuple[Nodes, str]:
     """Name -> node, and the name of what the graph returns."""
-    nodes, last, returned = {}, None, ""
+    nodes: Nodes = {}
+    last, returned = None, ""
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if found := NODE.match(line):
             arguments = within_parentheses(found[3])
@@ -43,7 +50,7 @@ def read_graph(path):
     return nodes, returned
 
 
-def within_parentheses(text):
+def within_parentheses(text: str) -> str:
     """What stands between the first parenthesis and its partner, or the line's end: constants may go over lines."""
     depth = 0
     for place, letter in enumerate(text):
@@ -53,7 +60,7 @@ def within_parentheses(text):
     return text
 
 
-def tensor_bytes(described):
+def tensor_bytes(described: str) -> Iterator[int]:
     """Of each tensor in the text of a node's result."""
     if found := TUPLE.match(described):
         types = [t for t, n in re.findall(r"Tensor\[(\w+)\]>?(?:\*(\d+))?", found[1]) for _ in range(int(n or 1))]
@@ -65,9 +72,9 @@ def tensor_bytes(described):
         yield BYTES[dtype] * math.prod(int(n) for n in shape.split(",") if n.strip())
 
 
-def breadth_first(nodes, returned):
+def breadth_first(nodes: Nodes, returned: str) -> list[str]:
     """The names of what leads to the result, in MindSpore's order."""
-    waiting_for, readers, ready = Counter(), defaultdict(list), deque()
+    waiting_for, readers, ready = Counter[str](), defaultdict[str, list[str]](list), deque[str]()
     seen, found = {returned}, deque([returned])
     while found:
         name = found.popleft()
@@ -79,7 +86,7 @@ def breadth_first(nodes, returned):
             if source not in seen:
                 seen.add(source)
                 found.append(source)
-    order = []
+    order: list[str] = []
     while ready:  # one by one: what follows of the first comes before the second
         turn = deque([ready.popleft()])
         while turn:
@@ -91,8 +98,8 @@ def breadth_first(nodes, returned):
     return order
 
 
-def buffers(nodes, name, known):
-    """The tensors behind a name: (name of the operator that made it, which of its results)."""
+def buffers(nodes: Nodes, name: str, known: dict[str, list[Buffer]]) -> list[Buffer]:
+    """The tensors behind a name."""
     if name not in known:
         node = nodes[name]
         if node.operator == "MakeTuple":
@@ -106,15 +113,16 @@ def buffers(nodes, name, known):
     return known[name]
 
 
-def peak(path):
+def peak(path: Path) -> int:
     """Bytes of the tensors that are alive at once, at most; a tensor ends with its last reader."""
     nodes, returned = read_graph(path)
-    order, known, last = breadth_first(nodes, returned), {}, {}
+    order = breadth_first(nodes, returned)
+    known, last = dict[str, list[Buffer]](), dict[Buffer, int]()
     for moment, name in enumerate(order):
         for source in nodes[name].inputs if nodes[name].operator not in (*SAME_BUFFER, *NO_TENSORS) else ():
             last |= dict.fromkeys(buffers(nodes, source, known), moment)
     last |= dict.fromkeys(buffers(nodes, returned, known), len(order))
-    alive, most, ends = 0, 0, defaultdict(int)
+    alive, most, ends = 0, 0, defaultdict[int, int](int)
     for moment, name in enumerate(order):
         node = nodes[name]
         if node.operator not in (*SAME_BUFFER, *IN_PLACE):
