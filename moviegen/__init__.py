@@ -20,7 +20,7 @@ programs/    a verb of the command line each
                plan, calibrate, prove: what a recipe costs; how fast this machine is; what it can tell of large jobs;
                ship: trained weights into the repository
 proofs/      what a CPU can measure of what only large jobs need: proof, records: one such quantity, a topic's
-               autoencoder, tiles: 3.1.1's training, its memory in a card's form and its arithmetic; encoding and decoding
+               autoencoder, tiles: 3.1.1's training in a card's form and its arithmetic; encoding and decoding
 train/       3.2   loop, step, batches, optim, ema (3.3), state, checkpoint, resume
 data/
   3.2.1        videos, streams, readers, proofs, pictures: one file, read exactly; pixels, formats: resized, written
