@@ -6,7 +6,9 @@ The standard library only: parameters are checked against these before anything 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import NamedTuple
 
 from moviegen.config.networks import ConfigError
@@ -18,6 +20,8 @@ PATCH = 2  # latent pixels along H and along W that make a token
 ASPECT_RATIOS = (
     "9:21", "1:2", "9:16", "10:16", "3:4", "4:5", "1:1", "5:4", "4:3", "16:10", "16:9", "2:1", "21:9",
 )  # fmt: skip
+AREA_TOLERANCE = 0.04  # by which a bucket's area may differ from its stage's
+RATIO_TOLERANCE = 0.07  # and its aspect ratio from the one it is named after
 
 
 class Bucket(NamedTuple):
@@ -42,6 +46,14 @@ def visual_tokens(frames: int, height: int, width: int) -> int:
     return latent_frames * (latent_height // PATCH) * (latent_width // PATCH)
 
 
+def by_graph(sizes: Mapping[Bucket, int]) -> dict[tuple[int, int], list[Bucket]]:
+    """Buckets by the samples of their batches and the tokens of a sample: a transformer's graph is of so many."""
+    graphs: dict[tuple[int, int], list[Bucket]] = {}
+    for bucket, size in sorted(sizes.items()):
+        graphs.setdefault((size, visual_tokens(*bucket)), []).append(bucket)
+    return graphs
+
+
 def check_pixels(name: str, size: tuple[int, int], multiple: int) -> None:
     """Refuses a (H, W) whose sides are not multiples of `multiple`, and names the nearest that fits."""
     if any(side <= 0 or side % multiple for side in size):
@@ -63,29 +75,71 @@ def check_tables(
 
 
 def make_buckets(size: tuple[int, int], lengths: Iterable[int], ratios: Iterable[str], multiple: int) -> list[Bucket]:
-    """Every length at every aspect ratio, sorted; sizes that are the same once rounded are one bucket.
+    """Every length at every aspect ratio, sorted; ratios of one size are one bucket.
 
     Args:
-        size: (H, W) whose area the others have, as nearly as their sides allow.
+        size: (H, W) whose area the others have, as nearly as few token counts allow; see `bucket_sizes`.
         ratios: of ASPECT_RATIOS; none: just `size`.
         multiple: all sides are multiples of it.
     """
-    height, width = size
-    sizes = {bucket_size(height * width, ratio, multiple) for ratio in ratios} or {(height, width)}
+    sizes = set(bucket_sizes(size, tuple(ratios), multiple).values()) or {size}
     return sorted(Bucket(frames, *pixels) for frames in set(lengths) for pixels in sizes)
 
 
-def bucket_size(area: int, ratio: str, multiple: int) -> tuple[int, int]:
-    """(H, W) of an aspect ratio; a ratio and its mirror image get mirrored sizes.
+@cache
+def bucket_sizes(size: tuple[int, int], ratios: tuple[str, ...], multiple: int) -> dict[str, tuple[int, int]]:
+    """(H, W) of each aspect ratio, as many as can be of one area: a graph is compiled for a number of tokens.
 
-    The short side is rounded to the nearest multiple, then the long side, to keep the area rather than the ratio: all
-    buckets cost about as much.
+    A ratio may be any size within AREA_TOLERANCE of the area and RATIO_TOLERANCE of the ratio, which is at most so much
+    that is cropped. Areas are taken one after the other: first the size's own, then always that of most ratios that are
+    left, and of such the nearest. Of a ratio's sizes of the area it is the one of the nearest ratio. A ratio and its
+    mirror image get mirrored sizes.
     """
+    area = size[0] * size[1]
+    left = {_short_and_long(ratio): _candidates(area, _short_and_long(ratio), multiple) for ratio in ratios}
+    chosen: dict[tuple[int, int], tuple[int, int]] = {}
+    while left:
+        ratios_of = Counter(found for sizes in left.values() for found in {short * long for short, long in sizes})
+        best = area if area in ratios_of else min(ratios_of, key=lambda one: (-ratios_of[one], abs(one - area), one))
+        for ratio, sizes in list(left.items()):
+            if fitting := [sides for sides in sizes if sides[0] * sides[1] == best]:
+                chosen[ratio] = min(fitting, key=lambda sides: _ratios_apart(sides, ratio))
+                del left[ratio]
+    return {ratio: _turned(chosen[_short_and_long(ratio)], ratio) for ratio in ratios}
+
+
+def _candidates(area: int, ratio: tuple[int, int], multiple: int) -> set[tuple[int, int]]:
+    """(short, long) sides for a ratio: those within the tolerances; where no others are, the nearest of their kind.
+
+    That one's short side is rounded to the nearest multiple, then the long one, to keep the area rather than the ratio.
+    """
+    exact = math.sqrt(area * ratio[0] / ratio[1])
+    nearest = _rounded(exact, multiple)
+    if ratio[0] == ratio[1]:
+        return {(nearest, nearest)}  # as near as any, and its own mirror image
+    found = {(nearest, _rounded(area / nearest, multiple))}
+    reach = math.exp((math.log1p(AREA_TOLERANCE) + math.log1p(RATIO_TOLERANCE)) / 2)  # of a side
+    for short in range(_rounded(exact / reach, multiple), int(exact * reach) + multiple, multiple):
+        for long in range(short, int(area * (1 + AREA_TOLERANCE) / short) + 1, multiple):
+            near = _ratios_apart((short, long), ratio) <= math.log1p(RATIO_TOLERANCE)
+            if near and abs(math.log(short * long / area)) <= math.log1p(AREA_TOLERANCE):
+                found.add((short, long))
+    return found
+
+
+def _short_and_long(ratio: str) -> tuple[int, int]:
+    short, long = sorted(map(int, ratio.split(":")))
+    return short, long
+
+
+def _turned(sides: tuple[int, int], ratio: str) -> tuple[int, int]:
+    """(H, W) of the short and the long side in an aspect ratio, width : height."""
     width, height = map(int, ratio.split(":"))
-    short, long = sorted((width, height))
-    short_side = _rounded(math.sqrt(area * short / long), multiple)
-    long_side = short_side if short == long else _rounded(area / short_side, multiple)
-    return (short_side, long_side) if height <= width else (long_side, short_side)
+    return sides if height <= width else (sides[1], sides[0])
+
+
+def _ratios_apart(sides: tuple[int, int], ratio: tuple[int, int]) -> float:
+    return abs(_log_ratio(*sides) - _log_ratio(*ratio))
 
 
 def nearest_bucket(frames: int, height: int, width: int, buckets: Iterable[Bucket]) -> Bucket:

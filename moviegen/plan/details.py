@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from moviegen.config import Bucket, Params, visual_tokens
+from moviegen.config import Bucket, Params, by_graph, visual_tokens
 from moviegen.plan.cards import Card
 from moviegen.plan.cost import stage_cost
 from moviegen.plan.dit_memory import training_memory
@@ -33,6 +33,10 @@ def stage_details(params: Params, stage: int, card: Card, speed: Speed, clips: i
         "parameters": cost.parameters,
         "positions": cost.positions,
         "buckets": buckets,
+        "graphs": [
+            {"samples": samples, "tokens": tokens, "buckets": list(map(str, shared))}
+            for (samples, tokens), shared in training_graphs(params, stage).items()
+        ],
         "seconds_an_update": asdict(duration) | {"all": duration.each},
         "seconds_in_all": _interval(duration.total, speed),
         "host_bytes": asdict(host),
@@ -48,6 +52,15 @@ def seen_buckets(params: Params, stage: int) -> list[Bucket]:
     recipe = params.recipes[stage]
     seen = [clip for clip in recipe.dataset.buckets if clip.frames > 1 or recipe.sees_images]
     return sorted(seen, key=lambda clip: (visual_tokens(*clip), clip))
+
+
+def training_graphs(params: Params, stage: int) -> dict[tuple[int, int], list[Bucket]]:
+    """The buckets of a stage by the samples and tokens that a graph is compiled for, the most there can be.
+
+    A run compiles those whose buckets have clips; with several micro-batches one graph more finishes an update.
+    """
+    batch = params.recipes[stage].dataloader.batch_size
+    return by_graph({clip: batch.samples(clip) for clip in seen_buckets(params, stage)})
 
 
 def bucket_details(params: Params, stage: int, clip: Bucket, card: Card, speed: Speed) -> dict[str, Any]:

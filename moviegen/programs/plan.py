@@ -127,6 +127,8 @@ def print_stage(params: Params, stage: Mapping[str, Any]) -> None:
     if largest["exchanges"]:
         print(f"\nWhat a rank exchanges for {largest['clip']}:")
         print_table([TRAFFIC_COLUMNS, *map(_exchange_cells, largest["exchanges"])])
+    compiled = ", ".join(f"{graph['samples']} x {graph['tokens']:,}" for graph in stage["graphs"])
+    print(f"\nshapes compiled at most: {len(stage['graphs'])} of {len(buckets)} buckets, samples x tokens: {compiled}")
     print(f"\n{_spread(params, stage)}")
     host, checkpoint, reading = stage["host_bytes"], stage["checkpoint_bytes"], stage["reading"]
     print(f"""\

@@ -8,7 +8,16 @@ import pytest
 
 from moviegen import config
 from moviegen.config import ConfigError
-from moviegen.config.shapes import ASPECT_RATIOS, Bucket, bucket_size, make_buckets, nearest_bucket
+from moviegen.config.shapes import (
+    AREA_TOLERANCE,
+    ASPECT_RATIOS,
+    RATIO_TOLERANCE,
+    Bucket,
+    bucket_sizes,
+    by_graph,
+    make_buckets,
+    nearest_bucket,
+)
 
 BASES = {"256px": (256, 448), "768px": (576, 1024), "square 256px": (256, 256), "tiny": (48, 80)}
 ALL = make_buckets((256, 448), (1, 64, 256), ASPECT_RATIOS, 16)
@@ -30,41 +39,53 @@ def test_thirteen_ratios_from_tall_to_wide_each_with_its_mirror_image():
     assert [mirrored(ratio) for ratio in reversed(ASPECT_RATIOS)] == list(ASPECT_RATIOS)
 
 
-@pytest.mark.parametrize("ratio", ASPECT_RATIOS)
 @pytest.mark.parametrize("base", BASES.values(), ids=BASES)
-def test_sizes_are_multiples_of_sixteen_and_mirrored(base, ratio):
-    height, width = bucket_size(base[0] * base[1], ratio, 16)
-    assert height % 16 == width % 16 == 0
-    assert bucket_size(base[0] * base[1], mirrored(ratio), 16) == (width, height)
-    assert (width > height) == (value(ratio) > 1) or width == height
+def test_sizes_are_multiples_of_sixteen_and_mirrored(base):
+    sizes = bucket_sizes(base, ASPECT_RATIOS, 16)
+    for ratio, (height, width) in sizes.items():
+        assert height % 16 == width % 16 == 0
+        assert sizes[mirrored(ratio)] == (width, height)
+        assert (width > height) == (value(ratio) > 1) or width == height
 
 
-@pytest.mark.parametrize("ratio", ASPECT_RATIOS)
 @pytest.mark.parametrize("name", ["256px", "768px"])
-def test_published_resolutions_keep_area_and_ratio(name, ratio):
+def test_published_resolutions_keep_area_and_ratio_within_the_tolerances(name):
     base = BASES[name]
-    height, width = bucket_size(base[0] * base[1], ratio, 16)
-    assert height * width == pytest.approx(base[0] * base[1], rel=0.02)
-    assert width / height == pytest.approx(value(ratio), rel=0.05)
+    for ratio, (height, width) in bucket_sizes(base, ASPECT_RATIOS, 16).items():
+        assert abs(math.log(height * width / math.prod(base))) <= math.log(1 + AREA_TOLERANCE)
+        assert abs(math.log(width / height / value(ratio))) <= math.log(1 + RATIO_TOLERANCE)
+    assert bucket_sizes(base, ASPECT_RATIOS, 16)["16:9"] == base
 
 
-@pytest.mark.parametrize(("name", "size"), [("256px", (256, 448)), ("768px", (576, 1024)), ("tiny", (48, 80))])
-def test_the_published_size_is_its_own_bucket_of_16_to_9(name, size):
-    assert bucket_size(size[0] * size[1], "16:9", 16) == size
+@pytest.mark.parametrize(("base", "counts"), [("256px", 4), ("768px", 3)])
+def test_thirteen_ratios_have_few_token_counts(base, counts):
+    """By rounding each for itself they had five at 256px, six at 768px."""
+    sizes = bucket_sizes(BASES[base], ASPECT_RATIOS, 16).values()
+    assert len({height * width for height, width in sizes}) == counts
+    assert len(set(sizes)) >= 11
 
 
-@pytest.mark.parametrize("ratio", LANDSCAPE)
-def test_no_other_long_side_comes_nearer_to_the_area(ratio):
-    height, width = bucket_size(256 * 448, ratio, 16)
-    if ratio != "1:1":
-        assert width == min(range(16, 2048, 16), key=lambda side: abs(side * height - 256 * 448))
+def test_two_ratios_and_their_mirror_images_take_the_sizes_own_area_where_they_can():
+    assert bucket_sizes((576, 1024), ("1:1", "16:9"), 16) == {"1:1": (768, 768), "16:9": (576, 1024)}
+
+
+def test_where_no_size_is_within_the_tolerances_it_is_the_nearest_to_the_area():
+    """3 x 5 patches: of 21:9 the short side is 2.5 of them, and 3 x 5 is a ratio of 1.67."""
+    assert bucket_sizes((48, 80), ("21:9",), 16) == {"21:9": (48, 80)}
 
 
 def test_every_length_has_every_size_once():
-    sizes = {bucket_size(256 * 448, ratio, 16) for ratio in ASPECT_RATIOS}
-    assert len(sizes) == 13
-    assert len(ALL) == len(set(ALL)) == 39
+    sizes = set(bucket_sizes((256, 448), ASPECT_RATIOS, 16).values())
+    assert len(ALL) == len(set(ALL)) == 3 * len(sizes)
     assert set(ALL) == {(length, *size) for length in (1, 64, 256) for size in sizes}
+
+
+@pytest.mark.parametrize(("scale", "counts"), [("1B", (1, 16, 12)), ("5B", (1, 16, 12)), ("30B", (1, 16, 12))])
+def test_published_stages_have_few_graphs(scale, counts):
+    for recipe, count in zip(config.load(scale).recipes.values(), counts, strict=True):
+        graphs = by_graph({bucket: 1 for bucket in recipe.dataset.buckets})
+        assert len(graphs) == count
+        assert sorted(bucket for buckets in graphs.values() for bucket in buckets) == sorted(recipe.dataset.buckets)
 
 
 def test_without_ratios_there_is_the_size_alone():
@@ -182,8 +203,10 @@ def test_a_stage_needs_a_batch_size_of_each_medium_it_sees():
 def test_the_published_scales_have_all_ratios_and_lengths_of_whole_latent_frames(scale):
     for stage in (2, 3):
         seen = config.load(scale).recipes[stage].dataset
-        assert len(seen.image_buckets) == 13
+        assert len(seen.image_buckets) == 11  # 4:3 and 5:4 are one, and their mirror images
         assert seen.longest == 256
         assert len(seen.frames) > 1
         assert all(frames % 8 == 0 for frames in seen.frames)
-        assert all(math.prod(bucket[1:]) == pytest.approx(math.prod(seen.size), rel=0.02) for bucket in seen.buckets)
+        assert all(
+            math.prod(bucket[1:]) == pytest.approx(math.prod(seen.size), rel=AREA_TOLERANCE) for bucket in seen.buckets
+        )
