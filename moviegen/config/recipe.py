@@ -223,6 +223,7 @@ class Valid(Group):
 
     frequency: int = Field(100, gt=0, description="training steps between two validations")
     sampling_steps: int = Field(10, gt=0, description="how many fixed times in (0, 1)")
+    max_clips: int = Field(0, ge=0, description="at most so many held-out clips, evenly over their buckets; 0: all")
 
 
 class Recipe(Group):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from moviegen.data.clips import Clip
 
 Item = TypeVar("Item")
+Kind = TypeVar("Kind", bound=Hashable)
 
 
 def choose(clips: Sequence[Clip], most: int, seed: int) -> list[Clip]:
@@ -26,6 +27,20 @@ def choose(clips: Sequence[Clip], most: int, seed: int) -> list[Clip]:
     indices = round_robin(indices, lambda i: (clips[i].label, clips[i].group))
     indices = round_robin(indices, lambda i: clips[i].label)
     return [clips[i] for i in sorted(indices[:most])]
+
+
+def spread(members: Mapping[Kind, Sequence[Item]], most: int, seed: int) -> dict[Kind, list[Item]]:
+    """At most `most` items, in their order; 0: all. Kinds differ by one item at most, as far as they have so many.
+
+    Which ones is drawn. Where there are more kinds than items, the first kinds have one each.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [(kind, int(place)) for kind, items in members.items() for place in rng.permutation(len(items))]
+    kept = set(round_robin(drawn, lambda pair: pair[0])[: most or None])
+    chosen = {
+        kind: [item for place, item in enumerate(items) if (kind, place) in kept] for kind, items in members.items()
+    }
+    return {kind: items for kind, items in chosen.items() if items}
 
 
 def round_robin(items: Iterable[Item], kind: Callable[[Item], Hashable]) -> list[Item]:

@@ -82,17 +82,18 @@ def seen_shares(params: Params, stage: int) -> dict[Bucket, float]:
 
 
 def validation_seconds(params: Params, stage: int, card: Card, speed: Speed, clips: int) -> float:
-    """Of one validation: every held-out clip at each of its fixed times, divided over the groups of shards."""
+    """Of one validation: every clip that it sees at each of its fixed times, divided over the groups of shards."""
     recipe, clip = params.recipes[stage], params.recipes[stage].dataset.longest_clip
     groups = params.launch_of(stage).worker_num // recipe.train.sequence_parallel.shards
-    pairs = held_out(params, clips) * recipe.valid.sampling_steps
+    pairs = validated(params, stage, clips) * recipe.valid.sampling_steps
     work = forward_work(params, stage, clip)
     return -(-pairs // (groups * work.samples)) * update_seconds(work, card, speed)
 
 
-def held_out(params: Params, clips: int) -> int:
-    """Of so many clips."""
-    return max(1, round(params.data.test_share * clips))
+def validated(params: Params, stage: int, clips: int) -> int:
+    """How many of so many clips are held out and seen by a stage's validation."""
+    held_out = max(1, round(params.data.test_share * clips))
+    return min(held_out, params.recipes[stage].valid.max_clips or held_out)
 
 
 def forward_work(params: Params, stage: int, clip: Bucket) -> Work:

@@ -7,6 +7,7 @@ same at three times the resolution, with the spatial tables grown 3x. Each start
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +19,7 @@ from mindspore import nn
 
 from moviegen import device, runs
 from moviegen.config import Bucket, ConfigError, Params, Text, weights_file
+from moviegen.data.choice import spread
 from moviegen.data.clips import Clip
 from moviegen.data.embeddings import check_captions, embeddings_folder, read_embeddings
 from moviegen.data.latents import (
@@ -37,6 +39,7 @@ from moviegen.flow.path import FlowMatchingLoss
 from moviegen.parallel.mesh import Mesh
 from moviegen.parallel.ulysses import sequence_of
 from moviegen.parallel.zero import Zero
+from moviegen.runs.files import write_csv
 from moviegen.runs.ranks import recorded
 from moviegen.text.encoders import encoders, origins
 from moviegen.train.batches import Batches, ClipSet, Samples, ValidationBatches
@@ -47,14 +50,17 @@ from moviegen.train.resume import start
 from moviegen.train.state import gathered
 
 
-def validation(loss: nn.Cell, batches: Iterable[tuple[np.ndarray, ...]]) -> Callable[[], Mapping[str, float]]:
-    """The mean loss of this rank's samples."""
+def validation(
+    loss: nn.Cell, batches: Iterable[tuple[np.ndarray, ...]], progress: Callable[[int], None]
+) -> Callable[[], Mapping[str, float]]:
+    """The mean loss of this rank's samples; `progress` is told how many batches are done."""
 
     def validate() -> Mapping[str, float]:
         sizes, losses = [], []
-        for inputs in batches:
+        for done, inputs in enumerate(batches, 1):
             sizes.append(len(inputs[0]))
             losses.append(float(loss(*(ms.Tensor(array) for array in inputs))))
+            progress(done)
         return {"loss": float(np.average(losses, weights=sizes))}
 
     return validate
@@ -173,10 +179,10 @@ def training_batches(run: runs.Run, stage: int, caches: Caches, world: World) ->
 
 
 def validation_batches(run: runs.Run, stage: int, caches: Caches, world: World) -> ValidationBatches:
-    """What a stage is validated on: each held-out clip in its bucket."""
+    """What a stage is validated on: each held-out clip in its bucket, or `valid.max_clips` of them."""
     recipe, clips = run.params.recipes[stage], load_split(run.upstream("data"), "mixkit_val")
-    sets = clip_sets(run, caches, by_bucket(clips, recipe.dataset.buckets))
-    return ValidationBatches(sets, recipe, run.params.seed, world)
+    buckets = spread(by_bucket(clips, recipe.dataset.buckets), recipe.valid.max_clips, run.params.seed)
+    return ValidationBatches(clip_sets(run, caches, buckets), recipe, run.params.seed, world)
 
 
 def batches(run: runs.Run, stage: int, mesh: Mesh) -> tuple[Batches, ValidationBatches]:
@@ -187,6 +193,30 @@ def batches(run: runs.Run, stage: int, mesh: Mesh) -> tuple[Batches, ValidationB
     return training_batches(run, stage, caches, samples), validation_batches(run, stage, caches, samples)
 
 
+def tell(run: runs.Run, training: Batches, held_out: ValidationBatches) -> Callable[[int], None]:
+    """Says before a stage starts what it will compile and see: `graphs.csv`, `clips_seen.csv`, and in a line.
+
+    Returns:
+        what is told how many batches of a validation are done.
+    """
+    compiled = {"training": training.graphs(), "validation": held_out.graphs()}
+    rows = [
+        (use, samples, tokens, " ".join(map(str, buckets)))
+        for use, graphs in compiled.items()
+        for (samples, tokens), buckets in graphs.items()
+    ]
+    write_csv(run.folder / "graphs.csv", ("use", "samples", "tokens", "buckets"), rows)
+    seen = [(*bucket, name, times) for bucket, name, times in training.times_seen()]
+    write_csv(run.folder / "clips_seen.csv", ("frames", "height", "width", "clip", "times"), seen)
+    shapes = "; ".join(
+        f"{len(graphs)} of {use}: {', '.join(f'{samples} x {tokens:,} tokens' for samples, tokens in graphs)}"
+        for use, graphs in compiled.items()
+    )
+    print(f"{run.name} compiles {len(rows)} shapes; {shapes}", file=sys.stderr)
+    metrics, batches = runs.MetricsWriter(run.metrics_path), len(held_out)
+    return lambda done: metrics.write(kind="validating", batch=done, batches=batches)
+
+
 def train(run: runs.Run, stage: int, world: World) -> None:
     """Trains one stage; rank 0 leaves `dit.safetensors`, and `dit_ema.safetensors` where an average is kept."""
     recipe = run.params.recipes[stage]
@@ -194,6 +224,7 @@ def train(run: runs.Run, stage: int, world: World) -> None:
     dit = build(run, stage, mesh)
     by_tokens = dit.by_tokens()
     token_batches = TokenBatches(by_tokens, *batches(run, stage, mesh))
+    progress = tell(run, token_batches.training, token_batches.held_out) if world.is_main else lambda done: None
     loss = FlowMatchingLoss(by_tokens)
     zero = Zero(dit, recipe.train.settings.zero_stage, world)
     # after Zero: what gathers the weights of a block is recomputed with it
@@ -213,7 +244,7 @@ def train(run: runs.Run, stage: int, world: World) -> None:
         ),
         optimizer_config=recipe.train.optimizer,
         rate_config=recipe.train.lr_scheduler,
-        validate=validation(loss, token_batches),
+        validate=validation(loss, token_batches, progress),
         ema=EMA(zero, recipe.train.ema.decay) if recipe.train.ema else None,
         loss_scale=LossScale.first(dit.dtype),
         start=partial(start, run, stage, world) if recipe.train.resume else None,

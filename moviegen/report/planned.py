@@ -8,7 +8,7 @@ from IPython.display import HTML
 
 from moviegen import plan
 from moviegen.config import Params
-from moviegen.plan.duration import held_out, stage_duration
+from moviegen.plan.duration import stage_duration, validated
 from moviegen.plan.programs import ProgramCost, program_costs
 from moviegen.plan.published import MIXKIT_CLIPS
 from moviegen.plan.tae_memory import PHASES
@@ -73,7 +73,7 @@ def _training(params: Params, stage: int, cost: ProgramCost) -> dict[str, str]:
     longest, update = recipe.dataset.longest_clip, plan.update_seconds(work, card, speed)
     duration = stage_duration(params, stage, card, speed, MIXKIT_CLIPS)
     hours = [value / 3600 for value in (duration.total, *speed.interval(duration.total))]
-    held = held_out(params, MIXKIT_CLIPS)
+    seen = validated(params, stage, MIXKIT_CLIPS)
     return {
         "cards": f"{work.cards}, of which {work.shards} share a sample" if work.shards > 1 else f"{work.cards}",
         **_memory(cost),
@@ -81,7 +81,7 @@ def _training(params: Params, stage: int, cost: ProgramCost) -> dict[str, str]:
         f"{plan.si(cost.work.flops.total)}FLOP",
         f"seconds a micro-batch of {longest}": seconds(update / work.micro_batches),
         "seconds an update of such": seconds(update),
-        f"of validation on {held} clips, spread over {recipe.valid.frequency} updates": seconds(duration.validation),
+        f"of validation on {seen} clips, spread over {recipe.valid.frequency} updates": seconds(duration.validation),
         f"hours, {duration.updates:,} updates": "{} ({} to {})".format(*map(written, hours))
         + f", were all videos of {longest}; without checkpoints",
         "in brackets": f"as far off as published rows were that were left out of the fit to {newest().software}",

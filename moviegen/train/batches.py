@@ -1,4 +1,4 @@
-"""Batches of a training stage: samples of one bucket, drawn by (seed, step, micro-batch, rank) alone.
+"""Batches of a training stage: samples of one bucket on each rank, by (seed, step, micro-batch, rank) alone.
 
 Where samples come from is not known here: a `ClipSet` reads those it is asked for.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from moviegen.config import Bucket, ConfigError, Recipe, visual_tokens
+from moviegen.config import Bucket, ConfigError, Recipe, by_graph, visual_tokens
 from moviegen.device.world import World
 from moviegen.flow import path
 from moviegen.train.loop import Batch
+from moviegen.train.turns import Turns
 
 MEDIA, ORDER, NOISE = 1, 2, 3  # random streams of their own, beside those of (seed, batch number, rank)
 VALIDATION_BATCH = 16  # samples at once, at most
@@ -49,18 +51,6 @@ class ClipSet:
     read: Callable[[np.ndarray], Samples]
 
 
-def epoch_batches(counts: Mapping[Bucket, int], size: int, rng: np.random.Generator) -> list[tuple[Bucket, np.ndarray]]:
-    """An epoch of whole batches, each of one bucket: [(bucket, indices (size,) of its clips)].
-
-    Every clip comes at least once: where a bucket's last batch is not full, the epoch's first clips of that bucket come
-    once more.
-    """
-    batches = []
-    for bucket, count in sorted(counts.items()):
-        batches += [(bucket, row) for row in np.resize(rng.permutation(count), (-(-count // size), size))]
-    return [batches[place] for place in rng.permutation(len(batches))]
-
-
 @dataclass(frozen=True)
 class Batches:
     """Training batches that follow from (seed, step, micro-batch, rank) alone.
@@ -82,13 +72,11 @@ class Batches:
             raise ConfigError("there is no clip to make a batch of")
 
     def __call__(self, step: int, micro: int) -> Batch:
-        """The micro-batch of this rank; all ranks see the same medium and shape in the same step."""
+        """The micro-batch of this rank; all ranks see the same medium and as many tokens in the same step."""
         number = (step - 1) * self.recipe.train.settings.gradient_accumulation_steps + micro
-        rank, ranks = self.world.rank, self.world.size
-        media, turn = self._turn(number)
-        sets, size = self._source(media)
-        bucket, batch = self._batch(media, turn, size * ranks)
-        indices = batch[rank * size : (rank + 1) * size]
+        rank, (media, turn) = self.world.rank, self._turn(number)
+        bucket, indices = self.turns[media](turn)[rank]
+        sets, size = self.sets[media], len(indices)
         samples, rng = sets[bucket].read(indices), np.random.default_rng([self.seed, number, 1 + rank])
         x_1 = samples.mean + samples.std * normal(rng, samples.mean.shape)
         captions = _drop(samples.text, self.empty, rng.random(size) < self.recipe.dataset.text_drop_prob)
@@ -101,26 +89,48 @@ class Batches:
         inputs = (x_1, noise, times, *captions)
         return Batch(inputs, media, tuple(sets[bucket].names[i] for i in indices), tokens)
 
+    @cached_property
+    def sets(self) -> dict[str, Mapping[Bucket, ClipSet]]:
+        """What there is of each medium."""
+        return {media: sets for media, sets in (("image", self.images), ("video", self.videos)) if sets}
+
+    @cached_property
+    def turns(self) -> dict[str, Turns]:
+        """The batches of each medium."""
+        sizes = self.recipe.dataloader.batch_size
+        return {
+            media: Turns(
+                {bucket: len(clips.names) for bucket, clips in sets.items()},
+                sizes.image_batch_size if media == "image" else sizes.video_batch_size,
+                self.world.size,
+                [self.seed, media == "image", ORDER],
+            )
+            for media, sets in self.sets.items()
+        }
+
+    def times_seen(self) -> list[tuple[Bucket, str, int]]:
+        """How often each clip is seen from the first to the last step: its bucket, its name, and that."""
+        last = self.recipe.train.steps * self.recipe.train.settings.gradient_accumulation_steps - 1
+        media, before = self._turn(last)
+        batches = {other: last - before for other in self.sets} | {media: before + 1}
+        return [
+            (bucket, name, int(times))
+            for media, turns in self.turns.items()
+            for bucket, counts in turns.times_seen(batches[media]).items()
+            for name, times in zip(self.sets[media][bucket].names, counts, strict=True)
+        ]
+
+    def graphs(self) -> dict[tuple[int, int], list[Bucket]]:
+        """The buckets whose batches share a compiled graph, by samples and tokens."""
+        return by_graph({bucket: turns.size for turns in self.turns.values() for bucket in turns.counts})
+
     def _turn(self, number: int) -> tuple[str, int]:
         """The medium of batch `number`, and how many of its medium came before."""
-        if not (self.images and self.videos):
-            return "image" if self.images else "video", number
+        if len(self.sets) == 1:
+            return next(iter(self.sets)), number
         draws = np.random.default_rng([self.seed, 0, 0, MEDIA]).random(number + 1)  # so many draws are a millisecond
         is_image = draws < self.recipe.dataloader.image_ratio
         return ("image" if is_image[-1] else "video"), int((is_image[:-1] == is_image[-1]).sum())
-
-    def _source(self, media: str) -> tuple[Mapping[Bucket, ClipSet], int]:
-        """What a medium is drawn from, and how many samples a rank takes."""
-        sizes = self.recipe.dataloader.batch_size
-        return (self.images, sizes.image_batch_size) if media == "image" else (self.videos, sizes.video_batch_size)
-
-    def _batch(self, media: str, turn: int, size: int) -> tuple[Bucket, np.ndarray]:
-        """The `turn`-th batch of all ranks together, epoch after epoch."""
-        sets, _ = self._source(media)
-        counts = {bucket: len(clips.names) for bucket, clips in sets.items()}
-        epoch, place = divmod(turn, sum(-(-count // size) for count in counts.values()))
-        rng = np.random.default_rng([self.seed, epoch, media == "image", ORDER])
-        return epoch_batches(counts, size, rng)[place]
 
 
 @dataclass(frozen=True)
@@ -136,6 +146,9 @@ class ValidationBatches:
     seed: int
     world: World
 
+    def __len__(self) -> int:
+        return sum(self._count(bucket) // self._size(bucket) for bucket in self.sets)
+
     def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
         """What the loss takes, batch after batch; those of as many tokens have one size, and so one compiled graph."""
         rank, ranks = self.world.rank, self.world.size
@@ -147,6 +160,10 @@ class ValidationBatches:
                 indices, at = np.divmod(batch, len(times))
                 samples = clips.read(indices)
                 yield samples.mean, self._noise(indices, samples.mean.shape[1:]), times[at], *samples.text
+
+    def graphs(self) -> dict[tuple[int, int], list[Bucket]]:
+        """The buckets whose batches share a compiled graph, by samples and tokens."""
+        return by_graph({bucket: self._size(bucket) for bucket in self.sets})
 
     def _noise(self, indices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The noise of each clip, the same at all its times: (B, *shape)."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from moviegen.data.choice import choose, round_robin
+from moviegen.data.choice import choose, round_robin, spread
 from moviegen.data.clips import Clip
 from moviegen.data.datasets import split_ucf101
 
@@ -60,3 +60,19 @@ def test_a_video_of_several_captions_comes_once_before_any_comes_again():
 def test_kinds_take_turns():
     assert round_robin("aaabbc", str) == list("abcaba")
     assert round_robin([], str) == []
+
+
+def test_spread_takes_as_many_of_each_kind_as_can_be_in_their_order():
+    members = {"wide": list(range(50)), "tall": list(range(3)), "square": [7]}
+    found = spread(members, 11, 0)
+    assert {kind: len(items) for kind, items in found.items()} == {"wide": 7, "tall": 3, "square": 1}
+    assert all(items == sorted(set(items)) and set(items) <= set(members[kind]) for kind, items in found.items())
+    assert found == spread(members, 11, 0)
+    assert found["wide"] != spread(members, 11, 1)["wide"]
+    assert spread(members, 2, 0).keys() == {"wide", "tall"}
+
+
+@pytest.mark.parametrize("most", [0, 54, 99])
+def test_spread_keeps_all_where_there_are_no_more(most):
+    members = {"wide": list(range(50)), "tall": list(range(3)), "square": [7]}
+    assert spread(members, most, 0) == members

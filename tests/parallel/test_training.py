@@ -1,5 +1,6 @@
 """`python -m moviegen train`, all of it, as jobs of several workers at a scale of seconds."""
 
+import csv
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ from moviegen import config, plan, runs
 from moviegen.launch.run import run_job
 from moviegen.launch.watch import WorkerError
 from moviegen.parallel.mesh import Mesh
+from moviegen.plan.details import training_graphs
 from moviegen.programs import train_dit as dit
 from moviegen.report.notebook import job
 from moviegen.runs.weights import load_arrays
@@ -114,6 +116,16 @@ def test_each_stage_starts_from_the_one_before_and_moves(stages):
         }
         assert min(moved.values()) > 0
         assert max(moved.values()) < 2 * STEPS * 1e-3  # of the learning rate: the one did begin where the other ended
+
+
+@pytest.mark.whole_job
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_shapes_are_compiled_that_were_told_before_and_no_more_than_planned(stages, params, stage):
+    with (stages[stage].folder / "graphs.csv").open() as file:
+        told = [row for row in csv.DictReader(file) if row["use"] == "training"]
+    compiled = [line["shape"][:2] for line in lines(stages[stage], "compile")]
+    assert sorted(compiled) == sorted([int(row["samples"]), int(row["tokens"])] for row in told)
+    assert {tuple(shape) for shape in compiled} <= training_graphs(params, stage).keys()
 
 
 @pytest.mark.whole_job

@@ -110,6 +110,21 @@ def test_validation_is_spread_over_the_updates_between_two():
     assert duration.stage_duration(params, 3, CARD, SPEED, 100).validation == pytest.approx(whole / 50)
 
 
+def test_a_validation_is_of_no_more_clips_than_the_recipe_says():
+    params = config.load("30B", {"stages.3.valid.max_clips": 3})
+    assert duration.validated(params, 3, 10) == 2  # a fifth of them is held out
+    assert duration.validated(params, 3, 100) == 3
+    fewer, all_of_them = (config.load("5B", {"valid.max_clips": most}) for most in (4, 0))
+    whole = duration.validation_seconds(all_of_them, 3, CARD, SPEED, 100)
+    assert duration.validation_seconds(fewer, 3, CARD, SPEED, 100) == pytest.approx(whole / 5)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_validation_is_a_small_share_of_a_30b_updates_seconds(stage):
+    spread = duration.stage_duration(config.load("30B"), stage, CARD, SPEED, 100)
+    assert spread.validation < 0.06 * spread.update
+
+
 def test_a_forward_pass_is_about_a_third_of_an_update_without_recomputation():
     params = config.load("1B", {"stages.3.model.recompute_every_nth_block": 0})
     clip = Bucket(256, 576, 1024)
@@ -150,7 +165,10 @@ def test_details_have_each_bucket_once_and_what_makes_up_their_totals():
     params = config.load("5B")
     details = stage_details(params, 2, CARD, SPEED, 100)
     buckets = [bucket["clip"] for bucket in details["buckets"]]
-    assert len(buckets) == len(set(buckets)) == 4 * 13  # images and three lengths, in thirteen ratios
+    assert len(buckets) == len(set(buckets)) == 4 * 11  # images and three lengths, in thirteen ratios of eleven sizes
+    shared = [bucket for graph in details["graphs"] for bucket in graph["buckets"]]
+    assert sorted(shared) == sorted(buckets)
+    assert len(details["graphs"]) == 4 * 4  # of four areas
     assert buckets == list(map(str, seen_buckets(params, 2)))
     for bucket in details["buckets"]:
         assert sum(bucket["memory_bytes"]["parts"].values()) == bucket["memory_bytes"]["all"]

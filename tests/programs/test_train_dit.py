@@ -64,8 +64,10 @@ def test_validation_loss_repeats_and_is_the_mean_over_clips_and_times():
     batches = ValidationBatches(sets, recipe, SEED, World())
     assert [len(inputs[0]) for inputs in batches] == [6, 6, 4]
     dit = small_runs.random_dit(CONFIG)
-    validate = validation(FlowMatchingLoss(dit), batches)
+    told = []
+    validate = validation(FlowMatchingLoss(dit), batches, told.append)
     first, second = validate(), validate()
+    assert told == [1, 2, 3, 1, 2, 3]
     assert first == second
     losses = losses_one_by_one(dit, groups)
     assert len(losses) == 16

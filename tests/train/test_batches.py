@@ -1,7 +1,6 @@
-"""What training the transformer sees: batches of one bucket, whole epochs, ranks that agree, fixed validation."""
+"""What training the transformer sees: every clip as often as any, ranks that agree, fixed validation."""
 
 from collections import Counter
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from moviegen import config
 from moviegen.config import ConfigError
 from moviegen.config.shapes import Bucket
 from moviegen.device.world import World
-from moviegen.train.batches import Batches, Samples, ValidationBatches, _hide, epoch_batches
+from moviegen.train.batches import Batches, Samples, ValidationBatches, _hide
 from tests import small_runs
 
 WIDE, SQUARE, TALL = Bucket(1, 32, 64), Bucket(1, 48, 48), Bucket(1, 64, 32)
@@ -53,6 +52,7 @@ def recipe(
     sampling="logit-normal",
     shift=1.0,
     shards=1,
+    steps=100,
 ):
     overrides = {
         "dataloader.batch_size.image_batch_size": images,
@@ -65,6 +65,7 @@ def recipe(
         "train.time_shift": shift,
         "train.sequence_parallel.shards": shards,
         "valid.sampling_steps": times,
+        "train.steps": steps,
     }
     return config.load("smoke", overrides).recipes[2]
 
@@ -80,29 +81,6 @@ def shape(batch):
     return batch.inputs[0].shape[1:]
 
 
-# --- an epoch ---
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 8, 20])
-def test_an_epoch_holds_every_clip_in_whole_batches_of_one_bucket(size):
-    epoch = epoch_batches(IMAGES, size, np.random.default_rng(0))
-    assert {len(indices) for _, indices in epoch} == {size}
-    per_bucket = Counter(bucket for bucket, _ in epoch)
-    assert per_bucket == {bucket: -(-count // size) for bucket, count in IMAGES.items()}
-    for bucket, count in IMAGES.items():
-        taken = Counter(int(i) for other, indices in epoch if other == bucket for i in indices)
-        assert sorted(taken) == list(range(count))
-        assert max(taken.values()) - min(taken.values()) <= 1  # filled up evenly
-
-
-def test_batches_of_buckets_come_mixed_and_in_another_order_in_another_epoch():
-    first, second = (epoch_batches({WIDE: 40, TALL: 40}, 2, np.random.default_rng(seed)) for seed in (0, 1))
-    order = [bucket for bucket, _ in first]
-    assert sum(a != b for a, b in pairwise(order)) > 10
-    assert order != [bucket for bucket, _ in second]
-    assert not all(np.array_equal(a, b) for (_, a), (_, b) in zip(first, second, strict=True))
-
-
 # --- steps ---
 
 
@@ -116,36 +94,37 @@ def test_a_batch_follows_from_its_step_alone():
 
 
 @pytest.mark.parametrize(("world", "accumulate"), [(1, 1), (1, 3), (2, 1), (3, 2)])
-def test_each_medium_sees_every_clip_each_epoch_and_loses_no_batch(world, accumulate):
-    """An epoch of a medium is so many batches of that medium, whatever comes between them."""
-    own = recipe(accumulate=accumulate)
+def test_what_is_said_of_clips_before_training_is_what_batches_hold(world, accumulate):
+    own = recipe(accumulate=accumulate, steps=40)
     ranks = [batches(World(rank, world), own) for rank in range(world)]
-    numbers = [(step, micro) for step in range(1, 121) for micro in range(accumulate)]
-    steps = [[rank(*number) for rank in ranks] for number in numbers]
-    for media, counts, size in (("image", IMAGES, 2), ("video", VIDEOS, 1)):
-        together = size * world
-        length = sum(-(-count // together) for count in counts.values())
-        seen = [[name for batch in step for name in batch.names] for step in steps if step[0].media == media]
-        assert len(seen) >= 3 * length
-        wanted = {f"{bucket}/{i}" for bucket, count in counts.items() for i in range(count)}
-        for start in range(0, len(seen) // length * length, length):
-            epoch = seen[start : start + length]
-            assert {name for names in epoch for name in names} == wanted
-            assert all(len(names) == together for names in epoch)
+    numbers = [(step, micro) for step in range(1, 41) for micro in range(accumulate)]
+    seen = Counter(name for rank in ranks for number in numbers for name in rank(*number).names)
+    said = ranks[0].times_seen()
+    assert len(said) == sum(IMAGES.values()) + sum(VIDEOS.values())
+    assert {name: times for _, name, times in said if times} == seen
+    assert all(name.startswith(f"{bucket}/") for bucket, name, _ in said)
 
 
 @pytest.mark.parametrize("world", [2, 3, 8])
-def test_ranks_agree_on_medium_and_shape_and_share_the_clips(world):
+def test_ranks_agree_on_medium_and_tokens_and_share_the_clips(world):
     ranks = [batches(World(rank, world)) for rank in range(world)]
+    differ = 0
     for step in range(1, 60):
         made = [rank(step, 0) for rank in ranks]
-        assert len({batch.media for batch in made}) == len({shape(batch) for batch in made}) == 1
-        names = [name for batch in made for name in batch.names]
-        bucket = names[0].split("/")[0]
-        assert all(name.startswith(f"{bucket}/") for name in names)
-        count = {str(b): n for b, n in (IMAGES | VIDEOS).items()}[bucket]
-        assert max(Counter(names).values()) <= -(-len(names) // count)  # no clip twice where there are enough
+        assert len({batch.media for batch in made}) == len({batch.tokens for batch in made}) == 1
+        buckets = [{name.split("/")[0] for name in batch.names} for batch in made]
+        assert all(len(one) == 1 for one in buckets)
+        differ += len(set.union(*buckets)) > 1
         assert len({batch.inputs[1].tobytes() for batch in made}) == world  # noise of their own
+    assert differ > 5  # wide and tall ones in one step
+
+
+def test_graphs_are_those_of_the_batches_that_come():
+    made = batches(recipe=recipe(images=2, videos=1))
+    graphs = made.graphs()
+    assert graphs == {(1, 8): [SHORT], (1, 16): [LONG], (2, 8): [WIDE, TALL], (2, 9): [SQUARE]}
+    drawn = [made(step, 0) for step in range(1, 120)]
+    assert {(len(batch.names), batch.tokens // len(batch.names)) for batch in drawn} == set(graphs)
 
 
 def test_images_come_in_their_ratio_among_videos():
@@ -275,6 +254,16 @@ def test_validation_holds_each_clip_at_each_time_once():
     assert set(found.values()) == {1}
     assert len(found) == (3 + 1) * 4
     assert {time for _, _, time in found} == {0.125, 0.375, 0.625, 0.875}
+
+
+def test_validation_says_how_many_batches_it_has_and_their_graphs():
+    for world in (1, 2, 5):
+        for changes in ({}, {"videos": 3}):
+            found = ValidationBatches(sets({SHORT: 3, LONG: 1}), recipe(**changes), 1, World(0, world))
+            made = list(found)
+            assert len(found) == len(made)
+            shapes = {(len(x_1), np.prod(x_1.shape[2:]) // 4) for x_1, *_ in made}  # a token is 2 x 2 of a latent frame
+            assert set(found.graphs()) == shapes
 
 
 def test_validation_is_the_same_every_time():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 from IPython.display import HTML
 from matplotlib.patches import Rectangle
 
@@ -12,7 +13,7 @@ from moviegen.report.plots import ACCENT, FAINT, INK, WIDTH, drawn, panels, styl
 from moviegen.report.tables import table
 from moviegen.runs import Run
 
-__all__ = ["buckets", "losses", "recipe"]
+__all__ = ["buckets", "frequencies", "losses", "recipe", "shapes"]
 
 
 def recipe(params: Params, stage: int) -> HTML:
@@ -71,3 +72,36 @@ def buckets(run: Run | None, stage: int) -> HTML:
         axes.set_yticks(range(len(lengths)), ["images" if frames == 1 else f"{frames} frames" for frames in lengths])
         axes.tick_params(length=0)
         return drawn(figure, f"{title}: height x width, and length; a clip is in one bucket of each medium", [run])
+
+
+def frequencies(run: Run | None, stage: int) -> HTML:
+    """How often training sees each clip, by bucket: as often in a small one as in a large one."""
+    seen, title = results.read_csv(run, "clips_seen.csv"), f"How often stage {stage} sees a clip"
+    if seen is None:
+        return markup.missing(title)
+    rows = [
+        _frequency(f"{'image' if frames == 1 else f'{frames} frames'}, {height}x{width}", clips["times"])
+        for (frames, height, width), clips in seen.groupby(["frames", "height", "width"])
+    ]
+    rows += [
+        _frequency(f"all {medium}", clips["times"])
+        for medium, clips in seen.groupby(seen["frames"].map(lambda frames: "images" if frames == 1 else "videos"))
+    ]
+    return table(rows, f"{title}, from the first update to the last", [run])
+
+
+def _frequency(bucket: str, times: pd.Series) -> dict[str, object]:
+    counts = {"least": times.min(), "median": f"{times.median():g}", "most": times.max()}
+    return {"bucket": bucket, "clips": f"{len(times):,}"} | counts
+
+
+def shapes(run: Run | None, stage: int) -> HTML:
+    """The shapes that a stage's graphs are compiled for, and which buckets share one."""
+    graphs, title = results.read_csv(run, "graphs.csv"), f"Compiled shapes of stage {stage}"
+    if graphs is None:
+        return markup.missing(title)
+    rows = [
+        {"graph of": row.use, "samples": row.samples, "tokens of each": f"{row.tokens:,}", "buckets": row.buckets}
+        for row in graphs.itertuples()
+    ]
+    return table(rows, title, [run])

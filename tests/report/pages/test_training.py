@@ -27,6 +27,34 @@ def test_buckets_hold_the_numbers_of_their_stage(params):
     assert {"images", "16 frames"} <= set(labels[1])
 
 
+@pytest.mark.parametrize("show", [training.frequencies, training.shapes])
+def test_a_stage_that_was_not_run_saw_no_clips_and_compiled_nothing(show, params):
+    assert "not run here" in show(None, 2).data
+    assert "not run here" in show(finished(params, "stage2"), 2).data
+
+
+def test_how_often_clips_are_seen_is_shown_by_bucket_and_medium(params):
+    run = finished(params, "stage2")
+    seen = {(1, 48, 80): (3, 4, 4), (1, 80, 48): (2,), (16, 48, 80): (5, 6)}
+    lines = [
+        ",".join(map(str, (*bucket, f"{i}.mp4", n))) for bucket, counts in seen.items() for i, n in enumerate(counts)
+    ]
+    files.write_text(run.folder / "clips_seen.csv", "\n".join(["frames,height,width,clip,times", *lines]) + "\n")
+    rows = cells(training.frequencies(run, 2)).astype(str).set_index("bucket")
+    assert rows.loc["image, 48x80"].tolist() == ["3", "3", "4", "4"]
+    assert rows.loc["image, 80x48"].tolist() == ["1", "2", "2", "2"]
+    assert rows.loc["16 frames, 48x80"].tolist() == ["2", "5", "5.5", "6"]
+    assert rows.loc["all images"].tolist() == ["4", "2", "3.5", "4"]
+    assert rows.loc["all videos"].tolist() == ["2", "5", "5.5", "6"]
+
+
+def test_compiled_shapes_name_the_buckets_that_share_them(params):
+    run = finished(params, "stage2")
+    files.write_text(run.folder / "graphs.csv", "use,samples,tokens,buckets\ntraining,2,1000,1x48x80 1x80x48\n")
+    (row,) = cells(training.shapes(run, 2)).astype(str).to_dict("records")
+    assert row == {"graph of": "training", "samples": "2", "tokens of each": "1,000", "buckets": "1x48x80 1x80x48"}
+
+
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_recipe_is_the_one_of_the_stage(params, stage):
     rows = cells(training.recipe(params, stage)).set_index("parameter")["value"]
