@@ -28,7 +28,7 @@ data/
                clips, crops: a clip and its views; measuring, checking, quarantine: which are sound
                pairs: which files a command names, and where their results go
                samples: a set that is there without data of one's own; assets, film: what others made, shots of it
-               latents, embeddings: caches
+               latents, embeddings, index, reading: caches, what they hold, and how they are read
   3.5          scores, intervals: PSNR, SSIM, LPIPS; how far a mean may be off
 tae/         3.1.1 model, coder, layers, losses, lpips, tiling, factors, weights, naming
 dit/         3.1.3 model, layers, patches, positions, weights

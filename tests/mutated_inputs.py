@@ -18,8 +18,15 @@ import yaml
 from moviegen import config
 import mindspore as ms
 from moviegen.config import DiTConfig, Save, TAEConfig, Text, TextEncoder
-from moviegen.data.embeddings import caption_file, check_captions, check_origins, read_embeddings, save_embedding
-from moviegen.data.latents import check_latents, check_origin, load_latent
+from moviegen.data.embeddings import (
+    caption_file,
+    check_captions,
+    check_origins,
+    open_embeddings,
+    read_embeddings,
+    save_embedding,
+)
+from moviegen.data.latents import check_latents, check_origin, load_latent, open_latents
 from moviegen.dit.model import DiT
 from moviegen.dit.weights import load_dit, save_dit
 from moviegen.programs.transcode import read_encoded
@@ -94,7 +101,7 @@ class Latent(Kind):
         return self.folder / "clip.npz"
 
     def load(self):
-        check_latents([self.folder / "good.npz", self.path])
+        check_latents(open_latents(self.folder), [self.folder / "good.npz", self.path])
         assert {array.shape for array in load_latent(self.path)} == {(2, 1, 2, 2)}
 
 
@@ -106,7 +113,7 @@ class Embedding(Kind):
         return caption_file(self.folder, "ul2", "dog")
 
     def load(self):
-        check_captions(self.folder, ["dog"], TEXT)
+        check_captions(open_embeddings(self.folder), ["dog"], TEXT)
         assert read_embeddings(self.folder, ["dog"], TEXT)[0].shape == (1, 3, 4)
 
 

@@ -1,21 +1,27 @@
 """The cache of text embeddings: `<encoder>/<hash of the caption>.npz` below a folder.
 
-Each holds `text_emb` (L, width) float32, zero where `mask` (L,) is False, and `tokens` (L,) int64. `summary.json` says
-which encoders made them, by a hash of their files: embeddings of others are refused.
+Each holds `mask` (L,), False where a caption is filled up, and of its n tokens `text_emb` (n, width) float16 and
+`tokens` (n,) int64. The transformer takes them filled up with zeros, as float32 of these values: float16 rounds to 11
+significant bits, bfloat16, in which cards compute, to 8. Folders that were made elsewhere may hold all L rows, in
+float32. `index.csv` lists the files (`data.index`). `summary.json` says which encoders made them, by a hash of their
+files: embeddings of others are refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from moviegen.config import ConfigError, Text, TextEncoder, from_root
+from moviegen.data.index import Cache
+from moviegen.data.reading import in_threads
 from moviegen.runs import Run
-from moviegen.runs.arrays import npz_shapes, read_npz, save_npz
+from moviegen.runs.arrays import read_npz, save_npz
 from moviegen.runs.files import read_json
 
 COMMAND = "`python -m moviegen text encode --captions FILE`"
@@ -30,17 +36,29 @@ def caption_file(folder: Path, encoder: str, caption: str) -> Path:
     return folder / encoder / f"{hashlib.sha256(caption.encode()).hexdigest()[:16]}.npz"
 
 
-def save_embedding(path: Path, text_emb: np.ndarray, mask: np.ndarray, tokens: np.ndarray) -> None:
-    """Writes one whole or not at all."""
-    save_npz(path, text_emb=text_emb, mask=mask, tokens=tokens)
+def save_embedding(path: Path, text_emb: np.ndarray, mask: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Writes one whole or not at all; (L, width), (L,) and (L,). Returns what is kept of `text_emb`.
+
+    Raises:
+        ConfigError: a value is no number, or too large for float16.
+    """
+    with np.errstate(over="ignore"):
+        kept = text_emb[mask].astype(np.float16)
+    if not np.isfinite(kept).all():
+        raise ConfigError(f"{path}: an embedding has values that are no numbers, or beyond 65,504: none is stored")
+    save_npz(path, text_emb=kept, mask=mask, tokens=tokens[mask])
+    return kept
 
 
 def text_arrays(embeddings: Iterable[Iterable[tuple[np.ndarray, np.ndarray]]]) -> TextArrays:
-    """What the transformer takes of captions, from each encoder's (text_emb, mask) of each caption."""
+    """What the transformer takes of captions, from each encoder's (text_emb, mask) of each caption.
+
+    The values are float32, and those that float16 has, whether they come from a folder or from the encoder.
+    """
     texts, masks = [], []
     for captions in embeddings:
         text, mask = zip(*captions, strict=True)
-        texts.append(np.stack(text))
+        texts.append(np.stack(text).astype(np.float16).astype(np.float32))
         masks.append(np.stack(mask))
     return *texts, np.concatenate(masks, 1)
 
@@ -51,21 +69,29 @@ def read_embeddings(folder: Path, captions: list[str], settings: Text) -> TextAr
     Raises:
         ConfigError: a caption has none there, or one is of another shape than the parameters say; names the file.
     """
-    return text_arrays(
-        [_read(folder, name, caption, encoder) for caption in captions] for name, encoder in settings.encoders.items()
-    )
+    encoders = settings.encoders
+    asked = list(product(encoders, captions))
+    found = in_threads(lambda one: _read(folder, *one, encoders[one[0]]), asked)
+    return text_arrays(found[start : start + len(captions)] for start in range(0, len(found), len(captions)))
 
 
-def check_captions(folder: Path, captions: list[str], settings: Text) -> None:
+def open_embeddings(folder: Path, looks: bool = True) -> Cache:
+    """A folder of embeddings; see `Cache`."""
+    return Cache.of(folder, MEND, looks)
+
+
+def check_captions(cache: Cache, captions: list[str], settings: Text) -> None:
     """Looks at every caption's embeddings in a folder without reading them.
 
     Raises:
         ConfigError: as `read_embeddings`.
     """
     for name, encoder in settings.encoders.items():
-        for caption in sorted(set(captions)):
-            path = _existing(folder, name, caption)
-            _check_shapes(path, name, encoder, *npz_shapes(path, "text_emb", "mask", mend=MEND))
+        files = {caption: caption_file(cache.folder, name, caption) for caption in sorted(set(captions))}
+        for caption, path in files.items():
+            _check_there(cache.has(path), path, name, caption)
+        for path, shapes in cache.stored(list(files.values()), "text_emb", "mask").items():
+            _check_shapes(path, name, encoder, *shapes)
 
 
 def check_origins(folder: Path, origins: Origins) -> None:
@@ -105,26 +131,33 @@ def embeddings_folder(run: Run, stage: int, origins: Origins) -> Path:
 
 
 def _read(folder: Path, name: str, caption: str, encoder: TextEncoder) -> tuple[np.ndarray, np.ndarray]:
-    path = _existing(folder, name, caption)
+    path = caption_file(folder, name, caption)
+    _check_there(path.is_file(), path, name, caption)
     text, mask = read_npz(path, "text_emb", "mask", mend=MEND)
     _check_shapes(path, name, encoder, text.shape, mask.shape)
-    return text, mask
+    if len(text) == len(mask):
+        return text, mask
+    if len(text) != mask.sum():
+        raise ConfigError(f"{path} holds {len(text)} tokens, and its mask says {mask.sum()}: {MEND}")
+    filled = np.zeros((encoder.max_tokens, encoder.width), text.dtype)
+    filled[mask] = text
+    return filled, mask
 
 
-def _existing(folder: Path, name: str, caption: str) -> Path:
-    path = caption_file(folder, name, caption)
-    if not path.is_file():
+def _check_there(is_there: bool, path: Path, name: str, caption: str) -> None:
+    if not is_there:
         raise ConfigError(f"{path} is missing, the {name} embedding of {caption!r}: `python -m moviegen text encode`")
-    return path
 
 
-def _check_shapes(path: Path, name: str, encoder: TextEncoder, text: tuple[int, ...], mask: tuple[int, ...]) -> None:
-    if text != (encoder.max_tokens, encoder.width):
+def _check_shapes(
+    path: Path, name: str, encoder: TextEncoder, text: tuple[int, ...], mask: tuple[int, ...] | None = None
+) -> None:
+    if len(text) != 2 or text[0] > encoder.max_tokens or text[1] != encoder.width:
         raise ConfigError(
-            f"{path} holds {'x'.join(map(str, text))} values (tokens x width), and text.{name} says "
+            f"{path} holds {'x'.join(map(str, text))} values (tokens x width), and text.{name} says at most "
             f"{encoder.max_tokens}x{encoder.width}: encode the captions again, or change max_tokens and width"
         )
-    if mask != (encoder.max_tokens,):
+    if mask is not None and mask != (encoder.max_tokens,):
         raise ConfigError(
             f"{path} holds a mask of shape {mask} for {encoder.max_tokens} tokens: remove it and encode its caption "
             f"again"

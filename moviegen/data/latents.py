@@ -1,8 +1,8 @@
 """The cache of latents: which clips are encoded at which sizes, and the files they lie in.
 
 On disk: `<frames>x<H>x<W>/<clip>-<hash of its path>.npz` with `latent_mean` and `latent_std` (C, T', H', W') float32,
-normalised as the transformer takes them. `summary.json` holds the checksum of the TAE's weights: latents of another TAE
-are refused.
+normalised as the transformer takes them. `index.csv` lists them (`data.index`). `summary.json` holds the checksum of
+the TAE's weights: latents of another TAE are refused.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import numpy as np
 
 from moviegen.config import Bucket, ConfigError, Params, Recipe, from_root, nearest_bucket
 from moviegen.data.clips import Clip
+from moviegen.data.index import Cache
 from moviegen.runs import Run
-from moviegen.runs.arrays import npz_shapes, read_npz
+from moviegen.runs.arrays import read_npz
 from moviegen.runs.files import read_json, shortened
 from moviegen.runs.hashes import file_hash
 
@@ -78,19 +79,23 @@ def load_latent(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return mean, std
 
 
-def check_latents(files: Sequence[Path]) -> None:
+def open_latents(folder: Path, looks: bool = True) -> Cache:
+    """A folder of latents; see `Cache`."""
+    return Cache.of(folder, MEND, looks)
+
+
+def check_latents(cache: Cache, files: Sequence[Path]) -> None:
     """Looks at the latents of one bucket without reading them.
 
     Raises:
         ConfigError: one is damaged, or of another shape than the first.
     """
-    shapes = {path: npz_shapes(path, "latent_mean", "latent_std", mend=MEND) for path in files}
-    first = shapes[files[0]]
+    shapes = cache.stored(files, "latent_mean", "latent_std")
     for path, shape in shapes.items():
-        if shape != first:
+        if shape != shapes[files[0]]:
             raise ConfigError(
-                f"{path} holds latents of shapes {shape}, and {files[0]} of {first}: remove the wrong one and run "
-                f"{COMMAND} again"
+                f"{path} holds latents of shapes {shape}, and {files[0]} of {shapes[files[0]]}: remove the wrong one "
+                f"and run {COMMAND} again"
             )
 
 

@@ -14,7 +14,7 @@ from moviegen.config import Bucket, ConfigError, Params, Recipe, TextEncoder, la
 from moviegen.plan.flops import parameter_count, position_count
 from moviegen.plan.memory import FLOAT32
 
-INT64, BOOL = 8, 1
+FLOAT16, INT64, BOOL = 2, 8, 1
 # A `.npz` is a zip of `.npy` files, not compressed: for each the zip's header, with 20 bytes for sizes beyond 4 GB, and
 # an entry in its directory, both with the file's name; the `.npy`'s own header; one end of the directory.
 ZIP_MEMBER, ZIP_END, NPY_HEADER = 30 + 20 + 46, 22, 128
@@ -88,7 +88,8 @@ class Reading:
 
 
 def data_caches(params: Params, clips: int, captions: int | None = None) -> Caches:
-    """What so many clips take, the most: each of 16:9 or so, as long as the longest videos, and with its own caption.
+    """What so many clips take, the most: each of 16:9 or so, as long as the longest videos, and with its own caption
+    of as many tokens as its encoders take.
 
     A clip is encoded once in each bucket that a stage asks for: its longest videos, and one frame where it sees images.
 
@@ -122,10 +123,12 @@ def latent_file_bytes(bucket: Bucket, channels: int) -> int:
     return _npz_bytes(LATENT_ARRAYS, 2 * FLOAT32 * numbers)
 
 
-def embedding_file_bytes(encoder: TextEncoder) -> int:
-    """A caption through one encoder: (L, width) float32, a mask (L,) of bytes, and tokens (L,) int64."""
-    each = FLOAT32 * encoder.width + BOOL + INT64
-    return _npz_bytes(("text_emb", "mask", "tokens"), encoder.max_tokens * each)
+def embedding_file_bytes(encoder: TextEncoder, tokens: int | None = None) -> int:
+    """A caption of n tokens, or the most, through one encoder: (n, width) float16, (L,) bytes, tokens (n,) int64."""
+    tokens = encoder.max_tokens if tokens is None else tokens
+    return _npz_bytes(
+        ("text_emb", "mask", "tokens"), BOOL * encoder.max_tokens + tokens * (FLOAT16 * encoder.width + INT64)
+    )
 
 
 def checkpoint_bytes(params: Params, stage: int) -> CheckpointBytes:
@@ -171,9 +174,9 @@ def training_reads(params: Params, stage: int, seconds: float, clip: Bucket | No
 
 
 def sample_bytes(params: Params, clip: Bucket) -> int:
-    """The arrays of a training sample: mean and standard deviation, and of each encoder embedding and mask."""
+    """The arrays of a training sample, the most: mean and standard deviation, of each encoder embedding and mask."""
     latent = 2 * FLOAT32 * params.tae.model.latent_channels * math.prod(latent_size(*clip))
-    text = (encoder.max_tokens * (FLOAT32 * encoder.width + BOOL) for encoder in params.text.encoders.values())
+    text = (encoder.max_tokens * (FLOAT16 * encoder.width + BOOL) for encoder in params.text.encoders.values())
     return latent + sum(text)
 
 

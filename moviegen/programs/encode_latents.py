@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from moviegen import runs
 from moviegen.config import Bucket, Params, Tiling
+from moviegen.data import index
 from moviegen.data.choice import round_robin
 from moviegen.data.clips import Clip, read_windows
-from moviegen.data.latents import by_bucket, clip_buckets, image_buckets, latent_file, load_latent, video_buckets
+from moviegen.data.latents import MEND, by_bucket, clip_buckets, image_buckets, latent_file, video_buckets
 from moviegen.data.pixels import clip_indices, cover, tiles_of
 from moviegen.data.quarantine import Quarantine
 from moviegen.data.splits import data_folder, load_split
@@ -75,21 +76,20 @@ def encode_share(run: runs.Run, clips: list[Clip], weights: Path, world: World) 
             quarantine.add(clip, error.reason)
             continue
         save_npz(path, latent_mean=mean, latent_std=std)
+        index.note(run.folder, world.rank, path, mean)
         if metrics:
             metrics.write(kind="clip", step=step, steps=len(share), clip=clip.path.name)
         patience.done(bucket)
 
 
 def write_index(run: runs.Run, clips: list[Clip], held_out: list[Clip], weights: Path) -> None:
-    """Lists what there is; `summary.json` comes last."""
-    root, rows = data_folder(run.params), []
-    shapes: dict[str, list[int]] = {}
-    for bucket, clip in clip_buckets(run.params, clips + held_out):
-        path = latent_file(run.folder, bucket, clip, root)
-        if path.exists():
-            rows.append((clip.path.name, *bucket, path.relative_to(run.folder)))
-            shapes.setdefault(str(bucket), list(load_latent(path)[0].shape))
-    write_csv(run.folder / "index.csv", ("clip", "frames", "height", "width", "file"), rows)
+    """Lists what there is, as ranks have noted it; `summary.json` comes last."""
+    root = data_folder(run.params)
+    pairs = clip_buckets(run.params, clips + held_out)
+    files = {latent_file(run.folder, bucket, clip, root): clip.path.name for bucket, clip in pairs}
+    there = {path: name for path, name in files.items() if path.exists()}
+    stored = index.join(run.folder, there, "latent_mean", MEND)
+    shapes = {path.parent.name: list(one.shape) for path, one in stored.items()}
     write_occupancy(run, clips, held_out)
     set_aside = sum(len(Quarantine(path)) for path in run.folder.glob("quarantine-*.csv"))
     counts = {"clips": len(clips) + len(held_out), "set_aside": set_aside}

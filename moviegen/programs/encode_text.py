@@ -19,12 +19,13 @@ from tqdm import tqdm
 
 from moviegen import runs
 from moviegen.config import ConfigError, Params, local_paths, outputs_folder, result_parameters
-from moviegen.data.embeddings import Origins, caption_file, save_embedding
+from moviegen.data import index
+from moviegen.data.embeddings import MEND, Origins, caption_file, save_embedding
 from moviegen.data.splits import load_split
 from moviegen.data.tables import numbered_rows
 from moviegen.device.collectives import barrier
 from moviegen.device.world import World
-from moviegen.runs.files import check_writable, read_json, write_csv, write_json
+from moviegen.runs.files import check_writable, read_json, write_json
 from moviegen.runs.fingerprint import content_hash, digest
 from moviegen.runs.patience import Patience
 from moviegen.runs.ranks import joined, recorded
@@ -131,7 +132,8 @@ def encode_share(
         encoded = zip(share, encoder.encode(share), strict=True)
         hidden = None if world.is_main else True
         for caption, embedding in tqdm(encoded, f"encoding captions: {encoder.name}", len(share), disable=hidden):
-            save_embedding(caption_file(folder, encoder.name, caption), **vars(embedding))
+            path = caption_file(folder, encoder.name, caption)
+            index.note(folder, world.rank, path, save_embedding(path, **vars(embedding)))
             done(encoder.name)
 
 
@@ -150,8 +152,9 @@ def encode_captions(
     encode_share(folder, todo, chosen, world, done)
     barrier(world)
     if world.is_main:
-        rows = [(caption, caption_file(folder, chosen[0].name, caption).name) for caption in ordered]
-        write_csv(folder / "index.csv", ("caption", "file"), rows)
+        pairs = [(encoder.name, caption) for encoder in chosen for caption in ordered]
+        files = {caption_file(folder, name, caption): caption for name, caption in pairs}
+        index.join(folder, files, "text_emb", MEND)
         shown = [str(encoder) for encoder in chosen]
         summary = {"captions": len(ordered), "encoders": shown, "origin": origins(chosen)}
         write_json(folder / "summary.json", summary)

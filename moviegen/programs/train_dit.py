@@ -21,7 +21,8 @@ from moviegen import device, runs
 from moviegen.config import Bucket, ConfigError, Params, Text, weights_file
 from moviegen.data.choice import spread
 from moviegen.data.clips import Clip
-from moviegen.data.embeddings import check_captions, embeddings_folder, read_embeddings
+from moviegen.data.embeddings import check_captions, embeddings_folder, open_embeddings, read_embeddings
+from moviegen.data.index import Cache
 from moviegen.data.latents import (
     by_bucket,
     check_latents,
@@ -29,8 +30,10 @@ from moviegen.data.latents import (
     latent_file,
     latents_folder,
     load_latent,
+    open_latents,
     video_buckets,
 )
+from moviegen.data.reading import in_threads
 from moviegen.data.splits import data_folder, load_split
 from moviegen.device.world import World
 from moviegen.dit.model import DiT, TokenDiT
@@ -108,19 +111,26 @@ def build(run: runs.Run, stage: int, mesh: Mesh) -> DiT:
 
 @dataclass(frozen=True)
 class Caches:
-    """The folders of a stage's latents and embeddings."""
+    """A stage's latents and embeddings."""
 
-    latents: Path
-    embeddings: Path
+    latents: Cache
+    embeddings: Cache
 
     @classmethod
-    def of(cls, run: runs.Run, stage: int) -> Caches:
+    def of(cls, run: runs.Run, stage: int, looks: bool = True) -> Caches:
         """Those that the stage's recipe asks for.
+
+        Args:
+            looks: whether this rank looks at the files for all.
 
         Raises:
             ConfigError: they were made by another autoencoder or by other text encoders, or are not there.
         """
-        return cls(latents_folder(run, stage), embeddings_folder(run, stage, origins(encoders(run.params))))
+        made_by = origins(encoders(run.params))
+        return cls(
+            open_latents(latents_folder(run, stage), looks),
+            open_embeddings(embeddings_folder(run, stage, made_by), looks),
+        )
 
 
 def clip_sets(run: runs.Run, caches: Caches, buckets: Mapping[Bucket, list[Clip]]) -> dict[Bucket, ClipSet]:
@@ -132,16 +142,17 @@ def clip_sets(run: runs.Run, caches: Caches, buckets: Mapping[Bucket, list[Clip]
     """
     root, sets = data_folder(run.params), {}
     for bucket, clips in sorted(buckets.items()):
-        files = {clip: path for clip in clips if (path := latent_file(caches.latents, bucket, clip, root)).is_file()}
+        files = {clip: latent_file(caches.latents.folder, bucket, clip, root) for clip in clips}
+        files = {clip: path for clip, path in files.items() if caches.latents.has(path)}
         if files:
-            latents, captions = list(files.values()), [clip.caption for clip in files]
-            check_latents(latents)  # better now than in the middle of training
+            paths, captions = list(files.values()), [clip.caption for clip in files]
+            check_latents(caches.latents, paths)  # better now than in the middle of training
             check_captions(caches.embeddings, captions, run.params.text)
-            read = partial(read_samples, latents, captions, caches.embeddings, run.params.text)
+            read = partial(read_samples, paths, captions, caches.embeddings.folder, run.params.text)
             sets[bucket] = ClipSet(tuple(clip.path.name for clip in files), read)
     if buckets and not sets:
         count, shapes = sum(map(len, buckets.values())), ", ".join(map(str, sorted(buckets)))
-        raise ConfigError(f"{caches.latents} has no latents of {shapes} for any of {count} clips")
+        raise ConfigError(f"{caches.latents.folder} has no latents of {shapes} for any of {count} clips")
     return sets
 
 
@@ -154,7 +165,8 @@ def read_samples(
         ConfigError: an embedding is missing, damaged or of the wrong shape; a latent is damaged.
     """
     once, places = np.unique(indices, return_inverse=True)
-    mean, std = (np.stack(arrays)[places] for arrays in zip(*(load_latent(files[i]) for i in once), strict=True))
+    read = in_threads(load_latent, [files[i] for i in once])
+    mean, std = (np.stack(arrays)[places] for arrays in zip(*read, strict=True))
     text = read_embeddings(embeddings, [captions[i] for i in once], settings)
     return Samples(mean, std, tuple(array[places] for array in text))
 
@@ -173,7 +185,7 @@ def training_batches(run: runs.Run, stage: int, caches: Caches, world: World) ->
             f"stage {stage}: none of {len(clips)} clips has a bucket of videos; dataset.frames is "
             f"{list(recipe.dataset.frames)} and the longest clip has {longest} frames"
         )
-    empty = read_embeddings(caches.embeddings, [""], run.params.text)
+    empty = read_embeddings(caches.embeddings.folder, [""], run.params.text)
     of_images, of_videos = (clip_sets(run, caches, buckets) for buckets in (images, videos))
     return Batches(of_images, of_videos, empty, recipe, run.params.seed, world)
 
@@ -189,7 +201,7 @@ def batches(run: runs.Run, stage: int, mesh: Mesh) -> tuple[Batches, ValidationB
     """What a rank trains on, and what it validates on; ranks that share tokens share samples."""
     samples = World(mesh.data_rank, mesh.data_size)
     run.upstream("data")  # where nothing has been run, this is what to run first
-    caches = Caches.of(run, stage)
+    caches = Caches.of(run, stage, looks=mesh.rank == 0)
     return training_batches(run, stage, caches, samples), validation_batches(run, stage, caches, samples)
 
 

@@ -146,14 +146,15 @@ def read_whole_npz(path: Path) -> dict[str, np.ndarray]:
         return {name.removesuffix(".npy"): read_member(archive, name) for name in archive.namelist()}
 
 
-def npz_shapes(path: Path, *names: str, mend: str) -> tuple[tuple[int, ...], ...]:
-    """Shapes of arrays of an `.npz`, which are not read; see `read_npz`.
+def npz_headers(path: Path, *names: str, mend: str) -> tuple[tuple[tuple[int, ...], str], ...]:
+    """Shapes and types of arrays of an `.npz`, which are not read; see `read_npz`.
 
     Raises:
         CheckpointError: as `read_npz`.
     """
     with _damage_named(path, mend), npz(path) as archive:
-        return tuple(array_of(archive, f"{name}.npy").shape for name in names)
+        headers = [array_of(archive, f"{name}.npy") for name in names]
+        return tuple((header.shape, str(header.dtype)) for header in headers)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from moviegen.data.embeddings import (
     check_captions,
     check_origins,
     embeddings_folder,
+    open_embeddings,
     read_embeddings,
     save_embedding,
     text_arrays,
@@ -20,6 +21,7 @@ from moviegen.data.embeddings import (
 from moviegen.device.world import World
 from moviegen.programs.encode_text import encode_captions, encode_run
 from moviegen.runs import fingerprint, registry
+from moviegen.runs.arrays import save_npz
 from moviegen.text.encoders import encoders, origins
 from tests import small_runs
 from tests.text.making import write_ul2
@@ -171,56 +173,122 @@ def test_a_folder_holds_embeddings_of_one_set_of_encoders(elsewhere):
 # --- what they are ---
 
 
+def halved(values):
+    """float32, of the values that float16 has."""
+    return values.astype(np.float16).astype(np.float32)
+
+
 def test_arrays_of_captions_are_each_encoders_and_their_masks_side_by_side():
     rng = np.random.default_rng(0)
     sizes = ((3, 4), (2, 5), (1, 6))  # tokens and width of each encoder
     embeddings = [[(rng.standard_normal(size), rng.random(size[0]) < 0.5) for _ in range(2)] for size in sizes]
     *texts, mask = text_arrays(iter(captions) for captions in embeddings)
-    assert [text.shape for text in texts] == [(2, *size) for size in sizes]
+    assert [(text.shape, text.dtype) for text in texts] == [((2, *size), np.float32) for size in sizes]
     assert (mask.shape, mask.dtype) == ((2, 3 + 2 + 1), bool)
     for caption in range(2):
         for text, encoder in zip(texts, embeddings, strict=True):
-            assert np.array_equal(text[caption], encoder[caption][0])
+            assert np.array_equal(text[caption], halved(encoder[caption][0]))
         assert np.array_equal(mask[caption], np.concatenate([encoder[caption][1] for encoder in embeddings]))
 
 
-def test_what_is_saved_is_read_again(tmp_path):
-    settings, rng, saved = config.load("smoke").text, np.random.default_rng(0), []
+def save_all(folder, settings, save):
+    """Random embeddings of a caption, zero where the mask is False; returns those."""
+    rng, saved = np.random.default_rng(0), []
     for name, encoder in settings.encoders.items():
-        text_emb = rng.standard_normal((encoder.max_tokens, encoder.width), np.float32)
-        saved.append((text_emb, rng.random(encoder.max_tokens) < 0.5))
-        save_embedding(caption_file(tmp_path, name, "a dog"), *saved[-1], np.arange(encoder.max_tokens))
+        mask = rng.random(encoder.max_tokens) < 0.5
+        text_emb = rng.standard_normal((encoder.max_tokens, encoder.width), np.float32) * mask[:, None]
+        saved.append((text_emb, mask))
+        save(caption_file(folder, name, "a dog"), text_emb, mask, np.arange(encoder.max_tokens))
+    return saved
+
+
+def test_what_is_saved_is_read_again(tmp_path):
+    settings = config.load("smoke").text
+    saved = save_all(tmp_path, settings, save_embedding)
     assert_equal(read_embeddings(tmp_path, ["a dog"], settings), text_arrays([one] for one in saved))
 
 
-def test_missing_caption_is_named(elsewhere):
-    for look in (read_embeddings, check_captions):
-        with pytest.raises(ConfigError, match=r"ul2/\w{16}.npz is missing, the ul2 embedding of 'a cat'"):
-            look(elsewhere, ["a dog", "a cat"], config.load("smoke").text)
+def test_a_file_holds_the_captions_own_tokens_in_float16(tmp_path):
+    settings = config.load("smoke").text
+    for (name, _), (_, mask) in zip(
+        settings.encoders.items(), save_all(tmp_path, settings, save_embedding), strict=True
+    ):
+        with np.load(caption_file(tmp_path, name, "a dog")) as file:
+            assert (len(file["text_emb"]), file["text_emb"].dtype) == (mask.sum(), np.float16)
+            assert np.array_equal(file["tokens"], np.flatnonzero(mask))
 
 
-@pytest.mark.parametrize("look", [read_embeddings, check_captions])
-@pytest.mark.parametrize(("shape", "named"), [((24, 63), "24x63"), ((23, 64), "23x64"), ((24,), "24 values")])
+def test_folders_of_whole_rows_in_float32_are_read_too(tmp_path):
+    settings = config.load("smoke").text
+    saved = save_all(
+        tmp_path, settings, lambda path, text_emb, mask, tokens: save_npz(path, text_emb=text_emb, mask=mask)
+    )
+    assert_equal(read_embeddings(tmp_path, ["a dog"], settings), text_arrays([one] for one in saved))
+    check_captions(open_embeddings(tmp_path), ["a dog"], settings)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 65_520])
+def test_values_that_float16_has_not_are_refused(tmp_path, value):
+    text_emb, keep = np.ones((2, 3), np.float32), np.array([True, False])
+    path = caption_file(tmp_path, "ul2", "a dog")
+    text_emb[1, 0] = value  # filling
+    save_embedding(path, text_emb, keep, np.zeros(2, int))
+    text_emb[0, 0] = value
+    with pytest.raises(ConfigError, match=r"\.npz: an embedding has values that are no numbers, or beyond 65,504"):
+        save_embedding(path, text_emb, keep, np.zeros(2, int))
+
+
+def look_by_headers(folder, captions, settings):
+    """As in a folder that was made elsewhere."""
+    (folder / "index.csv").unlink()
+    check_captions(open_embeddings(folder), captions, settings)
+
+
+def look_by_index(folder, captions, settings):
+    check_captions(open_embeddings(folder), captions, settings)
+
+
+@pytest.mark.parametrize("look", [read_embeddings, look_by_headers, look_by_index])
+def test_missing_caption_is_named(elsewhere, look):
+    with pytest.raises(ConfigError, match=r"ul2/\w{16}.npz is missing, the ul2 embedding of 'a cat'"):
+        look(elsewhere, ["a dog", "a cat"], config.load("smoke").text)
+
+
+@pytest.mark.parametrize("look", [read_embeddings, look_by_headers])
+@pytest.mark.parametrize(("shape", "named"), [((24, 63), "24x63"), ((25, 64), "25x64"), ((24,), "24 values")])
 def test_wrong_shape_names_file_and_both_shapes(elsewhere, shape, named, look):
     path = caption_file(elsewhere, "ul2", "a dog")
-    save_embedding(path, np.zeros(shape, np.float32), np.ones(24, bool), np.zeros(24, np.int64))
+    save_npz(path, text_emb=np.zeros(shape, np.float32), mask=np.ones(24, bool))
     with pytest.raises(ConfigError) as raised:
         look(elsewhere, ["a dog"], config.load("smoke").text)
     for part in (str(path), named, "text.ul2", "24x64"):
         assert part in str(raised.value)
 
 
-@pytest.mark.parametrize("look", [read_embeddings, check_captions])
+def test_another_width_than_the_index_says_is_refused(elsewhere):
+    settings = config.load("smoke", {"text.ul2.width": 65}).text
+    with pytest.raises(ConfigError, match=r"holds \d+x64 values .* text.ul2 says at most 24x65"):
+        look_by_index(elsewhere, ["a dog"], settings)
+
+
+@pytest.mark.parametrize("look", [read_embeddings, look_by_headers])
 def test_mask_of_another_length_names_file_and_both(elsewhere, look):
     path = caption_file(elsewhere, "metaclip", "a dog")
-    save_embedding(path, np.zeros((16, 48), np.float32), np.ones(15, bool), np.zeros(16, np.int64))
+    save_npz(path, text_emb=np.zeros((16, 48), np.float32), mask=np.ones(15, bool))
     with pytest.raises(ConfigError) as raised:
         look(elsewhere, ["a dog"], config.load("smoke").text)
     for part in (str(path), "mask of shape (15,)", "16 tokens"):
         assert part in str(raised.value)
 
 
-@pytest.mark.parametrize("look", [read_embeddings, check_captions])
+def test_fewer_tokens_than_the_mask_says_are_refused(elsewhere):
+    path = caption_file(elsewhere, "metaclip", "a dog")
+    save_npz(path, text_emb=np.zeros((3, 48), np.float16), mask=np.arange(16) < 4)
+    with pytest.raises(ConfigError, match=rf"{path} holds 3 tokens, and its mask says 4"):
+        read_embeddings(elsewhere, ["a dog"], config.load("smoke").text)
+
+
+@pytest.mark.parametrize("look", [read_embeddings, look_by_headers])
 @pytest.mark.parametrize("content", [b"", b"no archive"])
 def test_damaged_file(elsewhere, content, look):
     path = caption_file(elsewhere, "byt5", "")

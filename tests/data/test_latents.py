@@ -18,6 +18,7 @@ from moviegen.data.latents import (
     latent_file,
     latents_folder,
     load_latent,
+    open_latents,
     video_buckets,
 )
 from moviegen.runs.arrays import save_npz
@@ -113,15 +114,15 @@ def test_latents_of_two_shapes_in_one_bucket_are_refused(tmp_path):
     files = [tmp_path / f"{index}.npz" for index in range(3)]
     for file in files:
         write_latent(file)
-    check_latents(files)
+    check_latents(open_latents(tmp_path), files)
     write_latent(files[2], (16, 4, 2, 4))
     with pytest.raises(ConfigError, match=rf"{files[2]} holds latents of shapes .*16, 4, 2, 4.* and {files[0]} of"):
-        check_latents(files)
+        check_latents(open_latents(tmp_path), files)
 
 
 def test_a_damaged_latent_is_named_with_what_to_do(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"no archive")
-    for look in (load_latent, lambda path: check_latents([path])):
+    for look in (load_latent, lambda path: check_latents(open_latents(tmp_path), [path])):
         with pytest.raises(
             ConfigError, match=r"a.npz is damaged .*: remove it and run `python -m moviegen precompute`"
         ):

@@ -8,13 +8,13 @@ import pytest
 from moviegen import config
 from moviegen.config import Bucket, ConfigError, Save, latent_size
 from moviegen.data.clips import Clip
-from moviegen.data.embeddings import caption_file, read_embeddings, save_embedding
+from moviegen.data.embeddings import caption_file, save_embedding
 from moviegen.data.latents import clip_buckets, latent_file, load_latent
 from moviegen.device.world import World
 from moviegen.dit.model import DiT
 from moviegen.parallel.zero import Zero
 from moviegen.plan import storage
-from moviegen.runs.arrays import save_npz
+from moviegen.runs.arrays import read_npz, save_npz
 from moviegen.text.embedding import Embedding
 from moviegen.train import checkpoint
 from moviegen.train.checkpoint import Checkpoint, Checkpoints
@@ -67,12 +67,12 @@ def test_captions_take_what_their_files_do_to_the_byte(smoke, tmp_path):
     assert storage.data_caches(smoke, clips=1).embeddings == found
 
 
-def test_a_caption_of_the_paper_takes_10_mb(big):
+def test_a_caption_of_the_paper_takes_5_mb_where_it_is_as_long_as_can_be(big):
     numbers = 512 * 4096 + 256 * 1280 + 128 * 1472
-    assert 10e6 < 4 * numbers < 11e6
+    assert 5e6 < 2 * numbers < 5.5e6
     headers = 3 * 2**11
     found = storage.data_caches(big, clips=1, captions=0)
-    assert sum(found.embeddings.values()) == pytest.approx(4 * numbers + 9 * (512 + 256 + 128), abs=headers)
+    assert sum(found.embeddings.values()) == pytest.approx(2 * numbers + 9 * (512 + 256 + 128), abs=headers)
 
 
 @pytest.mark.parametrize("scale", ["smoke", "1B", "5B", "30B"])
@@ -152,8 +152,18 @@ def test_a_sample_is_what_its_files_give(smoke, tmp_path):
     recipe = smoke.recipes[2]
     bucket = Bucket(recipe.dataset.longest, *recipe.dataset.size)
     save_caption(smoke, tmp_path, CAPTION)
-    arrays = [*load_latent(save_latent(smoke, tmp_path, bucket)), *read_embeddings(tmp_path, [CAPTION], smoke.text)]
+    arrays = list(load_latent(save_latent(smoke, tmp_path, bucket)))
+    for name in smoke.text.encoders:
+        arrays += read_npz(caption_file(tmp_path, name, CAPTION), "text_emb", "mask", mend="")
     assert storage.sample_bytes(smoke, bucket) == sum(array.nbytes for array in arrays)
+
+
+def test_a_short_caption_takes_what_its_own_tokens_do(smoke, tmp_path):
+    for name, encoder in smoke.text.encoders.items():
+        path, keep = caption_file(tmp_path, name, CAPTION), np.arange(encoder.max_tokens) < 5
+        text_emb = np.zeros((encoder.max_tokens, encoder.width), np.float32)
+        save_embedding(path, text_emb, keep, np.zeros(encoder.max_tokens, np.int64))
+        assert storage.embedding_file_bytes(encoder, tokens=5) == path.stat().st_size
 
 
 def test_every_card_reads_its_own_samples_of_every_micro_batch(big):

@@ -62,9 +62,14 @@ def files(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.npz"))
 
 
+def halved(values):
+    """As they lie in a cache."""
+    return values.astype(np.float16).astype(np.float32)
+
+
 def listed(folder):
     with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
-        return [row["caption"] for row in csv.DictReader(file)]
+        return list(dict.fromkeys(row["name"] for row in csv.DictReader(file)))
 
 
 # --- a run ---
@@ -97,9 +102,9 @@ def test_an_encoder_that_is_left_out_encodes_nothing(stand_ins):
     (given, mask) = read_embeddings(run.folder, list(CAPTIONS), params.text)
     assert given.shape == (3, 16, 48) and mask.shape == (3, 16)
     for row, caption in zip(given, CAPTIONS, strict=True):
-        assert np.array_equal(row, embedding(stand_ins["metaclip"], caption).text_emb)
+        assert np.array_equal(row, halved(embedding(stand_ins["metaclip"], caption).text_emb))
     with (run.folder / "index.csv").open(newline="", encoding="utf-8") as file:
-        assert all((run.folder / "metaclip" / row["file"]).is_file() for row in csv.DictReader(file))
+        assert all((run.folder / row["file"]).is_file() for row in csv.DictReader(file))
 
 
 def test_loaded_embeddings_keep_the_order_asked_for(encoded, stand_ins):
@@ -108,7 +113,7 @@ def test_loaded_embeddings_keep_the_order_asked_for(encoded, stand_ins):
     assert [array.shape for array in embeddings] == [(4, 24, 64), (4, 16, 48), (4, 32, 32)]
     assert keep.shape == (4, 24 + 16 + 32)
     for array, encoder in zip(embeddings, stand_ins.values(), strict=True):
-        assert np.array_equal(array, np.stack([embedding(encoder, caption).text_emb for caption in asked]))
+        assert np.array_equal(array, np.stack([halved(embedding(encoder, caption).text_emb) for caption in asked]))
     masks = [np.concatenate([embedding(encoder, caption).mask for encoder in stand_ins.values()]) for caption in asked]
     assert np.array_equal(keep, np.stack(masks))
 
@@ -116,7 +121,11 @@ def test_loaded_embeddings_keep_the_order_asked_for(encoded, stand_ins):
 def test_files_hold_what_the_readme_of_the_cache_says(encoded, stand_ins):
     with np.load(caption_file(encoded.folder, "byt5", CAPTIONS[2]), allow_pickle=False) as file:
         assert set(file.files) == {"text_emb", "mask", "tokens"}
-        assert np.array_equal(file["tokens"], embedding(stand_ins["byt5"], CAPTIONS[2]).tokens)
+        one = embedding(stand_ins["byt5"], CAPTIONS[2])
+        assert np.array_equal(file["tokens"], one.tokens[one.mask])
+        assert np.array_equal(file["mask"], one.mask)
+        assert np.array_equal(file["text_emb"], one.text_emb[one.mask].astype(np.float16))
+        assert file["text_emb"].dtype == np.float16
 
 
 def test_summary_says_who_made_them(encoded, stand_ins):
@@ -194,10 +203,11 @@ def test_a_run_counts_its_captions_over_all_encoders(encoded):
 def test_a_run_that_would_take_too_long_stops_early(monkeypatch, seconds, is_refused):
     params = config.load("smoke", {"data.patience_hours": 1})
     small_runs.write_data(params, [f"caption {n}" for n in range(100)])
-    run, now = runs.find(params, "text"), [0.0]
+    run, now, write = runs.find(params, "text"), [0.0], encode_text.save_embedding
 
     def save(path, **arrays):
         now[0] += seconds
+        return write(path, **arrays)
 
     monkeypatch.setattr(patience, "monotonic", lambda: now[0])
     monkeypatch.setattr(encode_text, "save_embedding", save)

@@ -117,7 +117,7 @@ def test_training_reads_the_caches_that_its_recipe_names_and_refuses_those_of_ot
     small_runs.write_latents(params)
     stage, bucket = runs.find(params, "stage1"), Bucket(1, 48, 80)
     caches = Caches.of(stage, 1)
-    assert (caches.latents, caches.embeddings) == (runs.find(params, "latents").folder, folder)
+    assert (caches.latents.folder, caches.embeddings.folder) == (runs.find(params, "latents").folder, folder)
     clips = load_split(stage.upstream("data"), "mixkit_train")
     samples = clip_sets(stage, caches, {bucket: clips})[bucket].read(np.array([1, 0, 1]))
     assert (samples.mean.shape, samples.std.shape) == ((3, 16, 1, 6, 10), (3, 16, 1, 6, 10))

@@ -105,12 +105,12 @@ def test_a_latent_of_another_shape_stops_a_stage_before_it_starts(run):
         training(run)
 
 
-@pytest.mark.parametrize(("array", "message"), [("text_emb", "31x32 values"), ("mask", r"a mask of shape \(31,\)")])
+@pytest.mark.parametrize(("array", "message"), [("text_emb", r"\d+x31 values"), ("mask", r"a mask of shape \(31,\)")])
 def test_an_embedding_of_another_shape_stops_a_stage_before_it_starts(run, array, message):
     path = embeddings.caption_file(run.upstream("text").folder, "byt5", "clip 4")
     with np.load(path) as file:
         arrays = dict(file)
-    save_npz(path, **arrays | {array: arrays[array][:-1]})
+    save_npz(path, **arrays | {array: arrays[array][..., :-1]})
     with pytest.raises(ConfigError, match=f"{path} holds {message}"):
         training(run)
 
