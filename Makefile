@@ -13,6 +13,7 @@ ARGS ?=
 ASSETS ?=
 PYTHON ?=
 DRYRUN ?=
+FORCE ?=
 
 VENV := .venv
 PARITY_VENV := .venv-parity
@@ -97,8 +98,16 @@ lab: setup  ## open the notebooks in JupyterLab
 	[ "$$(id -u)" != 0 ] || set -- --allow-root  # which JupyterLab wants to be told
 	$(VENV)/bin/jupyter lab --notebook-dir=. notebooks/01_overview.ipynb "$$@" $(ARGS)
 
-clean:  ## remove what was generated; the environments stay
-	@rm -rf outputs
+clean:  ## remove what was generated, after asking where training left something; with FORCE=1 at once; the environments stay
+	@left=$$([ ! -d outputs ] || find -L outputs -mindepth 1 \( -name checkpoints -o -name '*.safetensors' \) -prune -print | sort)
+	if [ -n "$$left" ] && [ -z "$(FORCE)" ]; then
+	  echo "outputs/ holds what training left:" >&2
+	  sed 's/^/  /; 10q' <<<"$$left" >&2
+	  [ -t 0 ] || { echo "error: nothing was removed, as nobody is there to ask: make clean FORCE=1" >&2; exit 1; }
+	  read -r -p "Remove all of outputs/? Type yes: " answer
+	  [ "$$answer" = yes ] || { echo "error: nothing was removed" >&2; exit 1; }
+	fi
+	rm -rf outputs
 
 # Variables that have an installer put packages elsewhere, others, or none; where it finds them stays as the user says.
 MISLEADING := PYTHONPATH VIRTUAL_ENV $(addprefix PIP_,TARGET PREFIX ROOT PYTHON PYTHON_VERSION PLATFORM ABI IMPLEMENTATION \

@@ -1,5 +1,6 @@
 """`make` with stand-ins for Python, pip, uv and JupyterLab: what they are told, and when an environment is made."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -74,7 +75,7 @@ class Checkout:
         (self.programs / name).write_text(text)
         (self.programs / name).chmod(0o755)
 
-    def make(self, *words, **variables):
+    def make(self, *words, stdin=subprocess.DEVNULL, **variables):
         """What was run, as (program, arguments, environment), what was printed, and the status."""
         self.log.write_bytes(b"")
         own = {"PATH": self.programs, "HOME": self.home, "LOG": self.log, "STUB": self.programs / "python3.11"}
@@ -83,6 +84,7 @@ class Checkout:
             cwd=self.folder,
             env={name: str(value) for name, value in (own | variables).items()},
             capture_output=True,
+            stdin=stdin,
             text=True,
         )
         self.said, self.status = done.stdout + done.stderr, done.returncode
@@ -261,6 +263,49 @@ def test_lab_opens_the_notebooks_with_this_environments_python(user, allowed, ma
     assert told[0] == "lab"
     assert told[2:] == ["notebooks/01_overview.ipynb", *allowed, "--port", "9999", "--no-browser"]
     assert environment["JUPYTER_PATH"] == f"{made.folder}/.venv/share/jupyter:/the/users/own"
+
+
+# --- what is removed ---
+
+
+def filled(checkout, *files):
+    for file in ("tiny/html/index.html", *files):
+        path = checkout.folder / "outputs" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return checkout.folder / "outputs"
+
+
+@pytest.mark.parametrize("words", [(), ("FORCE=1",)])
+def test_what_can_be_made_again_is_removed_unasked(words, checkout):
+    outputs = filled(checkout)
+    assert checkout.make("clean", *words).status == 0, checkout.said
+    assert not outputs.exists()
+    assert checkout.make("clean").status == 0, checkout.said  # there is nothing
+
+
+@pytest.mark.parametrize(
+    "file", ["5B/runs/stage1-ab/checkpoints/step-5/state.json", "5B/runs/stage1-ab/dit.safetensors"]
+)
+def test_what_training_left_is_not_removed_where_nobody_can_be_asked(file, checkout):
+    outputs = filled(checkout, file)
+    assert checkout.make("clean").status != 0
+    assert (outputs / file).is_file() and (outputs / "tiny/html/index.html").is_file()
+    assert "outputs/5B/runs/stage1-ab/" in checkout.said
+    assert "nobody is there to ask: make clean FORCE=1" in checkout.said
+    assert checkout.make("clean", "FORCE=1").status == 0, checkout.said
+    assert not outputs.exists()
+
+
+@pytest.mark.parametrize(("answer", "is_removed"), [("yes", True), ("y", False), ("", False)])
+def test_who_sits_at_a_terminal_is_asked(answer, is_removed, checkout):
+    outputs = filled(checkout, "5B/runs/stage1-ab/checkpoints/step-5/state.json")
+    terminal, other_end = os.openpty()
+    os.write(terminal, f"{answer}\n".encode())
+    checkout.make("clean", stdin=other_end)
+    os.close(terminal)
+    os.close(other_end)
+    assert (checkout.status == 0) == is_removed == (not outputs.exists()), checkout.said
 
 
 def test_python_is_not_misled(made):

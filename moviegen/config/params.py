@@ -182,6 +182,9 @@ class Launch(Group):
         description="seconds without a line of metrics that end the job: more than validation and a checkpoint take",
     )
     jit_level: Literal["O0", "O1"] = "O1"
+    deterministic: bool = Field(
+        False, description="cards add in one order, which takes longer; a CPU's operators do so anyway"
+    )
     max_device_memory: str = "59GB"
     card: str | None = Field(
         None, description="of params/base/cards.yaml; what cannot fit it is not started; null: anything is"

@@ -29,6 +29,9 @@ COMMON_ENVIRONMENT = {
     # saving, its share of the clips to encode. It is `launch.stall_timeout` that notices a job that hangs.
     "MS_CPU_COMM_OP_TIMEOUT": "86400",
 }
+# Of collectives on cards, which else add what arrives first, and of the compiler of operators. MindSpore sets two of
+# them where it is told to be deterministic; that of LCCL, which up to eight cards of a host exchange by, it does not.
+DETERMINISTIC_ENVIRONMENT = {"HCCL_DETERMINISTIC": "true", "LCCL_DETERMINISTIC": "1", "TE_PARALLEL_COMPILER": "1"}
 CHOICE = "MOVIEGEN_DEVICE"  # the variable that holds what `choose` was told, for this process and those it starts
 set_here: set[str] = set()  # variables that this process has set for itself; those it starts see to their own
 
@@ -104,7 +107,8 @@ def start(seed: int, launch: Launch | None = None) -> None:
     """Chooses the device and graph mode for this process, seeds weight initialisation, says which operators compute.
 
     Args:
-        launch: how far a card's graphs are compiled, and how much of its memory is taken; MindSpore's own without it.
+        launch: how far a card's graphs are compiled, how much of its memory is taken, and whether it adds in one order;
+            MindSpore's own without it.
             Of a job, how many workers share the cores.
     """
     import mindspore as ms
@@ -121,6 +125,9 @@ def start(seed: int, launch: Launch | None = None) -> None:
     if target() == "Ascend" and launch:
         ms.set_context(jit_config={"jit_level": launch.jit_level})
         ms.runtime.set_memory(max_size=launch.max_device_memory)
+        if launch.deterministic:
+            os.environ |= DETERMINISTIC_ENVIRONMENT
+            ms.set_deterministic(True)  # before HCCL is started
     ms.set_seed(seed)
 
 

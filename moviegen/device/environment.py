@@ -17,6 +17,8 @@ ALTERING = (
     "MS_JIT",  # 0: no graphs; a training step ends in a RecursionError
     "MS_JIT_MODULES",  # which code becomes graphs
     "MS_JIT_IGNORE_MODULES",
+    "HCCL_DETERMINISTIC",  # the order in which cards add: `launch.deterministic` says it
+    "LCCL_DETERMINISTIC",
     "MS_DEV_*",  # MindSpore's developers' switches: PRECOMPILE_ONLY computes nothing, GRAPH_KERNEL_FLAGS wrong losses
 )
 # msrun sets them for the processes it starts. Elsewhere they are left from an earlier job: a process with them waits

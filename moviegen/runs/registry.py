@@ -156,22 +156,23 @@ def _stage(stage: int) -> Program:
         arguments=("train", "--stage", str(stage)),
         module="moviegen.programs.train_dit",
         upstream=("data", "tae-mixkit", "latents", "text", *before),
-        reads=("seed", "launch.device", "launch.worker_num"),
+        reads=("seed", *DEVICE, "launch.worker_num"),
         workers="recipe",
         stage=stage,
     )
 
 
+DEVICE = ("launch.device", "launch.deterministic")  # what computes, and whether twice to the same bits
 TRAINING = ("stage1", "stage2", "stage3")
 # What every TAE run reads besides its own phase; the outlier penalty is read where it is on.
-TAE_LOSS = ("launch.device", "tae.model", "tae.loss.reconstruction", "tae.loss.perceptual",
+TAE_LOSS = (*DEVICE, "tae.model", "tae.loss.reconstruction", "tae.loss.perceptual",
             "tae.loss.lpips_checkpoint", "tae.loss.perceptual_frames", "tae.loss.kl")  # fmt: skip
 # What the report's clips read of `sample`: all but what other programs measure.
 SAMPLE = tuple(f"sample.{name}" for name in Sample.model_fields if name not in ("schedule_error", "retrieval"))
 ALL = (
     Program("count", ("count",), "moviegen.programs.count", cards=False, stage=3),
     Program("calibration", ("plan", "--calibrate"), "moviegen.programs.calibrate", (),
-            ("launch.device", "tae.model", "tae.loss.perceptual", "tae.loss.perceptual_frames"),
+            (*DEVICE, "tae.model", "tae.loss.perceptual", "tae.loss.perceptual_frames"),
             starts=("moviegen.programs.one_step",)),
     Program("data", ("data", "index"), "moviegen.programs.index_data", (), ("seed", "data")),
     _tae("image", ("data",), "tae.image", "tae.vae_checkpoint"),
@@ -181,22 +182,22 @@ ALL = (
          "tae.tae_checkpoint"),
     Program("tae-evaluation", ("tae", "evaluate"), "moviegen.programs.evaluate_tae",
             ("data", "tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit"),
-            ("launch.device", "tae.model", "tae.evaluation", "tae.loss.lpips_checkpoint", "tae.start_checkpoint")),
+            (*DEVICE, "tae.model", "tae.evaluation", "tae.loss.lpips_checkpoint", "tae.start_checkpoint")),
     Program("text", ("text", "encode"), "moviegen.programs.encode_text", ("data",),
-            ("seed", "launch.device", "text"), workers="any"),
+            ("seed", *DEVICE, "text"), workers="any"),
     Program("latents", ("precompute",), "moviegen.programs.encode_latents", ("data", "tae-mixkit"),
-            ("launch.device", "tae.model", "tae.tiling"), workers="any"),
+            (*DEVICE, "tae.model", "tae.tiling"), workers="any"),
     _stage(1),
     _stage(2),
     _stage(3),
     Program("sample", ("sample",), "moviegen.programs.sample", ("data", "tae-mixkit", "text", "stage3"),
-            ("seed", "launch.device", "tae.model", "tae.tiling", *SAMPLE), stage=3),
+            ("seed", *DEVICE, "tae.model", "tae.tiling", *SAMPLE), stage=3),
     Program("shipped", ("sample", "--shipped"), "moviegen.programs.sample", ("data", "text"),
-            ("seed", "launch.device", "shipped", "tae.tiling", "text", *SAMPLE)),
+            ("seed", *DEVICE, "shipped", "tae.tiling", "text", *SAMPLE)),
     Program("retrieval", ("retrieval",), "moviegen.programs.retrieval",
             ("data", "tae-mixkit", "latents", "text", "stage3"),
-            ("seed", "launch.device", "sample.retrieval"), stage=3),
+            ("seed", *DEVICE, "sample.retrieval"), stage=3),
     Program("schedule-error", ("schedule-error",), "moviegen.programs.schedule_error", ("data", "text", "stage2"),
-            ("seed", "launch.device", "sample.guidance", "sample.schedule_error"), stage=2),
+            ("seed", *DEVICE, "sample.guidance", "sample.schedule_error"), stage=2),
 )  # fmt: skip
 PROGRAMS: Mapping[str, Program] = {program.name: program for program in ALL}

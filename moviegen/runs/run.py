@@ -281,6 +281,7 @@ def provenance(run: Run) -> dict[str, Any]:
         "versions": versions(),
         "machine": machine(),
         **({"operators": str(run.operators)} if run.operators else {}),
+        "deterministic": run.params.launch.deterministic,
     }
 
 

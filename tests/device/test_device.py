@@ -140,6 +140,29 @@ def test_a_card_is_started_with_them(monkeypatch):
     assert told == wanted
 
 
+def test_a_card_adds_in_one_order_where_that_is_asked_for(monkeypatch):
+    told = []
+    monkeypatch.setattr(device, "target", lambda: "Ascend")
+    for place, name in ((ms, "set_device"), (ms, "set_context"), (ms.runtime, "set_memory")):
+        monkeypatch.setattr(place, name, lambda *words, **settings: None)
+    monkeypatch.setattr(ms, "set_deterministic", lambda wanted: told.append((wanted, dict(os.environ))))
+    for name in device.DETERMINISTIC_ENVIRONMENT:
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    device.start(1, config.load("smoke").launch)
+    assert told == []
+    device.start(1, config.load("smoke", {"launch.deterministic": True}).launch)
+    ((wanted, environment),) = told
+    assert wanted
+    assert environment["HCCL_DETERMINISTIC"] == "true"
+    assert environment["LCCL_DETERMINISTIC"] == environment["TE_PARALLEL_COMPILER"] == "1"
+
+
+def test_what_a_user_has_set_of_it_is_left_out_as_no_fingerprint_would_know():
+    set_by_user = {"HCCL_DETERMINISTIC": "true", "LCCL_DETERMINISTIC": "1", "HCCL_CONNECT_TIMEOUT": "7200"}
+    assert device.environment.leftovers(set_by_user, in_job=True) == ["HCCL_DETERMINISTIC", "LCCL_DETERMINISTIC"]
+
+
 @pytest.mark.parametrize(("recipe", "noted"), [("Ascend", True), ("CPU", False)])
 def test_a_recipe_for_cards_that_a_cpu_computes_is_noted(monkeypatch, capsys, recipe, noted):
     monkeypatch.setattr(device, "accelerators", lambda: 0)

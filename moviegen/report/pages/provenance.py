@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,13 @@ def figures_and_runs(params: Params) -> HTML:
     return table(rows, "Figures and tables, and the runs that fed them", raw=("page", "runs"))
 
 
+def _deterministic(manifest: Mapping[str, Any]) -> str:
+    """Whether a run's cards were told to add in one order (`launch.deterministic`)."""
+    if "deterministic" not in manifest:
+        return "-"
+    return "asked for" if manifest["deterministic"] else "not asked for: on cards a repetition differs in the last bits"
+
+
 def _details(run: Run) -> str:
     manifest = run.manifest
     versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
@@ -48,6 +55,7 @@ def _details(run: Run) -> str:
         "commit": html.escape(manifest.get("commit", "-")),
         "machine": html.escape(_machine(manifest.get("machine"))),
         "operators": html.escape(manifest.get("operators", "-")),
+        "deterministic": _deterministic(manifest),
         "versions": html.escape(versions),
         "fingerprint": run.fingerprint,
     }

@@ -1,3 +1,5 @@
+import pytest
+
 from moviegen.report.pages import provenance, sampling
 from tests.report.making import finished, sampled, write_executed
 
@@ -16,3 +18,12 @@ def test_a_run_is_listed_with_the_operators_that_computed_it(params):
     assert "<dt>operators</dt><dd>compiled (x86-64-v4, 2 threads)</dd>" in provenance.details([run]).data
     older = finished(params, "data")  # computes nothing
     assert "<dt>operators</dt><dd>-</dd>" in provenance.details([older]).data
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [({"deterministic": True}, "asked for"), ({"deterministic": False}, "not asked for: on cards"), ({}, "-")],
+)
+def test_a_run_says_whether_its_bits_were_to_repeat(facts, said, params):
+    run = finished(params, "text", **facts)
+    assert f"<dt>deterministic</dt><dd>{said}" in provenance.details([run]).data
