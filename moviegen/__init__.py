@@ -21,6 +21,7 @@ programs/    a verb of the command line each
                ship: trained weights into the repository
 proofs/      what a CPU can measure of what only large jobs need: proof, records: one such quantity, a topic's
                autoencoder, tiles: 3.1.1's training in a card's form and its arithmetic; encoding and decoding
+               start: what a stage reads at its start, sees, and compiles
 train/       3.2   loop, step, batches, turns, optim, ema (3.3), state, checkpoint, resume
 data/
   3.2.1        videos, streams, readers, proofs, pictures: one file, read exactly; pixels, formats: resized, written

@@ -684,7 +684,7 @@ def test_comments_formatting_docstrings_and_messages_do_not_count(edited, file, 
     [
         ("flow/path.py", lambda text: text.replace("1e-5", "1e-6"), STAGES | SAMPLED),
         ("flow/schedule.py", lambda text: text.replace('"linear": linear', '"equal": linear'), SAMPLED),
-        ("data/latents.py", lambda text: text.replace("if shape != first", "if shape == first"), STAGES),
+        ("data/latents.py", lambda text: text.replace("if shape != shapes[", "if shape == shapes["), STAGES),
     ],
 )
 def test_numbers_names_and_conditions_count(edited, file, change, expected):

@@ -14,7 +14,7 @@ from mindspore.train.checkpoint_pb2 import Checkpoint
 from moviegen.runs.arrays import (
     CheckpointError,
     check_fits,
-    npz_shapes,
+    npz_headers,
     read_npz,
     save_arrays,
     stored_tensors,
@@ -214,7 +214,7 @@ def test_arrays_of_npz_that_cannot_be(member, tmp_path):
     path = tmp_path / "a.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.npy", member)
-    for read in (read_npz, npz_shapes):
+    for read in (read_npz, npz_headers):
         with pytest.raises(CheckpointError, match=r"a.npz is damaged .*: make it again"):
             read(path, "a", mend="make it again")
     with pytest.raises(CheckpointError, match=r"cannot read .*a.npz"):
@@ -246,7 +246,8 @@ def test_arrays_of_npz_that_can_be(tmp_path):
     for save in (np.savez, np.savez_compressed):
         save(tmp_path / "a.npz", **arrays)
         found, _ = load_arrays(tmp_path / "a.npz")
-        assert npz_shapes(tmp_path / "a.npz", *arrays, mend="") == tuple(array.shape for array in arrays.values())
+        headers = tuple((array.shape, str(array.dtype)) for array in arrays.values())
+        assert npz_headers(tmp_path / "a.npz", *arrays, mend="") == headers
         for name, array in arrays.items():
             np.testing.assert_array_equal(found[name], array)
             assert found[name].dtype == array.dtype
