@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -165,6 +166,12 @@ class Launch(Group):
     )
     worker_num: int = Field(8, gt=0)
     local_worker_num: int = Field(8, gt=0)
+    inference_worker_num: Annotated[int | None, UNCOUNTED] = Field(
+        None,
+        gt=0,
+        description="workers of one host for what comes out alike of any number: text, latents, evaluation, sampling; "
+        "null: all of `worker_num` on cards, on a CPU one",
+    )
     bind_core: bool = True
     master_addr: str = Field("127.0.0.1", description="the first host, as the others reach it")
     master_port: int = Field(0, ge=0, lt=65536, description="0: any free port")
@@ -227,7 +234,16 @@ class Sample(Group):
     batch_size: int = Field(1, gt=0, description="prompts sampled at once")
     steps: int = Field(50, gt=0)
     schedule: Literal["linear", "linear-quadratic", "linear-quadratic-smooth"] = "linear-quadratic"
-    guidance: float = Field(7.5, ge=0, allow_inf_nan=False)
+    guidance: float = Field(7.5, ge=0, allow_inf_nan=False, description="1: the captions' own velocity, 0: of no text")
+    guidance_gate: float = Field(
+        1.0, gt=0, le=1, description="share of the steps after which guidance reuses its last difference; 1: never"
+    )
+    shards: Annotated[int, UNCOUNTED] = Field(
+        1, gt=0, description="workers that share the tokens of a clip, where so many divide workers and heads; else fewer"
+    )
+    zero_stage: Annotated[Literal[0, 3], UNCOUNTED] = Field(
+        0, description="3: the transformer's matrices are divided over the workers, and each is gathered for its product"
+    )
     frames: int = Field(gt=0)
     size: tuple[int, int]
     fps: float = Field(16, gt=0, allow_inf_nan=False)
@@ -238,6 +254,10 @@ class Sample(Group):
     def _divisible(self) -> Sample:
         check_pixels("size", self.size, SPATIAL_COMPRESSION * PATCH)
         return self
+
+    def shards_among(self, workers: int, heads: int) -> int:
+        """Workers that share the tokens of a clip, of so many workers and attention heads."""
+        return math.gcd(self.shards, workers, heads)
 
 
 class Shipped(Group):
@@ -315,7 +335,15 @@ class Params(Group):
 
     def launch_of(self, stage: int) -> Launch:
         """The job of a stage: `launch`, of which it may take some workers of its one host."""
-        workers = self.recipes[stage].train.worker_num
+        return self._launch_with(self.recipes[stage].train.worker_num)
+
+    @property
+    def inference_launch(self) -> Launch:
+        """The job of a program whose result any number of workers computes alike."""
+        return self._launch_with(self.launch.inference_worker_num or (1 if self.launch.device == "CPU" else None))
+
+    def _launch_with(self, workers: int | None) -> Launch:
+        """`launch` with so many workers of one host; None: as it is."""
         return self.launch.model_copy(update={"worker_num": workers, "local_worker_num": workers} if workers else {})
 
     def dit_config(self, stage: int) -> DiTConfig:
