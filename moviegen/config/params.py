@@ -52,7 +52,10 @@ class TAEStage(Group):
     """One run of TAE training: on single frames (`frames: 1`), or on clips with some single frames among them."""
 
     steps: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
+    worker_num: int | None = Field(
+        None, gt=0, description="workers of one host; null: all of `launch` on cards, on a CPU one"
+    )
+    batch_size: int = Field(gt=0, description="of each worker")
     size: tuple[int, int] = Field(description="crop H, W in pixels")
     frames: int = Field(gt=0)
     image_ratio: float = Field(0.2, ge=0, le=1, description="share of the steps on clips that see single frames")
@@ -208,6 +211,9 @@ class ScheduleError(Group):
     prompts: int = Field(4, gt=0, description="captions of the validation set, all in one batch")
     steps: tuple[Annotated[int, Field(gt=1)], ...] = Field((5, 10, 25, 50), min_length=1)
     reference_steps: int = Field(1000, description="equal steps of the solution the others are compared with")
+    guidance_gate: float = Field(
+        0.5, gt=0, lt=1, description="share of the steps after which a gated solution reuses guidance's last difference"
+    )
 
     @model_validator(mode="after")
     def _finer(self) -> ScheduleError:
@@ -239,10 +245,13 @@ class Sample(Group):
         1.0, gt=0, le=1, description="share of the steps after which guidance reuses its last difference; 1: never"
     )
     shards: Annotated[int, UNCOUNTED] = Field(
-        1, gt=0, description="workers that share the tokens of a clip, where so many divide workers and heads; else fewer"
+        1,
+        gt=0,
+        description="workers that share a clip's tokens; fewer where so many do not divide workers and heads",
     )
     zero_stage: Annotated[Literal[0, 3], UNCOUNTED] = Field(
-        0, description="3: the transformer's matrices are divided over the workers, and each is gathered for its product"
+        0,
+        description="3: matrices are divided over the workers, and each is gathered for its product",
     )
     frames: int = Field(gt=0)
     size: tuple[int, int]
@@ -258,6 +267,10 @@ class Sample(Group):
     def shards_among(self, workers: int, heads: int) -> int:
         """Workers that share the tokens of a clip, of so many workers and attention heads."""
         return math.gcd(self.shards, workers, heads)
+
+    def exchanges(self, shards: int) -> bool:
+        """Whether ranks need each other while they sample; then all of them sample equally many batches of one size."""
+        return shards > 1 or self.zero_stage > 0
 
 
 class Shipped(Group):
@@ -337,10 +350,19 @@ class Params(Group):
         """The job of a stage: `launch`, of which it may take some workers of its one host."""
         return self._launch_with(self.recipes[stage].train.worker_num)
 
+    def launch_of_phase(self, group: Literal["image", "video", "mixkit"]) -> Launch:
+        """The job of a phase of the autoencoder's training, by its group of `tae`."""
+        return self._launch_with(getattr(self.tae, group).worker_num or self._fewest)
+
     @property
     def inference_launch(self) -> Launch:
         """The job of a program whose result any number of workers computes alike."""
-        return self._launch_with(self.launch.inference_worker_num or (1 if self.launch.device == "CPU" else None))
+        return self._launch_with(self.launch.inference_worker_num or self._fewest)
+
+    @property
+    def _fewest(self) -> int | None:
+        """Workers of what names none: on a CPU one, which computes with all its cores."""
+        return 1 if self.launch.device == "CPU" else None
 
     def _launch_with(self, workers: int | None) -> Launch:
         """`launch` with so many workers of one host; None: as it is."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn, ops
+from mindspore import nn
 
 from moviegen.config import ConfigError, check_tables, latent_size
 from moviegen.flow.path import timestep
@@ -44,6 +44,11 @@ def numbered(captions: Sequence[str], seed: int) -> list[Prompt]:
 def batches(prompts: Sequence[Prompt], size: int) -> list[list[Prompt]]:
     """Neighbours, `size` at a time; the last batch may be shorter."""
     return [list(prompts[start : start + size]) for start in range(0, len(prompts), size)]
+
+
+def filled(batch: Sequence[Prompt], size: int) -> list[Prompt]:
+    """A batch of just `size` prompts: a shorter one has its last prompt again."""
+    return [*batch, *[batch[-1]] * (size - len(batch))]
 
 
 # 3.4.2: the first-order solver

@@ -304,7 +304,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
         phase = PHASES[name]
         checkpoint = pretrained(params, phase)
         with recorded(params, f"tae-{name}") as (run, world):
-            if checkpoint:
+            if checkpoint:  # which takes one worker
                 adopt(run, phase, checkpoint)
             else:
                 train(run, phase, world, graphs)

@@ -73,7 +73,10 @@ def test_every_chosen_caption_gets_its_clip_beside_its_own(report, bars_of):
     references = [videos.read_frames(run.folder / row["reference"], range(16)) for row in rows]
     assert np.array_equal(references[2], references[4]) and np.array_equal(references[3], references[5])
     assert all(not np.array_equal(a, b) for a, b in itertools.combinations(references[:4], 2))
-    assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4, 5, 6]
+    assert [(line["kind"], line["step"]) for line in run.metrics()] == [  # two batches of two steps, then six clips
+        *(("step", step) for step in range(1, 5)), *(("clip", step) for step in range(5, 11)),
+    ]  # fmt: skip
+    assert {line["steps"] for line in run.metrics()} == {10}
     summary = json.loads((run.folder / "summary.json").read_text())
     assert summary["clips"] == 6
     assert summary["seconds_per_clip"] is None  # one whole batch, which compiled, and a shorter one, which did too
@@ -146,7 +149,7 @@ def asked(monkeypatch):
     """What the pipeline is made from; nothing is sampled."""
     asked = {}
 
-    def pipeline(transformer, settings, tae, embed):
+    def pipeline(transformer, settings, tae, embed, mesh):
         asked.update(transformer=transformer, tae=tae, embed=embed)
         raise ConfigError("nothing is sampled")
 
