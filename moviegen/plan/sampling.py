@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
-from moviegen.config import Bucket, Params, Sample, latent_size, visual_tokens
+from moviegen.config import Bucket, DiTConfig, Params, Sample, latent_size, visual_tokens
 from moviegen.plan.cards import Card
 from moviegen.plan.flops import (
     Flops,
@@ -165,16 +165,21 @@ def sampling_work(params: Params, sampling: Sampling, velocities: int) -> Work:
 
 
 def sampling_traffic(params: Params, sampling: Sampling, velocities: int) -> list[Exchange]:
-    """What ranks send each other in one call of the transformer for so many velocities of each sample."""
+    """What ranks send each other in one call of the transformer for so many velocities of each sample.
+
+    Padding of divided weights is left out: there is none where the ranks divide the width.
+    """
     config, share = params.dit_config(sampling.stage), sampling_share(params, sampling.stage)
     dtype, rows, layers = _dtype(params, sampling), [], config.num_layers
     if share.parts > 1:
-        found = weights_of(config)
-        matrices = found.first + layers * found.block + found.shared
-        size = ELEMENT[dtype] * sum(-(-count // share.parts) * share.parts for count in matrices)
-        rows.append(
-            Exchange(ALL_GATHER, "weights of products", dtype, MICRO_BATCH, JOB, share.parts, len(matrices), size)
-        )
+        others = 3 + len(config.embedding_widths)  # of the latent, the texts, the modulation, the last layer
+        matrices, time = layers * len(weights_of(config).block) + others, time_count(config)
+        group = (MICRO_BATCH, JOB, share.parts)
+        size = ELEMENT[dtype] * (matrix_count(config) - time)
+        rows += [
+            Exchange(ALL_GATHER, "weights of products", dtype, *group, matrices, size),
+            Exchange(ALL_GATHER, "weights that embed the time", "float32", *group, 2, FLOAT32 * time),
+        ]
     if share.shards > 1:
         own = velocities * sampling.samples * -(-visual_tokens(*sampling.clip) // share.shards)
         one, velocity = own * config.width * ELEMENT[dtype], share.shards * own * patch_width(config) * FLOAT32
@@ -221,10 +226,14 @@ def transformer_bytes(params: Params, stage: int) -> int:
     """Of a stage's transformer as a card holds it that only samples; padding left out."""
     config, parts = params.dit_config(stage), sampling_share(params, stage).parts
     element = HALF if params.launch.device == "Ascend" else FLOAT32
-    time = config.width * (config.frequency_width + config.width)
-    matrices = matrix_count(config)
+    time, matrices = time_count(config), matrix_count(config)
     others = parameter_count(config) + position_count(config) - matrices
     return (element * (matrices - time) + FLOAT32 * time) // parts + FLOAT32 * others
+
+
+def time_count(config: DiTConfig) -> int:
+    """Numbers in the two matrices that embed the time, in float32 whatever the arithmetic."""
+    return config.width * (config.frequency_width + config.width)
 
 
 def report_memory(params: Params) -> Memory:
