@@ -175,7 +175,7 @@ class Sampler:
         return np.concatenate([noise_for(prompt.seed, self.shape) for prompt in prompts])
 
     def velocity(self, prompts: Sequence[Prompt], full_steps: int | None = None) -> Velocity:
-        """Their guided velocity, of one solution; see `GuidedVelocity`."""
+        """Their guided velocity. It is of one solution: see `GuidedVelocity`."""
         embeddings = self.embed(asked_texts([prompt.caption for prompt in prompts], self.guidance))
         places = self.dit.places(self.shape)
         of_tokens = GuidedVelocity(self.network, self.guidance, embeddings, (places,), full_steps)

@@ -156,7 +156,7 @@ def test_a_reused_difference_of_guidance_is_judged_beside_the_schedules(params):
     files.write_json(run.folder / "summary.json", {"guidance_gate": 0.5})
     shown = words(sampling.error_verdict(run))
     assert "is linear-quadratic with 5, 10 and 50 steps." in shown  # the gated one is no schedule
-    assert "after 50 % of the steps, 50 steps end 0.25 times as far away as without, for 75 % of the arith" in shown
+    assert "after 50.0 % of the steps, 50 steps end 0.250 times as far away as without, for 75.0 % of" in shown
 
 
 # --- retrieval ---
