@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -52,6 +53,9 @@ class TAEStage(Group):
     """One run of TAE training: on single frames (`frames: 1`), or on clips with some single frames among them."""
 
     steps: int = Field(gt=0, description="updates")
+    worker_num: int | None = Field(
+        None, gt=0, description="workers of one host; null: all of `launch` on cards, on a CPU one"
+    )
     batch_size: int = Field(gt=0, description="clips a micro-batch of one worker")
     size: tuple[int, int] = Field(description="crop H, W in pixels")
     frames: int = Field(gt=0)
@@ -172,6 +176,12 @@ class Launch(Group):
     )
     worker_num: int = Field(8, gt=0)
     local_worker_num: int = Field(8, gt=0)
+    inference_worker_num: Annotated[int | None, UNCOUNTED] = Field(
+        None,
+        gt=0,
+        description="workers of one host for what comes out alike of any number: text, latents, evaluation, sampling; "
+        "null: all of `worker_num` on cards, on a CPU one",
+    )
     bind_core: bool = True
     master_addr: str = Field("127.0.0.1", description="the first host, as the others reach it")
     master_port: int = Field(0, ge=0, lt=65536, description="0: any free port")
@@ -211,6 +221,9 @@ class ScheduleError(Group):
     prompts: int = Field(4, gt=0, description="captions of the validation set, all in one batch")
     steps: tuple[Annotated[int, Field(gt=1)], ...] = Field((5, 10, 25, 50), min_length=1)
     reference_steps: int = Field(1000, description="equal steps of the solution the others are compared with")
+    guidance_gate: float = Field(
+        0.5, gt=0, lt=1, description="share of the steps after which a gated solution reuses guidance's last difference"
+    )
 
     @model_validator(mode="after")
     def _finer(self) -> ScheduleError:
@@ -237,7 +250,19 @@ class Sample(Group):
     batch_size: int = Field(1, gt=0, description="prompts sampled at once")
     steps: int = Field(50, gt=0)
     schedule: Literal["linear", "linear-quadratic", "linear-quadratic-smooth"] = "linear-quadratic"
-    guidance: float = Field(7.5, ge=0, allow_inf_nan=False)
+    guidance: float = Field(7.5, ge=0, allow_inf_nan=False, description="1: the captions' own velocity, 0: of no text")
+    guidance_gate: float = Field(
+        1.0, gt=0, le=1, description="share of the steps after which guidance reuses its last difference; 1: never"
+    )
+    shards: Annotated[int, UNCOUNTED] = Field(
+        1,
+        gt=0,
+        description="workers that share a clip's tokens; fewer where so many do not divide workers and heads",
+    )
+    zero_stage: Annotated[Literal[0, 3], UNCOUNTED] = Field(
+        0,
+        description="3: matrices are divided over the workers, and each is gathered for its product",
+    )
     frames: int = Field(gt=0)
     size: tuple[int, int]
     fps: float = Field(16, gt=0, allow_inf_nan=False)
@@ -248,6 +273,14 @@ class Sample(Group):
     def _divisible(self) -> Sample:
         check_pixels("size", self.size, SPATIAL_COMPRESSION * PATCH)
         return self
+
+    def shards_among(self, workers: int, heads: int) -> int:
+        """Workers that share the tokens of a clip, of so many workers and attention heads."""
+        return math.gcd(self.shards, workers, heads)
+
+    def exchanges(self, shards: int) -> bool:
+        """Whether ranks need each other while they sample; then all of them sample equally many batches of one size."""
+        return shards > 1 or self.zero_stage > 0
 
 
 class Shipped(Group):
@@ -325,7 +358,24 @@ class Params(Group):
 
     def launch_of(self, stage: int) -> Launch:
         """The job of a stage: `launch`, of which it may take some workers of its one host."""
-        workers = self.recipes[stage].train.worker_num
+        return self._launch_with(self.recipes[stage].train.worker_num)
+
+    def launch_of_phase(self, group: Literal["image", "video", "mixkit"]) -> Launch:
+        """The job of a phase of the autoencoder's training, by its group of `tae`."""
+        return self._launch_with(getattr(self.tae, group).worker_num or self._fewest)
+
+    @property
+    def inference_launch(self) -> Launch:
+        """The job of a program whose result any number of workers computes alike."""
+        return self._launch_with(self.launch.inference_worker_num or self._fewest)
+
+    @property
+    def _fewest(self) -> int | None:
+        """Workers of what names none: on a CPU one, which computes with all its cores."""
+        return 1 if self.launch.device == "CPU" else None
+
+    def _launch_with(self, workers: int | None) -> Launch:
+        """`launch` with so many workers of one host; None: as it is."""
         return self.launch.model_copy(update={"worker_num": workers, "local_worker_num": workers} if workers else {})
 
     def dit_config(self, stage: int) -> DiTConfig:

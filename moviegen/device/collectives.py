@@ -6,6 +6,7 @@ there the others are built from these two: the same numbers, more traffic.
 
 from __future__ import annotations
 
+import functools
 import os
 
 import mindspore as ms
@@ -21,6 +22,12 @@ def join_world() -> World:
     """Joins the `msrun` job this process belongs to; a process started alone is a world of one."""
     if "MS_ROLE" not in os.environ and DRY_RUN not in os.environ:  # of a simulated job msrun tells no role
         return World()
+    return _member()
+
+
+@functools.cache
+def _member() -> World:
+    """Joins once in a process, however many programs it computes."""
     init()
     return World(get_rank(), get_group_size())
 

@@ -6,7 +6,11 @@ one batch, ranks 4-7 of another.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -49,3 +53,15 @@ class Mesh:
         """The ranks that share this rank's tokens, itself among them."""
         first = self.data_rank * self.shards
         return tuple(range(first, first + self.shards))
+
+    def turns(self, items: Sequence[Item], in_step: bool) -> Iterator[tuple[Item, bool]]:
+        """What this rank's group takes of items in turn, and whether that is its own.
+
+        Args:
+            in_step: all ranks exchange within an item, so that each must work as often as the others: a group that has
+                none left repeats the last one, which another takes.
+        """
+        for first in range(0, len(items), self.data_size):
+            place = first + self.data_rank
+            if in_step or place < len(items):
+                yield items[min(place, len(items) - 1)], place < len(items)

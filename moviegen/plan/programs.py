@@ -16,7 +16,13 @@ from moviegen.plan.dit_memory import fullest
 from moviegen.plan.duration import stage_duration
 from moviegen.plan.flops import Flops, tae_decode, tae_encode, tae_training, tiled_encode
 from moviegen.plan.memory import Memory
-from moviegen.plan.sampling import sampling_flops, sampling_memory, sampling_seconds, samplings
+from moviegen.plan.sampling import (
+    sampling_flops,
+    sampling_memory,
+    sampling_seconds,
+    sampling_share,
+    samplings,
+)
 from moviegen.plan.tae_memory import PHASES, tae_decoding_memory, tae_encoding_memory, tae_training_memory
 from moviegen.plan.text import encoding_memory, tower_of
 from moviegen.plan.time import Speed
@@ -34,6 +40,7 @@ class ProgramWork:
         units: how many; None: that depends on the clips.
         flops: of a unit, a stage's on its longest clips.
         memory: of a card.
+        at_once: units that the cards compute at the same time.
     """
 
     program: str
@@ -42,6 +49,7 @@ class ProgramWork:
     units: int | None
     flops: Flops
     memory: Memory
+    at_once: int = 1
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,9 @@ class ProgramCost:
     @property
     def total_seconds(self) -> float | None:
         """Of all units, where both are known."""
-        return None if self.seconds is None or self.work.units is None else self.seconds * self.work.units
+        if self.seconds is None or self.work.units is None:
+            return None
+        return self.seconds * -(-self.work.units // self.work.at_once)
 
 
 def program_works(params: Params, clips: int) -> list[ProgramWork]:
@@ -144,7 +154,8 @@ def _stage(params: Params, stage: int) -> ProgramWork:
 def _samplings(params: Params) -> Iterator[ProgramWork]:
     for program, one in samplings(params).items():
         flops, memory = sampling_flops(params, one), sampling_memory(params, one)
-        yield ProgramWork(program, f"{one.samples} x {one.clip}", "batch", one.batches, flops, memory)
+        groups = sampling_share(params, one.stage).groups
+        yield ProgramWork(program, f"{one.samples} x {one.clip}", "batch", one.batches, flops, memory, groups)
 
 
 def _cost(params: Params, work: ProgramWork, card: Card, speed: Speed, clips: int) -> ProgramCost:

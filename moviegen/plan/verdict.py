@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from moviegen.config import TEMPORAL_COMPRESSION, Bucket, Params, merge
 from moviegen.plan.cards import Card, quantity
 from moviegen.plan.memory import STATE, Memory
-from moviegen.plan.sampling import report_memory
+from moviegen.plan.sampling import report_memory, sampling_share
 from moviegen.plan.scaling import with_cards
 from moviegen.plan.tae_memory import PHASES, tae_training_memory
 from moviegen.plan.variants import (
@@ -112,12 +113,20 @@ def tae_verdict(params: Params, phase: str, card: Card) -> Verdict:
     if settings.recompute_every_nth_block == 1:
         ways = []
     memory = functools.partial(tae_training_memory, phase=phase)
-    return _clip_verdict(params, ("tae", group), settings, card, memory, ways)
+    return _clip_verdict(params, ("tae", group), settings, card, memory, [ways])
 
 
 def sampling_verdict(params: Params, card: Card) -> Verdict:
     """On sampling the report's clips."""
-    return _clip_verdict(params, ("sample",), params.sample, card, report_memory)
+    return _clip_verdict(params, ("sample",), params.sample, card, report_memory, sampling_ways(params))
+
+
+def sampling_ways(params: Params) -> list[list[Way]]:
+    """What may be changed of how the cards share what is sampled, by kind."""
+    share, heads = sampling_share(params, 3), params.dit_config(3).num_heads
+    counts = [count for count in divisors(math.gcd(share.cards, heads)) if count > share.shards]
+    zero: list[Way] = [("ZeRO 3", {"zero_stage": 3})] if share.parts < share.cards else []
+    return [[(f"shards {share.shards} -> {count}", {"shards": count}) for count in counts], zero]
 
 
 def nearest_ways(kinds: Sequence[Sequence[Way]], fits: Callable[[Mapping[str, Any]], bool]) -> list[str]:
@@ -210,12 +219,12 @@ def _clip_verdict(
     settings: Any,
     card: Card,
     memory_of: Callable[[Params], Memory],
-    others: Sequence[Way] = (),
+    others: Sequence[Sequence[Way]] = (),
 ) -> Verdict:
     """On what works on `batch_size` clips of so many `frames`, which stand at a place of the parameters.
 
     Args:
-        others: what may be changed there beside these two.
+        others: what else may be changed there, by kind; tried before smaller clips.
     """
     names, limit, memory = tuple(place), available(params, card), memory_of(params)
 
@@ -225,8 +234,8 @@ def _clip_verdict(
 
     batches = [count for count in reversed(divisors(settings.batch_size)) if count < settings.batch_size]
     frames = [count for count in range(settings.frames - 1, 0, -1) if count % TEMPORAL_COMPRESSION == 0]
-    kinds: list[list[Way]] = [
-        list(others),
+    kinds: list[Sequence[Way]] = [
+        *others,
         [(f"batch_size {settings.batch_size} -> {count}", {"batch_size": count}) for count in batches],
         [(f"frames {settings.frames} -> {count}", {"frames": count}) for count in frames],
     ]

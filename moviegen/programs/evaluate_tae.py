@@ -7,6 +7,7 @@ clips give the same numbers, to the last digit.
 
     scores.csv      a row a clip and model        classes.csv     a row a class and model
     summary.json    means over clips              videos.csv      original beside reconstruction: worst, median, best
+    scores/         a clip's rows, of all models: a clip that has them is not scored again
     tiles.csv       what cutting frames into tiles changes, by the tiles' size
 
 Intervals are of 95 %, by Student's t over source videos (`data.intervals`). Models are compared clip by clip: scores
@@ -17,7 +18,12 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +42,14 @@ from moviegen.data.quarantine import Quarantine
 from moviegen.data.scores import MEASURES, psnr, score
 from moviegen.data.splits import data_folder, load_split
 from moviegen.data.videos import BrokenVideo, write_video
-from moviegen.runs.files import write_csv, write_json, write_text
+from moviegen.device.collectives import barrier
+from moviegen.device.limits import cores
+from moviegen.device.world import World
+from moviegen.launch.pool import SPAWN
+from moviegen.runs.files import read_json, write_csv, write_json, write_text
 from moviegen.runs.patience import Patience
 from moviegen.runs.ranks import recorded
+from moviegen.runs.weights import to_arrays
 from moviegen.tae.lpips import frame_distance
 from moviegen.tae.model import TAE, Decode, Encode, Reconstruct
 from moviegen.tae.tiling import decode_tiles, encode_tiles
@@ -52,6 +63,7 @@ SPLITS = {"ucf101": "ucf101_test", "mixkit": "mixkit_val"}
 # Which model each is compared with: the first of these that is there.
 BASELINES = {"tae-opl-on": ("tae-opl-off",), "tae-mixkit": (START, "tae-opl-off")}
 SHOWN = {"ucf101": "tae-opl-off", "mixkit": "tae-mixkit"}  # whose reconstructions are kept as videos
+AT_ONCE = 8  # clips that are in memory while the models take turns: the weights change as rarely as they may
 TILE_SHARES = (0.75, 0.5, 0.25)  # of a frame's sides, of tiles that are compared with whole frames
 OVERLAP_SHARE = 0.25  # of a tile's shorter side
 TILED_CLIPS = 3
@@ -96,26 +108,14 @@ def restore(network: Reconstruct, video: np.ndarray) -> np.ndarray:
     return to_uint8(network(ms.Tensor(video[None])).asnumpy()[0])
 
 
-def sound_clips(run: runs.Run) -> dict[str, list[Clip]]:
-    """The held-out clips of each data set that can be read, a file once; damaged ones are set aside and counted.
-
-    Raises:
-        ConfigError: none can be read.
-    """
+def chosen_clips(run: runs.Run) -> list[tuple[str, Clip]]:
+    """The held-out clips of each data set, a file once."""
     data, most = run.upstream("data"), run.params.tae.evaluation.max_clips
-    quarantine = Quarantine(run.folder / "quarantine.csv")
-    clips: dict[str, list[Clip]] = {data_set: [] for data_set in SPLITS}
+    chosen = []
     for data_set, split in SPLITS.items():
         files = list({clip.path: clip for clip in load_split(data, split)}.values())
-        for clip in spread(files, most or len(files)):
-            try:
-                view(run.params, clip)
-                clips[data_set].append(clip)
-            except BrokenVideo as error:
-                quarantine.add(clip, error.reason)
-    if not any(clips.values()):
-        raise ConfigError(f"no held-out clip can be read: {quarantine.path} says why; mend or replace the files")
-    return clips
+        chosen += [(data_set, clip) for clip in spread(files, most or len(files))]
+    return chosen
 
 
 def models_of(run: runs.Run) -> list[str]:
@@ -131,34 +131,123 @@ def weights_of(run: runs.Run, model: str) -> Path:
     return run.upstream(model).folder / "tae.safetensors"
 
 
-def score_models(run: runs.Run, tae: TAE, network: Reconstruct, clips: dict[str, list[Clip]]) -> pd.DataFrame:
-    """A row a model and clip. All models use one network in turn, so that it is compiled once.
+class Models:
+    """The models' weights, for one network in turn, so that it is compiled once.
+
+    An image autoencoder leaves the temporal layers as they are, and is read first: those of a new TAE change nothing.
+    """
+
+    def __init__(self, run: runs.Run) -> None:
+        self.tae, self.weights = TAE(run.params.tae.model), {}
+        for model in models_of(run):
+            load_weights(self.tae, weights_of(run, model))
+            self.weights[model] = to_arrays(dict(self.tae.parameters_and_names()))
+        self.network = Reconstruct(self.tae)
+
+    def restored(self, model: str, videos: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """What a model makes of each video (3, T, H, W): uint8 (T, H, W, 3)."""
+        for name, parameter in self.tae.parameters_and_names():
+            parameter.set_data(ms.Tensor(self.weights[model][name]))
+        return (restore(self.network, video) for video in videos)
+
+
+@contextmanager
+def scoring() -> Iterator[Callable[[np.ndarray, np.ndarray], Future[dict[str, float | None]]]]:
+    """`score` of two clips by worker processes, while the network computes."""
+    with ProcessPoolExecutor(max(1, int(cores()) - 1), mp_context=SPAWN) as pool:
+        yield lambda original, restored: pool.submit(score, original, restored)
+
+
+def score_file(run: runs.Run, place: int) -> Path:
+    """Where a run keeps what all models score on the clip at a place of `chosen_clips`, or why it cannot be read."""
+    return run.folder / "scores" / f"{place:05d}.json"
+
+
+def score_share(run: runs.Run, world: World, models: Models, clips: list[tuple[str, Clip]], todo: list[int]) -> None:
+    """Scores all models on this rank's clips, each decoded once; some clips at a time, as a model takes its turn.
 
     Raises:
         ConfigError: all would take longer than `data.patience_hours`.
     """
-    models = models_of(run)
-    metrics, rows = runs.MetricsWriter(run.metrics_path), []
-    metrics.drop_after(0)
     perceptual = frame_distance(run.params)
-    total, root = len(models) * sum(map(len, clips.values())), data_folder(run.params)
-    longest = max(map(len, clips.values()))
-    patience = Patience(run.params, "evaluating", ["clip"] * total, longest, parameter="tae.evaluation.max_clips")
-    with tqdm(total=total, desc="evaluating", disable=None) as progress:
-        for model in models:
-            load_weights(tae, weights_of(run, model))
-            for data_set, clip in ((data_set, clip) for data_set, members in clips.items() for clip in members):
-                video = view(run.params, clip)
-                try:
-                    result = score(to_uint8(video), restore(network, video), perceptual)
-                except ConfigError as error:
-                    raise ConfigError(f"{model}, {clip.path}: {error}") from error
-                source = {"clip": os.path.relpath(clip.path, root), "label": clip.label, "group": clip.group}
-                rows.append({"data_set": data_set, **source, "model": model, **result})
-                metrics.write(kind="clip", step=len(rows), steps=total, **rows[-1])
-                progress.update()
-                patience.done("clip")
-    return pd.DataFrame(rows)
+    share, names = todo[world.rank :: world.size], list(models.weights)
+    metrics = runs.MetricsWriter(run.metrics_path) if world.is_main else None
+    total, longest = len(share) * len(names), max(Counter(data_set for data_set, _ in clips).values())
+    done, patience = itertools.count(1), Patience(
+        run.params, "evaluating", ["clip"] * total, longest, parameter="tae.evaluation.max_clips"
+    )  # fmt: skip
+    with scoring() as scored, tqdm(total=total, desc="evaluating", disable=None if world.is_main else True) as bar:
+
+        def finish(waiting: list[tuple[int, dict[str, dict[str, Any]], dict[str, Future]]]) -> None:
+            for place, rows, scores in waiting:
+                for model, row in rows.items():
+                    row |= {name: value for name, value in scores[model].result().items() if name != "lpips"}
+                write_json(score_file(run, place), {"rows": list(rows.values())})
+                for row in rows.values():
+                    bar.update()
+                    if metrics:
+                        metrics.write(kind="clip", step=next(done), steps=total, **row)
+                    patience.done("clip")
+
+        waiting: list[tuple[int, dict[str, dict[str, Any]], dict[str, Future]]] = []
+        for first in range(0, len(share), AT_ONCE):
+            views = sound_views(run, clips, share[first : first + AT_ONCE])
+            computed: dict[int, tuple[dict[str, dict[str, Any]], dict[str, Future]]] = {
+                place: ({}, {}) for place in views
+            }
+            for model in names:
+                restored = models.restored(model, views.values())
+                for place, (rows, scores) in computed.items():
+                    data_set, clip = clips[place]
+                    original = to_uint8(views[place])
+                    try:
+                        again = next(restored)
+                    except ConfigError as error:
+                        raise ConfigError(f"{model}, {clip.path}: {error}") from error
+                    scores[model] = scored(original, again)
+                    distance = perceptual(original, again) if perceptual else None
+                    rows[model] = {**source_of(run, data_set, clip), "model": model, "lpips": distance}
+            finish(waiting)
+            waiting = [(place, *both) for place, both in computed.items()]
+        finish(waiting)
+
+
+def sound_views(run: runs.Run, clips: list[tuple[str, Clip]], places: list[int]) -> dict[int, np.ndarray]:
+    """The views of the clips at some places; of those that cannot be read it is written why."""
+    views = {}
+    for place in places:
+        _, clip = clips[place]
+        try:
+            views[place] = view(run.params, clip)
+        except BrokenVideo as error:
+            write_json(score_file(run, place), {"rows": [], "reason": error.reason})
+    return views
+
+
+def source_of(run: runs.Run, data_set: str, clip: Clip) -> dict[str, Any]:
+    """What a row says of its clip."""
+    place = os.path.relpath(clip.path, data_folder(run.params))
+    return {"data_set": data_set, "clip": place, "label": clip.label, "group": clip.group}
+
+
+def joined_rows(run: runs.Run, clips: list[tuple[str, Clip]]) -> tuple[pd.DataFrame, dict[str, list[Clip]]]:
+    """A row a clip and model, of all ranks, and the clips of each data set that could be read.
+
+    Raises:
+        ConfigError: none can be read.
+    """
+    quarantine, rows = Quarantine(run.folder / "quarantine.csv"), []
+    sound: dict[str, list[Clip]] = {data_set: [] for data_set in SPLITS}
+    for place, (data_set, clip) in enumerate(clips):
+        found = read_json(score_file(run, place), "remove it and evaluate again")
+        rows += found["rows"]
+        if found["rows"]:
+            sound[data_set].append(clip)
+        elif clip not in quarantine:
+            quarantine.add(clip, found["reason"])
+    if not rows:
+        raise ConfigError(f"no held-out clip can be read: {quarantine.path} says why; mend or replace the files")
+    return pd.DataFrame(rows)[["data_set", "clip", "label", "group", "model", *MEASURES, "identical"]], sound
 
 
 def summarise(run: runs.Run, table: pd.DataFrame) -> None:
@@ -181,9 +270,7 @@ def summarise(run: runs.Run, table: pd.DataFrame) -> None:
     write_json(run.folder / "summary.json", summary)
 
 
-def keep_examples(
-    run: runs.Run, tae: TAE, network: Reconstruct, clips: dict[str, list[Clip]], table: pd.DataFrame
-) -> None:
+def keep_examples(run: runs.Run, models: Models, clips: dict[str, list[Clip]], table: pd.DataFrame) -> None:
     """Writes the worst, median and best clip of each data set, original left and reconstruction right."""
     rows = []
     for data_set, model in SHOWN.items():
@@ -191,12 +278,11 @@ def keep_examples(
         scored = table[(table["data_set"] == data_set) & (table["model"] == model)].reset_index(drop=True)
         if scored.empty:
             continue
-        load_weights(tae, weights_of(run, model))
         order = scored["psnr"].sort_values(kind="stable").index
         for kind, index in {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}.items():
             clip = clips[data_set][index]
             video = view(run.params, clip)
-            pair = np.concatenate((to_uint8(video), restore(network, video)), axis=2)
+            pair = np.concatenate((to_uint8(video), *models.restored(model, [video])), axis=2)
             file = Path("videos") / f"{data_set}-{kind}.mp4"
             write_video(run.folder / file, pair, clip.fps or SHOWN_FPS)
             rows.append({"file": file, "kind": kind, **scored.loc[index]})
@@ -233,12 +319,11 @@ def tilings(frames: int, size: tuple[int, int]) -> list[Tiling]:
     return list(dict.fromkeys(found))
 
 
-def score_tiles(run: runs.Run, tae: TAE, network: Reconstruct, clips: dict[str, list[Clip]]) -> None:
+def score_tiles(run: runs.Run, models: Models, clips: dict[str, list[Clip]]) -> None:
     """Writes how near the last model's reconstructions in tiles are to those of whole frames, and to the originals."""
-    load_weights(tae, weights_of(run, MODELS[-1]))
     videos = [view(run.params, clip) for clip in spread(clips["mixkit"] or clips["ucf101"], TILED_CLIPS)]
-    originals, wholes = [to_uint8(video) for video in videos], [restore(network, video) for video in videos]
-    settings, tiled = run.params.tae.evaluation, Tiled(tae)
+    originals, wholes = [to_uint8(video) for video in videos], list(models.restored(MODELS[-1], videos))
+    settings, tiled = run.params.tae.evaluation, Tiled(models.tae)
     rows: list[tuple[object, ...]] = [(*settings.size, 0, 1, len(videos), "", _mean_psnr(originals, wholes))]
     for tiling in tqdm(tilings(settings.frames, settings.size), "tiles", disable=None):
         found = [tiled(video, tiling) for video in videos]
@@ -251,17 +336,22 @@ def _mean_psnr(originals: list[np.ndarray], restored: list[np.ndarray]) -> float
     return float(np.mean([psnr(*pair).mean() for pair in zip(originals, restored, strict=True)]))
 
 
-def evaluate(run: runs.Run) -> None:
-    """Scores every model on every held-out clip."""
-    tae = TAE(run.params.tae.model)
-    network, clips = Reconstruct(tae), sound_clips(run)
-    table = score_models(run, tae, network, clips)
-    summarise(run, table)
-    keep_examples(run, tae, network, clips, table)
-    score_tiles(run, tae, network, clips)
+def evaluate(run: runs.Run, world: World) -> None:
+    """Scores every model on every held-out clip; ranks take clips in turn, and rank 0 joins their rows."""
+    clips = chosen_clips(run)
+    todo = [place for place in range(len(clips)) if not score_file(run, place).exists()]
+    models = Models(run)
+    barrier(world)  # nobody writes before all have listed the same
+    score_share(run, world, models, clips, todo)
+    barrier(world)
+    if world.is_main:
+        table, sound = joined_rows(run, clips)
+        summarise(run, table)
+        keep_examples(run, models, sound, table)
+        score_tiles(run, models, sound)
 
 
 def main(params: Params, options: argparse.Namespace) -> None:
     """`tae evaluate`."""
-    with recorded(params, "tae-evaluation") as (run, _):
-        evaluate(run)
+    with recorded(params, "tae-evaluation") as (run, world):
+        evaluate(run, world)

@@ -12,13 +12,16 @@ has several clips of each photograph and of most scenes of its film: whether the
 easier question, and is answered beside it. Of other data nobody knows what a caption's scene is. `chance` is the share
 of hits of a clip drawn at random from the bucket. A share's interval counts prompts as independent draws.
 
-The run leaves `retrieval.csv`, a row a prompt, and `summary.json`, which has captions and paraphrases apart.
+Ranks take batches of prompts in turn, as `sample` does; a batch's distances are kept in `distances/`, and a run that
+was cut goes on with the batches that are missing. The run leaves `retrieval.csv`, a row a prompt, and `summary.json`,
+which has captions and paraphrases apart.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +40,12 @@ from moviegen.data.intervals import share_interval
 from moviegen.data.latents import latent_file, latents_folder, load_latent, video_buckets
 from moviegen.data.samples import SUBJECTS
 from moviegen.data.splits import data_folder, load_split
-from moviegen.dit.weights import for_sampling, load_stage
+from moviegen.device.collectives import barrier
+from moviegen.device.world import World
+from moviegen.dit.weights import for_sampling, load_stage, sampling_mesh
 from moviegen.flow import schedule
-from moviegen.flow.sampler import Prompt, Sampler, batches, numbered
+from moviegen.flow.sampler import Prompt, Sampler, batches, filled, numbered
+from moviegen.runs.arrays import read_npz, save_npz
 from moviegen.runs.files import write_csv, write_json
 from moviegen.runs.ranks import recorded
 from moviegen.text.encoders import encoders, origins
@@ -165,37 +171,82 @@ def questions_of(buckets: Mapping[Bucket, Iterable[Clip]], params: Params) -> di
     }
 
 
-def compare(run: runs.Run, buckets: Mapping[Bucket, Mapping[Clip, Path]]) -> tuple[list[Question], np.ndarray]:
+def compare(
+    run: runs.Run, world: World, buckets: Mapping[Bucket, Mapping[Clip, Path]]
+) -> tuple[list[Question], np.ndarray]:
     """Questions, and the distance of what is generated for each from each clip; infinite between buckets."""
     params, settings = run.params, run.params.sample.retrieval
-    dit = load_stage(for_sampling(run.upstream(f"stage{STAGE}").folder), params, STAGE)
+    by_bucket = questions_of(buckets, params)
+    prompts = {
+        bucket: batches([question.prompt for question in those], settings.batch_size)
+        for bucket, those in by_bucket.items()
+    }
+    missing = {
+        bucket: [batch for batch in those if not distances_file(run, batch).exists()]
+        for bucket, those in prompts.items()
+    }
+    barrier(world)  # nobody writes before all have listed the same
+    if any(missing.values()):
+        measure_share(run, world, buckets, missing)
+    barrier(world)
+    distance = np.full((sum(map(len, by_bucket.values())), sum(map(len, buckets.values()))), np.inf)
+    last = 0
+    for bucket, clips in buckets.items():
+        first, last = last, last + len(clips)
+        for batch in prompts[bucket]:
+            file = distances_file(run, batch)
+            (found,) = read_npz(file, "distance", mend=f"remove {file}")
+            distance[[prompt.index for prompt in batch], first:last] = found
+    return [question for those in by_bucket.values() for question in those], distance
+
+
+def distances_file(run: runs.Run, batch: Sequence[Prompt]) -> Path:
+    """Where a run keeps how far a batch of prompts lies from each clip of its bucket."""
+    return run.folder / "distances" / f"{batch[0].index:04d}.npz"
+
+
+def measure_share(
+    run: runs.Run,
+    world: World,
+    buckets: Mapping[Bucket, Mapping[Clip, Path]],
+    missing: Mapping[Bucket, list[list[Prompt]]],
+) -> None:
+    """Samples this rank's batches of those that are missing, and writes their distances."""
+    params, settings = run.params, run.params.sample.retrieval
+    mesh = sampling_mesh(params, world, params.dit_config(STAGE))
+    dit = load_stage(for_sampling(run.upstream(f"stage{STAGE}").folder), params, STAGE, mesh)
     embeddings = embeddings_folder(run, STAGE, origins(encoders(params)))
     embed = functools.partial(read_embeddings, embeddings, settings=params.text)
-    times = schedule.linear(settings.steps)
-    by_bucket, last = questions_of(buckets, params), 0
-    questions = [question for those in by_bucket.values() for question in those]
-    sampler = Sampler(dit, embed, settings.guidance, next(iter(buckets)))
-    distance = np.full((len(questions), sum(map(len, buckets.values()))), np.inf)
-    metrics = runs.MetricsWriter(run.metrics_path)
-    metrics.drop_after(0)
-    with tqdm(total=len(questions), desc="sampling", disable=None) as bar:
-        for bucket, clips in buckets.items():
-            first, last = last, last + len(clips)
-            means = [load_latent(path)[0] for path in clips.values()]
+    sampler, times = Sampler(dit, embed, settings.guidance, next(iter(buckets))), schedule.linear(settings.steps)
+    in_step = params.sample.exchanges(mesh.shards)
+    turns = {bucket: list(mesh.turns(those, in_step)) for bucket, those in missing.items()}
+    total, done = settings.steps * sum(map(len, turns.values())), itertools.count(1)
+    metrics = runs.MetricsWriter(run.metrics_path) if world.is_main else None
+    if metrics:
+        metrics.drop_after(0)
+    with tqdm(total=total, desc="sampling", unit="step", disable=None if world.is_main else True) as bar:
+
+        def step() -> None:
+            bar.update()
+            if metrics:
+                metrics.write(kind="step", step=next(done), steps=total)
+
+        for bucket, own in turns.items():
+            means = [load_latent(path)[0] for path in buckets[bucket].values()]
             at_size = sampler.at(bucket)
-            for batch in batches([question.prompt for question in by_bucket[bucket]], settings.batch_size):
-                rows = [prompt.index for prompt in batch]
-                distance[rows, first:last] = distances(at_size(batch, times), means)
-                bar.update(len(batch))
-                metrics.write(kind="prompts", step=rows[-1] + 1, steps=len(questions))
-    return questions, distance
+            for batch, is_own in own:
+                latents = at_size(filled(batch, settings.batch_size) if in_step else batch, times, step)
+                if is_own and mesh.shard_rank == 0:
+                    save_npz(distances_file(run, batch), distance=distances(latents[: len(batch)], means))
 
 
-def measure(run: runs.Run) -> None:
-    """Samples, compares, and writes what came out."""
+def measure(run: runs.Run, world: World) -> None:
+    """Samples and compares, and rank 0 writes what came out."""
     buckets, settings = training_clips(run), run.params.sample.retrieval
     clips = [clip for files in buckets.values() for clip in files]
-    questions, distance = compare(run, buckets)
+    questions, distance = compare(run, world, buckets)
+    if not world.is_main:
+        return
     scenes = scenes_of(run.params)
     summary: dict[str, Any] = {"clips": len(clips), "buckets": list(map(str, buckets)), "steps": settings.steps}
     summary["guidance"], table = settings.guidance, []
@@ -214,5 +265,5 @@ def measure(run: runs.Run) -> None:
 
 def main(params: Params, options: argparse.Namespace) -> None:
     """`retrieval`."""
-    with recorded(params, "retrieval") as (run, _):
-        measure(run)
+    with recorded(params, "retrieval") as (run, world):
+        measure(run, world)

@@ -8,22 +8,28 @@ to. `--prompts FILE` samples prompts of one's own, one a line, outside of any ru
 
 A prompt becomes `000.mp4`, `000.gif`, `000.png` (of a clip: the folder `000` with an image a frame), or `000.npz`: the
 latent, which `python -m moviegen tae decode` makes a video later. `prompts.csv` lists them with their seeds, and
-`settings.json` says how they were made. Under `msrun` ranks take whole batches in turn: a batch holds the same prompts
-however many ranks there are, and so the same bits come out.
+`settings.json` says how they were made.
+
+Under `msrun` groups of `sample.shards` ranks take whole batches in turn: a batch holds the same prompts however many
+groups there are, and so the same bits come out. Each latent is kept in `latents/` when it is there, and ranks decode
+them in turn when all are; a run that was cut goes on with what is missing. Where weights are divided (ZeRO 3), or
+tokens, all groups sample as often: one that has nothing left repeats what another does.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from moviegen import config, runs
@@ -38,11 +44,12 @@ from moviegen.data.videos import write_video
 from moviegen.device.collectives import barrier
 from moviegen.device.world import World
 from moviegen.dit.model import DiT
-from moviegen.dit.weights import for_sampling, load_described, load_stage
+from moviegen.dit.weights import described_config, for_sampling, load_described, load_stage, sampling_mesh
 from moviegen.flow import schedule
-from moviegen.flow.sampler import Embed, Prompt, Sampler, batches, numbered
-from moviegen.runs.arrays import save_npz
-from moviegen.runs.files import check_writable, write_csv, write_json
+from moviegen.flow.sampler import Embed, Prompt, Sampler, batches, filled, numbered
+from moviegen.parallel.mesh import Mesh
+from moviegen.runs.arrays import read_npz, save_npz
+from moviegen.runs.files import check_writable, read_json, write_csv, write_json
 from moviegen.runs.fingerprint import content_hash, digest
 from moviegen.runs.ranks import joined, recorded
 from moviegen.tae.model import Decode
@@ -60,27 +67,55 @@ PROMPTS = {
 # short option -> the parameter it stands for
 PARAMETERS = {name: f"sample.{name}" for name in ("size", "frames", "steps", "guidance", "schedule")} | {"seed": "seed"}
 
+OnStep = Callable[[int, int], None]
+
 
 class LatentPipeline:
-    """Prompts to latents."""
+    """Prompts to latents.
 
-    def __init__(self, transformer: DiT, settings: Sample, embed: Embed) -> None:
-        self.settings, self.channels = settings, transformer.config.latent_channels
-        self.sampler = Sampler(transformer, embed, settings.guidance, (settings.frames, *settings.size))
+    Args:
+        mesh: of the ranks that the transformer is divided over, or that take batches in turn; None: one rank.
+    """
 
-    def latents(self, prompts: list[list[Prompt]], quiet: bool | None) -> Iterator[tuple[Prompt, np.ndarray, float]]:
-        """Each prompt's latent (C, T', H', W'), and its share of the seconds that its batch took."""
+    def __init__(self, transformer: DiT, settings: Sample, embed: Embed, mesh: Mesh | None = None) -> None:
+        self.settings, self.channels, self.mesh = settings, transformer.config.latent_channels, mesh or Mesh()
+        size = (settings.frames, *settings.size)
+        self.sampler = Sampler(transformer, embed, settings.guidance, size, settings.guidance_gate)
+
+    def latents(
+        self, prompts: list[list[Prompt]], quiet: bool | None, on_step: OnStep = lambda done, total: None
+    ) -> Iterator[tuple[Prompt, np.ndarray, float]]:
+        """Each prompt's latent (C, T', H', W') of this rank's batches, and its share of the seconds of its batch.
+
+        Args:
+            prompts: the batches of all ranks.
+            on_step: told how many of this rank's Euler steps are done, and of how many.
+        """
         times = schedule.get(self.settings.schedule, self.settings.steps)
-        with tqdm(total=len(prompts) * self.settings.steps, desc="sampling", unit="step", disable=quiet) as bar:
-            for batch in prompts:
+        in_step = self.settings.exchanges(self.mesh.shards)
+        turns = list(self.mesh.turns(prompts, in_step))
+        with tqdm(total=len(turns) * self.settings.steps, desc="sampling", unit="step", disable=quiet) as bar:
+            done = itertools.count(1)
+
+            def step() -> None:
+                bar.update()
+                on_step(next(done), len(turns) * self.settings.steps)
+
+            for batch, is_own in turns:
                 started = time.perf_counter()
-                latents = self.sampler(batch, times, bar.update)
+                latents = self.sampler(filled(batch, self.settings.batch_size) if in_step else batch, times, step)
                 seconds = (time.perf_counter() - started) / len(batch)
-                yield from ((prompt, latent, seconds) for prompt, latent in zip(batch, latents, strict=True))
+                if is_own:
+                    yield from ((prompt, latent, seconds) for prompt, latent in zip(batch, latents, strict=False))
 
     def write(self, path: Path, latent: np.ndarray) -> None:
         """Writes a latent (C, T', H', W') as it is; `Pipeline` writes its clip."""
-        save_npz(path, latent_mean=latent, frames=self.settings.frames, fps=self.settings.fps)
+        write_latent(path, latent, self.settings)
+
+
+def write_latent(path: Path, latent: np.ndarray, settings: Sample, **facts: ArrayLike) -> None:
+    """Writes a latent (C, T', H', W') as `tae decode` reads it, and facts of it."""
+    save_npz(path, latent_mean=latent, frames=settings.frames, fps=settings.fps, **facts)
 
 
 class Pipeline(LatentPipeline):
@@ -90,8 +125,10 @@ class Pipeline(LatentPipeline):
         ConfigError: the file is damaged, or decodes other latents than are sampled.
     """
 
-    def __init__(self, transformer: DiT, settings: Sample, tae: Path, embed: Embed, tiling: Tiling) -> None:
-        super().__init__(transformer, settings, embed)
+    def __init__(
+        self, transformer: DiT, settings: Sample, tae: Path, embed: Embed, tiling: Tiling, mesh: Mesh | None = None
+    ) -> None:
+        super().__init__(transformer, settings, embed, mesh)
         self.tae, self.tiling = load_tae(tae), tiling
         if (channels := self.tae.config.latent_channels) != self.channels:
             raise ConfigError(f"{tae} decodes latents of {channels} channels, and {self.channels} are sampled")
@@ -116,52 +153,138 @@ def chosen_clips(run: runs.Run) -> list[tuple[str, str, Clip]]:
     return chosen
 
 
-def weights_of(run: runs.Run) -> tuple[DiT, Path]:
-    """The transformer and the TAE's file that a run samples with: the report's own, or shipped ones.
+def weights_of(run: runs.Run, world: World) -> tuple[DiT, Path, Mesh]:
+    """The transformer, the TAE's file that a run samples with, the report's own or shipped ones, and the mesh of both.
 
     Raises:
         ConfigError: a file is not there, is damaged, or of another size; or shipped weights take other embeddings.
     """
     params, shipped = run.params, run.params.shipped
     if run.program.name != "shipped":
-        transformer = load_stage(for_sampling(run.upstream(f"stage{STAGE}").folder), params, STAGE)
-        return transformer, run.upstream("tae-mixkit").folder / "tae.safetensors"
-    transformer = load_described(weights_file("shipped.transformer", shipped.transformer))
+        mesh = sampling_mesh(params, world, params.dit_config(STAGE))
+        transformer = load_stage(for_sampling(run.upstream(f"stage{STAGE}").folder), params, STAGE, mesh)
+        return transformer, run.upstream("tae-mixkit").folder / "tae.safetensors", mesh
+    file = weights_file("shipped.transformer", shipped.transformer)
+    mesh = sampling_mesh(params, world, described_config(file))
+    transformer = load_described(file, mesh, params.sample.zero_stage)
     if transformer.config.text_widths != params.text.widths:
         raise ConfigError(
             f"shipped.transformer {shipped.transformer} takes embeddings {transformer.config.text_widths} wide, and "
             f"the encoders of `text` give {params.text.widths}: name its encoders, or no shipped weights"
         )
-    return transformer, weights_file("shipped.tae", shipped.tae)
+    return transformer, weights_file("shipped.tae", shipped.tae), mesh
 
 
-def sample(run: runs.Run) -> None:
+def sample(run: runs.Run, world: World) -> None:
     """Samples, decodes and writes each caption's video, and its own clip beside it for comparison."""
     params, settings = run.params, run.params.sample
-    transformer, tae = weights_of(run)
+    transformer, tae, mesh = weights_of(run, world)
     embeddings = embeddings_folder(run, STAGE, origins(encoders(params)))
-    pipeline = Pipeline(
-        transformer, settings, tae, partial(read_embeddings, embeddings, settings=params.text), params.tae.tiling
-    )
-    metrics, rows, seconds = runs.MetricsWriter(run.metrics_path), [], []
-    metrics.drop_after(0)
+    embed_stored = partial(read_embeddings, embeddings, settings=params.text)
+    pipeline = Pipeline(transformer, settings, tae, embed_stored, params.tae.tiling, mesh)
     clips = chosen_clips(run)
-    prompts = batches(numbered([text for _, text, _ in clips], params.seed), settings.batch_size)
-    for prompt, latent, sampling_seconds in pipeline.latents(prompts, quiet=None):
-        started = time.perf_counter()
+    prompts = numbered([text for _, text, _ in clips], params.seed)
+    todo = missing(batches(prompts, settings.batch_size), lambda prompt: latent_file(run, prompt).exists())
+    undecoded = [prompt for prompt in prompts if not row_file(run, prompt).exists()]
+    barrier(world)  # nobody writes before all have listed the same
+    progress = Progress(run, world, len(undecoded[world.rank :: world.size]))
+    sample_share(run, pipeline, todo, progress)
+    barrier(world)
+    decode_share(run, pipeline, clips, undecoded[world.rank :: world.size], progress)
+    barrier(world)
+    if world.is_main:
+        write_samples(run, prompts)
+
+
+def latent_file(run: runs.Run, prompt: Prompt) -> Path:
+    """Where a run keeps a prompt's latent, with the seconds that it took, and whether nothing was compiled in them."""
+    return run.folder / "latents" / f"{prompt.index:02d}.npz"
+
+
+def row_file(run: runs.Run, prompt: Prompt) -> Path:
+    """What a run says of a prompt when both of its videos are written."""
+    return run.folder / "videos" / f"{prompt.index:02d}.json"
+
+
+def missing(prompts: list[list[Prompt]], is_there: Callable[[Prompt], bool]) -> list[list[Prompt]]:
+    """The batches of which something is not there yet: each whole, as in other company last digits may differ."""
+    return [batch for batch in prompts if not all(map(is_there, batch))]
+
+
+class Progress:
+    """What rank 0 writes of its own work: a line an Euler step, and a line a clip."""
+
+    def __init__(self, run: runs.Run, world: World, clips: int) -> None:
+        self.clips, self.sampled = clips, 0
+        self.metrics = runs.MetricsWriter(run.metrics_path) if world.is_main else None
+        self.quiet = None if world.is_main else True
+        if self.metrics:
+            self.metrics.drop_after(0)
+
+    def step(self, done: int, steps: int) -> None:
+        """So many of its steps are done."""
+        self.sampled = steps
+        if self.metrics:
+            self.metrics.write(kind="step", step=done, steps=steps + self.clips)
+
+    def clip(self, done: int, seconds: float) -> None:
+        """So many of its clips are written, the last in so many seconds."""
+        if self.metrics:
+            total = self.sampled + self.clips
+            self.metrics.write(kind="clip", step=self.sampled + done, steps=total, seconds=round(seconds, 3))
+
+
+def sample_share(run: runs.Run, pipeline: LatentPipeline, todo: list[list[Prompt]], progress: Progress) -> None:
+    """Samples this rank's batches. The first one's time holds the compilation, and a shorter one's another."""
+    settings, first = pipeline.settings, None
+    sizes = {prompt.index: len(batch) for batch in todo for prompt in batch}
+    for prompt, latent, seconds in pipeline.latents(todo, progress.quiet, progress.step):
+        batch = prompt.index // settings.batch_size
+        first = batch if first is None else first
+        is_steady = batch != first and sizes[prompt.index] == settings.batch_size
+        path = latent_file(run, prompt)
+        if pipeline.mesh.shard_rank == 0 and not path.exists():
+            write_latent(path, latent, settings, seconds=seconds, is_steady=is_steady)
+
+
+def decode_share(
+    run: runs.Run,
+    pipeline: Pipeline,
+    clips: list[tuple[str, str, Clip]],
+    todo: list[Prompt],
+    progress: Progress,
+) -> None:
+    """Decodes this rank's latents and writes their videos. The first one's time holds the compilation."""
+    settings = pipeline.settings
+    for done, prompt in enumerate(todo, 1):
         kind, text, clip = clips[prompt.index]
+        path = latent_file(run, prompt)
+        latent, sampling, is_steady = read_npz(path, "latent_mean", "seconds", "is_steady", mend=f"remove {path}")
+        started = time.perf_counter()
         generated, reference = (f"videos/{prompt.index:02d}-{kind}.mp4" for kind in ("generated", "reference"))
         write_video(run.folder / generated, pipeline.clip(latent), settings.fps)
-        seconds.append(sampling_seconds + time.perf_counter() - started)
-        metrics.write(kind="clip", step=prompt.index + 1, steps=len(clips), seconds=round(seconds[-1], 3))
+        decoding = time.perf_counter() - started
         view = centre_frames(clip, min(clip.frames, settings.frames), *settings.size)
         write_video(run.folder / reference, view, clip.fps or settings.fps)  # at its own speed
-        rows.append((prompt.index, kind, text, prompt.seed, generated, reference))
-    write_csv(run.folder / "samples.csv", ("index", "kind", "prompt", "seed", "generated", "reference"), rows)
-    # The first batch's time holds the compilation, and a shorter last one's another: neither is how long a clip takes.
-    steady = seconds[settings.batch_size : len(seconds) // settings.batch_size * settings.batch_size]
-    per_clip = float(np.mean(steady)) if steady else None
-    summary = {"clips": len(rows), "first_clip_seconds": seconds[0], "seconds_per_clip": per_clip}
+        row = (prompt.index, kind, text, prompt.seed, generated, reference)
+        seconds = {"sampling": [float(sampling), bool(is_steady)], "decoding": [decoding, done > 1]}
+        write_json(row_file(run, prompt), {"row": row, "seconds": seconds})
+        progress.clip(done, float(sampling) + decoding)
+
+
+def write_samples(run: runs.Run, prompts: list[Prompt]) -> None:
+    """Lists what all ranks made, and how long a clip takes where nothing is compiled."""
+    made = [read_json(row_file(run, prompt), "remove it and sample again") for prompt in prompts]
+    header = ("index", "kind", "prompt", "seed", "generated", "reference")
+    write_csv(run.folder / "samples.csv", header, [one["row"] for one in made])
+    seconds = [one["seconds"] for one in made]
+    steady = {part: [one[part][0] for one in seconds if one[part][1]] for part in ("sampling", "decoding")}
+    is_known = all(steady.values())
+    summary = {
+        "clips": len(made),
+        "first_clip_seconds": seconds[0]["sampling"][0] + seconds[0]["decoding"][0],
+        "seconds_per_clip": float(sum(map(np.mean, steady.values()))) if is_known else None,
+    }
     write_json(run.folder / "summary.json", summary)
 
 
@@ -171,6 +294,7 @@ class Order:
 
     Args:
         tae: None where latents are written, which need no decoding.
+        mark: a hash of all that the clips follow from.
     """
 
     prompts: list[Prompt]
@@ -179,6 +303,22 @@ class Order:
     dit: Path
     tae: Path | None
     folder: Path
+    mark: str
+
+    def path(self, prompt: Prompt) -> Path:
+        """Where a prompt's clip goes."""
+        if self.kind == "png" and self.settings.frames > 1:
+            return self.folder / f"{prompt.index:03d}"
+        return self.folder / f"{prompt.index:03d}.{'npz' if self.kind == 'latents' else self.kind}"
+
+    def latent(self, prompt: Prompt) -> Path:
+        """Where its latent goes."""
+        return self.folder / ("" if self.kind == "latents" else "latents") / f"{prompt.index:03d}.npz"
+
+    def is_made(self, prompt: Prompt) -> bool:
+        """Whether its clip is there: of a folder of images, all of them."""
+        path = self.path(prompt)
+        return path.is_file() or len(list(path.glob("*.png"))) == self.settings.frames
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -230,29 +370,28 @@ def read_order(params: Params, options: argparse.Namespace) -> Order:
     report = runs.find(params, "sample")
     dit = Path(options.dit or for_sampling(report.upstream(f"stage{STAGE}").folder))
     tae = None if kind == "latents" else Path(options.tae or report.upstream("tae-mixkit").folder / "tae.safetensors")
-    folder = Path(options.output) if options.output else prompts_folder(params, changed.sample, prompts, kind, dit, tae)
+    mark = mark_of(params, changed.sample, prompts, kind, dit, tae)
+    folder = Path(options.output) if options.output else config.outputs_folder(params) / "samples" / mark
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--output: {folder} is a file; name a folder")
     check_writable(folder, "--output")
-    return Order(prompts, changed.sample, kind, dit, tae, folder)
+    return Order(prompts, changed.sample, kind, dit, tae, folder, mark)
 
 
-def prompts_folder(
-    params: Params, settings: Sample, prompts: list[Prompt], kind: str, dit: Path, tae: Path | None
-) -> Path:
-    """Where clips go by default: a folder named after all that they follow from."""
+def mark_of(params: Params, settings: Sample, prompts: list[Prompt], kind: str, dit: Path, tae: Path | None) -> str:
+    """A hash of all that clips follow from, after which the folder is named that they go to by default."""
     weights = {name: str(path.absolute()) for name, path in (("dit", dit), ("tae", tae)) if path}
     contents = {name: content_hash(name, path) for name, path in (config.local_paths(params.text) | weights).items()}
     arithmetic = [config.result_parameters(params.dit_config(STAGE)), params.recipes[STAGE].train.settings.dtype]
     tiles = config.result_parameters(params.tae.tiling) if tae else None
     asked = [settings_of(settings), tiles, [vars(prompt) for prompt in prompts], kind, params.seed]
-    mark = digest([*asked, contents, arithmetic, config.result_parameters(params.text)])
-    return config.outputs_folder(params) / "samples" / mark
+    return digest([*asked, contents, arithmetic, config.result_parameters(params.text)])
 
 
 def settings_of(sample: Sample) -> dict[str, Any]:
     """The parameters that decide a prompt's clip."""
-    return sample.model_dump(mode="json", exclude={"num_prompts", "schedule_error", "retrieval"})
+    values = config.result_parameters(sample)
+    return {name: value for name, value in values.items() if name not in ("num_prompts", "schedule_error", "retrieval")}
 
 
 def embed(params: Params, prompts: list[Prompt]) -> Embed:
@@ -272,29 +411,48 @@ def embed(params: Params, prompts: list[Prompt]) -> Embed:
     return embeddings
 
 
-def file_of(prompt: Prompt, order: Order) -> str:
-    """What a prompt's clip is called in the folder."""
-    if order.kind == "png" and order.settings.frames > 1:
-        return f"{prompt.index:03d}"
-    return f"{prompt.index:03d}.{'npz' if order.kind == 'latents' else order.kind}"
+def todo_of(order: Order) -> tuple[list[list[Prompt]], list[Prompt]]:
+    """The batches that a folder lacks latents of, and the prompts that it lacks clips of.
+
+    That is all of them where the folder holds what was made otherwise.
+    """
+    path = order.folder / "settings.json"
+    is_same = path.is_file() and read_json(path, "remove it").get("mark") == order.mark
+    prompts = batches(order.prompts, order.settings.batch_size)
+    unsampled = missing(prompts, lambda prompt: is_same and order.latent(prompt).exists())
+    return unsampled, [prompt for prompt in order.prompts if order.tae and not (is_same and order.is_made(prompt))]
 
 
 def write_share(order: Order, params: Params, world: World) -> None:
-    """Samples and writes this rank's batches."""
+    """Samples this rank's batches, writes their latents, and decodes its share of all of them when all are there."""
+    mesh = sampling_mesh(params, world, params.dit_config(STAGE))
     look_up = embed(params, order.prompts)  # before the transformer is there: encoders may be large
-    sized = load_stage(order.dit, params, STAGE), order.settings
-    pipeline = Pipeline(*sized, order.tae, look_up, params.tae.tiling) if order.tae else LatentPipeline(*sized, look_up)
-    share = batches(order.prompts, order.settings.batch_size)[world.rank :: world.size]
-    for prompt, latent, _ in pipeline.latents(share, quiet=None if world.is_main else True):
-        pipeline.write(order.folder / file_of(prompt, order), latent)
+    sized = load_stage(order.dit, params, STAGE, mesh), order.settings
+    pipeline = (
+        Pipeline(*sized, order.tae, look_up, params.tae.tiling, mesh)
+        if order.tae
+        else LatentPipeline(*sized, look_up, mesh)
+    )
+    unsampled, undecoded = todo_of(order)
+    barrier(world)  # nobody writes before all have listed the same
+    if world.is_main:
+        write_index(order)
+    for prompt, latent, _ in pipeline.latents(unsampled, quiet=None if world.is_main else True):
+        if mesh.shard_rank == 0:
+            write_latent(order.latent(prompt), latent, order.settings)
+    barrier(world)
+    for prompt in undecoded[world.rank :: world.size]:
+        path = order.latent(prompt)
+        (latent,) = read_npz(path, "latent_mean", mend=f"remove {path}")
+        pipeline.write(order.path(prompt), latent)
 
 
 def write_index(order: Order) -> None:
-    """Lists what was made, and how."""
-    rows = [(prompt.index, prompt.caption, prompt.seed, file_of(prompt, order)) for prompt in order.prompts]
+    """Lists what is made, and how."""
+    rows = [(prompt.index, prompt.caption, prompt.seed, order.path(prompt).name) for prompt in order.prompts]
     write_csv(order.folder / "prompts.csv", ("index", "prompt", "seed", "file"), rows)
     weights = {"dit": str(order.dit), "tae": str(order.tae) if order.tae else None}
-    write_json(order.folder / "settings.json", settings_of(order.settings) | weights)
+    write_json(order.folder / "settings.json", settings_of(order.settings) | weights | {"mark": order.mark})
 
 
 def sample_prompts(params: Params, options: argparse.Namespace) -> None:
@@ -304,7 +462,6 @@ def sample_prompts(params: Params, options: argparse.Namespace) -> None:
         write_share(order, params, world)
         barrier(world)
         if world.is_main:
-            write_index(order)
             print(order.folder)
 
 
@@ -330,5 +487,5 @@ def main(params: Params, options: argparse.Namespace) -> None:
             f"--{given[0]} goes with --prompts FILE; the report's own clips take their parameters from the params file "
             f"and from --sample.steps and the like"
         )
-    with recorded(params, "shipped" if options.shipped else "sample") as (run, _):
-        sample(run)
+    with recorded(params, "shipped" if options.shipped else "sample") as (run, world):
+        sample(run, world)

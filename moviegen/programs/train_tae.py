@@ -329,7 +329,7 @@ def main(params: Params, options: argparse.Namespace) -> None:
         if not checkpoint:
             check_convolves(getattr(params.tae, phase.stage).settings.dtype, f"tae.{phase.stage}.settings.dtype")
         with recorded(params, f"tae-{name}") as (run, world):
-            if checkpoint:
+            if checkpoint:  # which takes one worker
                 adopt(run, phase, checkpoint)
             else:
                 train(run, phase, world, graphs)

@@ -97,7 +97,12 @@ class OpenSection:
         """
         used = [name for name in programs if not self.section.replacement(self.params, name)]
         waiting = [run for run in (runs.find(self.params, name) for name in used) if not run.complete]
-        if len(waiting) > 1 and all(sections.can_run_here(self.params, run.program.name) for run in waiting):
+        has_one_job = len({run.launch.worker_num for run in waiting}) == 1
+        if (
+            has_one_job
+            and len(waiting) > 1
+            and all(sections.can_run_here(self.params, run.program.name) for run in waiting)
+        ):
             _run(waiting[0], waiting[1:])
 
     def run(self, program: str) -> Run | None:
@@ -216,10 +221,12 @@ def job(run: Run, others: Sequence[Run] = ()) -> Job:
 
 def _environment(run: Run) -> dict[str, str]:
     """An Ascend job's variables, with the values of those that the caller has exported."""
-    cards = run.launch.local_worker_num if run.program.workers == "recipe" else 1
     stage = run.program.trained_stage
     has_videos = stage is not None and run.params.recipes[stage].dataset.longest > 1
-    return {name: os.environ.get(name, value) for name, value in ascend_environment(cards, has_videos).items()}
+    return {
+        name: os.environ.get(name, value)
+        for name, value in ascend_environment(run.launch.local_worker_num, has_videos).items()
+    }
 
 
 def _run(run: Run, others: Sequence[Run] = ()) -> None:

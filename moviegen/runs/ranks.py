@@ -63,6 +63,12 @@ def check_workers(run: Run, world: World) -> None:
             f"{run.program.name} is computed by one worker and was started with {world.size}: run "
             f"`{run.command_line()}`"
         )
+    if run.program.phase:
+        raise ConfigError(
+            f"{run.program.name} asks for {expected} workers and was started with {world.size}: run "
+            f"`{run.command_line()}`, or have it ask for {world.size} with `--tae.{run.program.phase}.worker_num "
+            f"{world.size}`"
+        )
     change = f"--launch.worker_num {world.size} --launch.local_worker_num {world.size}"
     for stage, recipe in run.params.recipes.items():
         some = recipe.train.worker_num

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from moviegen.config import Params, Sample, local_paths, nearest, result_parameters
+from moviegen.config import Launch, Params, Sample, local_paths, nearest, result_parameters
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,11 @@ class Program:
         module: its file.
         upstream: the programs whose runs it reads.
         reads: names of the parameters that decide its result.
-        workers: that it can be computed by: `one`; `any` number, with the same result; or as many as the `recipe` asks
-            for (`Params.launch_of`), which the result follows from.
+        workers: that it can be computed by: `one`; `any` number, with the same result (`Params.inference_launch`); or
+            as many as the `recipe` asks for (`Params.launch_of`), which the result follows from.
         cards: at an Ascend scale it needs its cards.
         stage: whose transformer it trains or samples from.
+        phase: whose group of `tae` it trains an autoencoder by.
         starts: files of other programs, which it has compute a part of its result.
     """
 
@@ -47,6 +48,7 @@ class Program:
     workers: Literal["one", "any", "recipe"] = "one"
     cards: bool = True
     stage: int | None = None
+    phase: Literal["image", "video", "mixkit"] | None = None
     starts: tuple[str, ...] = ()
 
     @property
@@ -58,6 +60,16 @@ class Program:
     def trained_stage(self) -> int | None:
         """The stage of the transformer that it trains, if it does."""
         return self.stage if self.name in TRAINING else None
+
+    def launch(self, params: Params) -> Launch:
+        """The job that computes it: as its recipe asks, of any number of workers, or of one."""
+        if self.trained_stage:
+            return params.launch_of(self.trained_stage)
+        if self.phase and not adopted(params, self.name):
+            return params.launch_of_phase(self.phase)
+        if self.workers == "any":
+            return params.inference_launch
+        return params.launch.model_copy(update={"worker_num": 1, "local_worker_num": 1, "node_rank": 0})
 
     def needs(self, params: Params) -> tuple[str, ...]:
         """The programs it builds on with these parameters."""
@@ -77,6 +89,8 @@ class Program:
             values["buckets"] = [[*map(list, recipe.dataset.buckets), recipe.sees_images] for recipe in recipes]
         if self.name == "calibration":
             values |= _measured_steps(params)
+        if self.phase:
+            values["workers"] = self.launch(params).worker_num
         if self.trained_stage:
             values["recipe"] = result_parameters(params.recipes[self.trained_stage])
         if self.stage:
@@ -113,6 +127,11 @@ def _measured_steps(params: Params) -> dict[str, Any]:
     }
 
 
+def adopted(params: Params, name: str) -> str:
+    """The trained weights that a phase of the autoencoder takes as they are; empty: none, it trains."""
+    return {"tae-image": params.tae.vae_checkpoint, "tae-mixkit": params.tae.tae_checkpoint}.get(name, "")
+
+
 def replacement(params: Params, name: str, stage: int | None = None) -> str:
     """What is used in the place of a program's result: a file or folder that a parameter names; empty: nothing.
 
@@ -146,7 +165,9 @@ def find(name: str) -> Program:
 
 def _tae(phase: str, upstream: tuple[str, ...], *reads: str) -> Program:
     module, arguments = "moviegen.programs.train_tae", ("tae", "train", "--phase", phase)
-    return Program(f"tae-{phase}", arguments, module, upstream, ("seed", *TAE_LOSS, *reads))
+    group = PHASE_GROUPS[phase]
+    reads = ("seed", *TAE_LOSS, f"tae.{group}", *reads)
+    return Program(f"tae-{phase}", arguments, module, upstream, reads, workers="recipe", phase=group)
 
 
 def _stage(stage: int) -> Program:
@@ -163,6 +184,9 @@ def _stage(stage: int) -> Program:
 
 
 DEVICE = ("launch.device", "launch.deterministic")  # what computes, and whether twice to the same bits
+PHASE_GROUPS: dict[str, Literal["image", "video", "mixkit"]] = {
+    "image": "image", "opl-off": "video", "opl-on": "video", "mixkit": "mixkit",
+}  # fmt: skip
 TRAINING = ("stage1", "stage2", "stage3")
 # What every TAE run reads besides its own phase; the outlier penalty is read where it is on.
 TAE_LOSS = (*DEVICE, "tae.model", "tae.loss.reconstruction", "tae.loss.perceptual",
@@ -175,14 +199,14 @@ ALL = (
             (*DEVICE, "tae.model", "tae.loss.perceptual", "tae.loss.perceptual_frames"),
             starts=("moviegen.programs.one_step",)),
     Program("data", ("data", "index"), "moviegen.programs.index_data", (), ("seed", "data")),
-    _tae("image", ("data",), "tae.image", "tae.vae_checkpoint"),
-    _tae("opl-off", ("data", "tae-image"), "tae.video"),
-    _tae("opl-on", ("data", "tae-image"), "tae.video", "tae.loss.outlier", "tae.loss.outlier_radius"),
-    _tae("mixkit", ("data", "tae-opl-off"), "tae.mixkit", "tae.start_checkpoint",
-         "tae.tae_checkpoint"),
+    _tae("image", ("data",), "tae.vae_checkpoint"),
+    _tae("opl-off", ("data", "tae-image")),
+    _tae("opl-on", ("data", "tae-image"), "tae.loss.outlier", "tae.loss.outlier_radius"),
+    _tae("mixkit", ("data", "tae-opl-off"), "tae.start_checkpoint", "tae.tae_checkpoint"),
     Program("tae-evaluation", ("tae", "evaluate"), "moviegen.programs.evaluate_tae",
             ("data", "tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit"),
-            (*DEVICE, "tae.model", "tae.evaluation", "tae.loss.lpips_checkpoint", "tae.start_checkpoint")),
+            (*DEVICE, "tae.model", "tae.evaluation", "tae.loss.lpips_checkpoint", "tae.start_checkpoint"),
+            workers="any"),
     Program("text", ("text", "encode"), "moviegen.programs.encode_text", ("data",),
             ("seed", *DEVICE, "text"), workers="any"),
     Program("latents", ("precompute",), "moviegen.programs.encode_latents", ("data", "tae-mixkit"),
@@ -191,13 +215,13 @@ ALL = (
     _stage(2),
     _stage(3),
     Program("sample", ("sample",), "moviegen.programs.sample", ("data", "tae-mixkit", "text", "stage3"),
-            ("seed", *DEVICE, "tae.model", "tae.tiling", *SAMPLE), stage=3),
+            ("seed", *DEVICE, "tae.model", "tae.tiling", *SAMPLE), workers="any", stage=3),
     Program("shipped", ("sample", "--shipped"), "moviegen.programs.sample", ("data", "text"),
-            ("seed", *DEVICE, "shipped", "tae.tiling", "text", *SAMPLE)),
+            ("seed", *DEVICE, "shipped", "tae.tiling", "text", *SAMPLE), workers="any"),
     Program("retrieval", ("retrieval",), "moviegen.programs.retrieval",
             ("data", "tae-mixkit", "latents", "text", "stage3"),
-            ("seed", *DEVICE, "sample.retrieval"), stage=3),
+            ("seed", *DEVICE, "sample.retrieval"), workers="any", stage=3),
     Program("schedule-error", ("schedule-error",), "moviegen.programs.schedule_error", ("data", "text", "stage2"),
-            ("seed", *DEVICE, "sample.guidance", "sample.schedule_error"), stage=2),
+            ("seed", *DEVICE, "sample.guidance", "sample.schedule_error"), workers="any", stage=2),
 )  # fmt: skip
 PROGRAMS: Mapping[str, Program] = {program.name: program for program in ALL}

@@ -120,9 +120,8 @@ class Run:
 
     @property
     def launch(self) -> Launch:
-        """The job that computes it, where its recipe asks for one."""
-        stage = self.program.trained_stage
-        return self.params.launch_of(stage) if stage else self.params.launch
+        """The job that computes it."""
+        return self.program.launch(self.params)
 
     def job(self, config: Path | None = None) -> Job:
         """The processes that run this program with just these parameters; `config`: another file of them."""
@@ -135,7 +134,7 @@ class Run:
             metrics=(self.metrics_path,),
             run=self.name,
             operators=form.name if (form := self.operators) else "",
-            **{name: getattr(settings, name) for name in names if self.program.workers == "recipe"},
+            **{name: getattr(settings, name) for name in names},
         )
 
     def job_with(self, others: Sequence[Run]) -> Job:

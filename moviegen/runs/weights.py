@@ -118,12 +118,21 @@ def assign(parameters: Mapping[str, Parameter], arrays: Arrays, source: str, may
     check_fits({name: parameter.shape for name, parameter in parameters.items()}, arrays, source, may_lack)
     for name, parameter in parameters.items():
         if name in arrays:
-            values = np.asarray(arrays[name], parameter.asnumpy().dtype)
-            if not _is_finite(values):
-                raise CheckpointError(
-                    f"{source}: {name} holds NaN or infinity: the file is damaged, or its training had diverged"
-                )
+            values = finite(np.asarray(arrays[name], parameter.asnumpy().dtype), name, source)
             parameter.set_data(ms.Tensor(values))
+
+
+def finite(values: np.ndarray, name: str, source: str) -> np.ndarray:
+    """The values of the array called `name`.
+
+    Raises:
+        CheckpointError: one is NaN or infinity.
+    """
+    if not _is_finite(values):
+        raise CheckpointError(
+            f"{source}: {name} holds NaN or infinity: the file is damaged, or its training had diverged"
+        )
+    return values
 
 
 def _is_finite(values: np.ndarray) -> bool:

@@ -59,7 +59,7 @@ def build(
     if task == "bare":
         t = np.full(2 * batch, 500.0, np.float32)
         return bare_calls(dit, [ms.Tensor(array) for array in (np.concatenate((x, x)), t, *both)])
-    field = sampler.velocity_field(sampler.GuidedVelocity(dit, 7.5), both)
+    field = sampler.GuidedVelocity(sampler.VelocityCell(dit), 7.5, both)
     times = schedule.get("linear", EULER_STEPS)
     return lambda: sampler.euler(x, field, times)
 

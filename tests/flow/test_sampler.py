@@ -9,19 +9,22 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from moviegen import config, device
+from moviegen import config, device, plan
 from moviegen.config import ConfigError, DiTConfig
-from moviegen.dit.weights import load_stage, save_dit
+from moviegen.dit.model import DiT
+from moviegen.dit.weights import load_dit, load_stage, load_weights, save_dit
 from moviegen.flow import schedule
 from moviegen.flow.sampler import (
     GuidedVelocity,
     Prompt,
     Sampler,
+    VelocityCell,
+    asked_texts,
     batches,
     euler,
+    full_steps,
     noise_for,
     numbered,
-    velocity_field,
 )
 from tests.small_runs import random_dit
 
@@ -149,31 +152,59 @@ def expected(x, t, embeddings, guidance):
     return (1 - guidance) * without + guidance * with_caption
 
 
+def asked_of(embeddings, guidance):
+    """What is told the network of one caption and the empty one: as `asked_texts` orders them."""
+    rows = [["", "ours"].index(text) for text in asked_texts(["ours"], guidance)]
+    return tuple(array[[1 - row for row in rows]] for array in embeddings)
+
+
 @pytest.mark.parametrize("guidance", [0, 1, 3])
 @pytest.mark.parametrize("t", [0.0, 0.25, 1.0])
 def test_guidance_moves_from_the_empty_caption_to_ours_and_beyond(embeddings, guidance, t):
-    velocity = velocity_field(GuidedVelocity(Stub(), float(guidance)), embeddings)
+    velocity = GuidedVelocity(VelocityCell(Stub()), guidance, asked_of(embeddings, guidance))
     found = velocity(X, t)
     np.testing.assert_allclose(found, expected(X, t, embeddings, guidance), atol=1e-5)
     assert found.shape == X.shape
     assert found.dtype == np.float32
 
 
-def test_one_call_of_the_network_answers_for_caption_and_empty_caption(embeddings):
-    asked = []
+class Recorder(Stub):
+    """Keeps how many samples each call asks for, while networks run operator by operator."""
 
-    class Recorder(Stub):
-        def construct(self, x, t, ul2, metaclip, byt5, keep):
-            asked.append([len(array) for array in (x, t, ul2, metaclip, byt5, keep)])
-            return super().construct(x, t, ul2, metaclip, byt5, keep)
+    def __init__(self):
+        super().__init__()
+        self.asked = []
 
-    ms.set_context(mode=ms.PYNATIVE_MODE)  # a compiled network leaves no traces in Python
-    try:
-        three = tuple(np.repeat(array, 3, 0) for array in embeddings)
-        velocity_field(GuidedVelocity(Recorder(), 3.0), three)(np.repeat(X, 3, 0), 0.5)
-    finally:
-        ms.set_context(mode=ms.GRAPH_MODE)
-    assert asked == [[6] * 6]
+    def construct(self, x, t, ul2, metaclip, byt5, keep):
+        self.asked.append([len(array) for array in (x, t, ul2, metaclip, byt5, keep)])
+        return super().construct(x, t, ul2, metaclip, byt5, keep)
+
+
+@pytest.mark.parametrize(("guidance", "samples"), [(3.0, 6), (1.0, 3), (0.0, 3)])
+def test_one_call_of_the_network_answers_for_what_guidance_asks(embeddings, eager, guidance, samples):
+    network = Recorder()
+    three = tuple(np.repeat(array, 3, 0) for array in asked_of(embeddings, guidance))
+    GuidedVelocity(VelocityCell(network), guidance, three)(np.repeat(X, 3, 0), 0.5)
+    assert network.asked == [[samples] * 6]
+
+
+def test_a_gated_step_asks_with_the_caption_alone_and_reuses_the_last_difference(embeddings, eager):
+    network, own = Recorder(), asked_of(embeddings, 3.0)
+    gated = GuidedVelocity(VelocityCell(network), 3.0, own, full_steps=2)
+    times = (0.0, 0.25, 0.5, 0.75)
+    found = [gated(X, t) for t in times]
+    assert [samples for samples, *_ in network.asked] == [2, 2, 1, 1]
+    conditioned = [expected(X, t, embeddings, 1) for t in times]
+    difference = conditioned[1] - expected(X, times[1], embeddings, 0)
+    for place, velocity in enumerate(found):
+        reused = conditioned[place] + 2 * difference
+        wanted = expected(X, times[place], embeddings, 3) if place < 2 else reused
+        np.testing.assert_allclose(velocity, wanted, atol=1e-5)
+
+
+def test_the_gate_is_a_share_of_the_steps():
+    assert [full_steps(50, gate) for gate in (1, 0.5, 0.01)] == [None, 25, 1]
+    assert full_steps(5, 0.5) == 3
 
 
 def test_guidance_values_differ_in_this_test(embeddings):
@@ -188,7 +219,7 @@ def test_two_captions_at_once_are_each_guided_alone(embeddings):
     empty = tuple(np.concatenate((array[1:], array[1:])) for array in embeddings)
     x = np.concatenate((X, -X))
     arrays = tuple(np.concatenate(pair) for pair in zip(two, empty, strict=True))
-    found = velocity_field(GuidedVelocity(Stub(), 3.0), arrays)(x, 0.5)
+    found = GuidedVelocity(VelocityCell(Stub()), 3.0, arrays)(x, 0.5)
     for place in range(2):
         pair = tuple(np.stack((t[place], e[place])) for t, e in zip(two, empty, strict=True))
         np.testing.assert_allclose(found[place : place + 1], expected(x[place : place + 1], 0.5, pair, 3), atol=1e-5)
@@ -252,6 +283,39 @@ def dit():
     return random_dit(CONFIG)
 
 
+@pytest.mark.parametrize(("guidance", "text"), [(1.0, "a"), (0.0, "")])
+def test_one_velocity_alone_is_that_of_guidance_between_the_two(dit, guidance, text):
+    """Just beside 1 and 0 both velocities are computed."""
+    prompts, times = numbered(["a"], 3), schedule.linear(3)
+    alone = Sampler(dit, embed, guidance, (16, 32, 48))(prompts, times)
+    beside = Sampler(dit, embed, guidance + 1e-6, (16, 32, 48))(prompts, times)
+    np.testing.assert_allclose(alone, beside, atol=1e-4)
+    asked = []
+    Sampler(dit, lambda texts: asked.append(texts) or embed(texts), guidance, (16, 32, 48)).velocity(prompts)
+    assert asked == [[text]]
+
+
+def test_a_gate_after_the_last_step_changes_nothing_and_an_earlier_one_little(dit):
+    prompts, times = numbered(["a"], 3), schedule.linear(8)
+    whole, late, gated, off = (
+        Sampler(dit, embed, guidance, (16, 32, 48), gate)(prompts, times)
+        for guidance, gate in ((3.0, 1.0), (3.0, 0.99), (3.0, 0.5), (1.0, 1.0))
+    )
+    assert np.array_equal(late, whole)
+    assert 0 < np.abs(gated - whole).max() < 0.5 * np.abs(off - whole).max()
+
+
+def test_weights_of_the_arithmetics_type_give_what_their_casts_give(dit, tmp_path):
+    save_dit(tmp_path / "dit.safetensors", dit)
+    held, cast = load_dit(tmp_path / "dit.safetensors", CONFIG, ms.float16), DiT(CONFIG, dtype=ms.float16)
+    load_weights(cast, tmp_path / "dit.safetensors")
+    found = [Sampler(one, embed, 3.0, (1, 32, 48))(numbered(["a"], 1), schedule.linear(2)) for one in (held, cast)]
+    assert np.array_equal(*found)
+    matrices = plan.matrix_count(CONFIG) - CONFIG.width * (CONFIG.frequency_width + CONFIG.width)  # but the time-step's
+    sizes = [sum(parameter.nbytes for parameter in one.get_parameters()) for one in (held, cast)]
+    assert sizes[1] - sizes[0] == 2 * matrices
+
+
 @pytest.mark.parametrize("size", [(1, 32, 32), (16, 32, 48), (9, 48, 16), (32, 16, 96)])
 def test_images_and_videos_of_any_size(dit, size):
     sampler = Sampler(dit, embed, 2.0, size)
@@ -288,7 +352,9 @@ def test_arithmetic_is_the_recipes_and_latents_are_float32(tmp_path):
         dit = load_stage(tmp_path / "dit.safetensors", own, 3)
         sampler = Sampler(dit, lambda captions: (*text, keep), 2.0, (1, 32, 48))
         found[dtype] = sampler(numbered(["a"], 0), schedule.linear(2))
-        assert {parameter.dtype for parameter in dit.get_parameters()} == {ms.float32}
+        types = {name: parameter.dtype for name, parameter in dit.parameters_and_names()}
+        assert types["layers.0.mlp.up_proj.weight"] == {"auto": ms.float32, "float16": ms.float16}[dtype]
+        assert types["timestep_embedder.mlp.0.weight"] == ms.float32  # computed in float32 whatever the arithmetic
         assert found[dtype].dtype == np.float32
     error = np.abs(found["float16"] - found["auto"]).max()
     assert 1e-5 < error < 0.02 * np.abs(found["auto"]).max()  # float16 holds 11 bits

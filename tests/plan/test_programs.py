@@ -58,7 +58,8 @@ def test_arithmetic_is_that_of_a_unit_of_each():
     )
     seen = params.recipes[2].dataset.longest_clip
     small = plan.dit_forward(params.dit_config(2), config.visual_tokens(*seen), params.text.lengths).total
-    assert by_name["schedule-error"].work.flops.total == 2 * (1000 + 3 * (5 + 10 + 25 + 50)) * small
+    gated = sum(2 * full + steps - full for steps, full in ((5, 3), (10, 5), (25, 13), (50, 25)))
+    assert by_name["schedule-error"].work.flops.total == (2 * (1000 + 3 * (5 + 10 + 25 + 50)) + gated) * small
 
 
 def test_memory_is_of_the_fullest_moment_of_each():
@@ -79,12 +80,70 @@ def test_seconds_are_told_of_the_transformer_alone():
 
 
 def test_sampling_takes_its_arithmetic_at_the_speed_of_training_and_the_overhead_of_each_step():
-    params = config.load("1B")
+    params = config.load("1B", {"sample.shards": 1})
     one = sampling.samplings(params)["sample"]
     velocity = 2 * plan.dit_forward(params.dit_config(3), config.visual_tokens(*one.clip), params.text.lengths)
     peak = CARD.flops("bfloat16")
     computed = (velocity.projections + velocity.feed_forward) / (328 / 376 * peak) + velocity.attention / (0.5 * peak)
     assert sampling.sampling_seconds(params, one, CARD, SPEED) == pytest.approx(50 * (computed + 0.1))
+
+
+@pytest.mark.parametrize(
+    ("values", "share"),
+    [({"guidance": 1}, 0.5), ({"guidance": 0}, 0.5), ({"guidance_gate": 0.5}, 0.75), ({"guidance_gate": 0.01}, 0.51)],
+)
+def test_what_guidance_does_not_ask_for_is_not_counted(values, share):
+    params = {name: config.load("1B", {f"sample.{key}": value for key, value in some.items()}) for name, some in
+              {"all": {}, "some": values}.items()}  # fmt: skip
+    found = {name: sampling.samplings(own)["sample"].calls for name, own in params.items()}
+    asked = {name: sum(calls * velocities for calls, velocities in own) for name, own in found.items()}
+    assert asked["some"] == share * asked["all"] == share * 100
+
+
+def test_shards_divide_the_seconds_of_a_clip_and_cards_sample_as_many_as_there_are_groups():
+    alone, shared = (config.load("5B", {"sample.shards": shards}) for shards in (1, 8))
+    one, eighth = (costs(params)["retrieval"] for params in (alone, shared))
+    assert one.seconds == pytest.approx(8 * eighth.seconds, rel=0.1)  # text is computed by each card, and tokens pass
+    assert one.total_seconds == pytest.approx(2 * one.seconds)  # sixteen prompts on eight cards
+    assert eighth.total_seconds == pytest.approx(16 * eighth.seconds)
+
+
+def test_30b_samples_on_two_cards_and_on_no_fewer():
+    fits = {}
+    for cards in (1, 2, 8):
+        launch = {"launch.worker_num": cards, "launch.local_worker_num": cards}
+        shards = {f"stages.{stage}.train.sequence_parallel.shards": 1 for stage in (2, 3)}
+        params = config.load("30B", launch | shards)
+        clip = sampling.sampling_memory(
+            params, dataclasses.replace(sampling.samplings(params)["sample"], decodes=False)
+        )
+        fits[cards] = clip.total <= 59 * 2**30
+        assert set(clip.parts) >= {"weights", "live block"} and clip.moment == sampling.SAMPLING
+    assert fits == {1: False, 2: True, 8: True}
+
+
+def test_divided_weights_are_what_a_rank_that_samples_holds():
+    """Of 30B's 29.3 billion weights 2 bytes each, over eight cards; and the matrices of two blocks whole."""
+    params = config.load("30B")
+    memory = sampling.sampling_memory(params, sampling.samplings(params)["retrieval"])
+    matrices = plan.matrix_count(params.dit_config(3))
+    assert memory.parts["weights"] == pytest.approx(2 * matrices / 8, rel=0.01)
+    block = 8 * 6144**2 + 3 * 6144 * 16384
+    assert memory.parts["gathered weights"] == 2 * (2 * block + 6144 * 16384)
+
+
+def test_what_ranks_exchange_for_a_velocity_is_of_weights_tokens_and_the_velocity():
+    params = config.load("30B")
+    one = sampling.samplings(params)["retrieval"]
+    rows = {row.purpose: row for row in sampling.sampling_traffic(params, one, 2)}
+    tokens, width = config.visual_tokens(*one.clip), 6144
+    time = width * (256 + width)
+    assert rows["weights of products"].size == 2 * (plan.matrix_count(params.dit_config(3)) - time)
+    assert rows["weights that embed the time"].size == 4 * time
+    assert rows["attention to tokens"].size == 48 * 2 * 2 * tokens // 8 * width
+    assert rows["queries, keys and values to heads"].size == 3 * rows["attention to tokens"].size
+    assert rows["velocity of all tokens"].size == 2 * tokens * 64 * 4
+    assert sampling.sampling_traffic(config.load("30B", {"launch.inference_worker_num": 1}), one, 2) == []
 
 
 # ---- a stage's duration

@@ -3,6 +3,8 @@
 import itertools
 import json
 import math
+from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import ClassVar
 
 import mindspore as ms
@@ -15,8 +17,8 @@ from moviegen import config, runs
 from moviegen.config import ConfigError, TAEConfig, Tiling
 from moviegen.data.clips import SHOWN_FPS, Clip, save_index
 from moviegen.data.videos import BrokenVideo, probe
+from moviegen.device.world import World
 from moviegen.programs import evaluate_tae
-from moviegen.programs.evaluate_tae import evaluate
 from moviegen.runs import patience
 from moviegen.tae.model import TAE, Reconstruct
 
@@ -89,10 +91,13 @@ class Shifted:
     LEVELS: ClassVar = {"tae-image": 10, "tae-opl-off": 1, "tae-opl-on": 2, "tae-mixkit": 5}
 
     def __init__(self, config=None):
-        self.levels = None
+        self.levels = ms.Parameter(ms.Tensor(0.0, ms.float32), name="levels")
+
+    def parameters_and_names(self):
+        return [("levels", self.levels)]
 
     def __call__(self, video):
-        return ms.Tensor(video.asnumpy() + np.float32(2 * self.levels / 255))
+        return ms.Tensor(video.asnumpy() + np.float32(2 * self.levels.asnumpy() / 255))
 
 
 class Darker:
@@ -111,7 +116,23 @@ TRAINED = [name for name in evaluate_tae.MODELS if name != evaluate_tae.START]
 
 def load_levels(tae, path):
     """In the place of `load_weights`."""
-    tae.levels = tae.LEVELS[path.parent.name.rpartition("-")[0]]
+    tae.levels.set_data(ms.Tensor(tae.LEVELS[path.parent.name.rpartition("-")[0]], ms.float32))
+
+
+@contextmanager
+def scoring_here():
+    """In the place of worker processes."""
+
+    def scored(original, restored):
+        future = Future()
+        future.set_result(evaluate_tae.score(original, restored))
+        return future
+
+    yield scored
+
+
+def evaluate(run):
+    evaluate_tae.evaluate(run, World())
 
 
 def expected_psnr(levels):
@@ -142,6 +163,7 @@ def prepared(tmp_path, monkeypatch, overrides):
     monkeypatch.setattr(evaluate_tae, "load_weights", load_levels)
     monkeypatch.setattr(evaluate_tae, "Reconstruct", lambda network: network)
     monkeypatch.setattr(evaluate_tae, "Tiled", Darker)
+    monkeypatch.setattr(evaluate_tae, "scoring", scoring_here)
 
     def view(params, clip):
         if clip.path.stem == "v_Grey_g01_c01" and overrides.get("seed") == 7:
@@ -253,11 +275,11 @@ def test_classes_are_scored_apart(run):
 def test_worst_median_and_best_clip_of_each_data_set_are_kept(run, monkeypatch):
     order = {"v_Grey_g01_c01": 9, "v_Light_g01_c00": 1}  # how much worse than the others, which tie
 
-    def score(original, restored, lpips):
+    def score(original, restored):
         return {"psnr": 30 - next(worse), "ssim": 0.5, "lpips": None, "identical": 0}
 
     names = ["v_Grey_g01_c00", "v_Grey_g01_c01", "v_Grey_g01_c02", "v_Light_g01_c00", "v_Light_g01_c01", "0", "1"]
-    worse = iter([order.get(name, 0) - 5 * (name == "v_Grey_g01_c02") for name in names] * 4)
+    worse = iter(4 * [order.get(name, 0) - 5 * (name == "v_Grey_g01_c02") for name in names])  # a model, all clips
     monkeypatch.setattr(evaluate_tae, "score", score)
     evaluate(run)
     videos = pd.read_csv(run.folder / "videos.csv")
@@ -290,6 +312,47 @@ def test_the_same_clips_give_the_same_numbers_and_no_line_twice(run):
     first = {name: (run.folder / name).read_bytes() for name in files}
     evaluate(run)
     assert {name: (run.folder / name).read_bytes() for name in files} == first
+
+
+def test_each_clip_is_decoded_once_for_all_models_and_not_again_where_a_run_was_cut(run, monkeypatch):
+    decoded, view = [], evaluate_tae.view
+    monkeypatch.setattr(evaluate_tae, "keep_examples", lambda *given: None)
+    monkeypatch.setattr(evaluate_tae, "view", lambda params, clip: decoded.append(clip.path.stem) or view(params, clip))
+    monkeypatch.setattr(evaluate_tae, "AT_ONCE", 2)
+    evaluate(run)
+    assert len(decoded) == len(set(decoded)) == 7
+    files = ("scores.csv", "summary.json")
+    first = {name: (run.folder / name).read_bytes() for name in files}
+    for place in (1, 6):
+        evaluate_tae.score_file(run, place).unlink()
+    lost = [decoded[1], decoded[6]]
+    decoded.clear()
+    evaluate(run)
+    assert decoded == lost
+    assert {name: (run.folder / name).read_bytes() for name in files} == first
+
+
+def test_ranks_take_clips_in_turn_and_their_rows_are_those_of_one(run, monkeypatch):
+    monkeypatch.setattr(evaluate_tae, "barrier", lambda world: None)
+    monkeypatch.setattr(evaluate_tae, "keep_examples", lambda *given: None)
+    evaluate(run)
+    whole = (run.folder / "scores.csv").read_bytes()
+    clips = evaluate_tae.chosen_clips(run)
+    for place in range(len(clips)):
+        evaluate_tae.score_file(run, place).unlink()
+    for rank in (1, 0):
+        evaluate_tae.score_share(run, World(rank, 2), clips, list(range(len(clips))))
+        assert len(list((run.folder / "scores").iterdir())) == {1: 3, 0: 7}[rank]
+    evaluate(run)
+    assert (run.folder / "scores.csv").read_bytes() == whole
+
+
+def test_worker_processes_score_what_this_one_scores():
+    rng = np.random.default_rng(0)
+    clips = rng.integers(0, 256, (3, 2, 16, 16, 3), dtype=np.uint8)
+    with evaluate_tae.scoring() as scored:
+        found = [scored(clips[0], other) for other in clips]
+        assert [one.result() for one in found] == [evaluate_tae.score(clips[0], other) for other in clips]
 
 
 def test_a_damaged_clip_is_set_aside_and_counted(tmp_path, monkeypatch):

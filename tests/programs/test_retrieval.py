@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from moviegen import __main__, config, runs
 from moviegen.config import Bucket, ConfigError
 from moviegen.data.clips import Clip
 from moviegen.data.latents import load_latent
+from moviegen.device.world import World
 from moviegen.dit.weights import save_dit
 from moviegen.flow import schedule
-from moviegen.flow.sampler import euler
+from moviegen.flow.sampler import Sampler, euler
 from moviegen.programs import retrieval
 from tests import small_runs
 
@@ -257,7 +259,7 @@ def test_program_compares_training_captions_with_training_clips(report):
     assert summary["guidance"] == report.sample.retrieval.guidance
     assert (summary["caption"]["prompts"], summary["caption"]["chance"]) == (3, 0.25)
     assert summary["caption"]["share_nearest"] == rows["same_caption"].mean()
-    assert run.metrics() == [{"kind": "prompts", "step": 3, "steps": 3}]
+    assert run.metrics() == [{"kind": "step", "step": step, "steps": 2} for step in (1, 2)]
 
 
 def test_program_asks_for_paraphrases_too(paraphrased):
@@ -286,7 +288,7 @@ def knowing(monkeypatch):
         def at(self, size):
             return self
 
-        def __call__(self, prompts, times):
+        def __call__(self, prompts, times, on_step):
             return np.stack([known[prompt.caption] for prompt in prompts])
 
     monkeypatch.setattr(retrieval, "Sampler", Knows)
@@ -321,7 +323,7 @@ def test_each_caption_is_compared_within_its_bucket(report, monkeypatch):
         def at(self, size):
             return Knows(None, None, None, size)
 
-        def __call__(self, prompts, times):
+        def __call__(self, prompts, times, on_step):
             assert {prompt.caption for prompt in prompts} <= set(self.captions)
             return np.stack([mean(prompt.caption) for prompt in prompts])
 
@@ -330,14 +332,42 @@ def test_each_caption_is_compared_within_its_bucket(report, monkeypatch):
 
     monkeypatch.setattr(retrieval, "Sampler", Knows)
     monkeypatch.setattr(retrieval, "load_latent", lambda path: (mean(path.name), None))
-    questions, found = retrieval.compare(runs.find(report, "retrieval"), clips)
+    questions, found = retrieval.compare(runs.find(report, "retrieval"), World(), clips)
     assert [question.caption for question in questions] == CAPTIONS[4:7]  # no more than sample.retrieval.prompts
     inf = np.inf
     np.testing.assert_allclose(found, [[0, 1, inf, inf], [1, 0, inf, inf], [inf, inf, 0, 1]])
 
 
+def test_what_was_cut_goes_on_with_the_batches_that_are_missing(paraphrased, monkeypatch):
+    """Killed in its second batch of three; the third and the second are made then, and all is as at once."""
+    smaller = paraphrased.sample.retrieval.model_copy(update={"batch_size": 2})
+    sample = paraphrased.sample.model_copy(update={"retrieval": smaller})
+    params = paraphrased.model_copy(update={"sample": sample})
+    path, run, asked = written(params, "retrieval"), runs.find(params, "retrieval"), []
+
+    def recording(at):
+        def call(self, prompts, *rest):
+            asked.append([prompt.index for prompt in prompts])
+            if len(asked) == at:
+                raise ConfigError("cut")
+            return Sampler.__call__(self, prompts, *rest)
+
+        monkeypatch.setattr(retrieval, "Sampler", type("Recording", (Sampler,), {"__call__": call}))
+
+    recording(at=2)
+    assert __main__.main(["retrieval", "--config", str(path)]) == 2
+    recording(at=0)
+    assert __main__.main(["retrieval", "--config", str(path)]) == 0
+    assert asked == [[0, 1], [2, 3], [2, 3], [4, 5]]
+    resumed = (run.folder / "retrieval.csv").read_bytes()
+    shutil.rmtree(run.folder / "distances")
+    assert __main__.main(["retrieval", "--config", str(path)]) == 0
+    assert len(asked) == 7 and (run.folder / "retrieval.csv").read_bytes() == resumed
+
+
 def test_the_average_of_the_weights_is_used_where_there_is_one(report):
     def nearest(name):
+        shutil.rmtree(runs.find(report, "retrieval").folder / "distances", ignore_errors=True)  # of other weights
         assert __main__.main(["retrieval", "--config", str(written(report, "retrieval"))]) == 0
         return (runs.find(report, "retrieval").folder / name).read_bytes()
 

@@ -14,6 +14,7 @@ from moviegen.config import ConfigError
 from moviegen.data import videos
 from moviegen.data.embeddings import caption_file, read_embeddings
 from moviegen.dit.weights import save_dit
+from moviegen.launch.run import run_job
 from moviegen.programs import sample
 from moviegen.runs.arrays import save_arrays
 from moviegen.runs.weights import load_arrays, to_arrays
@@ -73,10 +74,62 @@ def test_every_chosen_caption_gets_its_clip_beside_its_own(report, bars_of):
     references = [videos.read_frames(run.folder / row["reference"], range(16)) for row in rows]
     assert np.array_equal(references[2], references[4]) and np.array_equal(references[3], references[5])
     assert all(not np.array_equal(a, b) for a, b in itertools.combinations(references[:4], 2))
-    assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4, 5, 6]
+    assert [(line["kind"], line["step"]) for line in run.metrics()] == [  # two batches of two steps, then six clips
+        *(("step", step) for step in range(1, 5)), *(("clip", step) for step in range(5, 11)),
+    ]  # fmt: skip
+    assert {line["steps"] for line in run.metrics()} == {10}
     summary = json.loads((run.folder / "summary.json").read_text())
     assert summary["clips"] == 6
     assert summary["seconds_per_clip"] is None  # one whole batch, which compiled, and a shorter one, which did too
+
+
+def test_a_run_that_was_cut_samples_and_decodes_what_is_missing_to_the_same_bits(report, monkeypatch):
+    """Cut while it samples its second batch, then while it decodes its fourth clip."""
+    run, done = runs.find(report, "sample"), []
+
+    def cut_at(count, name):
+        def call(self, *given):
+            done.append(name)
+            if done.count(name) == count:
+                raise ConfigError("cut")
+            return original(self, *given)
+
+        owner = sample.Sampler if name == "__call__" else sample.Pipeline
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, call)
+
+    cut_at(2, "__call__")
+    assert command(report) == 2
+    cut_at(4, "clip")
+    assert command(report) == 2
+    assert done.count("__call__") == 3  # the first batch is there
+    assert command(report) == 0
+    assert (done.count("__call__"), done.count("clip")) == (3, 7)  # three of six are written
+    resumed = {path.name: path.read_bytes() for path in (run.folder / "videos").glob("*.mp4")}
+    shutil.rmtree(run.folder / "videos")
+    shutil.rmtree(run.folder / "latents")
+    assert command(report) == 0
+    assert {path.name: path.read_bytes() for path in (run.folder / "videos").glob("*.mp4")} == resumed
+    assert len(resumed) == 12
+
+
+@pytest.mark.whole_job
+@pytest.mark.parametrize("shared", [{}, {"sample.shards": 2, "sample.zero_stage": 3}])
+def test_the_report_s_job_of_two_workers_makes_the_clips_of_one(report, shared):
+    assert command(report) == 0
+    run = runs.find(report, "sample")
+    latents = {path.name: np.load(path)["latent_mean"] for path in (run.folder / "latents").glob("*.npz")}
+    rows = (run.folder / "samples.csv").read_bytes()
+    shutil.rmtree(run.folder)
+    two = runs.find(config.load("smoke", OVERRIDES | {"launch.inference_worker_num": 2} | shared), "sample")
+    assert two.folder == run.folder
+    two.write_params()
+    assert two.job().worker_num == 2
+    run_job(two.job())
+    assert two.complete
+    assert (two.folder / "samples.csv").read_bytes() == rows
+    for name, latent in latents.items():
+        np.testing.assert_allclose(np.load(two.folder / "latents" / name)["latent_mean"], latent, atol=1e-5)
 
 
 def chosen(params, captions, paraphrases, most):
@@ -146,7 +199,7 @@ def asked(monkeypatch):
     """What the pipeline is made from; nothing is sampled."""
     asked = {}
 
-    def pipeline(transformer, settings, tae, embed, tiling):
+    def pipeline(transformer, settings, tae, embed, tiling, mesh):
         asked.update(transformer=transformer, tae=tae, embed=embed)
         raise ConfigError("nothing is sampled")
 

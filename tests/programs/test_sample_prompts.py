@@ -123,7 +123,7 @@ def test_one_step_is_enough_for_every_schedule(prompts, weights, name):
 )
 def test_files_are_named_by_their_format(prompts, weights, frames, asked, names):
     order = ordered(prompts, weights, frames=frames, format=asked)
-    assert [program.file_of(prompt, order) for prompt in order.prompts] == names
+    assert [order.path(prompt).name for prompt in order.prompts] == names
     assert (order.tae is None) == (asked == "latents")
 
 
@@ -350,22 +350,52 @@ def latents(folder):
     return {path.name: path.read_bytes() for path in folder.glob("*.npz")}
 
 
-def test_clips_are_the_same_whatever_the_number_of_workers(prompts, weights, tmp_path):
+def test_clips_are_the_same_whatever_the_number_of_workers(prompts, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(program, "barrier", lambda world: None)  # ranks work one after the other
     params = config.load("smoke", {"sample.size": [32, 48], "sample.steps": 2, "sample.batch_size": 2})
     options = {"format": "latents", "size": "32x48", "steps": "2"}
     order = dataclasses.replace(ordered(prompts, weights, **options), settings=params.sample)
     found = {}
     for size in (1, 2):
-        into = dataclasses.replace(order, folder=tmp_path / str(size))
-        shares = []
-        for rank in range(size):
-            before = set(latents(into.folder))
+        made = []
+        for rank in range(size):  # each lists what is missing before any writes
+            into = dataclasses.replace(order, folder=tmp_path / f"{rank}-of-{size}")
             program.write_share(into, params, World(rank, size))
-            shares.append(sorted(set(latents(into.folder)) - before))
-        found[size] = latents(into.folder)
+            made.append(latents(into.folder))
+        shares = [sorted(files) for files in made]
+        found[size] = {name: content for files in made for name, content in files.items()}
     assert shares == [["000.npz", "001.npz"], ["002.npz"]]
     assert found[1] == found[2]
     assert len(set(found[1].values())) == 3
+
+
+@pytest.mark.usefixtures("eager_programs")
+def test_what_was_cut_goes_on_with_what_is_missing_to_the_same_bits(sample, weights, tmp_path, monkeypatch):
+    whole = sample()[1]
+    first = {path.relative_to(whole): path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    assert len(first) == 8  # three clips, their latents, and two lists
+    asked = []
+
+    def counted(self, batch, *rest):
+        asked.append([prompt.index for prompt in batch])
+        return Sampler.__call__(self, batch, *rest)
+
+    def decoded(self, path, latent):
+        asked.append(path.name)
+        return program.clip_writer(path, 9)(path, self.clip(latent), self.settings.fps)
+
+    monkeypatch.setattr(program, "Sampler", type("Counted", (Sampler,), {"__call__": counted}))
+    monkeypatch.setattr(program.Pipeline, "write", decoded)
+    (whole / "000.mp4").unlink()  # its latent is there
+    (whole / "002.mp4").unlink()
+    (whole / "latents" / "002.npz").unlink()
+    sample()
+    assert asked == [[2], "000.mp4", "002.mp4"]
+    assert {path.relative_to(whole): path.read_bytes() for path in whole.rglob("*") if path.is_file()} == first
+    asked.clear()
+    sample("--seed", "7")  # other clips take the place of all
+    assert len(asked) == 6
+    assert (whole / "000.mp4").read_bytes() != first[Path("000.mp4")]
 
 
 def test_progress_is_told_step_by_step(sample, bars_of):
@@ -390,7 +420,8 @@ def test_two_workers_sample_what_one_does_to_the_last_bit(command, sample, tmp_p
         assert (tmp_path / "shared" / name).read_bytes() == (alone / name).read_bytes()
 
 
-def test_a_worker_without_a_share_writes_nothing(prompts, weights, tmp_path):
+def test_a_worker_without_a_share_writes_nothing(prompts, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(program, "barrier", lambda world: None)
     order = dataclasses.replace(ordered(prompts, weights, format="latents"), folder=tmp_path / "none")
     program.write_share(order, config.load("smoke"), World(3, 4))
     assert not order.folder.exists()

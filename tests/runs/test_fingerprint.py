@@ -76,7 +76,10 @@ def test_each_stage_follows_the_one_before():
 
 def test_how_many_workers_compute_a_program():
     by_workers = {workers: {p.name for p in PROGRAMS.values() if p.workers == workers} for workers in ("recipe", "any")}
-    assert by_workers == {"recipe": {"stage1", "stage2", "stage3"}, "any": {"text", "latents"}}
+    phases = {"tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit"}
+    assert by_workers["recipe"] == {"stage1", "stage2", "stage3", *phases}
+    sampled = {"sample", "shipped", "retrieval", "schedule-error"}
+    assert by_workers["any"] == {"text", "latents", "tae-evaluation", *sampled}
 
 
 def test_arguments_reach_the_module_of_the_program():

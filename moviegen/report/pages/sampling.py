@@ -23,6 +23,8 @@ __all__ = [
 ]  # fmt: skip
 
 COLORS = {"linear": "#7f8ea3", "linear-quadratic": ACCENT, "linear-quadratic-smooth": SECOND}
+GATED = "linear-quadratic, gated"  # guidance reuses its last difference
+GATED_COLOR = "#b07aa1"
 KINDS = {
     "unseen": "captions of clips the model has not seen",
     "paraphrase": "captions in other words than it was trained on",
@@ -123,8 +125,9 @@ def error_curves(run: Run | None) -> HTML:
     with styled():
         figure, (axes,) = panels(1, height=3.0)
         for name, rows in measured.groupby("schedule", sort=False):
-            axes.plot(rows["steps"], rows["error"], "o-", ms=4, lw=1.4, color=COLORS[name], label=name)
-            axes.fill_between(rows["steps"], rows["least"], rows["most"], color=COLORS[name], alpha=0.12, lw=0)
+            color = COLORS.get(name, GATED_COLOR)
+            axes.plot(rows["steps"], rows["error"], "o-", ms=4, lw=1.4, color=color, label=name)
+            axes.fill_between(rows["steps"], rows["least"], rows["most"], color=color, alpha=0.12, lw=0)
         axes.set(xscale="log", yscale="log", xlabel="steps", ylabel="relative error of the final latent")
         axes.set_xticks(sorted(measured["steps"].unique()), labels=sorted(measured["steps"].unique()))
         axes.minorticks_off()
@@ -159,10 +162,11 @@ def error_table(run: Run | None) -> HTML:
 
 def error_verdict(run: Run | None) -> HTML:
     """Which schedule ends nearest at each number of steps, and what that says of the linear-quadratic one."""
-    measured = results.read_csv(run, "errors.csv")
+    measured, summary = results.read_csv(run, "errors.csv"), results.read_json(run, "summary.json")
     if run is None or measured is None:
         return markup.missing("Which schedule ends nearest")
     errors = measured.pivot(index="steps", columns="schedule", values="error")
+    gated = errors.pop(GATED) if GATED in errors else None
     groups = groupby(errors.idxmin(axis=1).items(), key=lambda item: item[1])
     nearest = [f"{name} with {listed(steps for steps, _ in group)} steps" for name, group in groups]
     is_nearer = errors["linear-quadratic"] < errors["linear"]
@@ -175,4 +179,12 @@ def error_verdict(run: Run | None) -> HTML:
         verdict = "not confirmed here by this measure: it never ends nearer than as many equal ones"
     text = f"In the mean, the schedule that ends nearest to the many-step solution is {listed(nearest)}. "
     text += "The claim for linear-quadratic is "
-    return markup.note(f"{text}<b>{verdict}</b>. From {markup.run_link(run.name)}.")
+    reused = ""
+    if gated is not None and summary is not None:
+        more = shown(float((gated / errors["linear-quadratic"]).iloc[-1]))
+        gate = summary["guidance_gate"]
+        reused = (
+            f" Where guidance reuses its last difference after {percent(gate)} of the steps, {errors.index[-1]} steps "
+            f"end {more} times as far away as without, for {percent(1 - (1 - gate) / 2)} of the arithmetic."
+        )
+    return markup.note(f"{text}<b>{verdict}</b>.{reused} From {markup.run_link(run.name)}.")

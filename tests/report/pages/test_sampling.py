@@ -148,6 +148,17 @@ def test_schedules_claim_is_judged_by_the_errors(params, quadratic, smooth, near
     assert f'href="provenance.html#{run.name}"' in shown.data
 
 
+def test_a_reused_difference_of_guidance_is_judged_beside_the_schedules(params):
+    run = errors(params, linear=(0.9, 0.4, 0.3), linear_quadratic=(0.5, 0.2, 0.1))
+    lines = (run.folder / "errors.csv").read_text() + '"linear-quadratic, gated",5,0.6,0,1,1\n'
+    lines += '"linear-quadratic, gated",10,0.25,0,1,1\n"linear-quadratic, gated",50,0.025,0,1,1\n'
+    files.write_text(run.folder / "errors.csv", lines)
+    files.write_json(run.folder / "summary.json", {"guidance_gate": 0.5})
+    shown = words(sampling.error_verdict(run))
+    assert "is linear-quadratic with 5, 10 and 50 steps." in shown  # the gated one is no schedule
+    assert "after 50.0 % of the steps, 50 steps end 0.250 times as far away as without, for 75.0 % of" in shown
+
+
 # --- retrieval ---
 
 
