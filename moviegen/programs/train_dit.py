@@ -7,6 +7,7 @@ same at three times the resolution, with the spatial tables grown 3x. Each start
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,21 +41,24 @@ from moviegen.parallel.zero import Zero
 from moviegen.runs.ranks import recorded
 from moviegen.text.encoders import encoders, origins
 from moviegen.train.batches import Batches, ClipSet, Samples, ValidationBatches
+from moviegen.train.checkpoint import POLL_SECONDS, Checkpoint
 from moviegen.train.ema import EMA
 from moviegen.train.loop import Batch, Schedule, Trainer
 from moviegen.train.optim import LossScale
 from moviegen.train.resume import start
-from moviegen.train.state import gathered
 
 
-def validation(loss: nn.Cell, batches: Iterable[tuple[np.ndarray, ...]]) -> Callable[[], Mapping[str, float]]:
+def validation(
+    loss: nn.Cell, batches: Iterable[tuple[np.ndarray, ...]]
+) -> Callable[[Callable[[], None]], Mapping[str, float]]:
     """The mean loss of this rank's samples."""
 
-    def validate() -> Mapping[str, float]:
+    def validate(alive: Callable[[], None]) -> Mapping[str, float]:
         sizes, losses = [], []
         for inputs in batches:
             sizes.append(len(inputs[0]))
             losses.append(float(loss(*(ms.Tensor(array) for array in inputs))))
+            alive()
         return {"loss": float(np.average(losses, weights=sizes))}
 
     return validate
@@ -219,18 +223,19 @@ def train(run: runs.Run, stage: int, world: World) -> None:
         start=partial(start, run, stage, world) if recipe.train.resume else None,
     )
     trainer.fit(token_batches)
-    save(run, dit, zero, trainer.ema)
+    with trainer.busy("saving", recipe.train.steps):
+        save(run, dit, trainer.saved(), world)
 
 
-def save(run: runs.Run, dit: DiT, zero: Zero, ema: EMA | None) -> None:
-    """Writes the whole weights; all ranks together."""
-    files = {WEIGHTS: {name: (name, master) for name, master in zero.masters.items()}}
-    if ema:
-        files[EMA_WEIGHTS] = ema.parts()
-    for name, parts in files.items():
-        arrays = gathered(zero, parts)
-        if zero.world.is_main:
-            save_dit(run.folder / name, dit, arrays)
+def save(run: runs.Run, dit: DiT, checkpoint: Checkpoint, world: World) -> None:
+    """Rank 0 writes the whole weights from the last checkpoint, array by array; the others wait for the file."""
+    names = {"weights": WEIGHTS, "ema": EMA_WEIGHTS}
+    files = {run.folder / names[kind]: arrays for kind, arrays in checkpoint.files.items() if kind in names}
+    for path, arrays in files.items():
+        if world.is_main:
+            save_dit(path, dit, arrays)
+    while not all(path.is_file() for path in files):  # not in a collective, whose time is limited
+        time.sleep(POLL_SECONDS)
 
 
 def main(params: Params, options: argparse.Namespace) -> None:

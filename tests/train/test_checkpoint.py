@@ -13,8 +13,15 @@ import pytest
 from moviegen import config
 from moviegen.config import ConfigError, Save
 from moviegen.train.checkpoint import Checkpoint, Checkpoints, NoSpaceError
+from tests.train.conftest import parts_of
 
 ROOT = Path(__file__).parents[2]
+
+
+def saved(checkpoints, step, loss=1.0):
+    """Saves one of a step."""
+    made = checkpoint(step, loss)
+    return checkpoints.save(step, parts_of(made.files), made.state)
 
 
 def checkpoint(step, loss=1.0):
@@ -29,7 +36,7 @@ def three(tmp_path):
     """Steps 2, 4 and 10: the order of numbers is not that of their digits."""
     checkpoints = Checkpoints(tmp_path / "checkpoints", Save(keep=5))
     for step in (2, 4, 10):
-        checkpoints.save(checkpoint(step))
+        saved(checkpoints, step)
     return checkpoints
 
 
@@ -55,7 +62,7 @@ def test_latest_is_the_newest_and_whole(three):
 def test_a_checkpoint_is_not_held_in_memory(tmp_path):
     """Each array is read in its turn: the state of a large model is many times a rank's memory."""
     checkpoints, arrays = Checkpoints(tmp_path, Save()), {str(i): np.ones(2**18, np.float32) for i in range(20)}
-    checkpoints.save(Checkpoint(1, {"weights": arrays}, {}))
+    checkpoints.save(1, parts_of({"weights": arrays}), {})
     tracemalloc.start()
     held = checkpoints.latest().files["weights"]
     for name in arrays:
@@ -72,12 +79,13 @@ def test_nothing_saved_is_none(tmp_path):
 def test_only_the_newest_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path, Save(keep=2))
     for step in (1, 2, 3, 20):
-        checkpoints.save(checkpoint(step))
+        saved(checkpoints, step)
     assert steps(checkpoints) == [3, 20]
 
 
 def test_saving_a_step_again_replaces_it(three):
-    three.save(Checkpoint(10, {"weights": {"b": np.zeros(1, np.float32)}}, {}))
+    three.make_way(10)
+    three.save(10, parts_of({"weights": {"b": np.zeros(1, np.float32)}}), {})
     assert three.latest().files["weights"].keys() == {"b"}
     assert steps(three) == [2, 4, 10]
 
@@ -93,8 +101,8 @@ def flip(path):
 
 
 @pytest.mark.parametrize(("name", "damage"), [
-    ("weights.safetensors", truncate), ("optimizer.safetensors", truncate), ("state.json", truncate),
-    ("weights.safetensors", flip), ("optimizer.safetensors", lambda path: path.unlink()),
+    ("rank-0000.safetensors", truncate), ("state.json", truncate), ("rank-0000.safetensors", flip),
+    ("rank-0000.safetensors", lambda path: path.unlink()),
 ])  # fmt: skip
 def test_damaged_newest_is_named_and_passed_over(three, name, damage):
     damage(three.folder / "step-000010" / name)
@@ -113,20 +121,23 @@ def test_all_damaged_is_none_after_a_warning_each(three):
 
 
 def test_a_save_that_was_cut_short_is_ignored_and_can_be_repeated(three):
-    unfinished = three.folder / ".step-000012.tmp"
+    unfinished = three.folder / "step-000012"
     unfinished.mkdir()
-    (unfinished / "weights.safetensors").write_bytes(b"half")
-    assert three.latest().step == 10
-    three.save(checkpoint(12))
-    assert three.latest().step == 12
+    (unfinished / "rank-0001.safetensors").write_bytes(b"half")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert three.latest().step == 10
+    three.sweep()
     assert not unfinished.exists()
+    saved(three, 12)
+    assert three.latest().step == 12
 
 
 def test_top_k_keeps_the_best_and_the_newest(tmp_path):
     checkpoints = Checkpoints(tmp_path, Save(keep=2, ckpt_save_policy="top_k"))
     kept = []
     for step, loss in ((1, 0.5), (2, 0.9), (3, 0.4), (4, 0.8), (5, 0.6), (6, 0.1)):
-        checkpoints.save(checkpoint(step, loss))
+        saved(checkpoints, step, loss)
         kept.append(steps(checkpoints))
     assert kept == [[1], [1, 2], [1, 3], [1, 3, 4], [1, 3, 5], [3, 6]]
     assert checkpoints.latest().step == 6
@@ -135,7 +146,7 @@ def test_top_k_keeps_the_best_and_the_newest(tmp_path):
 def test_a_checkpoint_without_validation_goes_before_any_with(tmp_path):
     checkpoints = Checkpoints(tmp_path, Save(keep=1, ckpt_save_policy="top_k"))
     for step, loss in ((1, None), (2, 0.9), (3, 1.2)):
-        checkpoints.save(checkpoint(step, loss))
+        saved(checkpoints, step, loss)
     assert steps(checkpoints) == [2, 3]
 
 
@@ -143,9 +154,9 @@ def test_a_full_disk_stops_clearly_and_leaves_the_other_checkpoints(three):
     """Files of this process may not grow past a limit, as on a full disk; the error is the system's own."""
     program = (
         "import resource, signal, sys; from pathlib import Path; import moviegen; from moviegen.config import Save;"
-        "from moviegen.train.checkpoint import Checkpoints; from tests.train.test_checkpoint import checkpoint;"
+        "from moviegen.train.checkpoint import Checkpoints; from tests.train.test_checkpoint import saved;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100));"
-        "Checkpoints(Path(sys.argv[1]), Save(keep=1)).save(checkpoint(12))"
+        "saved(Checkpoints(Path(sys.argv[1]), Save(keep=1)), 12)"
     )
     done = subprocess.run(
         (sys.executable, "-c", program, str(three.folder)), cwd=ROOT, capture_output=True, text=True, check=False
@@ -159,10 +170,10 @@ def test_a_full_disk_stops_clearly_and_leaves_the_other_checkpoints(three):
 @pytest.mark.parametrize("policy", ["latest_k", "top_k"])
 def test_training_that_went_back_past_a_damaged_checkpoint_keeps_what_it_saves_next(tmp_path, policy):
     checkpoints = Checkpoints(tmp_path, Save(keep=1, ckpt_save_policy=policy))
-    checkpoints.save(checkpoint(8, loss=0.1))  # the best, but for the damage
-    truncate(tmp_path / "step-000008" / "weights.safetensors")
+    saved(checkpoints, 8, loss=0.1)  # the best, but for the damage
+    truncate(tmp_path / "step-000008" / "rank-0000.safetensors")
     for step in (4, 6):
-        checkpoints.save(checkpoint(step))
+        saved(checkpoints, step)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert checkpoints.latest().step == step
@@ -173,7 +184,7 @@ def test_what_is_not_named_like_a_checkpoint_is_left_alone(three):
     for name in ("step-000012.old", "step-12", "step-best"):
         (three.folder / name).mkdir()
     assert three.latest().step == 10
-    three.save(checkpoint(12))
+    saved(three, 12)
     assert three.latest().step == 12
     assert (three.folder / "step-000012.old").is_dir()
 
@@ -188,7 +199,7 @@ def test_a_state_that_was_changed_is_damaged(three):
 def test_an_error_that_is_not_a_full_disk_keeps_its_own_words(tmp_path):
     (tmp_path / "checkpoints").write_text("a file")
     with pytest.raises(OSError, match=r"exists|directory") as caught:
-        Checkpoints(tmp_path / "checkpoints", Save()).save(checkpoint(12))
+        saved(Checkpoints(tmp_path / "checkpoints", Save()), 12)
     assert not isinstance(caught.value, NoSpaceError)
 
 
@@ -211,7 +222,9 @@ def killed_save(checkpoints, step, number):
     child = os.fork()
     if child == 0:
         ends_at_call(number)
-        checkpoints.save(checkpoint(step))
+        checkpoints.sweep()
+        checkpoints.make_way(step)
+        saved(checkpoints, step)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
@@ -224,17 +237,20 @@ def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint_to_go_on_from(
     for number in itertools.count():
         checkpoints = Checkpoints(tmp_path / str(number), Save(keep=3))
         for step in (2, 4, 10, *([12] if has_damaged else [])):
-            checkpoints.save(checkpoint(step))
+            saved(checkpoints, step)
         if has_damaged:
-            truncate(checkpoints.folder / "step-000012" / "weights.safetensors")
+            truncate(checkpoints.folder / "step-000012" / "rank-0000.safetensors")
         checkpoints.keep = 2
         was_killed = killed_save(checkpoints, 12, number)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found.append(checkpoints.latest().step)
-        for folder in checkpoints.folder.glob("step-*"):
-            assert {"weights.safetensors", "optimizer.safetensors", "state.json"} == set(os.listdir(folder))
-        checkpoints.save(checkpoint(12))  # resumed training comes to that step again
+        for step in checkpoints.steps():
+            left = set(os.listdir(checkpoints.path(step)))
+            assert left == {"rank-0000.safetensors", "rank-0000.sha256", "state.json"}
+        checkpoints.sweep()  # resumed training comes to that step again
+        checkpoints.make_way(12)
+        saved(checkpoints, 12)
         assert steps(checkpoints) == [10, 12]
         assert checkpoints.latest().step == 12
         if not was_killed:

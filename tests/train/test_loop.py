@@ -13,7 +13,7 @@ from moviegen.config import LRScheduler, Optimizer, Profile, Save
 from moviegen.device.profiler import StepTrace
 from moviegen.device.world import World
 from moviegen.parallel.zero import Zero
-from moviegen.runs.weights import load_arrays, to_arrays
+from moviegen.runs.weights import to_arrays
 from moviegen.train.ema import EMA
 from moviegen.train.loop import Batch, DivergedError, Schedule, Trainer
 from tests.train.conftest import Regression, regression_batch
@@ -39,7 +39,7 @@ def batch_at(step, micro):
     return Batch(regression_batch([step, micro]), "image", (f"clip-{step}-{micro}.mp4",), tokens=7)
 
 
-def trainer(folder, validate=lambda: {"loss": 1.0, "psnr": 30.0}, profile=None):
+def trainer(folder, validate=lambda alive: {"loss": 1.0, "psnr": 30.0}, profile=None):
     """The validation loss never improves, so the learning rate halves on the way and must be resumed too."""
     loss = Regression()
     return Trainer(
@@ -67,7 +67,7 @@ def metrics(trained, *kinds):
 
 
 def state_of(trained):
-    moments = {name: moment.asnumpy() for name, (_, moment) in trained.optimizer.moments().items()}
+    moments = {name: moment for name, _, moment in trained.optimizer.moments()}
     averages = {f"ema.{name}": array for name, array in trained.ema.arrays().items()} if trained.ema else {}
     return trained.zero.arrays() | moments | averages | {"updates": trained.optimizer.updates.asnumpy()}
 
@@ -154,7 +154,7 @@ def small(folder, loss=None, micro_batches=2, steps=4, lr=0.1, **options):
         schedule=Schedule(steps, 1, Save(interval=1, keep=99), micro_batches),
         optimizer_config=Optimizer(eps=1e-8),
         rate_config=LRScheduler(lr=lr, warmup_steps=0, patience=99),
-        validate=lambda: {"loss": 1.0},
+        validate=lambda alive: {"loss": 1.0},
         ema=EMA(zero, 0.9),
         **options,
     )
@@ -162,8 +162,10 @@ def small(folder, loss=None, micro_batches=2, steps=4, lr=0.1, **options):
 
 def saved(trained, step):
     """The files of one checkpoint."""
-    folder = trained.checkpoints.folder / f"step-{step:06d}"
-    return {name: load_arrays(folder / f"{name}.safetensors")[0] for name in ("weights", "optimizer", "ema")}
+    return {
+        kind: {name: np.asarray(array) for name, array in arrays.items()}
+        for kind, arrays in trained.checkpoints.at(step).files.items()
+    }
 
 
 def assert_same(found, wanted, **bounds):
@@ -209,7 +211,7 @@ def test_four_micro_batches_of_two_equal_one_of_eight(tmp_path):
 
 def test_the_average_moves_once_an_update_and_is_what_validation_sees(tmp_path):
     trained, validated = small(tmp_path), []
-    trained.validate = lambda: validated.append(trained.zero.arrays()) or {"loss": 1.0}
+    trained.validate = lambda alive: validated.append(trained.zero.arrays()) or {"loss": 1.0}
     trained.fit(batch_at)
     average = to_arrays(dict(Regression().parameters_and_names()))
     for step in range(1, 5):
@@ -302,7 +304,7 @@ def test_a_loss_that_is_not_finite_is_named_by_step_and_sample(tmp_path):
 
 def test_a_validation_loss_that_is_not_finite_stops_training(tmp_path):
     with pytest.raises(DivergedError, match="validation loss inf at step 0 of linear-run"):
-        trainer(tmp_path, validate=lambda: {"loss": float("inf")}).fit(batch_at)
+        trainer(tmp_path, validate=lambda alive: {"loss": float("inf")}).fit(batch_at)
 
 
 def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path):
