@@ -31,9 +31,9 @@ QUANTISED_NAMES = (
 )  # fmt: skip
 # what wrappers for training, distribution and compilation put before the name of every tensor
 WRAPPERS = ("module.", "network.", "_forward_module.", "_orig_mod.", "model.", "_backbone.")
-NAMES = {  # safetensors' of NumPy's types
-    "float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
-    "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
+NAMES = {  # safetensors' of NumPy's types, in the order in which the library lays tensors out
+    "uint64": "U64", "int64": "I64", "float64": "F64", "float32": "F32", "uint32": "U32", "int32": "I32",
+    "float16": "F16", "uint16": "U16", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
 PIECE = 16 * 2**20  # bytes that are hashed and written at a time
 # of an `.npz`, so that a small file cannot fill the memory: bytes it may always unpack into, and times its own size
@@ -190,7 +190,7 @@ def write_tensors(
         SHA-256 of the file, in hexadecimal, taken while it was written.
     """
     types = {name: _numpy_type(array) for name, array in arrays.items()}
-    order = sorted(arrays, key=lambda name: (-types[name].itemsize, name))
+    order = sorted(arrays, key=lambda name: (list(NAMES).index(types[name].name), name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name in order:

@@ -65,7 +65,9 @@ def test_validation_loss_repeats_and_is_the_mean_over_clips_and_times():
     assert [len(inputs[0]) for inputs in batches] == [6, 6, 4]
     dit = small_runs.random_dit(CONFIG)
     validate = validation(FlowMatchingLoss(dit), batches)
-    first, second = validate(), validate()
+    heard = []
+    first, second = (validate(lambda: heard.append("a batch")) for _ in range(2))
+    assert len(heard) == 2 * 3
     assert first == second
     losses = losses_one_by_one(dit, groups)
     assert len(losses) == 16

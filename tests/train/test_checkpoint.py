@@ -1,3 +1,4 @@
+import errno
 import itertools
 import json
 import os
@@ -7,12 +8,18 @@ import tracemalloc
 import warnings
 from pathlib import Path
 
+import mindspore as ms
 import numpy as np
 import pytest
+from mindspore import nn
 
 from moviegen import config
 from moviegen.config import ConfigError, Save
-from moviegen.train.checkpoint import Checkpoint, Checkpoints, NoSpaceError
+from moviegen.device.world import World
+from moviegen.parallel import zero as zero_module
+from moviegen.parallel.zero import Zero
+from moviegen.runs.arrays import CheckpointError
+from moviegen.train.checkpoint import Checkpoint, Checkpoints, NoSpaceError, Part
 from tests.train.conftest import parts_of
 
 ROOT = Path(__file__).parents[2]
@@ -269,3 +276,146 @@ def test_the_best_are_ranked_by_their_own_validation_only(save, frequency):
     with pytest.raises(ConfigError, match=r"save.interval 6 is not a multiple of the 4 steps between"):
         config.load("smoke", changes | {frequency: 4})
     config.load("smoke", changes | {frequency: 4, f"{save}.ckpt_save_policy": "latest_k"})
+
+
+# ---- several ranks
+
+
+class Weights(nn.Cell):
+    """Of 15, 5, 1 and 8 numbers: ranks have unequal parts of some, and none of one."""
+
+    def __init__(self):
+        super().__init__()
+        for name, shape in {"a": (3, 5), "b": (5,), "c": (1,), "d": (2, 2, 2)}.items():
+            setattr(self, name, ms.Parameter(ms.Tensor(np.random.default_rng(len(shape)).random(shape, np.float32))))
+
+
+def zero_of(stage, rank, ranks, monkeypatch):
+    """What a rank holds, in a process that is in no job: nothing is gathered."""
+    monkeypatch.setattr(zero_module, "GatherOnHost", lambda: None)
+    return Zero(Weights(), stage, World(rank, ranks))
+
+
+def parts_held(zero):
+    """Of the weights, as the training state writes them."""
+    for name, master in zero.masters.items():
+        start, values = zero.written(name, master.asnumpy())
+        if values.size:
+            yield Part(f"weights/{name}", zero.shapes[name], start, values)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("saving", [1, 2, 3, 7])
+def test_what_n_ranks_write_once_together_m_ranks_read_by_intervals(saving, stage, tmp_path, monkeypatch):
+    wholes = {name: weight.asnumpy() for name, weight in Weights().parameters_and_names()}
+    for rank in reversed(range(saving)):  # rank 0 commits when all are there
+        zero = zero_of(stage, rank, saving, monkeypatch)
+        Checkpoints(tmp_path, Save(), zero.world).save(1, parts_held(zero), {})
+    latest = Checkpoints(tmp_path, Save()).latest()
+    assert {name: np.asarray(array).tobytes() for name, array in latest.files["weights"].items()} == {
+        name: whole.tobytes() for name, whole in wholes.items()
+    }
+    pieces = [piece for array in latest.files["weights"].values() for _, piece in array.pieces]
+    assert sum(piece.shape[0] for piece in pieces) == sum(whole.size for whole in wholes.values())
+    for ranks, other in itertools.product((1, 2, 4), (0, 3)):
+        for rank in range(ranks):
+            zero = zero_of(other, rank, ranks, monkeypatch)
+            for name, master in zero.masters.items():
+                assert zero.held(latest.files["weights"][name]).tobytes() == master.asnumpy().tobytes()
+
+
+def test_ranks_write_about_as_much_each_also_of_what_all_hold(tmp_path, monkeypatch):
+    for stage in (0, 2):
+        sizes = [
+            sum(part.values.size for part in parts_held(zero_of(stage, rank, 4, monkeypatch))) for rank in range(4)
+        ]
+        assert sum(sizes) == 29
+        assert max(sizes) == 4 + 2 + 1 + 2  # a quarter of each array, rounded up
+        assert min(sizes) == 3 + 0 + 0 + 2
+
+
+def test_an_interval_is_read_without_the_rest(tmp_path):
+    whole = np.random.default_rng(0).random((7, 11), np.float32)
+    for rank, (start, stop) in reversed(list(enumerate(((0, 20), (20, 21), (21, 77))))):
+        part = Part("weights/a", whole.shape, start, whole.reshape(-1)[start:stop])
+        Checkpoints(tmp_path, Save(), World(rank, 3)).save(1, [part], {})
+    stored = Checkpoints(tmp_path, Save()).at(1).files["weights"]["a"]
+    (tmp_path / "step-000001" / "rank-0002.safetensors").unlink()
+    for start, stop in itertools.combinations_with_replacement(range(22), 2):
+        np.testing.assert_array_equal(stored.interval(start, stop), whole.reshape(-1)[start:stop])
+    with pytest.raises(ConfigError, match=r"cannot read .*rank-0002"):
+        stored.interval(20, 22)
+
+
+def test_nothing_is_committed_until_every_rank_has_said_all_of_its_checksum(tmp_path):
+    ranks = [Checkpoints(tmp_path, Save(), World(rank, 2)) for rank in (0, 1)]
+    saved(ranks[1], 2)
+    said = tmp_path / "step-000002" / "rank-0001.sha256"
+    content = said.read_text()
+    said.write_text(content[:-1])  # on its way
+    ranks[0].silence = 0.5
+    with pytest.raises(CheckpointError, match=r"rank-0001.safetensors did not grow .*all hosts must share"):
+        saved(ranks[0], 2)
+    assert ranks[0].steps() == []
+    said.write_text(content)
+    saved(ranks[0], 2)
+    assert ranks[0].steps() == [2]
+
+
+def test_every_rank_checks_its_share_and_all_together_everything(tmp_path):
+    for rank in reversed(range(5)):
+        saved(Checkpoints(tmp_path, Save(), World(rank, 5)), 1)
+    checkpoints = Checkpoints(tmp_path, Save())
+    for damaged in range(5):
+        path = tmp_path / "step-000001" / f"rank-{damaged:04d}.safetensors"
+        flip(path)
+        found = []
+        for rank in range(2):
+            try:
+                checkpoints.check(1, World(rank, 2))
+            except CheckpointError as error:
+                found.append((rank, str(error)))
+        assert found == [(damaged % 2, f"{path.name} does not match its checksum")]
+        flip(path)
+
+
+# ---- file systems
+
+
+def test_what_cannot_be_deleted_ends_nothing_and_goes_later(tmp_path, monkeypatch):
+    """NFS keeps a deleted file that is still read as `.nfs...`: its folder is not empty."""
+    checkpoints, rmdir = Checkpoints(tmp_path, Save(keep=1)), os.rmdir
+    saved(checkpoints, 1)
+
+    def busy(path, **options):
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", path)
+
+    monkeypatch.setattr(os, "rmdir", busy)
+    saved(checkpoints, 2)
+    assert checkpoints.path(1).is_dir() and checkpoints.steps() == [2]
+    checkpoints.sweep()
+    assert checkpoints.latest().step == 2
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    saved(checkpoints, 3)
+    assert steps(checkpoints) == [3]
+
+
+def test_where_nothing_can_be_renamed_the_commit_file_decides(tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "replace", refused)
+    checkpoints = Checkpoints(tmp_path, Save())
+    for step in (1, 2):
+        saved(checkpoints, step)
+    assert checkpoints.latest().step == 2
+    content = (checkpoints.path(2) / "state.json").read_text()
+    for length in (0, 1, len(content) // 2, len(content) - 3):  # as far as it was copied
+        (checkpoints.path(2) / "state.json").write_text(content[:length])
+        with pytest.warns(UserWarning, match="step-000002 is damaged"):
+            assert checkpoints.latest().step == 1
+
+
+def test_files_say_their_checksums_as_sha256sum_does(three):
+    done = subprocess.run(("sha256sum", "-c", "rank-0000.sha256"), cwd=three.path(10), capture_output=True, check=False)
+    assert done.stdout == b"rank-0000.safetensors: OK\n"

@@ -1,7 +1,8 @@
 """Interrupted training goes on as if it never stopped, and diverging training says where."""
 
 import json
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mindspore as ms
@@ -13,6 +14,8 @@ from moviegen.config import LRScheduler, Optimizer, Profile, Save
 from moviegen.device.profiler import StepTrace
 from moviegen.device.world import World
 from moviegen.parallel.zero import Zero
+from moviegen.runs import metrics as metrics_module
+from moviegen.runs.files import NoSpaceError
 from moviegen.runs.weights import to_arrays
 from moviegen.train.ema import EMA
 from moviegen.train.loop import Batch, DivergedError, Schedule, Trainer
@@ -135,6 +138,66 @@ def test_every_line_has_its_times_speed_and_memory(uninterrupted):
     assert all(line["seconds"] >= 0 for line in lines[1:])
     waited = [(line["kind"], line["step"]) for line in all_metrics(uninterrupted, "validating", "saving")]
     assert waited[:3] == [("validating", 0), ("validating", 2), ("saving", 2)]
+
+
+def test_validation_says_that_it_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics_module, "PROGRESS_SECONDS", 0)
+
+    def validate(alive):
+        for _ in range(3):
+            alive()
+        return {"loss": 1.0}
+
+    trained = trainer(tmp_path, validate)
+    trained.fit(batch_at)
+    assert sum(line["step"] == 2 for line in metrics(trained, "validating")) == 1 + 3
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_the_next_waits(tmp_path):
+    trained, events = small(tmp_path), []
+    save = trained.checkpoints.save
+
+    def slow(step, *rest):
+        events.append(("begins", step))
+        deadline = time.monotonic() + 60
+        while step == 1 and "not yet computed" not in events and time.monotonic() < deadline:
+            time.sleep(0.01)
+        save(step, *rest)
+        events.append(("ends", step))
+
+    def batch(step, micro):
+        if (step, micro) == (2, 1):  # made while step 1 is computed, or its checkpoint written
+            events.append("not yet computed")
+        return batch_at(step, micro)
+
+    trained.checkpoints.save = slow
+    trained.fit(batch)
+    saves = [event for event in events if isinstance(event, tuple)]
+    assert saves == [(what, step) for step in range(1, 5) for what in ("begins", "ends")]
+    assert trained.checkpoints.steps() == [4, 3, 2, 1]
+
+
+def test_a_save_that_fails_in_the_background_ends_training(tmp_path):
+    trained = small(tmp_path)
+
+    def full(step, *rest):
+        raise NoSpaceError(f"no room for step {step}")
+
+    trained.checkpoints.save = full
+    with pytest.raises(NoSpaceError, match="no room for step 1"):
+        trained.fit(batch_at)
+    assert [line["step"] for line in metrics(trained, "train")] == [1]
+
+
+@pytest.mark.parametrize(("minutes", "kept"), [(1e-9, [7, 6, 5, 4, 3, 2, 1]), (1e9, [7, 5]), (None, [7, 5])])
+def test_a_checkpoint_is_also_due_when_minutes_have_passed(tmp_path, minutes, kept):
+    trained = trainer(tmp_path)
+    trained.schedule = replace(trained.schedule, save=Save(interval=5, keep=9, minutes=minutes))
+    trained._begin()
+    trained.fit(batch_at)
+    assert trained.checkpoints.steps() == kept
+    losses = {step: trained.checkpoints.at(step).state["validation_loss"] for step in kept}
+    assert losses == {step: 1.0 if step % 2 == 0 or step == 7 else None for step in kept}  # of these very weights
 
 
 def test_a_checkpoint_says_what_ran(uninterrupted):
