@@ -21,6 +21,7 @@ programs/    a verb of the command line each
                ship: trained weights into the repository
 proofs/      what a CPU can measure of what only large jobs need: proof, records: one such quantity, a topic's
                autoencoder, tiles: 3.1.1's training in a card's form and its arithmetic; encoding and decoding
+               checkpoints: what each rank writes, holds and waits for
 train/       3.2   loop, step, batches, optim, ema (3.3), state, checkpoint, saving, resume
 data/
   3.2.1        videos, streams, readers, proofs, pictures: one file, read exactly; pixels, formats: resized, written

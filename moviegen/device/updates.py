@@ -95,7 +95,7 @@ def set_moments(moments: ms.ParameterTuple, parts: Iterable[np.ndarray]) -> None
     if is_compiled():
         parts = [_joined(parts, moments[0].size)]
     for moment, part in zip(moments, parts, strict=True):
-        moment.set_data(ms.Tensor(part))
+        moment.set_data(ms.Tensor.from_numpy(part))
 
 
 def _split(vector: Parameter, like: Sequence[Parameter]) -> list[np.ndarray]:
@@ -159,7 +159,7 @@ class MovingAverage(nn.Cell):
 
     def set_arrays(self, arrays: Iterable[np.ndarray]) -> None:
         """The inverse of `arrays`."""
-        self.averages.set_data(ms.Tensor(_joined(arrays, self.averages.size)))
+        self.averages.set_data(ms.Tensor.from_numpy(_joined(arrays, self.averages.size)))
 
 
 class AdamWUpdate(nn.Cell):

@@ -129,15 +129,14 @@ def host_memory(params: Params, stage: int) -> Host:
     average = total // parts if recipe.train.ema else 0
     return Host(
         start=launch.local_worker_num * (total + average),
-        checkpoint=launch.local_worker_num * (rank_checkpoint(params, stage) + average),
+        checkpoint=launch.local_worker_num
+        * (rank_checkpoint(config, launch.worker_num, recipe.train.ema is not None) + average),
     )
 
 
-def rank_checkpoint(params: Params, stage: int) -> int:
+def rank_checkpoint(config: DiTConfig, ranks: int, has_average: bool) -> int:
     """Bytes that a rank copies and writes of a checkpoint: its share of weights, both moments and the average.
 
     What is not divided the ranks share out, so it is the same at every ZeRO stage, but for less than a number a tensor.
     """
-    recipe, config = params.recipes[stage], params.dit_config(stage)
-    total = FLOAT32 * (parameter_count(config) + position_count(config))
-    return (3 + (recipe.train.ema is not None)) * total // params.launch_of(stage).worker_num
+    return (3 + has_average) * FLOAT32 * (parameter_count(config) + position_count(config)) // ranks
