@@ -21,8 +21,9 @@ programs/    a verb of the command line each
                ship: trained weights into the repository
 proofs/      what a CPU can measure of what only large jobs need: proof, records: one such quantity, a topic's
                autoencoder, tiles: 3.1.1's training in a card's form and its arithmetic; encoding and decoding
+               checkpoints: what each rank writes, holds and waits for
                start: what a stage reads at its start, sees, and compiles
-train/       3.2   loop, step, batches, turns, optim, ema (3.3), state, checkpoint, resume
+train/       3.2   loop, step, batches, turns, optim, ema (3.3), state, checkpoint, saving, resume
 data/
   3.2.1        videos, streams, readers, proofs, pictures: one file, read exactly; pixels, formats: resized, written
                layouts, captions, tables: what a folder holds; datasets, ucf101, choice, splits: what is trained on
@@ -37,7 +38,8 @@ text/        3.1.4 encoders, t5, bert, clip, layers, tokenise, folders, stand_in
 flow/        3.1.2 path: X_t, V_t, times, loss; 3.4.2 schedule, sampler: Euler steps with guidance
 runs/        registry: which program makes what from what; fingerprint, hashes: what its result follows from; run,
              ranks, metrics, machine: what it leaves; folders, files, arrays, parts, weights: how that is written and
-             read; signatures: what an unreadable file is; patience: how long the rest takes
+             read; signatures: what an unreadable file is; patience: how long the rest takes; busy: whether a silent
+             process works
 launch/      run, job, hosts, watch, guard, worker, pool, lock: processes, and how they end; fitting: whether they may
              begin
 parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes

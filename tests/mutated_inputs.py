@@ -36,9 +36,10 @@ from moviegen.runs.weights import to_arrays
 from moviegen.tae.model import TAE
 from moviegen.tae.weights import load_tae, load_weights, save_tae
 from moviegen.text.encoders import Pretrained
-from moviegen.train.checkpoint import Checkpoint, Checkpoints
+from moviegen.train.checkpoint import Checkpoints
 from tests.mutations import mutations
 from tests.text.making import write_ul2
+from tests.train.conftest import parts_of
 
 COUNT, SECONDS = 35, 60
 SMALL = TAEConfig(base_channels=2, channel_multipliers=(1, 1, 1, 1), num_res_blocks=1, num_groups=1)
@@ -152,12 +153,12 @@ class EncodedClip(Kind):
 class Training(Kind):
     """Of its checkpoint; a damaged one is passed over with a warning."""
 
-    file = "weights.safetensors"
+    file = "rank-0000.safetensors"
 
     def make(self):
         self.checkpoints = Checkpoints(self.folder, Save.model_validate({}))
         files = {"weights": {"a": np.ones((2, 3), np.float32)}, "optimizer": {"updates": np.ones((), np.float32)}}
-        return self.checkpoints.save(Checkpoint(3, files, {"validation_loss": 1.0})) / self.file
+        return self.checkpoints.save(3, parts_of(files), {"validation_loss": 1.0}) / self.file
 
     def load(self):
         with warnings.catch_warnings(record=True) as caught:

@@ -189,7 +189,8 @@ class Launch(Group):
     stall_timeout: float = Field(
         3600,
         gt=0,
-        description="seconds without a line of metrics that end the job: more than validation and a checkpoint take",
+        description="seconds without a line of metrics that end the job; each batch of validation leaves one, and so "
+        "do compilation and saving while they go on",
     )
     jit_level: Literal["O0", "O1"] = "O1"
     deterministic: bool = Field(

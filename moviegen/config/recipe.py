@@ -45,6 +45,9 @@ class Save(Group):
     """Checkpoints."""
 
     interval: int = Field(500, gt=0, description="steps between two checkpoints")
+    minutes: float | None = Field(
+        None, gt=0, description="one also after the first step that ends so long after the last; null: by steps alone"
+    )
     keep: int = Field(10, gt=0, description="how many are kept")
     ckpt_save_policy: Literal["latest_k", "top_k"] = Field(
         "latest_k", description="keep the latest, or those of the lowest validation loss and the very latest"

@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 CONVOLUTION_ENVIRONMENT = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 COMMON_ENVIRONMENT = {
     "GLOG_v": "3",  # errors only: MindSpore's warnings drown everything else
-    # s, a day. A CPU collective waits 10 s by default, and a rank is late by all that another does alone: compiling,
-    # saving, its share of the clips to encode. It is `launch.stall_timeout` that notices a job that hangs.
+    # s. A rank is late by all that another does alone: compiling, its share of the clips to encode. On CPU collectives
+    # wait 10 s by default, here a day; over HCCL 1836 s for one, 120 s for a connection, here as long as every kind of
+    # card takes (CANN's list of environment variables). It is `launch.stall_timeout` that notices a job that hangs.
     "MS_CPU_COMM_OP_TIMEOUT": "86400",
+    "HCCL_EXEC_TIMEOUT": "17340",
+    "HCCL_CONNECT_TIMEOUT": "7200",
 }
 # Of collectives on cards, which else add what arrives first, and of the compiler of operators. MindSpore sets two of
 # them where it is told to be deterministic; that of LCCL, which up to eight cards of a host exchange by, it does not.

@@ -6,7 +6,7 @@ they are MindSpore's own, tensor by tensor.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import mindspore as ms
@@ -82,17 +82,20 @@ def zero_moments(name: str, weights: Mapping[str, Parameter]) -> ms.ParameterTup
     )
 
 
-def split_moments(moments: ms.ParameterTuple, weights: Sequence[Parameter]) -> list[ms.Tensor]:
-    """What `zero_moments` made, by weight; copies where it is one vector."""
-    return [ms.Tensor(part) for part in _split(moments[0], weights)] if is_compiled() else list(moments)
+def split_moments(moments: ms.ParameterTuple, weights: Sequence[Parameter]) -> Iterator[np.ndarray]:
+    """What `zero_moments` made, by weight, one after the other."""
+    if is_compiled():
+        yield from _split(moments[0], weights)
+    else:
+        yield from (moment.asnumpy() for moment in moments)
 
 
 def set_moments(moments: ms.ParameterTuple, parts: Iterable[np.ndarray]) -> None:
     """The inverse of `split_moments`."""
     if is_compiled():
-        parts = [_joined(parts)]
+        parts = [_joined(parts, moments[0].size)]
     for moment, part in zip(moments, parts, strict=True):
-        moment.set_data(ms.Tensor(part))
+        moment.set_data(ms.Tensor.from_numpy(part))
 
 
 def _split(vector: Parameter, like: Sequence[Parameter]) -> list[np.ndarray]:
@@ -100,8 +103,13 @@ def _split(vector: Parameter, like: Sequence[Parameter]) -> list[np.ndarray]:
     return [part.reshape(one.shape) for part, one in zip(parts, like, strict=True)]
 
 
-def _joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
-    return np.concatenate([array.reshape(-1) for array in arrays])
+def _joined(arrays: Iterable[np.ndarray], size: int) -> np.ndarray:
+    """One vector of all, each of which need not be there before its turn."""
+    vector, start = np.empty(size, np.float32), 0
+    for array in arrays:
+        vector[start : start + array.size] = array.reshape(-1)
+        start += array.size
+    return vector
 
 
 def _writing(name: str) -> ops.Custom:
@@ -129,7 +137,7 @@ class MovingAverage(nn.Cell):
     def __init__(self, weights: Sequence[Parameter], decay: float) -> None:
         super().__init__()
         self.weights, self.decay = ms.ParameterTuple(tuple(weights)), decay
-        start = ms.Tensor(_joined(weight.asnumpy() for weight in weights))
+        start = ms.Tensor(_joined((weight.asnumpy() for weight in weights), sum(weight.size for weight in weights)))
         self.averages = Parameter(start, name="averages", requires_grad=False)
         self.fused = _writing("moving_average")
 
@@ -151,7 +159,7 @@ class MovingAverage(nn.Cell):
 
     def set_arrays(self, arrays: Iterable[np.ndarray]) -> None:
         """The inverse of `arrays`."""
-        self.averages.set_data(ms.Tensor(_joined(arrays)))
+        self.averages.set_data(ms.Tensor.from_numpy(_joined(arrays, self.averages.size)))
 
 
 class AdamWUpdate(nn.Cell):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from moviegen.runs.arrays import Arrays, CheckpointError, StoredTensor
+from moviegen.runs.arrays import Arrays, CheckpointError
 
 AXES = ("t", "h", "w")
 
 
 # original report, Training Stages: tables grown from stage to stage
-def grow_table(table: np.ndarray | StoredTensor, length: int) -> np.ndarray:
+def grow_table(table: ArrayLike, length: int) -> np.ndarray:
     """A position table (L, D) interpolated linearly to (length, D) float32.
 
     Old position i becomes i * length / L: a table grown 2x holds the old one at its even rows, and rows past the last
@@ -29,7 +30,7 @@ def grow_table(table: np.ndarray | StoredTensor, length: int) -> np.ndarray:
     return table[below] * (1 - share) + table[above] * share
 
 
-def position_tables(arrays: Arrays) -> dict[str, np.ndarray | StoredTensor]:
+def position_tables(arrays: Arrays) -> Arrays:
     """The three position tables among a transformer's weights, by name: T, H, W.
 
     Raises:

@@ -62,7 +62,7 @@ class Job:
     metrics: tuple[Path, ...] = ()
     """The metrics.jsonl of each run, to which the workers append: `run_job` follows them."""
     stall_timeout: float | None = None
-    """`run_job` ends the job if `metrics` gain no line for so many seconds (compilation included). None: it waits."""
+    """`run_job` ends the job if `metrics` gain no line for so many seconds. None: it waits."""
 
     def __post_init__(self) -> None:
         if self.command[:1] != ("python",):

@@ -11,12 +11,13 @@ group as well: they hold the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable
+from typing import Protocol
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, nn, ops
-from numpy.typing import ArrayLike
 
 from moviegen.device.collectives import sum_shard
 from moviegen.device.kernels import Product
@@ -111,6 +112,18 @@ class GatherOnHost(nn.Cell):
         return self(ms.Tensor(filled)).asnumpy().reshape(-1, filled.size)[:, : part.size].reshape(-1)
 
 
+class OnDisk(Protocol):
+    """An array of which a flat interval can be read by itself."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def interval(self, start: int, stop: int) -> np.ndarray: ...
+
+
 class Zero:
     """A network's training state divided over the ranks of a job.
 
@@ -155,36 +168,56 @@ class Zero:
             for name, weight in self.weights.items()
         }
 
-    def part(self, array: np.ndarray) -> np.ndarray:
-        """This rank's flat part of a whole array (a copy)."""
-        length = -(-array.size // self.world.size)
-        padded = np.zeros(length * self.world.size, array.dtype)
-        padded[: array.size] = array.reshape(-1)
-        return padded[self.world.rank * length :][:length].copy()
+    def interval(self, size: int) -> tuple[int, int]:
+        """From where to before where, of a flat array of so many numbers, this rank's part goes; the rest is padding.
 
-    def whole(self, name: str, parameter: Parameter) -> np.ndarray:
-        """The whole array of a master or of anything shaped like it; all ranks must ask together."""
+        Where nothing is divided: what it writes to a checkpoint.
+        """
+        length = -(-size // self.world.size)
+        return min(self.world.rank * length, size), min((self.world.rank + 1) * length, size)
+
+    def part(self, array: np.ndarray | OnDisk) -> np.ndarray:
+        """This rank's flat part of a whole array, padded (a copy); of one on disk nothing else is read."""
+        size = math.prod(array.shape)
+        start, stop = self.interval(size)
+        part = np.zeros(-(-size // self.world.size), array.dtype)
+        if isinstance(array, np.ndarray):
+            part[: stop - start] = array.reshape(-1)[start:stop]
+        else:
+            part[: stop - start] = array.interval(start, stop)
+        return part
+
+    def held(self, array: np.ndarray | OnDisk) -> np.ndarray:
+        """What this rank holds of a whole array: its part, or all of it where nothing is divided (a copy)."""
+        return self.part(array) if self.stage else np.array(array)
+
+    def written(self, name: str, held: np.ndarray) -> tuple[int, np.ndarray]:
+        """What this rank writes to a checkpoint of a master, or of what is shaped like it: where it begins, numbers.
+
+        Without padding, and a copy. The ranks' together are the whole flat array, each number once.
+        """
+        start, stop = self.interval(math.prod(self.shapes[name]))
+        flat_held = held.reshape(-1)
+        return start, (flat_held[: stop - start] if self.stage else flat_held[start:stop]).copy()
+
+    def whole(self, name: str, held: np.ndarray) -> np.ndarray:
+        """The whole array of what ranks hold of a master, or of what is shaped like it; all ranks must ask together."""
         if self._gather is None:
-            return parameter.asnumpy()
+            return held
         shape = self.shapes[name]
-        return self._gather.whole(parameter.asnumpy())[: int(np.prod(shape))].reshape(shape)
+        return self._gather.whole(held)[: math.prod(shape)].reshape(shape)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The network's whole weights; all ranks must ask together."""
-        return {name: self.whole(name, master) for name, master in self.masters.items()}
+        return {name: self.whole(name, master.asnumpy()) for name, master in self.masters.items()}
 
-    def set_arrays(self, arrays: Mapping[str, ArrayLike]) -> None:
-        """Takes whole weights, saved by any number of ranks; one on disk is in memory only in its turn."""
-        for name, weight in self.weights.items():
-            whole = np.asarray(arrays[name])
-            if self.masters[name] is not weight or self.stage == 0:
-                weight.set_data(ms.Tensor(whole))
-            if self.stage:
-                self.masters[name].set_data(ms.Tensor(self.part(whole)))
+    def set_masters(self, held_of: Callable[[str], np.ndarray]) -> None:
+        """Takes what this rank holds of other weights, asked for by name, one after the other; all ranks together.
 
-    def set_masters(self, masters: Mapping[str, np.ndarray]) -> None:
-        """Takes what this rank holds of other weights, and gives the network the whole; all ranks together."""
+        The network gets the whole ones.
+        """
         for name, master in self.masters.items():
-            master.set_data(ms.Tensor(masters[name]))
+            held = held_of(name)
+            master.set_data(ms.Tensor(held))
             if self.weights[name] is not master:
-                self.weights[name].set_data(ms.Tensor(self.whole(name, master)))
+                self.weights[name].set_data(ms.Tensor(self.whole(name, held)))

@@ -27,7 +27,8 @@ class Duration:
         validation: of all held-out clips, over the updates between two validations.
         waiting: for batches that are read more slowly than an update is computed; with `checkpoint` 0 where nobody
             says how fast a host's storage is.
-        checkpoint: of one, over the updates between two.
+        checkpoint: that an update waits for one that is still being written when the next is due; the copying, a
+            rank's part to its host's memory, is not counted.
         is_storage_known: whether the card's description says that.
     """
 
@@ -60,7 +61,8 @@ def stage_duration(params: Params, stage: int, card: Card, speed: Speed, clips: 
     if card.storage:
         hosts = params.launch.worker_num // params.launch.local_worker_num
         waiting = max(0.0, training_reads(params, stage, update).update / hosts / card.storage - update)
-        checkpoint = checkpoint_bytes(params, stage).total / card.storage / recipe.train.save.interval
+        writing = checkpoint_bytes(params, stage).total / hosts / card.storage / recipe.train.save.interval
+        checkpoint = max(0.0, writing - update)
     return Duration(
         updates=recipe.train.steps,
         update=update,

@@ -108,7 +108,7 @@ class Host:
 
     Attributes:
         start: while the network is built: every rank builds all of it in float32 before `Zero` divides it.
-        checkpoint: while rank 0 writes one.
+        checkpoint: while one is written.
     """
 
     start: int
@@ -116,18 +116,27 @@ class Host:
 
 
 def host_memory(params: Params, stage: int) -> Host:
-    """The host's memory of a stage: while its ranks start, and while rank 0 writes a checkpoint.
+    """The host's memory of a stage: while its ranks start, and while they write a checkpoint.
 
     At the start each rank holds the whole network (4 bytes a weight), and its average's part where one is kept on the
-    host. At a checkpoint rank 0 holds weights, both moments and the average of all ranks at once
-    (`TrainingState.files`), and each rank what it averages. What MindSpore keeps on the host of weights that are on a
-    card is not counted.
+    host. At a checkpoint each rank holds a copy of what it writes (`rank_checkpoint`), until that is written, and what
+    it averages. What MindSpore keeps on the host of weights that are on a card is not counted, nor the one array that
+    is on its way.
     """
     launch, recipe, config = params.launch_of(stage), params.recipes[stage], params.dit_config(stage)
     total = FLOAT32 * (parameter_count(config) + position_count(config))
     parts = launch.worker_num if recipe.train.settings.zero_stage else 1
     average = total // parts if recipe.train.ema else 0
-    written = (3 + (recipe.train.ema is not None)) * total
     return Host(
-        start=launch.local_worker_num * (total + average), checkpoint=written + launch.local_worker_num * average
+        start=launch.local_worker_num * (total + average),
+        checkpoint=launch.local_worker_num
+        * (rank_checkpoint(config, launch.worker_num, recipe.train.ema is not None) + average),
     )
+
+
+def rank_checkpoint(config: DiTConfig, ranks: int, has_average: bool) -> int:
+    """Bytes that a rank copies and writes of a checkpoint: its share of weights, both moments and the average.
+
+    What is not divided the ranks share out, so it is the same at every ZeRO stage, but for less than a number a tensor.
+    """
+    return (3 + has_average) * FLOAT32 * (parameter_count(config) + position_count(config)) // ranks

@@ -25,7 +25,7 @@ LATENT_ARRAYS = ("latent_mean", "latent_std")
 class CheckpointBytes:
     """Bytes of the arrays of a stage's checkpoint, of all ranks: what N saved, M load.
 
-    Each file has a header beside them, which names its tensors, about 100 bytes each; `state.json` is 1 kB.
+    Each rank's file has a header beside them, which names its tensors, about 200 bytes each; `state.json` is 1 kB.
 
     Attributes:
         weights, average: float32; the average is 0 where none is kept.

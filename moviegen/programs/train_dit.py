@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -46,24 +47,24 @@ from moviegen.runs.files import write_csv
 from moviegen.runs.ranks import recorded
 from moviegen.text.encoders import encoders, origins
 from moviegen.train.batches import Batches, ClipSet, Samples, ValidationBatches
+from moviegen.train.checkpoint import POLL_SECONDS, Checkpoint
 from moviegen.train.ema import EMA
 from moviegen.train.loop import Batch, Schedule, Trainer
 from moviegen.train.optim import LossScale
 from moviegen.train.resume import start
-from moviegen.train.state import gathered
 
 
 def validation(
-    loss: nn.Cell, batches: Iterable[tuple[np.ndarray, ...]], progress: Callable[[int], None]
-) -> Callable[[], Mapping[str, float]]:
-    """The mean loss of this rank's samples; `progress` is told how many batches are done."""
+    loss: nn.Cell, batches: TokenBatches | ValidationBatches
+) -> Callable[[Callable[..., None]], Mapping[str, float]]:
+    """The mean loss of this rank's samples; tells which of its batches is done."""
 
-    def validate() -> Mapping[str, float]:
+    def validate(alive: Callable[..., None]) -> Mapping[str, float]:
         sizes, losses = [], []
         for done, inputs in enumerate(batches, 1):
             sizes.append(len(inputs[0]))
             losses.append(float(loss(*(ms.Tensor(array) for array in inputs))))
-            progress(done)
+            alive(batch=done, batches=len(batches))
         return {"loss": float(np.average(losses, weights=sizes))}
 
     return validate
@@ -86,6 +87,9 @@ class TokenBatches:
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
         return map(self._tokens, self.held_out)
+
+    def __len__(self) -> int:
+        return len(self.held_out)
 
     def _tokens(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
         x_1, x_0, t, *text = inputs
@@ -205,12 +209,8 @@ def batches(run: runs.Run, stage: int, mesh: Mesh) -> tuple[Batches, ValidationB
     return training_batches(run, stage, caches, samples), validation_batches(run, stage, caches, samples)
 
 
-def tell(run: runs.Run, training: Batches, held_out: ValidationBatches) -> Callable[[int], None]:
-    """Says before a stage starts what it will compile and see: `graphs.csv`, `clips_seen.csv`, and in a line.
-
-    Returns:
-        what is told how many batches of a validation are done.
-    """
+def tell(run: runs.Run, training: Batches, held_out: ValidationBatches) -> None:
+    """Says before a stage starts what it will compile and see: `graphs.csv`, `clips_seen.csv`, and in a line."""
     compiled = {"training": training.graphs(), "validation": held_out.graphs()}
     rows = [
         (use, samples, tokens, " ".join(map(str, buckets)))
@@ -225,8 +225,6 @@ def tell(run: runs.Run, training: Batches, held_out: ValidationBatches) -> Calla
         for use, graphs in compiled.items()
     )
     print(f"{run.name} compiles {len(rows)} shapes; {shapes}", file=sys.stderr)
-    metrics, batches = runs.MetricsWriter(run.metrics_path), len(held_out)
-    return lambda done: metrics.write(kind="validating", batch=done, batches=batches)
 
 
 def train(run: runs.Run, stage: int, world: World) -> None:
@@ -236,7 +234,8 @@ def train(run: runs.Run, stage: int, world: World) -> None:
     dit = build(run, stage, mesh)
     by_tokens = dit.by_tokens()
     token_batches = TokenBatches(by_tokens, *batches(run, stage, mesh))
-    progress = tell(run, token_batches.training, token_batches.held_out) if world.is_main else lambda done: None
+    if world.is_main:
+        tell(run, token_batches.training, token_batches.held_out)
     loss = FlowMatchingLoss(by_tokens)
     zero = Zero(dit, recipe.train.settings.zero_stage, world)
     # after Zero: what gathers the weights of a block is recomputed with it
@@ -256,24 +255,25 @@ def train(run: runs.Run, stage: int, world: World) -> None:
         ),
         optimizer_config=recipe.train.optimizer,
         rate_config=recipe.train.lr_scheduler,
-        validate=validation(loss, token_batches, progress),
+        validate=validation(loss, token_batches),
         ema=EMA(zero, recipe.train.ema.decay) if recipe.train.ema else None,
         loss_scale=LossScale.first(dit.dtype),
         start=partial(start, run, stage, world) if recipe.train.resume else None,
     )
     trainer.fit(token_batches)
-    save(run, dit, zero, trainer.ema)
+    with trainer.busy("saving", recipe.train.steps):
+        save(run, dit, trainer.saved(), world)
 
 
-def save(run: runs.Run, dit: DiT, zero: Zero, ema: EMA | None) -> None:
-    """Writes the whole weights; all ranks together."""
-    files = {WEIGHTS: {name: (name, master) for name, master in zero.masters.items()}}
-    if ema:
-        files[EMA_WEIGHTS] = ema.parts()
-    for name, parts in files.items():
-        arrays = gathered(zero, parts)
-        if zero.world.is_main:
-            save_dit(run.folder / name, dit, arrays)
+def save(run: runs.Run, dit: DiT, checkpoint: Checkpoint, world: World) -> None:
+    """Rank 0 writes the whole weights from the last checkpoint, array by array; the others wait for the file."""
+    names = {"weights": WEIGHTS, "ema": EMA_WEIGHTS}
+    files = {run.folder / names[kind]: arrays for kind, arrays in checkpoint.files.items() if kind in names}
+    for path, arrays in files.items():
+        if world.is_main:
+            save_dit(path, dit, arrays)
+    while not all(path.is_file() for path in files):  # not in a collective, whose time is limited
+        time.sleep(POLL_SECONDS)
 
 
 def main(params: Params, options: argparse.Namespace) -> None:

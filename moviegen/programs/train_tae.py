@@ -120,14 +120,21 @@ def mean_psnr(restored: np.ndarray, original: np.ndarray) -> float:
     return float(np.mean([psnr(to_uint8(clip), to_uint8(restoration)).mean() for clip, restoration in pairs]))
 
 
-def validation(reconstruct: Reconstruct, views: np.ndarray, batch_size: int) -> Callable[[], Mapping[str, float]]:
+def validation(
+    reconstruct: Reconstruct, views: np.ndarray, batch_size: int
+) -> Callable[[Callable[[], None]], Mapping[str, float]]:
     """L1 and PSNR (dB) of the reconstructed views (B, 3, T, H, W), in batches of one size (one compiled graph)."""
     size = min(batch_size, len(views))
     views = views[: len(views) // size * size]
 
-    def validate() -> dict[str, float]:
+    def restored_of(batch: np.ndarray, alive: Callable[[], None]) -> np.ndarray:
+        restored = np.clip(reconstruct(ms.Tensor(batch)).asnumpy(), -1, 1)
+        alive()
+        return restored
+
+    def validate(alive: Callable[[], None]) -> dict[str, float]:
         batches = [views[i : i + size] for i in range(0, len(views), size)]
-        restored = np.concatenate([np.clip(reconstruct(ms.Tensor(batch)).asnumpy(), -1, 1) for batch in batches])
+        restored = np.concatenate([restored_of(batch, alive) for batch in batches])
         loss = float(np.abs(restored - views).mean())
         return {"loss": loss, "psnr": mean_psnr(restored, views) if math.isfinite(loss) else loss}
 
@@ -243,7 +250,8 @@ class Graphs:
         served = self._serving(tae, stage)
         if served:
             loss, reconstruct, trainer = served
-            trainer.zero.set_arrays(to_arrays(dict(tae.parameters_and_names())))
+            start = to_arrays(dict(tae.parameters_and_names()))
+            trainer.zero.set_masters(lambda name: trainer.zero.held(start[name]))
         else:
             tae.compute_in(device.compute_dtype(stage.settings.dtype))
             tae.recompute_blocks(stage.recompute_every_nth_block)

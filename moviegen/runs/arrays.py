@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +15,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from moviegen.config import ConfigError
-from moviegen.runs.files import replacing
+from moviegen.runs.files import flush, replacing
 from moviegen.runs.folders import listed
 from moviegen.runs.signatures import what_weights_are
 
@@ -30,6 +31,11 @@ QUANTISED_NAMES = (
 )  # fmt: skip
 # what wrappers for training, distribution and compilation put before the name of every tensor
 WRAPPERS = ("module.", "network.", "_forward_module.", "_orig_mod.", "model.", "_backbone.")
+NAMES = {  # safetensors' of NumPy's types, in the order in which the library lays tensors out
+    "uint64": "U64", "int64": "I64", "float64": "F64", "float32": "F32", "uint32": "U32", "int32": "I32",
+    "float16": "F16", "uint16": "U16", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+PIECE = 16 * 2**20  # bytes that are hashed and written at a time
 # of an `.npz`, so that a small file cannot fill the memory: bytes it may always unpack into, and times its own size
 MAX_UNPACKED, MAX_RATIO = 256 * 2**20, 100
 
@@ -65,8 +71,51 @@ class StoredTensor:
             values = file.get_tensor(self.name)
             return values.astype(np.float32) if self.dtype == "BF16" else values
 
+    @property
+    def numpy_dtype(self) -> np.dtype:
+        """What `rows` gives."""
+        return np.dtype(next(numpy for numpy, name in NAMES.items() if name == self.dtype))
 
-Arrays = Mapping[str, np.ndarray | StoredTensor]
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Those of the first axis from `start` to before `stop`, as they are stored; nothing else is read.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        with readable(self.file), safe_open(self.file, framework="numpy") as file:
+            return file.get_slice(self.name)[start:stop]
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array whose flat intervals lie in several files, each a vector there; read when NumPy asks for its values.
+
+    Args:
+        pieces: (where in the flat array it begins, the vector), in order and without a gap.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    pieces: tuple[tuple[int, StoredTensor], ...]
+
+    def __array__(self, dtype: Any = None) -> np.ndarray:
+        return self.interval(0, math.prod(self.shape)).reshape(self.shape).astype(dtype or self.dtype, copy=False)
+
+    def interval(self, start: int, stop: int) -> np.ndarray:
+        """The flat array's numbers from `start` to before `stop`; no others are read.
+
+        Raises:
+            CheckpointError: a file is damaged.
+        """
+        found = np.empty(stop - start, self.dtype)
+        for first, stored in self.pieces:
+            low, high = max(start, first), min(stop, first + stored.shape[0])
+            if low < high:
+                found[low - start : high - start] = stored.rows(low - first, high - first)
+        return found
+
+
+Arrays = Mapping[str, np.ndarray | StoredTensor | StoredArray]
 Tensor = TypeVar("Tensor")
 
 
@@ -99,6 +148,16 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
         }
 
 
+def stored_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: there is no such file, or it is damaged.
+    """
+    with readable(path), safe_open(path, framework="numpy") as file:
+        return dict(file.metadata() or {})
+
+
 def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors by their names without the prefixes that wrappers of a network put before all of them.
 
@@ -111,10 +170,56 @@ def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a safetensors file whole or not at all."""
+    """Writes a safetensors file whole or not at all; of arrays on disk one at a time is in memory."""
     with replacing(path) as temporary:
-        named = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-        save_file(named, temporary, dict(metadata or {}))
+        write_tensors(temporary, arrays, metadata)
+
+
+def write_tensors(
+    path: Path,
+    arrays: Arrays,
+    metadata: Mapping[str, str] | None = None,
+    on_bytes: Callable[[int], None] = lambda written: None,
+) -> str:
+    """Writes a safetensors file array by array, as the library itself lays it out; each is asked for in its turn.
+
+    Args:
+        on_bytes: told the size of each piece that was written.
+
+    Returns:
+        SHA-256 of the file, in hexadecimal, taken while it was written.
+    """
+    types = {name: _numpy_type(array) for name, array in arrays.items()}
+    order = sorted(arrays, key=lambda name: (list(NAMES).index(types[name].name), name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name in order:
+        start, end = end, end + math.prod(arrays[name].shape) * types[name].itemsize
+        shape = list(arrays[name].shape)
+        header[name] = {"dtype": NAMES[types[name].name], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    content = hashlib.sha256()
+    with path.open("wb") as file:
+
+        def put(piece: bytes | memoryview) -> None:
+            content.update(piece)
+            on_bytes(file.write(piece))
+
+        put(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            flat = np.asarray(arrays[name], types[name], order="C").reshape(-1)
+            numbers = PIECE // types[name].itemsize
+            for start in range(0, flat.size, numbers):
+                put(flat[start : start + numbers].data)
+        file.flush()
+        flush(file.fileno())
+    return content.hexdigest()
+
+
+def _numpy_type(array: np.ndarray | StoredTensor | StoredArray) -> np.dtype:
+    """That it is written in: of a tensor on disk, what NumPy makes of it."""
+    return np.dtype(np.float32) if isinstance(array, StoredTensor) else array.dtype
 
 
 def save_npz(path: Path, **arrays: ArrayLike) -> None:
@@ -240,5 +345,5 @@ def check_fits(
         )
 
 
-def _is_float(array: np.ndarray | StoredTensor) -> bool:
+def _is_float(array: np.ndarray | StoredTensor | StoredArray) -> bool:
     return array.dtype in FLOATS if isinstance(array, StoredTensor) else array.dtype.kind == "f"

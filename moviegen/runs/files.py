@@ -9,6 +9,7 @@ import io
 import json
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from moviegen.config import ConfigError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, or the size a file may have
 
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+CANNOT_RENAME = (errno.ENOSYS, errno.EOPNOTSUPP)  # what mounts of object stores say
 # what network and FUSE mounts say that leave it to themselves when something reaches the disk
 CANNOT_FLUSH = (errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES)
 
@@ -83,7 +85,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     """Gives a temporary name beside `path`: on success what was written there becomes `path`, otherwise it is gone.
 
     The suffix is kept: some writers read the format off it. The name is drawn: processes of two hosts or containers
-    that share the folder may have the same number.
+    that share the folder may have the same number. A mount that cannot rename gets a copy.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,8 +93,13 @@ def replacing(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         with temporary.open("rb+") as file:
-            _flush(file.fileno())
-        os.replace(temporary, path)
+            flush(file.fileno())
+        try:
+            os.replace(temporary, path)
+        except OSError as error:
+            if error.errno not in CANNOT_RENAME:
+                raise
+            shutil.copyfile(temporary, path)
         flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -154,12 +161,13 @@ def flush_folder(folder: Path | str) -> None:
     except PermissionError:  # CIFS: a folder is no file there
         return
     try:
-        _flush(descriptor)
+        flush(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _flush(descriptor: int) -> None:
+def flush(descriptor: int) -> None:
+    """Puts a file on the disk, where the file system can be told to."""
     try:
         os.fsync(descriptor)
     except OSError as error:

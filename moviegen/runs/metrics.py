@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import time
 import warnings
 from pathlib import Path
 from typing import Any
 
 from moviegen.runs.files import write_text
+
+PROGRESS_SECONDS = 4.0  # between two lines that say no more than that work goes on
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -35,13 +38,19 @@ class MetricsWriter:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
+        self._path, self._written = path, time.monotonic()
         self.drop_after(math.inf)  # a killed writer may have left half a line
 
     def write(self, **values: Any) -> None:
         """Adds one line; floats are kept to full precision."""
+        self._written = time.monotonic()
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
+
+    def progress(self, **values: Any) -> None:
+        """Adds a line where none was for PROGRESS_SECONDS: of work that goes on, for who watches."""
+        if time.monotonic() - self._written > PROGRESS_SECONDS:
+            self.write(**values)
 
     def drop_after(self, step: float) -> None:
         """Removes the lines of steps past `step`: a resumed run writes them again."""

@@ -13,7 +13,6 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter
 from mindspore.train.checkpoint_pb2 import Checkpoint
-from safetensors import safe_open
 
 from moviegen.runs.arrays import (
     QUANTISED,
@@ -22,6 +21,7 @@ from moviegen.runs.arrays import (
     check_fits,
     read_whole_npz,
     readable,
+    stored_metadata,
     stored_tensors,
 )
 
@@ -58,9 +58,7 @@ def load_arrays(path: Path, under: str = "") -> tuple[dict[str, np.ndarray], dic
 def _read_safetensors(path: Path, under: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     stored = stored_tensors(path)  # an image model in one file also holds networks of many GB that are not asked for
     chosen = [name for name in stored if name.startswith(under)] or list(stored)
-    with readable(path), safe_open(path, framework="numpy") as file:
-        metadata = dict(file.metadata() or {})
-    return {name: stored[name].read() for name in chosen}, metadata
+    return {name: stored[name].read() for name in chosen}, stored_metadata(path)
 
 
 def _read_ckpt(path: Path, under: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-import mindspore as ms
 import numpy as np
 
 from moviegen.device.compiled import is_compiled
 from moviegen.device.updates import MovingAverage, rising_decay
 from moviegen.parallel.zero import Zero
-from moviegen.runs.arrays import Arrays
+from moviegen.runs.arrays import StoredArray
 
 
 class EMA:
@@ -47,36 +46,30 @@ class EMA:
             else dict(zip(self.zero.masters, self.in_graph.arrays(), strict=True))
         )
 
-    def parts(self) -> dict[str, tuple[str, ms.Tensor]]:
-        """Name -> name of the weight, this rank's part of its average."""
-        return {name: (name, ms.Tensor(average)) for name, average in self.averages.items()}
-
     def arrays(self) -> dict[str, np.ndarray]:
         """The whole averages; all ranks must ask together."""
-        return {name: self.zero.whole(name, part) for name, (_, part) in self.parts().items()}
+        return {name: self.zero.whole(name, average) for name, average in self.averages.items()}
 
-    def set_arrays(self, arrays: Arrays) -> None:
-        """Takes whole averages, saved by any number of ranks."""
-        wholes = ((name, np.asarray(arrays[name])) for name in self.zero.masters)
-        parts = {name: self.zero.part(whole) if self.zero.stage else whole.copy() for name, whole in wholes}
-        self._set(parts)
+    def set_arrays(self, arrays: Mapping[str, np.ndarray | StoredArray]) -> None:
+        """Takes whole averages, saved by any number of ranks; of those on disk this rank reads what it holds."""
+        self._set(lambda name: self.zero.held(arrays[name]))
 
     def restart(self) -> None:
         """Begins at the weights as they are now."""
-        self._set({name: master.asnumpy().copy() for name, master in self.zero.masters.items()})
+        self._set(lambda name: self.zero.masters[name].asnumpy().copy())
 
-    def _set(self, parts: dict[str, np.ndarray]) -> None:
+    def _set(self, held_of: Callable[[str], np.ndarray]) -> None:
         if self.in_graph is None:
-            self._on_host = parts
+            self._on_host = {name: held_of(name) for name in self.zero.masters}
         else:
-            self.in_graph.set_arrays(parts.values())
+            self.in_graph.set_arrays(map(held_of, self.zero.masters))
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
         """The network works with the averages; leaving, in whatever way, gives it its weights back."""
         weights = {name: master.asnumpy().copy() for name, master in self.zero.masters.items()}
         try:
-            self.zero.set_masters(self.averages)
+            self.zero.set_masters(self.averages.__getitem__)
             yield
         finally:
-            self.zero.set_masters(weights)
+            self.zero.set_masters(weights.__getitem__)

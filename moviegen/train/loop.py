@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import mindspore as ms
@@ -23,10 +24,12 @@ from moviegen.device.collectives import Average
 from moviegen.device.profiler import StepTrace
 from moviegen.parallel.zero import Zero
 from moviegen.runs import MetricsWriter, Run
+from moviegen.runs.busy import while_busy
 from moviegen.runs.machine import peak_memory
 from moviegen.train.checkpoint import Checkpoint, Checkpoints
 from moviegen.train.ema import EMA
 from moviegen.train.optim import AdamW, LearningRate, LossScale
+from moviegen.train.saving import Saver
 from moviegen.train.state import TrainingState, newest
 from moviegen.train.step import Step
 
@@ -70,7 +73,8 @@ class Trainer:
 
     Args:
         terms: names of what `loss` returns after the total; what has none is not logged.
-        validate: this rank's share of the validation metrics; `loss` among them steers the learning rate.
+        validate: this rank's share of the validation metrics; `loss` among them steers the learning rate. It calls what
+            it is given after each batch, so that whoever watches the job sees that it goes on.
         ema: updated once an update.
         loss_scale: of the first step; float16 needs one, other arithmetic works with 1, which never changes.
         start: the checkpoint of another run that a run without its own starts from; all ranks ask together.
@@ -83,12 +87,11 @@ class Trainer:
     schedule: Schedule
     optimizer_config: Optimizer
     rate_config: LRScheduler
-    validate: Callable[[], Mapping[str, float]]
+    validate: Callable[[Callable[..., None]], Mapping[str, float]]
     ema: EMA | None = None
     loss_scale: float = 1.0
     start: Callable[[], Checkpoint] | None = None
     _seen: set[tuple[int, ...]] = field(default_factory=set)
-    _validation_loss: float | None = None
 
     def __post_init__(self) -> None:
         self.world = self.zero.world
@@ -109,7 +112,6 @@ class Trainer:
         other = copy.copy(self)
         for name, value in changes.items():
             setattr(other, name, value)
-        other._validation_loss = None
         other._begin()
         other.state.restart()
         return other
@@ -117,7 +119,9 @@ class Trainer:
     def _begin(self) -> None:
         self.rate, self.scale = LearningRate(self.rate_config), LossScale(self.loss_scale)
         self.state = TrainingState(self.zero, self.optimizer, self.ema, self.rate, self.scale)
-        self.checkpoints = Checkpoints(self.run.folder / "checkpoints", self.schedule.save)
+        self.checkpoints = Checkpoints(self.run.folder / "checkpoints", self.schedule.save, self.world)
+        self.saver = Saver(self.checkpoints)
+        self._last_saved, self._saved_at = 0, time.monotonic()
         self.metrics = MetricsWriter(self.run.metrics_path) if self.world.is_main else None
         self.trace = self._trace(self.schedule.profile)
 
@@ -129,21 +133,44 @@ class Trainer:
 
         Raises:
             DivergedError: a loss is not finite; checkpoints from before stay.
+            NoSpaceError: there is no room for a checkpoint; those from before stay.
         """
+        try:
+            self._fit(batch_at)
+            with self.busy("saving", self.schedule.steps):
+                self.saver.wait()
+        finally:
+            self.saver.finish()
+
+    def _fit(self, batch_at: Callable[[int, int], Batch]) -> None:
         first = self._resume()
         if first == 0:
             self._validate(0)
         progress = tqdm(total=self.schedule.steps, initial=first, disable=None, file=sys.stderr, desc=self.run.name)
         for step, batches, waited in self._prefetched(batch_at, first + 1):
+            self.saver.raise_if_failed()
+            is_saved = self._is_saved(step)
+            if is_saved:
+                self.saver.make_way(step)
             with self.trace.step(step) if self.trace else nullcontext():
                 loss = self._update(step, batches, waited)
             progress.update()
             progress.set_postfix(loss=f"{loss:.4f}")
-            if step % self.schedule.validation_interval == 0 or step == self.schedule.steps:
-                self._validate(step)
-            if step % self.schedule.save.interval == 0 or step == self.schedule.steps:
-                self._save(step)
+            is_validated = step % self.schedule.validation_interval == 0 or step == self.schedule.steps
+            validation_loss = self._validate(step) if is_validated else None
+            if is_saved:
+                self._save(step, validation_loss)
         progress.close()
+
+    def saved(self) -> Checkpoint:
+        """The checkpoint of the last step, after `fit`: its arrays are read when they are asked for."""
+        return self.checkpoints.at(self._last_saved)
+
+    def busy(self, kind: str, step: int) -> AbstractContextManager[None]:
+        """Lines of the metrics, while work goes on of which nothing else is heard; see `while_busy`."""
+        if self.metrics is None:
+            return nullcontext()
+        return while_busy(partial(self.metrics.progress, kind=kind, step=step))
 
     def _trace(self, profile: Profile | None) -> StepTrace | None:
         if profile is None:
@@ -189,7 +216,8 @@ class Trainer:
             if shape in self._seen:
                 continue
             started = time.perf_counter()
-            self.step.compile(tuple(map(ms.Tensor, batch.inputs)))
+            with self.busy("compiling", step):
+                self.step.compile(tuple(map(ms.Tensor, batch.inputs)))
             self._seen.add(shape)
             seconds = round(time.perf_counter() - started, 3)
             self._write(kind="compile", step=step, media=batch.media, shape=list(shape), seconds=seconds)
@@ -226,35 +254,53 @@ class Trainer:
             **({"loss_scale": self.scale.value} if self.loss_scale != 1 else {}),
         )  # fmt: skip
 
-    def _validate(self, step: int) -> None:
+    def _validate(self, step: int) -> float:
         """Measures the weights that are to be used: the averaged ones, where there are any."""
         self._write(kind="validating", step=step)
         started = time.perf_counter()
-        with self.ema.swapped() if self.ema else nullcontext():
-            share = dict(sorted(self.validate().items()))
+        alive = partial(self.metrics.progress, kind="validating", step=step) if self.metrics else lambda **said: None
+        with self.ema.swapped() if self.ema else nullcontext(), self.busy("validating", step):
+            share = dict(sorted(self.validate(alive).items()))
         values = dict(zip(share, map(float, self._over_ranks(np.array(list(share.values())))), strict=True))
         if not math.isfinite(values["loss"]):
             raise DivergedError(f"validation loss {values['loss']} at step {step} of {self.run.name}")
         if step:
             self.rate.observe(values["loss"])
-        self._validation_loss = values["loss"]
         seconds = round(time.perf_counter() - started, 3)  # the first time its compilation too
         self._write(kind="validation", step=step, steps=self.schedule.steps, **values, seconds=seconds)
+        return values["loss"]
 
-    def _save(self, step: int) -> None:
+    def _is_saved(self, step: int) -> bool:
+        """Whether there is to be a checkpoint of a step; where minutes count, rank 0's clock says so to all."""
+        save = self.schedule.save
+        if step % save.interval == 0 or step == self.schedule.steps:
+            return True
+        if save.minutes is None:
+            return False
+        is_late = self.world.is_main and time.monotonic() - self._saved_at >= 60 * save.minutes
+        return bool(self._over_ranks(np.array([is_late]))[0] > 0)
+
+    def _save(self, step: int, validation_loss: float | None) -> None:
+        """Copies what this rank holds, which is written while training goes on."""
         self._write(kind="saving", step=step)
-        files = self.state.files()
-        if self.world.is_main:
-            facts = {"validation_loss": self._validation_loss, **self.run.identity}
-            self.checkpoints.save(Checkpoint(step, files, self.state.numbers() | facts))
+        started = time.perf_counter()
+        facts = {"validation_loss": validation_loss, **self.run.identity}
+        alive = partial(self.metrics.progress, kind="saving", step=step) if self.metrics else lambda: None
+        self.saver.start(step, self.state.parts(), self.state.numbers() | facts, alive)
+        self._last_saved, self._saved_at = step, time.monotonic()
+        self._write(kind="copied", step=step, seconds=round(time.perf_counter() - started, 4))
 
     def _resume(self) -> int:
-        checkpoint = newest(self.checkpoints, self.world) or (self.start() if self.start else None)
+        if self.world.is_main:
+            self.checkpoints.sweep()
+        with self.busy("loading", 0):
+            checkpoint = newest(self.checkpoints) or (self.start() if self.start else None)
         step = checkpoint.step if checkpoint else 0
         if self.metrics:
             self.metrics.drop_after(step if checkpoint else -1)
         self._write(kind="state", step=0, **self.step.bytes_held())
         if checkpoint:
-            self.state.restore(checkpoint, f"{self.run.name}, step {step}")
-            self._validation_loss = checkpoint.state["validation_loss"]
+            with self.busy("loading", 0):
+                self.state.restore(checkpoint, f"{self.run.name}, step {step}")
+            self._last_saved = step
         return step

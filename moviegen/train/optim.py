@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import mindspore as ms
@@ -42,13 +42,11 @@ class AdamW(nn.Cell):
         """One update in place with the gradients times `factor`, of which 0 means none; returns a scalar when done."""
         return self.update(self.weights, self.moment1, self.moment2, gradients, self.updates, lr, factor)
 
-    def moments(self) -> dict[str, tuple[str, ms.Tensor]]:
-        """`moment1.<name>` and `moment2.<name>` -> name of the weight, moment."""
-        of = {}
+    def moments(self) -> Iterator[tuple[str, str, np.ndarray]]:
+        """`moment1.<name>` and `moment2.<name>`, name of the weight, what this rank holds of the moment."""
         for order, moments in (("moment1", self.moment1), ("moment2", self.moment2)):
             for name, moment in zip(self.names, split_moments(moments, self.weights), strict=True):
-                of[f"{order}.{name}"] = (name, moment)
-        return of
+                yield f"{order}.{name}", name, moment
 
     def set_moments(self, moment_of: Callable[[str], np.ndarray]) -> None:
         """Takes what this rank holds of each moment, asked for by the names of `moments`, one after the other."""

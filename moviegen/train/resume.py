@@ -35,7 +35,7 @@ def start(run: runs.Run, stage: int, world: World) -> Checkpoint:
             f"{where}: {folder} was run with other parameters. Set stages.{stage}.train.resume.force to true to go on "
             "with those of now all the same. They differ in\n" + "\n".join(different)
         )
-    checkpoint = newest(Checkpoints(folder / "checkpoints", train.save), world)
+    checkpoint = newest(Checkpoints(folder / "checkpoints", train.save, world))
     if checkpoint is None:
         raise ConfigError(f"{where}: {folder} has no whole checkpoint")
     if checkpoint.step >= train.steps:

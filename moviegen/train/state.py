@@ -1,30 +1,21 @@
-"""The training state that a checkpoint holds, divided over the ranks in memory and whole on the disk."""
+"""The training state that a checkpoint holds, divided over the ranks in memory and in its files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import mindspore as ms
 import numpy as np
 
-from moviegen.device.world import World
 from moviegen.parallel.zero import GatherOnHost, Zero
-from moviegen.runs.arrays import Arrays, check_fits
-from moviegen.train.checkpoint import Checkpoint, Checkpoints
+from moviegen.runs.arrays import CheckpointError, check_fits
+from moviegen.train.checkpoint import UNREADABLE, Checkpoint, Checkpoints, Part
 from moviegen.train.ema import EMA
 from moviegen.train.optim import AdamW, LearningRate, LossScale
 
-
-def gathered(zero: Zero, parts: Mapping[str, tuple[str, ms.Tensor]]) -> dict[str, np.ndarray]:
-    """Whole arrays on the rank that writes them, nothing on the others; all ranks must ask together.
-
-    Args:
-        parts: name -> name of the weight, what this rank holds of it or of anything shaped like it.
-    """
-    wholes = ((name, zero.whole(weight, part)) for name, (weight, part) in parts.items())
-    return {name: array for name, array in wholes if zero.world.is_main}
+FINE, DAMAGED, OUT_OF_REACH = range(3)  # what a rank finds of its share of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -37,12 +28,22 @@ class TrainingState:
     rate: LearningRate
     scale: LossScale
 
-    def files(self) -> dict[str, Arrays]:
-        """Whole arrays by file, on the rank that writes them; all ranks must ask together."""
-        masters = {name: (name, master) for name, master in self.zero.masters.items()}
-        files = {"weights": gathered(self.zero, masters), "optimizer": gathered(self.zero, self.optimizer.moments())}
-        files["optimizer"]["updates"] = self.optimizer.updates.asnumpy()
-        return files | ({"ema": gathered(self.zero, self.ema.parts())} if self.ema else {})
+    def parts(self) -> Iterator[Part]:
+        """What this rank writes, copied one after the other; the ranks' together are the whole state, once."""
+        for kind, name, weight, held in self._held():
+            start, values = self.zero.written(weight, held)
+            if values.size:
+                yield Part(f"{kind}/{name}", self.zero.shapes[weight], start, values)
+        if self.zero.world.is_main:
+            yield Part("optimizer/updates", (), 0, self.optimizer.updates.asnumpy().reshape(1).copy())
+
+    def _held(self) -> Iterator[tuple[str, str, str, np.ndarray]]:
+        for name, master in self.zero.masters.items():
+            yield "weights", name, name, master.asnumpy()
+        for name, weight, moment in self.optimizer.moments():
+            yield "optimizer", name, weight, moment
+        for name, average in self.ema.averages.items() if self.ema else ():
+            yield "ema", name, name, average
 
     def numbers(self) -> dict[str, Any]:
         """What is no array."""
@@ -59,15 +60,15 @@ class TrainingState:
     def restore(self, checkpoint: Checkpoint, source: str) -> None:
         """Takes a checkpoint, saved by any number of ranks; one without an average starts it at the weights.
 
+        Each rank reads what it holds, array by array; all ranks must ask together.
+
         Raises:
             CheckpointError: it is of another network; `source` names it.
         """
         weights, optimizer = checkpoint.files["weights"], checkpoint.files["optimizer"]
         check_fits(self.zero.shapes, weights, source)
-        self.zero.set_arrays(weights)
-        self.optimizer.set_moments(
-            lambda name: self.zero.part(np.asarray(optimizer[name])) if self.zero.stage else np.asarray(optimizer[name])
-        )
+        self.zero.set_masters(lambda name: self.zero.held(weights[name]))
+        self.optimizer.set_moments(lambda name: self.zero.held(optimizer[name]))
         self.optimizer.updates.set_data(ms.Tensor(np.asarray(optimizer["updates"]), ms.float32))
         if self.ema:
             self.ema.set_arrays(checkpoint.files.get("ema", weights))
@@ -75,14 +76,36 @@ class TrainingState:
         self.scale.restore(checkpoint.state["scale"])
 
 
-def newest(checkpoints: Checkpoints, world: World) -> Checkpoint | None:
-    """The newest whole checkpoint, the same on all ranks, which must ask together: rank 0 checks its bytes for all.
+def newest(checkpoints: Checkpoints) -> Checkpoint | None:
+    """The newest whole checkpoint, the same on all ranks, which must ask together: each checks its share of the files.
 
     Raises:
-        CheckpointError: a rank cannot read what rank 0 goes on from.
+        CheckpointError: a rank cannot read what rank 0 sees.
     """
-    latest = checkpoints.latest() if world.is_main else None
+    world = checkpoints.world
     if world.size == 1:
-        return latest
-    step = GatherOnHost().whole(np.array([latest.step if latest else -1], np.float32))[0]
-    return None if step < 0 else latest or checkpoints.at(int(step))
+        return checkpoints.latest()
+    told = GatherOnHost()
+    candidates = iter(checkpoints.steps() if world.is_main else ())
+    while (step := int(told.whole(np.array([next(candidates, -1)], np.float32))[0])) >= 0:
+        found, reason = _checked(checkpoints, step)
+        verdicts = told.whole(np.array([found], np.float32))
+        if OUT_OF_REACH in verdicts:
+            ranks = ", ".join(map(str, np.flatnonzero(verdicts == OUT_OF_REACH)))
+            raise CheckpointError(
+                f"rank 0 goes on from {checkpoints.path(step)}, and rank {ranks} cannot read it"
+                f"{f' ({reason})' if found == OUT_OF_REACH else ''}: all hosts must share the folder"
+            )
+        if DAMAGED not in verdicts:
+            return checkpoints.at(step)
+        checkpoints.warn(step, reason or f"rank {np.flatnonzero(verdicts == DAMAGED)[0]} says which file")
+    return None
+
+
+def _checked(checkpoints: Checkpoints, step: int) -> tuple[int, str]:
+    """What this rank finds of its share of a checkpoint, and why that cannot be used."""
+    try:
+        checkpoints.check(step, checkpoints.world)
+        return FINE, ""
+    except UNREADABLE as error:
+        return DAMAGED if checkpoints.is_committed(step) else OUT_OF_REACH, str(error)

@@ -348,6 +348,34 @@ def test_a_stalled_job_ends_and_shows_where_it_was(make_job):
     assert "wait_for_nobody" in str(error.value)
 
 
+def test_work_that_goes_on_is_no_stall_and_what_waits_for_ever_is(make_job):
+    """Validation and compilation, each longer than the timeout in all; then a compilation that hangs."""
+    job = make_job("""
+        from moviegen.runs import busy, metrics
+        busy.LOOK_SECONDS = metrics.PROGRESS_SECONDS = 0.3
+        writer = metrics.MetricsWriter(folder / "metrics.jsonl")
+        def say(kind):
+            writer.progress(kind=kind, step=1)
+        def compute(seconds):
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                sum(range(1000))
+        with supervised():
+            for clip in range(12):
+                time.sleep(0.5)
+                say("validating")
+            with busy.while_busy(lambda: say("compiling")):
+                compute(6)
+            with busy.while_busy(lambda: say("waiting")):
+                time.sleep(600)
+        """)
+    seen = []
+    with pytest.raises(StalledJobError):
+        run_job(job, lambda line: seen.append(line["kind"]), stall_timeout=5)
+    assert seen.count("validating") >= 3 and seen.count("compiling") >= 3
+    assert "waiting" not in seen[:-1]  # the look after the change may still see what was computed before
+
+
 # --- two workers under msrun ---------------------------------------------------------------------------------------
 
 

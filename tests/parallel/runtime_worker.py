@@ -82,7 +82,7 @@ def check_average(dit, zero):
 def check_loading(dit, zero):
     """Whole weights, as a checkpoint has them, become each rank's part."""
     doubled = {name: 2 * array for name, array in zero.arrays().items()}
-    zero.set_arrays(doubled)
+    zero.set_masters(lambda name: zero.held(doubled[name]))
     assert_holds(dit, zero, doubled)
     for name, array in zero.arrays().items():
         np.testing.assert_array_equal(array, doubled[name], err_msg=name)
@@ -127,7 +127,7 @@ def digest(arrays):
 def gradients(step, norm):
     """Of the first update, as the first moment tells, whole; then it is as if that had not been."""
     share, shapes, found = min(1, CLIP_NORM / norm) * (1 - OPTIMIZER.betas[0]), {}, {}
-    for name, (weight, moment) in step.optimizer.moments().items():
+    for name, weight, moment in step.optimizer.moments():
         shapes[name] = moment.shape
         if name == f"moment1.{weight}":
             found[weight] = step.zero.whole(weight, moment) / np.float32(share)

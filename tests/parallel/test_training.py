@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from moviegen import config, plan, runs
+from moviegen.config import Save
 from moviegen.launch.run import run_job
 from moviegen.launch.watch import WorkerError
 from moviegen.parallel.mesh import Mesh
@@ -15,6 +16,7 @@ from moviegen.plan.details import training_graphs
 from moviegen.programs import train_dit as dit
 from moviegen.report.notebook import job
 from moviegen.runs.weights import load_arrays
+from moviegen.train.checkpoint import Checkpoints
 from tests import small_runs
 
 CAPTIONS = [f"caption {index}" for index in range(12)]
@@ -186,8 +188,8 @@ def test_what_two_ranks_saved_divided_others_load(stages, workers):
     train(others, 3)  # all steps are done: it loads, and leaves what it holds
     assert lines(run, "train", "validation") == []
     assert_same_bits(run, stages[3])
-    newest = load_arrays(run.folder / "checkpoints" / f"step-{STEPS:06d}" / "weights.safetensors")[0]
-    assert all((newest[name] == array).all() for name, array in weights(run).items())
+    newest = Checkpoints(run.folder / "checkpoints", Save()).at(STEPS).files["weights"]
+    assert all((np.asarray(newest[name]) == array).all() for name, array in weights(run).items())
 
 
 def test_ranks_that_share_tokens_share_samples_and_others_do_not(params):

@@ -208,7 +208,10 @@ def test_checkpoints_and_reading_are_counted_where_storage_is_described():
     assert not unknown.is_storage_known and unknown.checkpoint == unknown.waiting == 0
     slow = dataclasses.replace(CARD, storage=1e6)
     known = duration.stage_duration(params, 3, slow, SPEED, 100)
-    assert known.checkpoint == pytest.approx(plan.checkpoint_bytes(params, 3).total / 1e6 / 500)
+    assert known.checkpoint == 0  # written while the card computes
+    slower = duration.stage_duration(params, 3, dataclasses.replace(CARD, storage=1e5), SPEED, 100)
+    written = plan.checkpoint_bytes(params, 3).total / 1e5 / 500
+    assert slower.checkpoint == pytest.approx(written - known.update)  # the next one waits for it
     read = plan.training_reads(params, 3, 1.0).update / 1e6
     assert known.waiting == pytest.approx(max(0, read - known.update))
     assert known.each == pytest.approx(known.update + known.validation + known.waiting + known.checkpoint)

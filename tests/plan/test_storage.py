@@ -17,7 +17,7 @@ from moviegen.plan import storage
 from moviegen.runs.arrays import read_npz, save_npz
 from moviegen.text.embedding import Embedding
 from moviegen.train import checkpoint
-from moviegen.train.checkpoint import Checkpoint, Checkpoints
+from moviegen.train.checkpoint import Checkpoints
 from moviegen.train.ema import EMA
 from moviegen.train.optim import AdamW, LearningRate, LossScale
 from moviegen.train.state import TrainingState
@@ -111,14 +111,13 @@ def test_a_checkpoint_holds_what_its_files_do_but_for_their_headers(decay, tmp_p
     zero = Zero(DiT(params.dit_config(2)), 0, World())
     optimizer, ema = AdamW(zero.masters, recipe.train.optimizer, zero.shapes), EMA(zero, decay) if decay else None
     state = TrainingState(zero, optimizer, ema, LearningRate(recipe.train.lr_scheduler), LossScale())
-    folder = Checkpoints(tmp_path, Save()).save(Checkpoint(1, state.files(), state.numbers()))
-    counted, found = (
-        storage.checkpoint_bytes(params, 2),
-        {path.stem: tensor_bytes(path) for path in folder.glob("*.safe*")},
-    )
+    checkpoints, counted = Checkpoints(tmp_path, Save()), storage.checkpoint_bytes(params, 2)
+    folder = checkpoints.save(1, state.parts(), state.numbers())
+    files = checkpoints.at(1).files
+    found = {kind: sum(np.asarray(array).nbytes for array in arrays.values()) for kind, arrays in files.items()}
     planned = {"weights": counted.weights, "optimizer": counted.optimizer, "ema": counted.average}
     assert found == {name: size for name, size in planned.items() if size}
-    assert counted.total == sum(found.values())
+    assert counted.total == sum(map(tensor_bytes, folder.glob("*.safetensors")))
     assert counted.trained == found["weights"] + found.get("ema", 0)
 
 
@@ -135,11 +134,11 @@ def test_as_many_checkpoints_stay_as_a_run_keeps(policy, steps, interval, keep, 
     save = {"interval": interval, "keep": keep, "ckpt_save_policy": policy}
     params = config.load("smoke", {"stages.1.train.steps": steps, "train.save": save, "valid.frequency": 1})
     checkpoints, counted = Checkpoints(tmp_path, Save(**save)), storage.checkpoint_bytes(params, 1)
-    most, hide = [], checkpoint._hide
-    monkeypatch.setattr(checkpoint, "_hide", lambda folder: most.append(len(os.listdir(tmp_path))) or hide(folder))
+    most, remove = [], checkpoint._remove
+    monkeypatch.setattr(checkpoint, "_remove", lambda folder: most.append(len(os.listdir(tmp_path))) or remove(folder))
     for step in range(1, steps + 1):
         if step % interval == 0 or step == steps:
-            checkpoints.save(Checkpoint(step, {}, {"validation_loss": float(step)}))
+            checkpoints.save(step, [], {"validation_loss": float(step)})
     assert counted.kept == len(os.listdir(tmp_path))
     assert counted.most == max([*most, counted.kept])
     assert counted.on_disk == counted.most * counted.total

@@ -278,12 +278,14 @@ def test_validation_measures_psnr_as_the_evaluation_does():
 
 
 def test_black_clips_leave_validation_finite():
-    measured = program.validation(lambda video: video, np.full((3, 3, 9, 16, 16), -1, np.float32), 2)()
+    measured = program.validation(lambda video: video, np.full((3, 3, 9, 16, 16), -1, np.float32), 2)(lambda: None)
     assert measured == {"loss": 0, "psnr": pytest.approx(10 * math.log10(255**2 * 12))}
 
 
 def test_validation_of_a_network_that_diverged_is_no_number():
-    measured = program.validation(lambda video: video * float("nan"), np.zeros((2, 3, 1, 16, 16), np.float32), 2)()
+    measured = program.validation(lambda video: video * float("nan"), np.zeros((2, 3, 1, 16, 16), np.float32), 2)(
+        lambda: None
+    )
     assert math.isnan(measured["loss"]) and math.isnan(measured["psnr"])  # the training's loop refuses it, on all ranks
 
 

@@ -1,5 +1,6 @@
 """Files of weights: what is read, and what people have in their place."""
 
+import hashlib
 import json
 import pickle
 import struct
@@ -10,6 +11,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore.train.checkpoint_pb2 import Checkpoint
+from safetensors.numpy import save_file
 
 from moviegen.runs.arrays import (
     CheckpointError,
@@ -19,6 +21,7 @@ from moviegen.runs.arrays import (
     save_arrays,
     stored_tensors,
     unwrapped,
+    write_tensors,
 )
 from moviegen.runs.weights import assign, load_arrays
 
@@ -314,3 +317,20 @@ def test_a_checksum_that_does_not_fit(tmp_path):
     path.write_bytes(path.read_bytes().replace(bytes(8), b"\1" * 8, 1))
     with pytest.raises(CheckpointError, match="does not match its checksum"):
         load_arrays(path)
+
+
+def test_a_file_is_laid_out_as_the_library_lays_it_out_and_hashed_on_the_way(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "b.weight": rng.random((3, 5), np.float32), "a": rng.random(4), "é": rng.random((2, 1)).astype(np.float16),
+        "count": np.array(7, np.int64), "flags": np.array([True, False]), "none": np.zeros((0, 3), np.float32),
+        "transposed": rng.random((4, 6), np.float32).T,
+    }  # fmt: skip
+    pieces = []
+    content = write_tensors(tmp_path / "ours", arrays, {"config": "{}"}, pieces.append)
+    save_file(
+        {name: np.array(array, order="C") for name, array in arrays.items()}, tmp_path / "theirs", {"config": "{}"}
+    )
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+    assert content == hashlib.sha256((tmp_path / "theirs").read_bytes()).hexdigest()
+    assert sum(pieces) == (tmp_path / "ours").stat().st_size

@@ -2,6 +2,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
+from moviegen.train.checkpoint import Part
+
 
 class Regression(nn.Cell):
     """Mean squared error of a linear model, and its mean absolute error as a further term."""
@@ -20,3 +22,12 @@ def regression_batch(seed):
     """Four samples."""
     rng = np.random.default_rng(seed)
     return rng.standard_normal((4, 3), np.float32), rng.standard_normal((4, 2), np.float32)
+
+
+def parts_of(files):
+    """Whole arrays by kind, as one rank alone writes them."""
+    return [
+        Part(f"{kind}/{name}", array.shape, 0, array.reshape(-1))
+        for kind, arrays in files.items()
+        for name, array in arrays.items()
+    ]

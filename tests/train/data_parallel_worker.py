@@ -38,7 +38,7 @@ def trained(folder, world, steps, start=None):
     Trainer(
         run=Run(folder), zero=Zero(net, 0, world), loss=net, terms=("other",), schedule=schedule,
         optimizer_config=Optimizer(eps=1e-8), rate_config=LRScheduler(lr=0.1, warmup_steps=0),
-        validate=lambda: {"loss": float(np.float32(world.rank))}, start=start,
+        validate=lambda alive: {"loss": float(np.float32(world.rank))}, start=start,
     ).fit(batch_at)  # fmt: skip
     return to_arrays(parameters)
 
@@ -46,7 +46,7 @@ def trained(folder, world, steps, start=None):
 def find(folder, world, case, name):
     """Leaves what a rank goes on from in a folder of checkpoints, or why it cannot."""
     try:
-        checkpoint = newest(Checkpoints(folder / name, Save()), world)
+        checkpoint = newest(Checkpoints(folder / name, Save(), world))
         found = f"step {checkpoint.step}" if checkpoint else "nothing"
     except CheckpointError as error:
         found = str(error)

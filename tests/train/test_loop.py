@@ -1,7 +1,8 @@
 """Interrupted training goes on as if it never stopped, and diverging training says where."""
 
 import json
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mindspore as ms
@@ -13,7 +14,9 @@ from moviegen.config import LRScheduler, Optimizer, Profile, Save
 from moviegen.device.profiler import StepTrace
 from moviegen.device.world import World
 from moviegen.parallel.zero import Zero
-from moviegen.runs.weights import load_arrays, to_arrays
+from moviegen.runs import metrics as metrics_module
+from moviegen.runs.files import NoSpaceError
+from moviegen.runs.weights import to_arrays
 from moviegen.train.ema import EMA
 from moviegen.train.loop import Batch, DivergedError, Schedule, Trainer
 from tests.train.conftest import Regression, regression_batch
@@ -39,7 +42,7 @@ def batch_at(step, micro):
     return Batch(regression_batch([step, micro]), "image", (f"clip-{step}-{micro}.mp4",), tokens=7)
 
 
-def trainer(folder, validate=lambda: {"loss": 1.0, "psnr": 30.0}, profile=None):
+def trainer(folder, validate=lambda alive: {"loss": 1.0, "psnr": 30.0}, profile=None):
     """The validation loss never improves, so the learning rate halves on the way and must be resumed too."""
     loss = Regression()
     return Trainer(
@@ -67,7 +70,7 @@ def metrics(trained, *kinds):
 
 
 def state_of(trained):
-    moments = {name: moment.asnumpy() for name, (_, moment) in trained.optimizer.moments().items()}
+    moments = {name: moment for name, _, moment in trained.optimizer.moments()}
     averages = {f"ema.{name}": array for name, array in trained.ema.arrays().items()} if trained.ema else {}
     return trained.zero.arrays() | moments | averages | {"updates": trained.optimizer.updates.asnumpy()}
 
@@ -137,6 +140,66 @@ def test_every_line_has_its_times_speed_and_memory(uninterrupted):
     assert waited[:3] == [("validating", 0), ("validating", 2), ("saving", 2)]
 
 
+def test_validation_says_that_it_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics_module, "PROGRESS_SECONDS", 0)
+
+    def validate(alive):
+        for _ in range(3):
+            alive()
+        return {"loss": 1.0}
+
+    trained = trainer(tmp_path, validate)
+    trained.fit(batch_at)
+    assert sum(line["step"] == 2 for line in metrics(trained, "validating")) == 1 + 3
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_the_next_waits(tmp_path):
+    trained, events = small(tmp_path), []
+    save = trained.checkpoints.save
+
+    def slow(step, *rest):
+        events.append(("begins", step))
+        deadline = time.monotonic() + 60
+        while step == 1 and "not yet computed" not in events and time.monotonic() < deadline:
+            time.sleep(0.01)
+        save(step, *rest)
+        events.append(("ends", step))
+
+    def batch(step, micro):
+        if (step, micro) == (2, 1):  # made while step 1 is computed, or its checkpoint written
+            events.append("not yet computed")
+        return batch_at(step, micro)
+
+    trained.checkpoints.save = slow
+    trained.fit(batch)
+    saves = [event for event in events if isinstance(event, tuple)]
+    assert saves == [(what, step) for step in range(1, 5) for what in ("begins", "ends")]
+    assert trained.checkpoints.steps() == [4, 3, 2, 1]
+
+
+def test_a_save_that_fails_in_the_background_ends_training(tmp_path):
+    trained = small(tmp_path)
+
+    def full(step, *rest):
+        raise NoSpaceError(f"no room for step {step}")
+
+    trained.checkpoints.save = full
+    with pytest.raises(NoSpaceError, match="no room for step 1"):
+        trained.fit(batch_at)
+    assert [line["step"] for line in metrics(trained, "train")] == [1]
+
+
+@pytest.mark.parametrize(("minutes", "kept"), [(1e-9, [7, 6, 5, 4, 3, 2, 1]), (1e9, [7, 5]), (None, [7, 5])])
+def test_a_checkpoint_is_also_due_when_minutes_have_passed(tmp_path, minutes, kept):
+    trained = trainer(tmp_path)
+    trained.schedule = replace(trained.schedule, save=Save(interval=5, keep=9, minutes=minutes))
+    trained._begin()
+    trained.fit(batch_at)
+    assert trained.checkpoints.steps() == kept
+    losses = {step: trained.checkpoints.at(step).state["validation_loss"] for step in kept}
+    assert losses == {step: 1.0 if step % 2 == 0 or step == 7 else None for step in kept}  # of these very weights
+
+
 def test_a_checkpoint_says_what_ran(uninterrupted):
     state = uninterrupted.checkpoints.latest().state
     assert {name: state[name] for name in ("fingerprint", "seed")} == uninterrupted.run.identity
@@ -154,7 +217,7 @@ def small(folder, loss=None, micro_batches=2, steps=4, lr=0.1, **options):
         schedule=Schedule(steps, 1, Save(interval=1, keep=99), micro_batches),
         optimizer_config=Optimizer(eps=1e-8),
         rate_config=LRScheduler(lr=lr, warmup_steps=0, patience=99),
-        validate=lambda: {"loss": 1.0},
+        validate=lambda alive: {"loss": 1.0},
         ema=EMA(zero, 0.9),
         **options,
     )
@@ -162,8 +225,10 @@ def small(folder, loss=None, micro_batches=2, steps=4, lr=0.1, **options):
 
 def saved(trained, step):
     """The files of one checkpoint."""
-    folder = trained.checkpoints.folder / f"step-{step:06d}"
-    return {name: load_arrays(folder / f"{name}.safetensors")[0] for name in ("weights", "optimizer", "ema")}
+    return {
+        kind: {name: np.asarray(array) for name, array in arrays.items()}
+        for kind, arrays in trained.checkpoints.at(step).files.items()
+    }
 
 
 def assert_same(found, wanted, **bounds):
@@ -209,7 +274,7 @@ def test_four_micro_batches_of_two_equal_one_of_eight(tmp_path):
 
 def test_the_average_moves_once_an_update_and_is_what_validation_sees(tmp_path):
     trained, validated = small(tmp_path), []
-    trained.validate = lambda: validated.append(trained.zero.arrays()) or {"loss": 1.0}
+    trained.validate = lambda alive: validated.append(trained.zero.arrays()) or {"loss": 1.0}
     trained.fit(batch_at)
     average = to_arrays(dict(Regression().parameters_and_names()))
     for step in range(1, 5):
@@ -302,7 +367,7 @@ def test_a_loss_that_is_not_finite_is_named_by_step_and_sample(tmp_path):
 
 def test_a_validation_loss_that_is_not_finite_stops_training(tmp_path):
     with pytest.raises(DivergedError, match="validation loss inf at step 0 of linear-run"):
-        trainer(tmp_path, validate=lambda: {"loss": float("inf")}).fit(batch_at)
+        trainer(tmp_path, validate=lambda alive: {"loss": float("inf")}).fit(batch_at)
 
 
 def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path):

@@ -9,11 +9,11 @@ from moviegen.config import ConfigError, LRScheduler, Optimizer, Save
 from moviegen.device.world import World
 from moviegen.parallel.zero import Zero
 from moviegen.programs import train_dit as dit
-from moviegen.train.checkpoint import Checkpoint, Checkpoints
+from moviegen.train.checkpoint import Checkpoints
 from moviegen.train.ema import EMA
 from moviegen.train.loop import Schedule, Trainer
 from moviegen.train.resume import start
-from tests.train.conftest import Regression
+from tests.train.conftest import Regression, parts_of
 from tests.train.test_loop import FakeRun, all_metrics, batch_at, metrics, state_of
 
 STEPS = {"train.steps": 4, "train.save.interval": 2}
@@ -31,7 +31,7 @@ def short(outputs):
     with runs.record(runs.find(config.load("smoke", STEPS), "stage1")) as run:
         for step in (2, 4):
             files = {"weights": {"weight": np.full(3, step, np.float32)}}
-            Checkpoints(run.folder / "checkpoints", Save()).save(Checkpoint(step, files, {}))
+            Checkpoints(run.folder / "checkpoints", Save()).save(step, parts_of(files), {})
     return run
 
 
@@ -57,7 +57,7 @@ def test_other_parameters_are_listed_and_refused_unless_forced(short):
 
 
 def test_a_damaged_checkpoint_is_passed_over(short):
-    (short.folder / "checkpoints" / "step-000004" / "state.json").unlink()
+    (short.folder / "checkpoints" / "step-000004" / "state.json").write_text("{")
     with pytest.warns(UserWarning, match="step-000004 is damaged"):
         assert going_on(short).step == 2  # of the same parameters: nothing to force
 
@@ -71,7 +71,7 @@ def test_what_cannot_be_gone_on_from_is_named(short, tmp_path):
     with pytest.raises(ConfigError, match=r"has done 4 steps, and train.steps is 4: raise it"):
         going_on(short)
     for state in short.folder.glob("checkpoints/*/state.json"):
-        state.unlink()
+        state.write_text("{}")
     with pytest.warns(UserWarning), pytest.raises(ConfigError, match=r"has no whole checkpoint"):
         going_on(short, **forced)
 
@@ -134,7 +134,7 @@ def trained(folder, steps, start=None, has_average=True):
         schedule=Schedule(steps, 2, Save(interval=2), micro_batches=2),
         optimizer_config=Optimizer(weight_decay=0.1),
         rate_config=LRScheduler(lr=0.1, warmup_steps=3, patience=99),
-        validate=lambda: {"loss": 1.0},
+        validate=lambda alive: {"loss": 1.0},
         ema=EMA(zero, 0.9) if has_average else None,
         start=start and start.checkpoints.latest,
     )

@@ -50,9 +50,9 @@ def step_of(micro_batches, clip_norm=1.0):
 
 def state_of(step):
     """All that an update changes."""
-    moments = {name: moment for name, (_, moment) in step.optimizer.moments().items()}
-    parameters = step.zero.weights | moments | {"updates": step.optimizer.updates}
-    return {name: parameter.asnumpy().copy() for name, parameter in parameters.items()}
+    moments = {name: moment for name, _, moment in step.optimizer.moments()}
+    parameters = step.zero.weights | {"updates": step.optimizer.updates}
+    return {name: np.array(held) for name, held in (parameters | moments).items()}
 
 
 def batches(*arrays):
