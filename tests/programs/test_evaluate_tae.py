@@ -316,7 +316,8 @@ def test_the_same_clips_give_the_same_numbers_and_no_line_twice(run):
 
 def test_each_clip_is_decoded_once_for_all_models_and_not_again_where_a_run_was_cut(run, monkeypatch):
     decoded, view = [], evaluate_tae.view
-    monkeypatch.setattr(evaluate_tae, "keep_examples", lambda *given: None)
+    for beside in ("keep_examples", "score_tiles"):
+        monkeypatch.setattr(evaluate_tae, beside, lambda *given: None)
     monkeypatch.setattr(evaluate_tae, "view", lambda params, clip: decoded.append(clip.path.stem) or view(params, clip))
     monkeypatch.setattr(evaluate_tae, "AT_ONCE", 2)
     evaluate(run)
@@ -340,8 +341,9 @@ def test_ranks_take_clips_in_turn_and_their_rows_are_those_of_one(run, monkeypat
     clips = evaluate_tae.chosen_clips(run)
     for place in range(len(clips)):
         evaluate_tae.score_file(run, place).unlink()
+    models = evaluate_tae.Models(run)
     for rank in (1, 0):
-        evaluate_tae.score_share(run, World(rank, 2), clips, list(range(len(clips))))
+        evaluate_tae.score_share(run, World(rank, 2), models, clips, list(range(len(clips))))
         assert len(list((run.folder / "scores").iterdir())) == {1: 3, 0: 7}[rank]
     evaluate(run)
     assert (run.folder / "scores.csv").read_bytes() == whole
