@@ -20,6 +20,7 @@ programs/    a verb of the command line each
                plan, calibrate, prove: what a recipe costs; how fast this machine is; what it can tell of large jobs;
                ship: trained weights into the repository
 proofs/      what a CPU can measure of what only large jobs need: proof, records: one such quantity, a topic's
+               cards: 3.4.2 on several cards: the same clips, less memory, nothing made again
 train/       3.2   loop, step, batches, optim, ema (3.3), state, checkpoint, resume
 data/
   3.2.1        videos, streams, readers, proofs, pictures: one file, read exactly; pixels, formats: resized, written
