@@ -47,6 +47,9 @@ def tae_training_memory(params: Params, phase: str, workers: int = 1) -> Memory:
 
     Gradients of all weights come as activations go, and are much smaller. The sums of several micro-batches stay, and
     an average of the weights where it is kept beside them: on cards it is on the host.
+
+    Args:
+        workers: among which ZeRO divides optimizer state, and sums.
     """
     stage: TAEStage = getattr(params.tae, PHASES[phase])
     config, settings = params.tae.model.model_copy(update={"is_temporal": phase != "image"}), stage.settings
@@ -67,7 +70,7 @@ def tae_training_memory(params: Params, phase: str, workers: int = 1) -> Memory:
         "optimizer": (2 + (shares > 1)) * weights // shares,
         "average": weights // shares if stage.ema and not is_card else 0,
         "weight casts": weights // 2 if element == HALF else 0,
-    } | {part: stage.batch_size * size for part, size in kept.items()}
+    } | {part: stage.batch_size * count for part, count in kept.items()}
     largest = element * stage.batch_size * _widest(config, size)
     return Memory(moment, parts, ("the decoder's last level (B*T, C, H, W)", largest))
 

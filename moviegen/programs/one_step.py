@@ -132,7 +132,7 @@ def autoencoder_once(params: Params, phase: str, output: Path | None) -> None:
     inputs = [ms.Tensor(array.astype(np.float32)) for array in batch]
     if lpips and weights.perceptual_frames:
         inputs.append(ms.Tensor(np.arange(min(clip.frames, weights.perceptual_frames), dtype=np.int32)))
-    found = computed(step, tuple(inputs), micro_batches, tae_training_memory(params, phase))
+    found = computed(step, tuple(inputs), micro_batches, tae_training_memory(params, phase, world.size))
     barrier(world)
     if output and world.is_main:
         write_json(output, found | {"clip": f"{stage.batch_size} x {clip}", "workers": world.size})

@@ -10,14 +10,17 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from moviegen import config, runs
 from moviegen.config import ConfigError, TAEConfig, TAELoss, TAEStage
+from moviegen.config.recipe import Settings
 from moviegen.data.clips import Clip, save_index
 from moviegen.data.crops import RandomCrops, centre_views
 from moviegen.data.pixels import resize_and_crop, to_uint8
 from moviegen.data.quarantine import Quarantine
 from moviegen.data.videos import write_video
+from moviegen.device.compiler import NoBfloat16Error
 from moviegen.device.world import World
 from moviegen.launch.job import Job
 from moviegen.launch.run import run_job
@@ -47,7 +50,7 @@ def stage(**changes):
 def params(tmp_path, monkeypatch):
     """Small stages, and a finished data run of four clips in every split."""
     monkeypatch.setenv("MOVIEGEN_OUTPUTS", str(tmp_path))
-    overrides = SMALL | {"tae.image": stage(frames=1), "tae.video": stage(), "tae.mixkit": stage()}
+    overrides = SMALL | {"tae.image": stage(frames=1), "tae.video": stage(ema={"decay": 0.9}), "tae.mixkit": stage()}
     params = config.load("smoke", overrides)
     root = tmp_path / "smoke" / "data"
     clips = []
@@ -139,6 +142,24 @@ def test_ranks_see_the_same_medium_and_other_clips(clips, tmp_path):
         ranks = [batches(clips, tmp_path, World(rank, 3), batch_size=2)(step, 0) for rank in range(3)]
         assert len({batch.media for batch in ranks}) == 1
         assert sorted(name for batch in ranks for name in batch.names) == [f"grey-{i}.mp4" for i in range(6)]
+
+
+def test_micro_batches_of_a_step_see_other_clips(clips, tmp_path):
+    made = batches(clips, tmp_path, image_ratio=0.0, settings={"gradient_accumulation_steps": 3})
+    names = [name for micro in range(3) for name in made(1, micro).names]
+    assert sorted(names) == [f"grey-{i}.mp4" for i in range(6)]
+    assert made(2, 0).names != made(1, 0).names
+
+
+def test_weights_are_not_divided():
+    with pytest.raises(ValidationError, match=r"settings\.zero_stage 3 divides matrices.*use 2"):
+        TAEStage.model_validate(stage(settings={"zero_stage": 3}))
+
+
+def test_bfloat16_is_refused_on_a_cpu(params):
+    video = params.tae.video.model_copy(update={"settings": Settings(dtype="bfloat16")})
+    with pytest.raises(NoBfloat16Error, match=r"tae\.video\.settings\.dtype bfloat16 takes Ascend"):
+        program.main(given(params, video=video), Namespace(phase=["opl-off"]))
 
 
 def test_every_rank_draws_from_a_stream_of_its_own(clips, tmp_path, monkeypatch):
