@@ -45,6 +45,17 @@ def test_recomputation_costs_one_more_forward_of_the_blocks():
     assert without_attention == 2 * (block - plan.attention_flops(SMALL, 10, 3))
 
 
+def test_a_recomputed_residual_block_is_two_convolutions_more():
+    """Of 9 and 3 places; one block a level of the encoder, two of the decoder, two in the middle of each."""
+    shape = config.TAEConfig(base_channels=4, channel_multipliers=(1, 1, 1, 1), num_res_blocks=1, num_groups=2)
+    places = [8 * 16 * 16, 4 * 8 * 8, 2 * 4 * 4, 1 * 2 * 2]
+    blocks = [*places, *2 * places[-1:], *2 * places[-1:], *(size for size in reversed(places) for _ in range(2))]
+    plain = plan.tae_training(shape, 8, 16, 16).total
+    for every in (1, 2, 3):
+        again = plan.tae_training(shape, 8, 16, 16, recompute_every=every).total - plain
+        assert again == sum(2 * 2 * (9 + 3) * 4 * 4 * size for size in blocks[every - 1 :: every])
+
+
 @pytest.mark.parametrize(("every", "blocks"), [(1, 5), (2, 2), (3, 1), (5, 1), (6, 0)])
 def test_every_nth_block_of_five_is_recomputed(every, blocks):
     five = SMALL.model_copy(update={"num_layers": 5})
