@@ -41,6 +41,7 @@ class Fixed(nn.Cell):
 
     def __init__(self):
         super().__init__()
+        self.dtype = ms.float32
         self.outputs = tuple(tensor(array) for array in (RECONSTRUCTION, MEAN, LOGVAR, LATENT))
 
     def construct(self, video, noise):
