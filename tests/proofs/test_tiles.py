@@ -23,12 +23,14 @@ def test_a_clip_asks_for_one_tile_and_the_frames_that_are_not_final(params):
     assert [tiles.TILING.tiles(*clip[1:]) for clip in tiles.CLIPS] == [1, 4, 9, 1, 1]
 
 
-def test_a_process_that_holds_a_second_tile_is_refused(params):
-    clip = tiles.CLIPS[1]
-    foretold = tiles.foretold(params, "decode", clip)
-    assert tiles.memory_proof(params, "decode", clip, 1.05 * foretold).holds
-    assert not tiles.memory_proof(params, "decode", clip, 1.3 * foretold).holds
-    assert not tiles.memory_proof(params, "decode", clip, 0.7 * foretold).holds
+def test_a_process_that_holds_more_than_a_tile_and_its_frames_is_refused(params):
+    one, clip = tiles.CLIPS[:2]
+    plan, frames = tiles.foretold(params, "decode", one), 32 * 3 * 4 * (224**2 - 128**2)
+    assert tiles.memory_proof(params, "decode", one, 1.2 * plan, 1.2 * plan).holds
+    assert not tiles.memory_proof(params, "decode", one, 0.9 * plan, 0.9 * plan).holds
+    assert not tiles.memory_proof(params, "decode", one, 2 * plan, 2 * plan).holds
+    assert tiles.memory_proof(params, "decode", clip, 1.2 * plan + frames, 1.2 * plan).holds
+    assert not tiles.memory_proof(params, "decode", clip, 1.4 * plan + frames, 1.2 * plan).holds
 
 
 def test_the_film_moves():
