@@ -61,12 +61,18 @@ class SumOfSquares(nn.Cell):
         return ops.addn(self.each(ops.partial(_squares, self.one), tensors))
 
 
+def held_type(dtype: ms.Type) -> ms.Type:
+    """The type of a buffer that holds numbers of `dtype` from step to step: on CPU nothing assigns to bfloat16."""
+    return dtype if target() == "Ascend" else ms.float32
+
+
 def zero_moments(name: str, weights: Mapping[str, Parameter], dtype: ms.Type = ms.float32) -> ms.ParameterTuple:
     """Moments of weights before the first update, all zero.
 
     Compiled: one vector of all. MindSpore looks at each parameter at each step, and three quarters of them would be
     moments: 4 ms of a step of 30.
     """
+    dtype = held_type(dtype)
     sizes = {name: (sum(weight.size for weight in weights.values()),)} if is_compiled() else {
         f"{name}.{weight}": parameter.shape for weight, parameter in weights.items()
     }  # fmt: skip
@@ -160,19 +166,26 @@ class AdamWUpdate(nn.Cell):
     """One update of AdamW (Loshchilov and Hutter 2019) in place.
 
     Weights and second moments are float32, first moments and gradients float32 or bfloat16, which is then how they are
-    held: all is computed in float32.
+    held: all is computed in float32. On CPU a bfloat16 moment is float32 rounded to it, as nothing there assigns such.
 
     Args:
         weight_decays: of each weight.
+        moment_dtype: of the first moment.
     """
 
-    def __init__(self, weight_decays: Sequence[float], betas: tuple[float, float], eps: float) -> None:
+    def __init__(
+        self,
+        weight_decays: Sequence[float],
+        betas: tuple[float, float],
+        eps: float,
+        moment_dtype: ms.Type = ms.float32,
+    ) -> None:
         super().__init__()
-        self.is_compiled = is_compiled()
+        self.is_compiled, self.moment_dtype = is_compiled(), moment_dtype
         if self.is_compiled:
             self.fused, self.each = _writing("adamw"), ops.HyperMap()
         else:
-            self.own = _AdamWUpdate(weight_decays, betas, eps)
+            self.own = _AdamWUpdate(weight_decays, betas, eps, moment_dtype)
         self.weight_decays, self.constants = ms.Tensor(weight_decays, ms.float32), ms.Tensor([*betas, eps], ms.float32)
 
     def construct(
@@ -197,11 +210,10 @@ class AdamWUpdate(nn.Cell):
             return self.own(weights, moment1, moment2, gradients, updates, lr, factor)
         gradients = self.each(_float32, gradients)
         constants = (self.weight_decays, self.constants, lr, factor, updates)
-        if moment1[0].dtype == ms.float32:
-            return self.fused(*weights, *moment1, *moment2, *gradients, *constants)
-        moment = moment1[0].astype(ms.float32)
-        done = self.fused(*weights, moment, *moment2, *gradients, *constants)
-        rounded = ops.depend(moment, done).astype(moment1[0].dtype)
+        done = self.fused(*weights, *moment1, *moment2, *gradients, *constants)
+        if self.moment_dtype == ms.float32:
+            return done
+        rounded = ops.depend(moment1[0], done).astype(self.moment_dtype).astype(ms.float32)
         return ops.depend(done, ops.assign(moment1[0], rounded))
 
 
@@ -213,8 +225,11 @@ class _AdamWUpdate(nn.Cell):
     what they were.
     """
 
-    def __init__(self, weight_decays: Sequence[float], betas: tuple[float, float], eps: float) -> None:
+    def __init__(
+        self, weight_decays: Sequence[float], betas: tuple[float, float], eps: float, moment_dtype: ms.Type
+    ) -> None:
         super().__init__()
+        self.moment_dtype = moment_dtype
         self.weight_decays = tuple(ms.Tensor(decay, ms.float32) for decay in weight_decays)
         self.beta1, self.beta2 = (ms.Tensor(beta, ms.float32) for beta in betas)
         self.zero, self.one, self.eps = ms.Tensor(0, ms.float32), ms.Tensor(1, ms.float32), ms.Tensor(eps, ms.float32)
@@ -233,7 +248,7 @@ class _AdamWUpdate(nn.Cell):
             weight, first, second = weights[place], moment1[place], moment2[place]
             gradient = self.scaled(ops.depend(gradients[place], done).astype(ms.float32), factor)
             decay = ops.depend(self.weight_decays[place] * decay_scale, done)
-            if first.dtype == ms.float32:
+            if self.moment_dtype == ms.float32:
                 done = self.update(weight, first, second, step, beta1, beta2, eps, decay, gradient)
             else:
                 first_before = ops.depend(first, done).astype(ms.float32)
@@ -241,7 +256,8 @@ class _AdamWUpdate(nn.Cell):
                 square = ops.depend(beta2, done) * second + (self.one - beta2) * gradient * gradient
                 moved = weight - step * (moment / (ops.sqrt(square) + eps) + decay * weight)
                 done = (
-                    ops.assign(first, moment.astype(first.dtype)), ops.assign(second, square),
+                    ops.assign(first, moment.astype(self.moment_dtype).astype(first.dtype)),
+                    ops.assign(second, square),
                     ops.assign(weight, moved),
                 )  # fmt: skip
         counted = ops.assign_add(updates, ops.select(happens, self.one, self.zero))

@@ -72,7 +72,12 @@ class Types:
         return cls(arithmetic, *held)
 
 
-def state_bytes(config: DiTConfig, ranks: int, zero_stage: int, micro_batches: int, types: Types = Types()) -> State:
+DEFAULT_TYPES = Types()
+
+
+def state_bytes(
+    config: DiTConfig, ranks: int, zero_stage: int, micro_batches: int, types: Types = DEFAULT_TYPES
+) -> State:
     """Memory of weights, gradient sums and optimizer state on each rank, activations not counted.
 
     ZeRO 1 divides AdamW's two moments over the ranks, 2 the gradient sums too, 3 the matrices too. One micro-batch an
@@ -138,6 +143,15 @@ class Host:
     checkpoint: int
 
 
+def start_bytes(config: DiTConfig, ranks: int, zero_stage: int, types: Types = DEFAULT_TYPES) -> int:
+    """What a rank takes while it builds its part of the network: what it keeps, and the largest weight whole."""
+    parts = ranks if zero_stage else 1
+    state = state_bytes(config, ranks, zero_stage, 1, types)
+    moments = (FLOAT32 + types.moment) * (parameter_count(config) + position_count(config)) / parts
+    largest = FLOAT32 * max(ADALN_VECTORS * config.width**2, config.width * config.ffn_width)
+    return round(state.parameters + state.optimizer - moments + largest)
+
+
 def host_memory(params: Params, stage: int) -> Host:
     """The host's memory of a stage: while its ranks start, and while they write a checkpoint.
 
@@ -152,11 +166,9 @@ def host_memory(params: Params, stage: int) -> Host:
     zero_stage = recipe.train.settings.zero_stage
     parts = launch.worker_num if zero_stage else 1
     average = total // parts if recipe.train.ema else 0
-    state = state_bytes(config, launch.worker_num, zero_stage, 1, types)
-    masters = state.optimizer - (FLOAT32 + types.moment) * total // (FLOAT32 * parts)
-    largest = FLOAT32 * max(ADALN_VECTORS * config.width**2, config.width * config.ffn_width)
+    start = start_bytes(config, launch.worker_num, zero_stage, types) + average
     return Host(
-        start=launch.local_worker_num * (state.parameters + masters + largest + average),
+        start=launch.local_worker_num * start,
         checkpoint=launch.local_worker_num
         * (rank_checkpoint(config, launch.worker_num, recipe.train.ema is not None) + average),
     )

@@ -44,7 +44,7 @@ class AdamW(nn.Cell):
         )
         self.updates = Parameter(ms.Tensor(0, ms.float32), name="updates", requires_grad=False)
         decay = tuple(config.weight_decay if decays(name, shapes[name]) else 0.0 for name in parameters)
-        self.update = AdamWUpdate(decay, config.betas, config.eps)
+        self.update = AdamWUpdate(decay, config.betas, config.eps, moment_dtype)
 
     def construct(self, gradients: tuple[ms.Tensor, ...], lr: ms.Tensor, factor: ms.Tensor) -> ms.Tensor:
         """One update in place with the gradients times `factor`, of which 0 means none; returns a scalar when done."""

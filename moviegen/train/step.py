@@ -16,7 +16,7 @@ import numpy as np
 from mindspore import Parameter, nn, ops
 
 from moviegen.device.collectives import Average
-from moviegen.device.updates import SumOfSquares
+from moviegen.device.updates import SumOfSquares, held_type
 from moviegen.parallel.zero import SumPart, Whole, Zero
 from moviegen.train.ema import EMA
 from moviegen.train.optim import AdamW
@@ -66,7 +66,7 @@ class Gradients(nn.Cell):
 
     def __init__(self, zero: Zero, dtype: ms.Type = ms.float32) -> None:
         super().__init__()
-        like, dtype = (zero.masters, dtype) if zero.stage >= 2 else (zero.weights, ms.float32)
+        like, dtype = (zero.masters, held_type(dtype)) if zero.stage >= 2 else (zero.weights, ms.float32)
         self.sums = ms.ParameterTuple(
             tuple(
                 Parameter(ops.zeros(one.shape, dtype), name=f"gradient.{index}", requires_grad=False)
