@@ -78,7 +78,7 @@ class Stored:
         if isinstance(array, StoredTensor):
             values = array.flat(start, stop)
         else:
-            values = array.reshape(-1)[start:stop].astype(np.float32)
+            values = np.asarray(array).reshape(-1)[start:stop].astype(np.float32)
         if not np.isfinite(values).all():
             raise CheckpointError(
                 f"{self.path}: {name} holds NaN or infinity: the file is damaged, or its training had diverged"

@@ -126,7 +126,7 @@ def main(kind: str, case: str, output: str) -> None:
     device.start(0)
     world, described = join_world(), json.loads(case)
     size = DiTConfig.model_validate(described.pop("size"))
-    found = {"build": build, "train": train}[kind](size, world, **described)
+    found = build(size, world) if kind == "build" else train(size, world, **described)
     barrier(world)
     if world.is_main:
         write_json(Path(output), found)
