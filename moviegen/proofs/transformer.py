@@ -35,7 +35,7 @@ from moviegen.train.step import Step
 WIDTHS, RANKS, LAYERS = (512, 1024), (1, 2, 4), 8
 STARTED_WITHIN, SLACK = 0.15, 30.0  # over the count, and MiB of what MindSpore takes besides for its first tensors
 UPDATES, LAST = 60, 10  # of a short run, and over how many of them its last loss is a mean
-LOSS_WITHIN = 0.02
+LOSS_WITHIN = 0.005
 HELD = {"moment_dtype": "bfloat16", "gradient_dtype": "bfloat16"}
 CLIP, SAMPLES, TEXT, RATE = (1, 64, 64), 4, 8, 1e-3
 

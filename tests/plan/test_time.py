@@ -271,7 +271,9 @@ def test_how_far_the_published_rows_are(validations):
     assert new.fitted.largest < 0.1
     assert new.left_out.mean < 0.1
     far = [(row.measured.size, row.measured.stage) for row in old.possible if abs(row.error(row.by_others)) > 0.1]
-    assert far == [("1B", 2)]  # which took longer than anything here explains
+    # The second took longer than anything here explains. The first is off by 11 %: rows of ZeRO 3 tell how fast cards
+    # exchange, and are taken to gather twice where blocks are recomputed, as here; what the release did is not told.
+    assert far == [("1B", 1), ("1B", 2)]
 
 
 def test_the_interval_holds_the_rows_that_were_left_out(validations):
