@@ -24,6 +24,7 @@ proofs/      what a CPU can measure of what only large jobs need: proof, records
                autoencoder, tiles: 3.1.1's training in a card's form and its arithmetic; encoding and decoding
                checkpoints: what each rank writes, holds and waits for
                start: what a stage reads at its start, sees, and compiles
+               transformer: a rank's memory at its start; state in bfloat16
 train/       3.2   loop, step, batches, turns, optim, ema (3.3), state, checkpoint, saving, resume
 =======
                cards: 3.4.2 on several cards: the same clips, less memory, nothing made again
@@ -38,7 +39,7 @@ data/
                latents, embeddings, index, reading: caches, what they hold, and how they are read
   3.5          scores, intervals: PSNR, SSIM, LPIPS; how far a mean may be off
 tae/         3.1.1 model, coder, layers, losses, lpips, tiling, factors, weights, naming
-dit/         3.1.3 model, layers, patches, positions, weights
+dit/         3.1.3 model, layers, patches, positions, weights, values: what they start from
 text/        3.1.4 encoders, t5, bert, clip, layers, tokenise, folders, stand_ins, embedding
 flow/        3.1.2 path: X_t, V_t, times, loss; 3.4.2 schedule, sampler: Euler steps with guidance
 runs/        registry: which program makes what from what; fingerprint, hashes: what its result follows from; run,

@@ -45,6 +45,7 @@ from moviegen.config.recipe import (
     Recipe,
     Resume,
     Save,
+    Settings,
     Train,
     merge,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "Sample",
     "Save",
     "ScheduleError",
+    "Settings",
     "Shipped",
     "Span",
     "TAEConfig",

@@ -169,6 +169,14 @@ class Settings(Group):
         "leaves activations float32, rounds the factors of products, and takes compiled operators and AMX",
     )
     gradient_accumulation_steps: int = Field(1, gt=0)
+    moment_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of AdamW's first moment, as it is held; the second is float32"
+    )
+    gradient_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of a rank's part of the gradients, as it waits for the update; they are summed over the ranks in "
+        "float32. At ZeRO 0 of all gradients, or of none where there are more micro-batches",
+    )
 
 
 class SequenceParallel(Group):

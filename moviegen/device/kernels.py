@@ -29,7 +29,8 @@ class Product(nn.Cell):
         """Has float32 factors rounded to bfloat16; where products of such are compiled (`compiled.check_bfloat16`)."""
         self.fused = _Product("linear_bfloat16")
 
-    def construct(self, x: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
+    def construct(self, x: ms.Tensor, weight: ms.Tensor, before: ms.Tensor | None = None) -> ms.Tensor:
+        """`before` is for a weight that has to be gathered first (`parallel.zero`)."""
         if self.is_compiled and x.dtype == ms.float32:
             return self.fused(x, weight.astype(x.dtype))
         rows = self.matmul(x.reshape(-1, x.shape[-1]), weight.astype(x.dtype))

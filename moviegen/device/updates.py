@@ -17,7 +17,7 @@ from moviegen.device import target
 from moviegen.device.compiled import is_compiled, operator
 
 _squares = ops.MultitypeFuncGraph("squares")
-_update = ops.MultitypeFuncGraph("update")
+_float32 = ops.MultitypeFuncGraph("float32")
 
 
 @_squares.register("Function", "Tensor")
@@ -25,15 +25,9 @@ def _squares_one(squares: nn.Cell, tensor: ms.Tensor) -> ms.Tensor:
     return squares(tensor)
 
 
-@_update.register(
-    "Function", "Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor",
-    "Tensor", "Tensor",
-)  # fmt: skip
-def _update_one(  # noqa: ANN202
-    update, scaled, step, beta1, beta2, eps, decay_scale, factor, weight, moment1, moment2, weight_decay, gradient,  # noqa: ANN001
-):  # fmt: skip
-    scaled_gradient = scaled(gradient, factor)
-    return update(weight, moment1, moment2, step, beta1, beta2, eps, weight_decay * decay_scale, scaled_gradient)
+@_float32.register("Tensor")
+def _float32_one(tensor: ms.Tensor) -> ms.Tensor:
+    return tensor.astype(ms.float32)
 
 
 class _SquaredLength(nn.Cell):
@@ -44,6 +38,7 @@ class _SquaredLength(nn.Cell):
         self.is_native, self.product = target() == "Ascend", ops.MatMul(transpose_b=True)
 
     def construct(self, tensor: ms.Tensor) -> ms.Tensor:
+        tensor = tensor.astype(ms.float32)
         if self.is_native:
             return (tensor * tensor).sum()
         row = tensor.reshape(1, -1)
@@ -60,34 +55,38 @@ class SumOfSquares(nn.Cell):
             self.fused = operator("sum_of_squares", lambda *shapes: (1,))
 
     def construct(self, tensors: tuple[ms.Tensor, ...]) -> ms.Tensor:
-        """float32 tensors of any shapes -> scalar."""
+        """float32 or bfloat16 tensors of any shapes -> float32 scalar."""
         if self.is_compiled:
-            return self.fused(*tensors).reshape(())
+            return self.fused(*self.each(_float32, tensors)).reshape(())
         return ops.addn(self.each(ops.partial(_squares, self.one), tensors))
 
 
-def zero_moments(name: str, weights: Mapping[str, Parameter]) -> ms.ParameterTuple:
+def held_type(dtype: ms.Type) -> ms.Type:
+    """The type of a buffer that holds numbers of `dtype` from step to step: on CPU nothing assigns to bfloat16."""
+    return dtype if target() == "Ascend" else ms.float32
+
+
+def zero_moments(name: str, weights: Mapping[str, Parameter], dtype: ms.Type = ms.float32) -> ms.ParameterTuple:
     """Moments of weights before the first update, all zero.
 
     Compiled: one vector of all. MindSpore looks at each parameter at each step, and three quarters of them would be
     moments: 4 ms of a step of 30.
     """
+    dtype = held_type(dtype)
     sizes = {name: (sum(weight.size for weight in weights.values()),)} if is_compiled() else {
         f"{name}.{weight}": parameter.shape for weight, parameter in weights.items()
     }  # fmt: skip
     return ms.ParameterTuple(
-        tuple(
-            Parameter(ops.zeros(shape, ms.float32), name=moment, requires_grad=False) for moment, shape in sizes.items()
-        )
+        tuple(Parameter(ops.zeros(shape, dtype), name=moment, requires_grad=False) for moment, shape in sizes.items())
     )
 
 
 def split_moments(moments: ms.ParameterTuple, weights: Sequence[Parameter]) -> Iterator[np.ndarray]:
-    """What `zero_moments` made, by weight, one after the other."""
+    """What `zero_moments` made, by weight, float32, one after the other."""
     if is_compiled():
         yield from _split(moments[0], weights)
     else:
-        yield from (moment.asnumpy() for moment in moments)
+        yield from (moment.astype(ms.float32).asnumpy() for moment in moments)
 
 
 def set_moments(moments: ms.ParameterTuple, parts: Iterable[np.ndarray]) -> None:
@@ -95,10 +94,11 @@ def set_moments(moments: ms.ParameterTuple, parts: Iterable[np.ndarray]) -> None
     if is_compiled():
         parts = [_joined(parts, moments[0].size)]
     for moment, part in zip(moments, parts, strict=True):
-        moment.set_data(ms.Tensor.from_numpy(part))
+        given = ms.Tensor.from_numpy(part)
+        moment.set_data(given if moment.dtype == ms.float32 else given.astype(moment.dtype))
 
 
-def _split(vector: Parameter, like: Sequence[Parameter]) -> list[np.ndarray]:
+def _split(vector: ms.Tensor, like: Sequence[Parameter]) -> list[np.ndarray]:
     parts = np.split(vector.asnumpy(), np.cumsum([one.size for one in like])[:-1])
     return [part.reshape(one.shape) for part, one in zip(parts, like, strict=True)]
 
@@ -163,19 +163,29 @@ class MovingAverage(nn.Cell):
 
 
 class AdamWUpdate(nn.Cell):
-    """One update of AdamW (Loshchilov and Hutter 2019) in place; all tensors are float32.
+    """One update of AdamW (Loshchilov and Hutter 2019) in place.
+
+    Weights and second moments are float32, first moments and gradients float32 or bfloat16, which is then how they are
+    held: all is computed in float32. On CPU a bfloat16 moment is float32 rounded to it, as nothing there assigns such.
 
     Args:
         weight_decays: of each weight.
+        moment_dtype: of the first moment.
     """
 
-    def __init__(self, weight_decays: Sequence[float], betas: tuple[float, float], eps: float) -> None:
+    def __init__(
+        self,
+        weight_decays: Sequence[float],
+        betas: tuple[float, float],
+        eps: float,
+        moment_dtype: ms.Type = ms.float32,
+    ) -> None:
         super().__init__()
-        self.is_compiled = is_compiled()
+        self.is_compiled, self.moment_dtype = is_compiled(), moment_dtype
         if self.is_compiled:
-            self.fused = _writing("adamw")
+            self.fused, self.each = _writing("adamw"), ops.HyperMap()
         else:
-            self.own = _AdamWUpdate(weight_decays, betas, eps)
+            self.own = _AdamWUpdate(weight_decays, betas, eps, moment_dtype)
         self.weight_decays, self.constants = ms.Tensor(weight_decays, ms.float32), ms.Tensor([*betas, eps], ms.float32)
 
     def construct(
@@ -196,25 +206,34 @@ class AdamWUpdate(nn.Cell):
         Returns:
             something that is there when all is done.
         """
-        if self.is_compiled:
-            return self.fused(
-                *weights, *moment1, *moment2, *gradients, self.weight_decays, self.constants, lr, factor, updates
-            )
-        return self.own(weights, moment1, moment2, gradients, updates, lr, factor)
+        if not self.is_compiled:
+            return self.own(weights, moment1, moment2, gradients, updates, lr, factor)
+        gradients = self.each(_float32, gradients)
+        constants = (self.weight_decays, self.constants, lr, factor, updates)
+        done = self.fused(*weights, *moment1, *moment2, *gradients, *constants)
+        if self.moment_dtype == ms.float32:
+            return done
+        rounded = ops.depend(moment1[0], done).astype(self.moment_dtype).astype(ms.float32)
+        return ops.depend(done, ops.assign(moment1[0], rounded))
 
 
 class _AdamWUpdate(nn.Cell):
-    """On MindSpore's fused kernel. It has no bias correction: the corrected step, epsilon and decay are handed to it.
+    """Weight by weight, each after the one before: what an update needs beside its result is there for one alone.
 
-    Without a branch: a product that takes 0 times NaN for 0, no step, and moments that keep all of what they were.
+    MindSpore's fused kernel, which takes float32 moments, has no bias correction: the corrected step, epsilon and decay
+    are handed to it. Without a branch: a product that takes 0 times NaN for 0, no step, and moments that keep all of
+    what they were.
     """
 
-    def __init__(self, weight_decays: Sequence[float], betas: tuple[float, float], eps: float) -> None:
+    def __init__(
+        self, weight_decays: Sequence[float], betas: tuple[float, float], eps: float, moment_dtype: ms.Type
+    ) -> None:
         super().__init__()
+        self.moment_dtype = moment_dtype
         self.weight_decays = tuple(ms.Tensor(decay, ms.float32) for decay in weight_decays)
         self.beta1, self.beta2 = (ms.Tensor(beta, ms.float32) for beta in betas)
         self.zero, self.one, self.eps = ms.Tensor(0, ms.float32), ms.Tensor(1, ms.float32), ms.Tensor(eps, ms.float32)
-        self.update, self.scaled, self.each = ops.AdamWeightDecay(), ops.MulNoNan(), ops.HyperMap()
+        self.update, self.scaled = ops.AdamWeightDecay(), ops.MulNoNan()
 
     def construct(self, weights, moment1, moment2, gradients, updates, lr, factor) -> ms.Tensor:  # noqa: ANN001
         happens = factor > self.zero
@@ -223,10 +242,23 @@ class _AdamWUpdate(nn.Cell):
         correction2 = ops.sqrt(self.one - ops.pow(self.beta2, number))
         step = ops.select(happens, lr * correction2 / correction1, self.zero)
         beta1, beta2 = ops.select(happens, self.beta1, self.one), ops.select(happens, self.beta2, self.one)
-        one = ops.partial(
-            _update, self.update, self.scaled, step, beta1, beta2, self.eps * correction2, correction1 / correction2,
-            factor,
-        )  # fmt: skip
-        done = self.each(one, weights, moment1, moment2, self.weight_decays, gradients)
+        eps, decay_scale = self.eps * correction2, correction1 / correction2
+        done = factor
+        for place in range(len(weights)):
+            weight, first, second = weights[place], moment1[place], moment2[place]
+            gradient = self.scaled(ops.depend(gradients[place], done).astype(ms.float32), factor)
+            decay = ops.depend(self.weight_decays[place] * decay_scale, done)
+            if self.moment_dtype == ms.float32:
+                done = self.update(weight, first, second, step, beta1, beta2, eps, decay, gradient)
+            else:
+                first_before = ops.depend(first, done).astype(ms.float32)
+                moment = beta1 * first_before + (self.one - beta1) * gradient
+                square = ops.depend(beta2, done) * second + (self.one - beta2) * gradient * gradient
+                moved = weight - step * (moment / (ops.sqrt(square) + eps) + decay * weight)
+                done = (
+                    ops.assign(first, moment.astype(self.moment_dtype).astype(first.dtype)),
+                    ops.assign(second, square),
+                    ops.assign(weight, moved),
+                )  # fmt: skip
         counted = ops.assign_add(updates, ops.select(happens, self.one, self.zero))
         return ops.depend(counted, done)

@@ -20,8 +20,11 @@ from moviegen.device.kernels import GatedSiLU, GatedSum, ModulatedRMSNorm, Produ
 class Linear(nn.Cell):
     """x W^T, without bias; initialised to keep variance unless `zero`.
 
-    ZeRO-3 leaves a part of `weight` here, and replaces `product` by one that gathers the whole.
+    ZeRO-3 leaves a part of `weight` here, and replaces `product` by one that gathers the whole; ZeRO 1 and 2 leave it
+    in `dtype`, the type of x.
     """
+
+    dtype = ms.float32
 
     def __init__(self, in_width: int, out_width: int, zero: bool = False) -> None:
         super().__init__()
@@ -29,9 +32,9 @@ class Linear(nn.Cell):
         self.weight = Parameter(initializer(start, (out_width, in_width), ms.float32))
         self.product = Product()
 
-    def construct(self, x: ms.Tensor) -> ms.Tensor:
+    def construct(self, x: ms.Tensor, before: ms.Tensor | None = None) -> ms.Tensor:
         """(..., in) -> (..., out)."""
-        return self.product(x, self.weight)
+        return self.product(x, self.weight, before)
 
 
 # 3.1.3: attention over all tokens, without a causal mask
@@ -51,10 +54,13 @@ class Attention(nn.Cell):
         self.o_proj = Linear(width, width)
         self.attention = kernel
 
-    def construct(self, x: ms.Tensor, context: ms.Tensor, keep: ms.Tensor | None = None) -> ms.Tensor:
-        """`keep` (B, M): False where a context token is padding. Returns (B, N, D)."""
-        q, k, v = self._heads(self.q_proj(x)), self._heads(self.k_proj(context)), self._heads(self.v_proj(context))
-        return self.o_proj(self.attention(q, k, v, keep).reshape(x.shape))
+    def construct(
+        self, x: ms.Tensor, context: ms.Tensor, keep: ms.Tensor | None = None, before: ms.Tensor | None = None
+    ) -> ms.Tensor:
+        """`keep` (B, M): False where a context token is padding; `before`: see `Block`. Returns (B, N, D)."""
+        q = self._heads(self.q_proj(x, before))
+        k, v = self._heads(self.k_proj(context, before)), self._heads(self.v_proj(context, before))
+        return self.o_proj(self.attention(q, k, v, keep).reshape(x.shape), before)
 
     def _heads(self, x: ms.Tensor) -> ms.Tensor:
         """(B, N, D) -> (B, N, heads, D / heads)."""
@@ -72,8 +78,8 @@ class SwiGLU(nn.Cell):
         self.down_proj = Linear(ffn_width, width)
         self.gated_silu = GatedSiLU()
 
-    def construct(self, x: ms.Tensor) -> ms.Tensor:
-        return self.down_proj(self.gated_silu(self.gate_proj(x), self.up_proj(x)))
+    def construct(self, x: ms.Tensor, before: ms.Tensor | None = None) -> ms.Tensor:
+        return self.down_proj(self.gated_silu(self.gate_proj(x, before), self.up_proj(x, before)), before)
 
 
 # 3.1.3: one block of the backbone, with cross-attention to the text
@@ -98,14 +104,18 @@ class Block(nn.Cell):
         text: ms.Tensor,
         text_mask: ms.Tensor | None,
         token_mask: ms.Tensor | None,
+        before: ms.Tensor | None = None,
     ) -> ms.Tensor:
-        """x (B, N, D), time (B, 6, D), text (B, M, D), masks of text (B, M) and of all tokens -> (B, N, D)."""
+        """x (B, N, D), time (B, 6, D), text (B, M, D), masks of text (B, M) and of all tokens -> (B, N, D).
+
+        Divided weights (ZeRO 3) are not gathered before `before` is there.
+        """
         modulation = ops.split(time + self.scale_shift_table.astype(x.dtype), 1, 1)  # six (B, 1, D)
         normed = self.input_layernorm(x, modulation[0], modulation[1])
-        x = self.gated_sum(x, modulation[2], self.self_attn(normed, normed, token_mask))
-        x = x + self.cross_attn(x, text, text_mask)
+        x = self.gated_sum(x, modulation[2], self.self_attn(normed, normed, token_mask, before))
+        x = x + self.cross_attn(x, text, text_mask, before)
         normed = self.post_attention_layernorm(x, modulation[3], modulation[4])
-        return self.gated_sum(x, modulation[5], self.mlp(normed))
+        return self.gated_sum(x, modulation[5], self.mlp(normed, before))
 
 
 # 3.1.3: tokens back to patches
@@ -178,6 +188,20 @@ class PositionTable(nn.Cell):
     def __init__(self, length: int, width: int) -> None:
         super().__init__()
         self.embedding_table = Parameter(initializer(Normal(0.02), (length, width), ms.float32))
+
+
+class Fork(nn.Cell):
+    """What all blocks read, for one block and for those after it.
+
+    Gradients are summed from block to block: those of a tensor that is read often would all wait for the last of them.
+    """
+
+    def construct(self, x: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
+        """Twice the same."""
+        return x, x
+
+    def bprop(self, x: ms.Tensor, out: tuple[ms.Tensor, ...], dout: tuple[ms.Tensor, ...]) -> tuple[ms.Tensor]:
+        return (dout[0] + dout[1],)
 
 
 def modulation_table(rows: int, width: int) -> Parameter:

@@ -8,7 +8,7 @@ from mindspore import nn, ops
 
 from moviegen.config import PATCH, DiTConfig
 from moviegen.device.precision import compute_in
-from moviegen.dit.layers import Block, FinalLayer, Linear, PositionTable, TextProjector, TimestepEmbedder
+from moviegen.dit.layers import Block, FinalLayer, Fork, Linear, PositionTable, TextProjector, TimestepEmbedder
 from moviegen.dit.patches import (
     channels_innermost,
     channels_outermost,
@@ -57,7 +57,11 @@ class DiT(nn.Cell):
             [Block(config, self.sequence.attention(heads, config.width // heads)) for _ in range(config.num_layers)]
         )
         self.final_layer = FinalLayer(config, patch_width)
+        self.fork = Fork()
         self.dtype = compute_in(self, dtype)
+        for name, cell in self.cells_and_names():
+            if isinstance(cell, Linear) and not name.startswith("timestep_embedder"):  # the time is embedded in float32
+                cell.dtype = self.dtype
 
     def construct(self, latent: ms.Tensor, timestep: ms.Tensor, *text: ms.Tensor) -> ms.Tensor:
         """Velocity of the latent's shape.
@@ -77,8 +81,10 @@ class DiT(nn.Cell):
         patches = self.on_tokens(patchify(latent, size), places_tensor(size), timestep, *text)
         return unpatchify(patches, size, self.config.latent_channels)
 
-    def on_tokens(self, tokens: ms.Tensor, places: ms.Tensor, timestep: ms.Tensor, *text: ms.Tensor) -> ms.Tensor:
+    def on_tokens(self, tokens: ms.Tensor, places: ms.Tensor, timestep: ms.Tensor, *texts: ms.Tensor) -> ms.Tensor:
         """Velocity of a latent's tokens, with the channels of each patch innermost; see `construct`.
+
+        A block's divided weights (ZeRO 3) are gathered while the block before it computes, and not earlier.
 
         Args:
             tokens: (B, N, C * 2 * 2), of `patchify`.
@@ -87,7 +93,7 @@ class DiT(nn.Cell):
         Returns:
             (B, N, 2 * 2 * C).
         """
-        embeddings, mask = self._split(text)
+        embeddings, mask = self._split(texts)
         # fmt: off
         x = self.latent_embedder["proj"](self.sequence.shard(tokens).astype(self.dtype))   # (B, N, D)
         positions = self._positions(places, tokens.shape[0])                               # (B, N, D)
@@ -96,8 +102,11 @@ class DiT(nn.Cell):
         context = self.text_projector(*embeddings)                                         # (B, M, D)
         token_mask = self.sequence.mask(tokens.shape[0], tokens.shape[1])                  # (B, N) or None
 
+        before = x
         for layer in self.layers:
-            x = layer(x + positions, modulation, context, mask, token_mask)                # (B, N, D)
+            (positions, here), (context, text) = self.fork(positions), self.fork(context)
+            x = x + here                                                                   # (B, N, D)
+            before, x = x, layer(x, modulation, text, mask, token_mask, before)            # (B, N, D)
 
         return self.sequence.join(self.final_layer(x, time).astype(tokens.dtype), tokens.shape[1])
         # fmt: on

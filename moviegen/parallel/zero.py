@@ -7,12 +7,16 @@
 
 A tensor is divided flat, padded to a multiple of the ranks. All ranks of the job share in it, those of a sequence-shard
 group as well: they hold the same weights.
+
+What a rank updates, its masters, is float32. A matrix that is not its own to update a rank has in the type of the
+arithmetic alone: at stages 1 and 2 it holds the whole so, at 3 it gathers it so. Sums of gradients over the ranks are
+float32.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import mindspore as ms
@@ -35,58 +39,89 @@ def flat(x: ms.Tensor, ranks: int) -> ms.Tensor:
 
 
 class SumPart(nn.Cell):
-    """This rank's flat part of the sum of a tensor over all ranks."""
+    """This rank's flat part of the sum of a tensor over all ranks, added up in float32."""
 
     def __init__(self, world: World) -> None:
         super().__init__()
         self.size, self.sum_shard = world.size, sum_shard(world)
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
-        return self.sum_shard(flat(x, self.size))
+        return self.sum_shard(flat(x.astype(ms.float32), self.size))
 
 
 class Whole(nn.Cell):
-    """The tensor whose flat parts the ranks hold; `like` gives its shape."""
+    """The tensor whose flat parts the ranks hold; `like` gives its shape, and the type in which they pass."""
 
     def __init__(self) -> None:
         super().__init__()
         self.gather = ops.AllGather()
 
     def construct(self, part: ms.Tensor, like: ms.Tensor) -> ms.Tensor:
-        return ops.slice(self.gather(part), (0,), (like.size,)).reshape(like.shape)
+        return ops.slice(self.gather(part.astype(like.dtype)), (0,), (like.size,)).reshape(like.shape)
+
+
+class Gather(nn.Cell):
+    """The matrix whose flat parts the ranks hold, in the type of the parts. It is not kept, but gathered again.
+
+    Its gradient comes out as this rank's part of the sum over all ranks.
+    """
+
+    def __init__(self, world: World, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.gather, self.slice, self.reshape = ops.AllGather(), ops.Slice(), ops.Reshape()
+        self.sum_part = SumPart(world)
+        self.shape, self.length = shape, int(np.prod(shape))
+        for primitive in (self.gather, self.slice, self.reshape):
+            primitive.recompute()
+
+    def construct(self, part: ms.Tensor) -> ms.Tensor:
+        """(ceil(out * in / ranks),) -> (out, in)."""
+        return self.reshape(self.slice(self.gather(part), (0,), (self.length,)), self.shape)
+
+    def bprop(self, part: ms.Tensor, out: ms.Tensor, dout: ms.Tensor) -> tuple[ms.Tensor]:
+        return (self.sum_part(dout),)
 
 
 class GatheredProduct(nn.Cell):
     """x W^T where each rank holds a flat part of W: W lives for one product, forward, and once more backward.
 
-    The weight's gradient comes out as this rank's part of the sum over all ranks.
+    It passes between the ranks in x's type. Its gradient comes out as this rank's part of the sum over all ranks.
     """
 
     def __init__(self, world: World, shape: tuple[int, ...], whole: Product) -> None:
         super().__init__()
-        self.gather, self.sum_part = ops.AllGather(), SumPart(world)
-        self.shape, self.length, self.of_whole = shape, int(np.prod(shape)), whole
-        self.is_compiled = whole.is_compiled
+        self.gather, self.of_whole, self.is_compiled = Gather(world, shape), whole, whole.is_compiled
         if self.is_compiled:
-            self.fused_gradient = whole.fused.gradient
-        self.product, self.product_ta = ops.MatMul(), ops.MatMul(transpose_a=True)
-        self.cast = ops.Cast()  # `astype` is in no Cell, and left out of its recomputation: the whole would be kept
+            self.fused = _GatheredProduct(self.gather, whole)
+        self.cast, self.depend = ops.Cast(), ops.Depend()  # not `astype`, whose result would be kept
+        self.cast.recompute()
+        self.depend.recompute()
+
+    def construct(self, x: ms.Tensor, part: ms.Tensor, before: ms.Tensor | None = None) -> ms.Tensor:
+        """x (..., in), part float32 (ceil(out * in / ranks),) -> (..., out), in x's type.
+
+        Nothing is gathered before `before` is there. Without it MindSpore gathers all that it can at once.
+        """
+        if before is not None:
+            part = self.depend(part, ops.stop_gradient(before))
+        if self.is_compiled and x.dtype == ms.float32:
+            return self.fused(x, part)
+        return self.of_whole(x, self.gather(self.cast(part, x.dtype)))
+
+
+class _GatheredProduct(nn.Cell):
+    """By a compiled operator, whose gradient MindSpore does not give what is computed again: it gathers by itself."""
+
+    def __init__(self, gather: Gather, whole: Product) -> None:
+        super().__init__()
+        self.gather, self.of_whole, self.gradient = gather, whole, whole.fused.gradient
 
     def construct(self, x: ms.Tensor, part: ms.Tensor) -> ms.Tensor:
-        """x (..., in), part float32 (ceil(out * in / ranks),) -> (..., out), in x's type."""
-        return self.of_whole(x, self._whole(part, x.dtype))
+        return self.of_whole(x, self.gather(part))
 
     def bprop(self, x: ms.Tensor, part: ms.Tensor, out: ms.Tensor, dout: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
-        weight = self._whole(ops.depend(part, dout), x.dtype)  # not before its turn
-        if self.is_compiled and x.dtype == ms.float32:
-            dx, gradient = self.fused_gradient(x, weight, dout)
-            return dx, self.sum_part(gradient)
-        of_rows = dout.reshape(-1, dout.shape[-1])
-        gradient = self.product_ta(of_rows, x.reshape(-1, x.shape[-1])).astype(part.dtype)
-        return self.product(of_rows, weight).reshape(x.shape), self.sum_part(gradient)
-
-    def _whole(self, part: ms.Tensor, dtype: ms.Type) -> ms.Tensor:
-        return self.cast(ops.slice(self.gather(part), (0,), (self.length,)).reshape(self.shape), dtype)
+        dx, gradient = self.gradient(x, self.gather(ops.depend(part, dout)), dout)  # not before its turn
+        return dx, self.gather.sum_part(gradient)
 
 
 class GatherOnHost(nn.Cell):
@@ -124,12 +159,22 @@ class OnDisk(Protocol):
     def interval(self, start: int, stop: int) -> np.ndarray: ...
 
 
+class Values(Protocol):
+    """What the weights of a network are to be, of which a rank asks for no more than it holds."""
+
+    def __call__(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Of the flat values of a whole weight those from `start` to `stop`, float32."""
+
+
 class Zero:
     """A network's training state divided over the ranks of a job.
 
     Args:
-        network: at stage 3 its Cells that have a `weight` and multiply by it in a Cell `product` are divided.
+        network: its Cells that have a `weight` and multiply by it in a Cell `product` are divided at stage 3, and held
+            in the type `dtype` of such a Cell at stages 1 and 2.
         stage: 0 to 3. One rank alone has nobody to divide with: stage 0.
+        values: of the weights, where the network's are only declared (`no_init_parameters`): no rank ever holds more of
+            them than it keeps, and one whole weight.
 
     Attributes:
         weights: name -> the network's own parameter; the first `num_divided` are this rank's parts of it (stage 3).
@@ -137,9 +182,11 @@ class Zero:
         shapes: name -> shape of the whole weight.
     """
 
-    def __init__(self, network: nn.Cell, stage: int, world: World) -> None:
+    def __init__(self, network: nn.Cell, stage: int, world: World, values: Values | None = None) -> None:
         self.stage, self.world = stage if world.size > 1 else 0, world
-        self.shapes = {name: tuple(weight.shape) for name, weight in network.parameters_and_names()}
+        declared = dict(network.parameters_and_names())
+        self.shapes = {name: tuple(weight.shape) for name, weight in declared.items()}
+        self._values = values or _held(declared)
         divided = self._divide(network) if self.stage == 3 else set()
         # The last first, in the order in which gradients are ready: each is added to its sum and forgotten.
         parameters = dict(network.parameters_and_names())
@@ -148,25 +195,46 @@ class Zero:
         }
         self.num_divided = len(divided)
         self.masters = dict(self.weights) if self.stage == 0 else self._masters(divided)
+        if values is not None or self.stage in (1, 2):
+            self._fill(network, divided)
+        del self._values
         self._gather = GatherOnHost() if self.stage else None
 
     def _divide(self, network: nn.Cell) -> set[str]:
         divided = set()
-        for prefix, cell in network.cells_and_names():
-            if hasattr(cell, "product") and hasattr(cell, "weight"):
-                weight = cell.weight
-                cell.product = GatheredProduct(self.world, tuple(weight.shape), cell.product)
-                cell.weight = Parameter(ms.Tensor(self.part(weight.asnumpy())), name=weight.name)
-                divided.add(f"{prefix}.weight")
+        for prefix, cell in _multiplying(network):
+            name = f"{prefix}.weight"
+            cell.product = GatheredProduct(self.world, self.shapes[name], cell.product)
+            cell.weight = Parameter(ms.Tensor(self._own(name)), name=cell.weight.name)
+            divided.add(name)
         return divided
 
     def _masters(self, divided: set[str]) -> dict[str, Parameter]:
         return {
             name: weight
             if name in divided
-            else Parameter(ms.Tensor(self.part(weight.asnumpy())), name=f"master.{name}", requires_grad=False)
+            else Parameter(ms.Tensor(self._own(name)), name=f"master.{name}", requires_grad=False)
             for name, weight in self.weights.items()
         }
+
+    def _fill(self, network: nn.Cell, divided: set[str]) -> None:
+        """Gives the network the weights that it holds whole, at stages 1 and 2 in the type that multiplies."""
+        types = {}
+        if self.stage:
+            types = {f"{prefix}.weight": cell.dtype for prefix, cell in _multiplying(network) if hasattr(cell, "dtype")}
+        for name in self.shapes.keys() - divided:
+            whole = self._values(name, 0, int(np.prod(self.shapes[name]))).reshape(self.shapes[name])
+            dtype = types.get(name, ms.float32)
+            self.weights[name].set_dtype(dtype)
+            self.weights[name].set_data(_tensor(whole, dtype))
+
+    def _own(self, name: str) -> np.ndarray:
+        """This rank's flat part of a weight that is still to be filled."""
+        size = int(np.prod(self.shapes[name]))
+        length = -(-size // self.world.size)
+        start = min(self.world.rank * length, size)
+        values = self._values(name, start, min(start + length, size))
+        return np.pad(values, (0, length - values.size))
 
     def interval(self, size: int) -> tuple[int, int]:
         """From where to before where, of a flat array of so many numbers, this rank's part goes; the rest is padding.
@@ -220,4 +288,20 @@ class Zero:
             held = held_of(name)
             master.set_data(ms.Tensor(held))
             if self.weights[name] is not master:
-                self.weights[name].set_data(ms.Tensor(self.whole(name, held)))
+                self.weights[name].set_data(_tensor(self.whole(name, held), self.weights[name].dtype))
+
+
+def _multiplying(network: nn.Cell) -> list[tuple[str, nn.Cell]]:
+    """The Cells of a network that multiply by a weight, by name."""
+    return [
+        (name, cell) for name, cell in network.cells_and_names() if hasattr(cell, "product") and hasattr(cell, "weight")
+    ]
+
+
+def _held(weights: Mapping[str, Parameter]) -> Values:
+    """The values that a network has."""
+    return lambda name, start, stop: weights[name].asnumpy().reshape(-1)[start:stop]
+
+
+def _tensor(array: np.ndarray, dtype: ms.Type) -> ms.Tensor:
+    return ms.Tensor(array) if dtype == ms.float32 else ms.Tensor(array).astype(dtype)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from moviegen.config import Bucket, Params, visual_tokens
 from moviegen.plan.flops import Flops, parameter_count, position_count, shared_training
-from moviegen.plan.memory import State, state_bytes
+from moviegen.plan.memory import State, Types, state_bytes
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ def stage_cost(params: Params, stage: int, clip: Bucket | None = None) -> Cost:
         positions=position_count(config),
         tokens=tokens,
         arithmetic=batch.samples(clip) * (workers // shards) * micro_batches * sample,
-        state=state_bytes(config, workers, settings.zero_stage, micro_batches),
+        state=state_bytes(
+            config, workers, settings.zero_stage, micro_batches, Types.of(settings, params.launch_of(stage))
+        ),
     )
 
 

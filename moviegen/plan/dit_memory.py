@@ -13,17 +13,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moviegen.config import Bucket, DiTConfig, Launch, Params, Recipe, visual_tokens
-from moviegen.plan.flops import ADALN_VECTORS, matrix_count, parameter_count, position_count, recomputed_blocks
+from moviegen.plan.flops import ADALN_VECTORS, parameter_count, position_count, recomputed_blocks
 from moviegen.plan.memory import (
     BACK,
     FIRST,
     FLOAT32,
-    HALF,
     LAST,
     MOMENTS,
     PATCH_WIDTH,
     UPDATE,
     Memory,
+    Types,
     state_bytes,
 )
 
@@ -42,7 +42,7 @@ class MicroBatch:
         cards: of the job; alone, a card divides nothing (ZeRO 0).
         recomputed: how many of the L blocks; 0 on CPU, where it frees nothing (see `_recomputed`).
         keeps_attention: those leave attention out.
-        element: bytes of an activation.
+        types: bytes of a number that is held; of an activation as of the arithmetic.
         is_card: not the CPU's compiled form.
         repeats: vectors (B, 1, D) are stored over all tokens before they meet them (`ExpandRows` at jit_level O0).
         averages: the weights' average is held here, as on CPU; beside a card it is on the host.
@@ -59,10 +59,15 @@ class MicroBatch:
     micro_batches: int
     recomputed: int
     keeps_attention: bool
-    element: int
+    types: Types
     is_card: bool
     repeats: bool
     averages: bool
+
+    @property
+    def element(self) -> int:
+        """Bytes of an activation."""
+        return self.types.arithmetic
 
     @property
     def wide(self) -> int:
@@ -148,7 +153,7 @@ def micro_batch(
         micro_batches=settings.gradient_accumulation_steps,
         recomputed=_recomputed(config, model.recompute_every_nth_block, is_card),
         keeps_attention=model.not_recompute_fa,
-        element=HALF if is_card else FLOAT32,
+        types=Types.of(settings, launch),
         is_card=is_card,
         repeats=is_card and launch.jit_level == "O0",
         averages=recipe.train.ema is not None and not is_card,
@@ -165,7 +170,7 @@ def _recomputed(config: DiTConfig, every_nth: int, is_card: bool) -> int:
 
 
 def _parts(micro: MicroBatch, moment: str) -> dict[str, int]:
-    state = state_bytes(micro.config, micro.cards, micro.zero_stage, micro.micro_batches)
+    state = state_bytes(micro.config, micro.cards, micro.zero_stage, micro.micro_batches, micro.types)
     counted = {
         "weights": state.parameters,
         "gradient sums": state.gradients,
@@ -193,24 +198,23 @@ def _parts(micro: MicroBatch, moment: str) -> dict[str, int]:
 
 
 def _gradients(micro: MicroBatch, moment: str) -> int:
-    """float32 gradients of one micro-batch that are not yet in the sums.
+    """Gradients of one micro-batch that are not yet in the sums.
 
     With more micro-batches each is added to its sum and forgotten; on its way is one of D F numbers, in the
     arithmetic's type and in float32. With one micro-batch they wait for the norm of all, ZeRO 1 to 3's as this rank's
-    parts. On a card each is multiplied by the clipping factor into another tensor, `MulNoNan`, all of them before the
-    first is used: with sums those are copies of all, with one micro-batch the gradients themselves give way to them.
+    parts. At the update one after the other is multiplied by the clipping factor into another tensor.
     """
     if moment == FIRST:
         return 0
-    waiting = micro.micro_batches == 1
-    held = _share(micro, FLOAT32 * micro.total) if waiting or (micro.is_card and micro.zero_stage >= 2) else 0
+    held = _share(micro, micro.types.gradient * micro.total) if micro.micro_batches == 1 else 0
     if moment == UPDATE:
-        alone = micro.is_card and micro.cards == 1 and not waiting
-        return held + (FLOAT32 * micro.total if alone else 0) + (FLOAT32 * micro.largest_weight if micro.is_card else 0)
-    if moment == BACK and waiting and not micro.zero_stage:
+        return held + (_share(micro, 4 * FLOAT32 * micro.largest_weight) if micro.is_card else 0)
+    if moment == BACK and held and not micro.zero_stage:
         return held
     on_the_way = (FLOAT32 + micro.element) * micro.hidden
-    return on_the_way + (held if moment == BACK and waiting else 0)
+    if moment == LAST or not held:
+        return on_the_way
+    return on_the_way + _share(micro, micro.types.gradient * (micro.config.num_layers - 1) * micro.matrices)
 
 
 def _reduce_buffers(micro: MicroBatch, moment: str) -> int:
@@ -228,13 +232,13 @@ def _reduce_buffers(micro: MicroBatch, moment: str) -> int:
 
 
 def _weight_casts(micro: MicroBatch, moment: str) -> int:
-    """Weights in the arithmetic's type, where that is not float32 and ZeRO 3 does not gather them.
+    """Weights in the arithmetic's type, where they are held in float32 alone: ZeRO 0.
 
     Nothing holds a cast back, so all are made before the first block: of all weights but the tables of positions and
     the time-step's two layers. A block that is not recomputed keeps its own for the backward pass; one that is makes
     them again. The shared modulation's, (6 D, D), stays to the end.
     """
-    if micro.element == FLOAT32 or micro.zero_stage == 3 or moment == UPDATE:
+    if micro.element == FLOAT32 or micro.zero_stage or moment == UPDATE:
         return 0
     config, shared = micro.config, ADALN_VECTORS * micro.config.width**2
     everything = parameter_count(config) - config.frequency_width * config.width - config.width**2
@@ -247,27 +251,24 @@ def _weight_casts(micro: MicroBatch, moment: str) -> int:
 
 
 def _gathered_weights(micro: MicroBatch, moment: str) -> int:
-    """What ZeRO gathers (`GatheredProduct`, `Whole`), and what is copied for it.
+    """What ZeRO gathers (`GatheredProduct`, `Whole`), in the arithmetic's type.
 
-    ZeRO 3: nothing holds a gather of the forward pass back, so all matrices are gathered before the first block, one by
-    one in float32, and are held in the arithmetic's type until their layer has multiplied; keys' and values' of the
-    text have by then. Backward one of D F is there, whole and cut to its length, in float32. Where blocks are
-    recomputed, MindSpore reads parts from copies that it makes first. ZeRO 1 to 3 at the update: a weight that is held
-    whole, and its cut.
+    ZeRO 3: a block's matrices are gathered when the block before it begins, so those of two are there; they are held
+    until their layer has multiplied. Backward a recomputed block gathers its own when the gradient of what it gave is
+    there; another each for its product, and gate's and up's are there at once. One more is whole and being cut to its
+    length. ZeRO 1 and 2 at the update: a weight that is held whole, and its cut; 3: the largest that is no matrix.
     """
     if not micro.zero_stage:
         return 0
-    one = 2 * FLOAT32 * micro.largest_weight
-    if micro.zero_stage < 3:
-        return one if moment == UPDATE else 0
     if moment == UPDATE:
+        if micro.zero_stage < 3:
+            return 2 * micro.element * micro.largest_weight
         return 2 * FLOAT32 * micro.config.width * max(ADALN_VECTORS, *micro.config.max_size)
-    matrices = matrix_count(micro.config)
-    copies = FLOAT32 * matrices // micro.cards if micro.recomputed else 0
+    if micro.zero_stage < 3:
+        return 0
     if moment == FIRST:
-        of_text = 2 * micro.config.num_layers * micro.config.width**2
-        return micro.element * (matrices - of_text) + copies
-    return copies + 2 * FLOAT32 * micro.hidden
+        return micro.element * (min(2, micro.config.num_layers) * micro.matrices + micro.hidden)
+    return micro.element * ((micro.matrices if micro.recomputed else 2 * micro.hidden) + micro.hidden)
 
 
 def _share(micro: MicroBatch, size: int) -> int:
@@ -279,16 +280,10 @@ def _share(micro: MicroBatch, size: int) -> int:
 
 
 def _block_inputs(micro: MicroBatch, moment: str) -> int:
-    """What recomputed blocks keep: their input, D. At ZeRO 3 4 D + F.
-
-    `GatheredProduct` is a Cell with a gradient of its own, which reads what the first forward pass made: beside the
-    block's input its two modulated norms, the sum after self-attention, and the gated hidden layer of F stay. (The
-    inputs of the two output projections are attention's, see `_attention`.)
-    """
+    """What recomputed blocks keep: their input, D."""
     if moment == FIRST:
         return 0
-    one = micro.wide if micro.zero_stage < 3 else 4 * micro.wide + micro.feed_forward
-    return one * (micro.recomputed if moment == LAST else min(1, micro.recomputed))
+    return micro.wide * (micro.recomputed if moment == LAST else min(1, micro.recomputed))
 
 
 def _activations(micro: MicroBatch, moment: str) -> int:
@@ -321,14 +316,13 @@ def _statistics(micro: MicroBatch) -> int:
 
 
 def _attention(micro: MicroBatch, moment: str) -> int:
-    """What recomputed blocks keep of their two attentions.
+    """What recomputed blocks keep of their two attentions where those are left out (`not_recompute_fa`).
 
-    Left out of recomputation (`not_recompute_fa`): the outputs, 2 D, and the softmaxes' statistics. At ZeRO 3 the
-    outputs in any case: the products that follow them are gathered ones, see `_block_inputs`.
+    The outputs, 2 D, and the softmaxes' statistics.
     """
-    if moment == FIRST or not (micro.keeps_attention or micro.zero_stage == 3):
+    if moment == FIRST or not micro.keeps_attention:
         return 0
-    one = 2 * micro.wide + (2 * _statistics(micro) if micro.keeps_attention else 0)
+    one = 2 * micro.wide + 2 * _statistics(micro)
     return one * (micro.recomputed if moment == LAST else min(1, micro.recomputed))
 
 
@@ -336,12 +330,9 @@ def _live_forward(micro: MicroBatch) -> int:
     """In the first block: the sum and its norm, 2 D, and gate, up and what becomes of them, 3 F.
 
     `repeats`: all 6 L + 2 vectors of modulation need the time alone, and are stored over all tokens before a block has
-    done anything; five of the first block's are used by then. At ZeRO 3 it is fullest before that, while all matrices
-    are there: the tokens, their sum with the positions, its norm and that modulated, 4 D.
+    done anything; five of the first block's are used by then.
     """
     rows = ADALN_VECTORS * micro.config.num_layers + 2 if micro.repeats else 0
-    if micro.zero_stage == 3:
-        return (rows + 4) * micro.wide
     return (rows - 5 * micro.repeats + 2) * micro.wide + 3 * micro.feed_forward
 
 
@@ -353,19 +344,21 @@ def _live_at_turn(micro: MicroBatch) -> int:
 
     Recomputed: all that a block keeps but its input, 14 D + 4 F, as soon as there is a gradient, 3 D, that it could
     wait for; or 14 D + 6 F when the gradients of gate and up are there. `repeats`: 4 D or 3 D more. Attention that was
-    kept, 2 D, is not there a second time; nor, at ZeRO 3, is what gathered products keep, see `_block_inputs`.
+    kept, 2 D, is not there a second time. At ZeRO 3 no gradient of a weight is on its way by then; when one is, 4 F
+    are gone.
     """
     if not micro.recomputed:
         wide = 4 + 2 * micro.repeats if micro.is_card else 2
         packed = 0 if micro.is_card else 2 * micro.wide
         return packed + max(wide * micro.wide, 2 * micro.feed_forward)
     text_and_softmax = 2 * micro.context + (0 if micro.keeps_attention else 2 * _statistics(micro))
-    if micro.zero_stage == 3:
-        return (10 + 3 * micro.repeats) * micro.wide + micro.feed_forward + text_and_softmax
     again = 2 * micro.keeps_attention
     early = (17 + 4 * micro.repeats - again) * micro.wide + 4 * micro.feed_forward
     late = (14 + 3 * micro.repeats - 2 * again) * micro.wide + 6 * micro.feed_forward
-    return max(early, late) + text_and_softmax
+    most = max(early, late) + text_and_softmax
+    if micro.zero_stage < 3:
+        return most
+    return most - min(4 * micro.feed_forward, (FLOAT32 + micro.element) * micro.hidden + _reduce_buffers(micro, LAST))
 
 
 def _live_back(micro: MicroBatch) -> int:
@@ -376,27 +369,28 @@ def _live_back(micro: MicroBatch) -> int:
 
 
 def _positions(micro: MicroBatch, moment: str) -> int:
-    """Positions (B, n, D), which every block adds; their gradients, one a block, wait for each other until the end.
+    """Positions (B, n, D), which every block adds; backward their gradient, summed from block to block (`Fork`).
 
     Their float32 sums of three gathers, 4 (n, D), are made and forgotten before the first block; so are, at the end,
     those of their gradient.
     """
-    return {FIRST: micro.wide, LAST: 0, BACK: micro.config.num_layers * micro.wide}[moment]
+    return 0 if moment == LAST else micro.wide
 
 
 def _text(micro: MicroBatch, moment: str) -> int:
     """Embeddings float32 and in the arithmetic's type, their projection before and after its norm, 2 (B, M, D); masks.
 
     On a card attention takes a mask (B, 1, n, M) of bytes (`_blocked`). All blocks' keys and values of the text can be
-    computed at once, 2 L (B, M, D), and are. Backward each block leaves two gradients of the context, which wait for
-    each other until the end.
+    computed at once, 2 L (B, M, D), and are; at ZeRO 3 those of two blocks, as others' matrices are not there. Backward
+    a block leaves two gradients of the context, which are added to the sum of those before.
     """
     texts = micro.samples * micro.text_bytes
     casts = texts * micro.element // FLOAT32 if micro.is_card else 0
     masked = micro.is_card and not micro.config.attend_to_padding
     mask = micro.samples * micro.own * micro.text if masked else 0
-    of_all_blocks = 0 if moment == LAST else 2 * micro.config.num_layers * micro.context
-    return texts + casts + 2 * micro.context + mask + of_all_blocks
+    at_once = min(2, micro.config.num_layers) if micro.zero_stage == 3 else micro.config.num_layers
+    more = {FIRST: 2 * at_once, LAST: 0, BACK: 3}[moment] * micro.context
+    return texts + casts + 2 * micro.context + mask + more
 
 
 def _ends(micro: MicroBatch) -> int:

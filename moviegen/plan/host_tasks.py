@@ -67,7 +67,7 @@ def stage_tasks(params: Params, stage: int, clip: Bucket, is_compiled: bool = Tr
 def weight_sizes(config: DiTConfig) -> list[int]:
     """Numbers of each of the transformer's weights."""
     weights = weights_of(config)
-    return [*weights.first, *config.num_layers * weights.block, *weights.shared, *weights.whole]
+    return [*weights.first, *weights.time, *config.num_layers * weights.block, *weights.shared, *weights.whole]
 
 
 def _check_counted(recipe: Recipe, stage: int) -> None:

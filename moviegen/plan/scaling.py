@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from moviegen.config import ConfigError, Params, merge
 from moviegen.plan.cards import Card
 from moviegen.plan.dit_memory import training_memory
-from moviegen.plan.memory import Memory, state_bytes
+from moviegen.plan.memory import Memory, Types, state_bytes
 from moviegen.plan.time import Speed, computing_seconds, exchanging_seconds, stage_work, update_seconds
 
 PORT = 8200  # several hosts must agree on one; of a plan nobody listens there
@@ -108,7 +108,7 @@ def _point(params: Params, stage: int, card: Card, speed: Speed, cards: int, sha
     wider = with_cards(params, cards, card).model_dump()
     scaled = Params.model_validate(merge(wider, {"stages": {stage: changes}}))
     recipe, config, work = scaled.recipes[stage], scaled.dit_config(stage), stage_work(scaled, stage)
-    clip = recipe.dataset.longest_clip
+    clip, settings = recipe.dataset.longest_clip, recipe.train.settings
     return Point(
         cards=cards,
         samples=cards // shards * micro_batches,
@@ -117,7 +117,9 @@ def _point(params: Params, stage: int, card: Card, speed: Speed, cards: int, sha
         seconds=update_seconds(work, card, speed),
         computed=micro_batches * computing_seconds(work, card, speed.attention),
         exchanged=exchanging_seconds(work, card),
-        state_bytes=state_bytes(config, cards, recipe.train.settings.zero_stage, micro_batches).total,
+        state_bytes=state_bytes(
+            config, cards, settings.zero_stage, micro_batches, Types.of(settings, scaled.launch)
+        ).total,
         memory=training_memory(scaled, stage, clip),
         gathered=micro_batches * work.gathered + work.gathered_at_update,
         swapped=micro_batches * work.swapped,

@@ -109,7 +109,7 @@ def recipe_work(
         config: the transformer.
         text_lengths: tokens of the prompt in each encoder that is there.
         clip: frames and pixels of a sample; one frame is an image.
-        weight_bytes: of a weight and of its gradient as they are exchanged: float32 here, whatever the arithmetic.
+        weight_bytes: of a gradient, and of a weight that is no matrix, as they are exchanged: float32 here.
     """
     settings, batch = recipe.train.settings, recipe.dataloader.batch_size
     dtype = "bfloat16" if settings.dtype == "auto" else settings.dtype

@@ -62,13 +62,15 @@ class Weights:
     """Numbers in each weight of the transformer, as ZeRO 3 tells them apart.
 
     Attributes:
-        first: matrices of layers that read the latent, the sinusoids or the text, whose gradients nobody asks for.
+        first: matrices of layers that read the latent or the text, whose gradients nobody asks for.
+        time: the two matrices that embed the time, in float32 whatever the arithmetic; the first reads sinusoids.
         block: matrices of one block.
         shared: the other matrices.
         whole: norms, modulation and position tables, which are no factors of products.
     """
 
     first: tuple[int, ...]
+    time: tuple[int, int]
     block: tuple[int, ...]
     shared: tuple[int, ...]
     whole: tuple[int, ...]
@@ -100,7 +102,7 @@ def recipe_traffic(
         config: the transformer.
         clip: frames and pixels of a sample; one frame is an image.
         dtype: of the arithmetic.
-        weight_bytes: of a weight and of its gradient: float32 here, whatever the arithmetic.
+        weight_bytes: of a gradient and of a weight that is no matrix: float32 here, whatever the arithmetic.
         is_compiled: by the CPU's compiled operators, which are not computed again, and gather the weights of first
             layers once more, as they make both gradients of every product.
     """
@@ -110,7 +112,7 @@ def recipe_traffic(
     settings, batch = recipe.train.settings, recipe.dataloader.batch_size
     samples = batch.samples(clip)
     shards = recipe.train.sequence_parallel.shards
-    weights = weight_traffic(config, settings.zero_stage, cards, again, weight_bytes, is_compiled)
+    weights = weight_traffic(config, settings.zero_stage, cards, dtype, weight_bytes, is_compiled)
     return weights + token_traffic(config, visual_tokens(*clip), samples, shards, again, dtype) + [
         Exchange(ALL_REDUCE, "loss", "float32", UPDATE, JOB, cards, 1, ELEMENT["float32"])
     ]  # fmt: skip
@@ -120,40 +122,50 @@ def weight_traffic(
     config: DiTConfig,
     zero_stage: int,
     cards: int,
-    again: int,
+    dtype: str = "float32",
     weight_bytes: int = ELEMENT["float32"],
     is_compiled: bool = False,
 ) -> list[Exchange]:
     """Of weights and their gradients, and the gradients' norm, of which ranks have parts; see `parallel.zero`.
 
+    A block that is recomputed gathers its matrices no more often than another: once forward, once for its gradients.
+
     Args:
-        again: blocks that are recomputed.
+        dtype: of the arithmetic, in which matrices are gathered but those of the time's embedding.
         weight_bytes, is_compiled: see `recipe_traffic`.
     """
     found, layers = weights_of(config), config.num_layers
-    divided = found.first + layers * found.block + found.shared
-    dtype = {size: name for name, size in ELEMENT.items()}[weight_bytes]
+    matrices = found.first + layers * found.block + found.shared
+    everything = matrices + found.time + found.whole
+    weights = {size: name for name, size in ELEMENT.items()}[weight_bytes]
+    of_matrices = min(dtype, weights, key=lambda name: ELEMENT[name])
 
-    def row(collective: str, purpose: str, moment: str, tensors: Sequence[int]) -> Exchange:
+    def row(collective: str, purpose: str, moment: str, tensors: Sequence[int], dtype: str = weights) -> Exchange:
         parts = 1 if collective == ALL_REDUCE else cards  # others divide a tensor, padded to as many equal parts
-        size = weight_bytes * sum(-(-count // parts) * parts for count in tensors)
+        size = ELEMENT[dtype] * sum(-(-count // parts) * parts for count in tensors)
         return Exchange(collective, purpose, dtype, moment, JOB, cards, len(tensors), size)
 
     if zero_stage == 0:
-        return [row(ALL_REDUCE, "gradients", UPDATE, divided + found.whole)]
-    norm = Exchange(ALL_REDUCE, "square of the gradients' norm", "float32", UPDATE, JOB, cards, 1, ELEMENT["float32"])
-    moment = UPDATE if zero_stage == 1 else MICRO_BATCH
-    gradients = row(REDUCE_SCATTER, "gradients", moment, divided + found.whole)
-    if zero_stage < 3:
-        return [gradients, norm, row(ALL_GATHER, "updated weights", UPDATE, divided + found.whole)]
-    backward = divided if is_compiled else layers * found.block + found.shared
-    borrowed = [
-        row(ALL_GATHER, "weights of products, forward", MICRO_BATCH, divided),
-        row(ALL_GATHER, "weights of products, backward", MICRO_BATCH, backward),
+        return [row(ALL_REDUCE, "gradients", UPDATE, everything)]
+    summed = [
+        row(REDUCE_SCATTER, "gradients", UPDATE if zero_stage == 1 else MICRO_BATCH, everything),
+        Exchange(ALL_REDUCE, "square of the gradients' norm", "float32", UPDATE, JOB, cards, 1, ELEMENT["float32"]),
     ]
-    if again:
-        borrowed.append(row(ALL_GATHER, "weights of products, recomputed", MICRO_BATCH, again * found.block))
-    return [*borrowed, gradients, norm, row(ALL_GATHER, "updated weights", UPDATE, found.whole)]
+    if zero_stage < 3:
+        return [
+            *summed,
+            row(ALL_GATHER, "updated matrices", UPDATE, matrices, of_matrices),
+            row(ALL_GATHER, "other updated weights", UPDATE, found.time + found.whole),
+        ]
+    backward = matrices if is_compiled else layers * found.block + found.shared
+    of_time = found.time + (found.time if is_compiled else found.time[1:])
+    return [
+        row(ALL_GATHER, "weights of products, forward", MICRO_BATCH, matrices, of_matrices),
+        row(ALL_GATHER, "weights of products, backward", MICRO_BATCH, backward, of_matrices),
+        row(ALL_GATHER, "weights that embed the time", MICRO_BATCH, of_time),
+        *summed,
+        row(ALL_GATHER, "other updated weights", UPDATE, found.whole),
+    ]
 
 
 def token_traffic(config: DiTConfig, tokens: int, samples: int, shards: int, again: int, dtype: str) -> list[Exchange]:
@@ -188,9 +200,10 @@ def weights_of(config: DiTConfig) -> Weights:
     texts = config.embedding_widths
     norms = (width, width, ADALN_VECTORS * width)  # of a block, with its table of modulation
     return Weights(
-        first=(patch * width, config.frequency_width * width, *(text * width for text in texts)),
+        first=(patch * width, *(text * width for text in texts)),
+        time=(config.frequency_width * width, width**2),
         block=8 * (width**2,) + 3 * (width * hidden,),
-        shared=(width**2, ADALN_VECTORS * width**2, width * patch),
+        shared=(ADALN_VECTORS * width**2, width * patch),
         whole=config.num_layers * norms
         + (*(width for _ in texts), width, 2 * width)
         + tuple(rows * width for rows in config.max_size),

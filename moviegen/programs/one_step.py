@@ -18,15 +18,14 @@ from typing import TypeVar
 
 import mindspore as ms
 import numpy as np
-from mindspore.nn.utils import no_init_parameters
 
 from moviegen import device
 from moviegen.config import Bucket, ConfigError, Params, latent_size, weights_file
 from moviegen.device.collectives import barrier, join_world
 from moviegen.device.precision import check_convolves
 from moviegen.device.world import World
-from moviegen.dit.model import DiT, TokenDiT
-from moviegen.dit.weights import load_weights
+from moviegen.dit.model import TokenDiT
+from moviegen.dit.values import Drawn, Stored, declared
 from moviegen.flow.path import FlowMatchingLoss
 from moviegen.parallel.mesh import Mesh
 from moviegen.parallel.ulysses import sequence_of
@@ -65,11 +64,12 @@ def inputs(params: Params, dtype: type[np.floating]) -> tuple[np.ndarray, list[n
 def train_once(params: Params) -> None:
     """Forward, backward and an update, and once more when everything is compiled."""
     config, recipe = params.dit_config(1), params.recipes[1]
-    dit = timed("build and initialise", lambda: DiT(config))
+    dit = declared(config)
     if recipe.model.pretrained_model_path:
-        file = weights_file("model.pretrained_model_path", recipe.model.pretrained_model_path)
-        timed("load the weights", lambda: load_weights(dit, file, grow=True))
-    zero = Zero(dit, 0, World())
+        values = Stored(dit, weights_file("model.pretrained_model_path", recipe.model.pretrained_model_path), grow=True)
+        zero = timed("load the weights", lambda: Zero(dit, 0, World(), values))
+    else:
+        zero = timed("build and initialise", lambda: Zero(dit, 0, World(), Drawn(dit, params.seed)))
     optimizer = AdamW(zero.masters, recipe.train.optimizer, zero.shapes)
     step = Step(FlowMatchingLoss(dit), zero, optimizer, 1, recipe.train.clip_norm, has_terms=False)
     latent, texts = inputs(params, np.float32)
@@ -93,12 +93,17 @@ def update_once(params: Params, stage: int, output: Path | None) -> None:
         raise ConfigError(f"stage {stage} asks for {asked} workers and was started with {world.size}: use msrun")
     mesh = Mesh(world.rank, world.size, recipe.train.sequence_parallel.shards)
     sequence, dtype = sequence_of(mesh, config.num_heads), device.compute_dtype(settings.dtype)
-    dit = timed("build and initialise", lambda: DiT(config, sequence, dtype))
-    zero = Zero(dit, settings.zero_stage, world)
+    dit = declared(config, sequence, dtype)
+    values = Drawn(dit, params.seed)
+    zero = timed("build and initialise", lambda: Zero(dit, settings.zero_stage, world, values))
     dit.recompute_blocks(recipe.model.recompute_every_nth_block, keep_attention=recipe.model.not_recompute_fa)
     network, micro_batches = dit.by_tokens(), settings.gradient_accumulation_steps
-    optimizer = AdamW(zero.masters, recipe.train.optimizer, zero.shapes)
-    step = Step(FlowMatchingLoss(network), zero, optimizer, micro_batches, recipe.train.clip_norm, has_terms=False)
+    moment, gradient = (device.compute_dtype(held) for held in (settings.moment_dtype, settings.gradient_dtype))
+    optimizer = AdamW(zero.masters, recipe.train.optimizer, zero.shapes, moment)
+    step = Step(
+        FlowMatchingLoss(network), zero, optimizer, micro_batches, recipe.train.clip_norm, has_terms=False,
+        gradient_dtype=gradient,
+    )  # fmt: skip
     clip, memory = fullest(params, stage)
     batch = tuple(map(ms.Tensor, micro_batch(params, stage, clip, network)))
     print(f"clip {clip}, rank {world.rank} of {world.size}", flush=True)
@@ -178,8 +183,7 @@ def forward_once(params: Params) -> None:
     the 1.3 GB they take; operator by operator 0.3 GB more).
     """
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    with no_init_parameters():
-        dit = DiT(params.dit_config(1), dtype=ms.float16)
+    dit = declared(params.dit_config(1), dtype=ms.float16)
     rng = np.random.default_rng(params.seed)
 
     def initialise() -> None:

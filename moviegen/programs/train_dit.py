@@ -38,7 +38,8 @@ from moviegen.data.reading import in_threads
 from moviegen.data.splits import data_folder, load_split
 from moviegen.device.world import World
 from moviegen.dit.model import DiT, TokenDiT
-from moviegen.dit.weights import EMA_WEIGHTS, WEIGHTS, load_weights, save_dit
+from moviegen.dit.values import Drawn, Stored, declared
+from moviegen.dit.weights import EMA_WEIGHTS, WEIGHTS, save_dit
 from moviegen.flow.path import FlowMatchingLoss
 from moviegen.parallel.mesh import Mesh
 from moviegen.parallel.ulysses import sequence_of
@@ -104,13 +105,17 @@ def starting_weights(run: runs.Run, stage: int) -> Path | None:
     return run.upstream(f"stage{stage - 1}").folder / WEIGHTS if stage > 1 else None
 
 
-def build(run: runs.Run, stage: int, mesh: Mesh) -> DiT:
-    """The stage's transformer on this rank's place in the mesh, with the weights it starts from."""
-    recipe, config = run.params.recipes[stage], run.params.dit_config(stage)
-    dit = DiT(config, sequence_of(mesh, config.num_heads), device.compute_dtype(recipe.train.settings.dtype))
-    if start := starting_weights(run, stage):
-        load_weights(dit, start, grow=True)
-    return dit
+def build(run: runs.Run, stage: int, mesh: Mesh) -> tuple[DiT, Zero]:
+    """The stage's transformer on this rank's place in the mesh, with what the rank holds of the weights it starts from.
+
+    Raises:
+        CheckpointError: those are of another transformer, or damaged.
+    """
+    settings, config = run.params.recipes[stage].train.settings, run.params.dit_config(stage)
+    dit = declared(config, sequence_of(mesh, config.num_heads), device.compute_dtype(settings.dtype))
+    start = starting_weights(run, stage)
+    values = Stored(dit, start, grow=True) if start else Drawn(dit, run.params.seed)
+    return dit, Zero(dit, settings.zero_stage, World(mesh.rank, mesh.size), values)
 
 
 @dataclass(frozen=True)
@@ -231,13 +236,12 @@ def train(run: runs.Run, stage: int, world: World) -> None:
     """Trains one stage; rank 0 leaves `dit.safetensors`, and `dit_ema.safetensors` where an average is kept."""
     recipe = run.params.recipes[stage]
     mesh = Mesh(world.rank, world.size, recipe.train.sequence_parallel.shards)
-    dit = build(run, stage, mesh)
+    dit, zero = build(run, stage, mesh)
     by_tokens = dit.by_tokens()
     token_batches = TokenBatches(by_tokens, *batches(run, stage, mesh))
     if world.is_main:
         tell(run, token_batches.training, token_batches.held_out)
-    loss = FlowMatchingLoss(by_tokens)
-    zero = Zero(dit, recipe.train.settings.zero_stage, world)
+    loss, settings = FlowMatchingLoss(by_tokens), recipe.train.settings
     # after Zero: what gathers the weights of a block is recomputed with it
     dit.recompute_blocks(recipe.model.recompute_every_nth_block, keep_attention=recipe.model.not_recompute_fa)
     trainer = Trainer(
@@ -249,7 +253,7 @@ def train(run: runs.Run, stage: int, world: World) -> None:
             recipe.train.steps,
             recipe.valid.frequency,
             recipe.train.save,
-            recipe.train.settings.gradient_accumulation_steps,
+            settings.gradient_accumulation_steps,
             recipe.train.clip_norm,
             recipe.train.profile,
         ),
@@ -257,6 +261,8 @@ def train(run: runs.Run, stage: int, world: World) -> None:
         rate_config=recipe.train.lr_scheduler,
         validate=validation(loss, token_batches),
         ema=EMA(zero, recipe.train.ema.decay) if recipe.train.ema else None,
+        moment_dtype=device.compute_dtype(settings.moment_dtype),
+        gradient_dtype=device.compute_dtype(settings.gradient_dtype),
         loss_scale=LossScale.first(dit.dtype),
         start=partial(start, run, stage, world) if recipe.train.resume else None,
     )

@@ -76,6 +76,20 @@ class StoredTensor:
         """What `rows` gives."""
         return np.dtype(next(numpy for numpy, name in NAMES.items() if name == self.dtype))
 
+    def flat(self, start: int, stop: int) -> np.ndarray:
+        """Values `start` to `stop` of all, one row after the other, float32; other rows are not read.
+
+        Raises:
+            CheckpointError: as `read`.
+        """
+        if len(self.shape) < 2 or self.dtype not in FLOATS:
+            return np.asarray(self).reshape(-1)[start:stop]
+        row = math.prod(self.shape[1:])
+        first, last = start // row, -(-stop // row)
+        with readable(self.file), safe_open(self.file, framework="numpy") as file:
+            rows = file.get_slice(self.name)[first:last]
+        return rows.reshape(-1)[start - first * row : stop - first * row].astype(np.float32)
+
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Those of the first axis from `start` to before `stop`, as they are stored; nothing else is read.
 

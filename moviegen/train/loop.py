@@ -76,6 +76,7 @@ class Trainer:
         validate: this rank's share of the validation metrics; `loss` among them steers the learning rate. It calls what
             it is given after each batch, so that whoever watches the job sees that it goes on.
         ema: updated once an update.
+        moment_dtype, gradient_dtype: in which the first moment and gradients are held, see `AdamW` and `Step`.
         loss_scale: of the first step; float16 needs one, other arithmetic works with 1, which never changes.
         start: the checkpoint of another run that a run without its own starts from; all ranks ask together.
     """
@@ -89,16 +90,18 @@ class Trainer:
     rate_config: LRScheduler
     validate: Callable[[Callable[..., None]], Mapping[str, float]]
     ema: EMA | None = None
+    moment_dtype: ms.Type = ms.float32
+    gradient_dtype: ms.Type = ms.float32
     loss_scale: float = 1.0
     start: Callable[[], Checkpoint] | None = None
     _seen: set[tuple[int, ...]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.world = self.zero.world
-        self.optimizer = AdamW(self.zero.masters, self.optimizer_config, self.zero.shapes)
+        self.optimizer = AdamW(self.zero.masters, self.optimizer_config, self.zero.shapes, self.moment_dtype)
         self.step = Step(
             self.loss, self.zero, self.optimizer, self.schedule.micro_batches, self.schedule.clip_norm,
-            has_terms=bool(self.terms), ema=self.ema,
+            has_terms=bool(self.terms), ema=self.ema, gradient_dtype=self.gradient_dtype,
         )  # fmt: skip
         self.average = Average(self.world.size)
         self._begin()

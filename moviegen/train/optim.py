@@ -8,7 +8,7 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, nn
+from mindspore import Parameter, nn, ops
 
 from moviegen.config import LRScheduler, Optimizer
 from moviegen.device.updates import AdamWUpdate, set_moments, split_moments, zero_moments
@@ -25,18 +25,26 @@ class AdamW(nn.Cell):
     Args:
         parameters: structural name -> what is updated: a weight, or this rank's part of it.
         shapes: structural name -> shape of the whole weight.
+        moment_dtype: in which the first moment is held; the second is float32.
     """
 
     def __init__(
-        self, parameters: Mapping[str, Parameter], config: Optimizer, shapes: Mapping[str, Sequence[int]]
+        self,
+        parameters: Mapping[str, Parameter],
+        config: Optimizer,
+        shapes: Mapping[str, Sequence[int]],
+        moment_dtype: ms.Type = ms.float32,
     ) -> None:
         super().__init__()
         self.names = tuple(parameters)
         self.weights = ms.ParameterTuple(tuple(parameters.values()))
-        self.moment1, self.moment2 = (zero_moments(name, parameters) for name in ("moment1", "moment2"))
+        self.moment1, self.moment2 = (
+            zero_moments("moment1", parameters, moment_dtype),
+            zero_moments("moment2", parameters),
+        )
         self.updates = Parameter(ms.Tensor(0, ms.float32), name="updates", requires_grad=False)
         decay = tuple(config.weight_decay if decays(name, shapes[name]) else 0.0 for name in parameters)
-        self.update = AdamWUpdate(decay, config.betas, config.eps)
+        self.update = AdamWUpdate(decay, config.betas, config.eps, moment_dtype)
 
     def construct(self, gradients: tuple[ms.Tensor, ...], lr: ms.Tensor, factor: ms.Tensor) -> ms.Tensor:
         """One update in place with the gradients times `factor`, of which 0 means none; returns a scalar when done."""
@@ -47,6 +55,12 @@ class AdamW(nn.Cell):
         for order, moments in (("moment1", self.moment1), ("moment2", self.moment2)):
             for name, moment in zip(self.names, split_moments(moments, self.weights), strict=True):
                 yield f"{order}.{name}", name, moment
+
+    def restart(self) -> None:
+        """As before the first update."""
+        for moment in (*self.moment1, *self.moment2):
+            moment.set_data(ops.zeros(moment.shape, moment.dtype))
+        self.updates.set_data(ms.Tensor(0, ms.float32))
 
     def set_moments(self, moment_of: Callable[[str], np.ndarray]) -> None:
         """Takes what this rank holds of each moment, asked for by the names of `moments`, one after the other."""

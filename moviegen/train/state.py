@@ -51,9 +51,7 @@ class TrainingState:
 
     def restart(self) -> None:
         """The optimizer as it was before the first update, and an average that starts at the weights."""
-        for moment in (*self.optimizer.moment1, *self.optimizer.moment2):
-            moment.set_data(ms.Tensor(np.zeros(moment.shape, np.float32)))
-        self.optimizer.updates.set_data(ms.Tensor(0, ms.float32))
+        self.optimizer.restart()
         if self.ema:
             self.ema.restart()
 

@@ -16,12 +16,13 @@ import numpy as np
 from mindspore import Parameter, nn, ops
 
 from moviegen.device.collectives import Average
-from moviegen.device.updates import SumOfSquares
+from moviegen.device.updates import SumOfSquares, held_type
 from moviegen.parallel.zero import SumPart, Whole, Zero
 from moviegen.train.ema import EMA
 from moviegen.train.optim import AdamW
 
 _add = ops.MultitypeFuncGraph("add")
+_hold = ops.MultitypeFuncGraph("hold")
 _reduce = ops.MultitypeFuncGraph("reduce")
 _publish = ops.MultitypeFuncGraph("publish")
 _clear = ops.MultitypeFuncGraph("clear")
@@ -30,7 +31,14 @@ _restart = ops.MultitypeFuncGraph("restart")
 
 @_add.register("Tensor", "Tensor")
 def _add_one(total: ms.Tensor, gradient: ms.Tensor) -> ms.Tensor:
-    return ops.assign_add(total, gradient)
+    if total.dtype == ms.float32:
+        return ops.assign_add(total, gradient.astype(ms.float32))
+    return ops.assign(total, (total.astype(ms.float32) + gradient).astype(total.dtype))
+
+
+@_hold.register("TypeType", "Tensor")
+def _hold_one(dtype: ms.Type, gradient: ms.Tensor) -> ms.Tensor:
+    return gradient.astype(dtype)
 
 
 @_reduce.register("Function", "Tensor")
@@ -54,14 +62,14 @@ def _restart_one(after: ms.Tensor, total: ms.Tensor) -> ms.Tensor:
 
 
 class Gradients(nn.Cell):
-    """The running sums of an update's gradients, or of this rank's parts of them (ZeRO 2 and 3)."""
+    """The running sums of an update's gradients, or of this rank's parts of them, in `dtype` (ZeRO 2 and 3)."""
 
-    def __init__(self, zero: Zero) -> None:
+    def __init__(self, zero: Zero, dtype: ms.Type = ms.float32) -> None:
         super().__init__()
-        like = zero.masters if zero.stage >= 2 else zero.weights
+        like, dtype = (zero.masters, held_type(dtype)) if zero.stage >= 2 else (zero.weights, ms.float32)
         self.sums = ms.ParameterTuple(
             tuple(
-                Parameter(ops.zeros(one.shape, ms.float32), name=f"gradient.{index}", requires_grad=False)
+                Parameter(ops.zeros(one.shape, dtype), name=f"gradient.{index}", requires_grad=False)
                 for index, one in enumerate(like.values())
             )
         )
@@ -101,20 +109,25 @@ class _ScaledLoss(nn.Cell):
 
 
 class Exchange(nn.Cell):
-    """The sum of every gradient over the ranks; of it this rank's part, where ZeRO divides anything."""
+    """The sum of every gradient over the ranks in float32; of it this rank's part, where ZeRO divides anything.
 
-    def __init__(self, zero: Zero) -> None:
+    Args:
+        dtype: in which what comes out is held.
+    """
+
+    def __init__(self, zero: Zero, dtype: ms.Type = ms.float32) -> None:
         super().__init__()
+        self.dtype = dtype
         self.each, self.num_divided = ops.HyperMap(), zero.num_divided
         self.exchanges = zero.world.size > 1 and zero.num_divided < len(zero.weights)
         if self.exchanges:
             self.reduce = SumPart(zero.world) if zero.stage else ops.AllReduce()
 
     def construct(self, gradients: tuple[ms.Tensor, ...]) -> tuple[ms.Tensor, ...]:
-        if not self.exchanges:
-            return gradients
-        whole = gradients[self.num_divided :]  # those of divided weights arrive reduced
-        return gradients[: self.num_divided] + self.each(ops.partial(_reduce, self.reduce), whole)
+        if self.exchanges:
+            whole = gradients[self.num_divided :]  # those of divided weights arrive reduced
+            gradients = gradients[: self.num_divided] + self.each(ops.partial(_reduce, self.reduce), whole)
+        return self.each(ops.partial(_hold, self.dtype), gradients)
 
 
 class Update(nn.Cell):
@@ -228,6 +241,7 @@ class Step:
         has_terms: it returns others.
         clip_norm: the largest global norm that a mean gradient keeps.
         ema: follows every update.
+        gradient_dtype: in which this rank's part of the gradients waits for the update.
     """
 
     def __init__(
@@ -239,6 +253,7 @@ class Step:
         clip_norm: float,
         has_terms: bool,
         ema: EMA | None = None,
+        gradient_dtype: ms.Type = ms.float32,
     ) -> None:
         self.zero, self.optimizer, self.ema = zero, optimizer, ema
         self.average, share = Average(zero.world.size), 1.0 / (micro_batches * zero.world.size)
@@ -246,9 +261,10 @@ class Step:
         self.whole, self.sums = None, ()
         if micro_batches == 1:
             gradients = LossAndGradients(loss, zero, has_terms)
-            self.whole, self.scale = WholeUpdate(gradients, Exchange(zero), update, self.average), gradients.scale
+            exchange = Exchange(zero, gradient_dtype)
+            self.whole, self.scale = WholeUpdate(gradients, exchange, update, self.average), gradients.scale
         else:
-            buffers = Gradients(zero)
+            buffers = Gradients(zero, gradient_dtype)
             self.backward, self.sums = Backward(loss, zero, buffers, has_terms), buffers.sums
             self.scale = self.backward.scale
             self.finish, self.clear = Finish(zero, buffers, update, self.scale), Clear(buffers)

@@ -41,9 +41,9 @@ def start(dit):
         parameter.set_data(ms.Tensor(1 + noise if parameter.ndim == 1 else noise, ms.float32))
 
 
-def batch(medium, step, world):
-    """This data rank's share of the samples of a step."""
-    rng = np.random.default_rng([step, len(medium)])
+def batch(medium, step, world, micro=0):
+    """This data rank's share of the samples of a micro-batch."""
+    rng = np.random.default_rng([step, len(medium), micro])
     shape = SHAPES[medium]
     texts = [
         rng.standard_normal((SAMPLES, length, width))
@@ -54,6 +54,11 @@ def batch(medium, step, world):
     masks[:, 0] = True
     own = slice(world.rank * SAMPLES // world.size, (world.rank + 1) * SAMPLES // world.size)
     return [ms.Tensor(array[own], ms.float32) for array in arrays] + [ms.Tensor(masks[own])]
+
+
+def joined(batches):
+    """Micro-batches as one."""
+    return [ms.Tensor(np.concatenate([one.asnumpy() for one in inputs])) for inputs in zip(*batches, strict=True)]
 
 
 def parameter_bytes(*cells):
@@ -150,8 +155,8 @@ def run(case, world, folder):
     facts["bytes of all parameters"] = parameter_bytes(*(c for c in vars(step).values() if isinstance(c, nn.Cell)))
 
     def update(medium, number, lr):
-        """The mean over micro-batches that are all the same."""
-        loss, norm = map(float, step([batch(medium, number, samples)] * micro_batches, lr))
+        batches = [batch(medium, number, samples, micro) for micro in range(case["joined"] * micro_batches)]
+        loss, norm = map(float, step([joined(batches)] if case["joined"] > 1 else batches, lr))
         return loss, norm
 
     for medium in case["media"]:

@@ -108,12 +108,13 @@ def workers_of(case):
 def planned(case, moments):
     """(collective, type) -> calls and bytes of the plan's rows of these moments, as a card or a CPU does them."""
     workers, is_card = workers_of(case), case in COMPILED[2]
+    dtype = "bfloat16" if is_card else "float32"
     again = CONFIG.num_layers // case.recompute if case.recompute else 0
     tokens = math.prod(SHAPES[case.medium][1:]) // 4
     samples = SAMPLES // (workers // case.shards)
     rows = [
-        *weight_traffic(CONFIG, case.zero, workers, again),
-        *token_traffic(CONFIG, tokens, samples, case.shards, again, "bfloat16" if is_card else "float32"),
+        *weight_traffic(CONFIG, case.zero, workers, dtype),
+        *token_traffic(CONFIG, tokens, samples, case.shards, again, dtype),
         Exchange("all-reduce", "loss", "float32", "update", "job", workers, 1, 4),
     ]
     rows = [row for row in rows if row.moment in moments]

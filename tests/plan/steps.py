@@ -35,7 +35,7 @@ from mindspore import nn, ops
 from moviegen.config import DiTConfig, Optimizer, TAEConfig, TAELoss, latent_size
 from moviegen.device import attention, collectives, kernels, precision, updates, video
 from moviegen.device.world import World
-from moviegen.dit.model import DiT
+from moviegen.dit.values import Drawn, declared
 from moviegen.flow.path import FlowMatchingLoss
 from moviegen.parallel.mesh import Mesh
 from moviegen.parallel.ulysses import sequence_of
@@ -59,10 +59,13 @@ def repeated(length, times):
 class AllGather(nn.Cell):
     def __init__(self, group=None):
         super().__init__()
-        self.ranks = SHARDS if group else CARDS
+        self.ranks, self.gather = SHARDS if group else CARDS, ops.Gather()
+
+    def recompute(self):
+        self.gather.recompute()  # as of the one operator that this stands for
 
     def construct(self, x):
-        return ops.gather(x, repeated(x.shape[0], self.ranks), 0)
+        return self.gather(x, repeated(x.shape[0], self.ranks), 0)
 
 
 class AllReduce(nn.Cell):
@@ -98,8 +101,10 @@ def as_on_a_card():
 def transformer():
     """A step on one sample, and its inputs."""
     config, settings = DiTConfig.model_validate(CASE["config"]), CASE["settings"]
-    dit = DiT(config, sequence_of(Mesh(0, CARDS, SHARDS), config.num_heads), ms.bfloat16 if IS_CARD else ms.float32)
-    zero = Zero(dit, settings["zero_stage"], World(0, CARDS))
+    dit = declared(
+        config, sequence_of(Mesh(0, CARDS, SHARDS), config.num_heads), ms.bfloat16 if IS_CARD else ms.float32
+    )
+    zero = Zero(dit, settings["zero_stage"], World(0, CARDS), Drawn(dit, 0))
     dit.recompute_blocks(settings["recompute"], settings["keep_attention"])
     network, rng = dit.by_tokens(), np.random.default_rng(0)
     latents = rng.standard_normal((2, SAMPLES, 16, *latent_size(*CASE["clip"])), np.float32)
@@ -160,8 +165,9 @@ def main():
         as_on_a_card()
     is_tae, micro_batches = CASE["network"] == "tae", CASE.get("micro_batches", 1)
     loss, zero, arrays = autoencoder() if is_tae else transformer()
-    optimizer = AdamW(zero.masters, Optimizer(), zero.shapes)
-    step = Step(loss, zero, optimizer, micro_batches, 1.0, has_terms=is_tae)
+    moment, gradient = (getattr(ms, CASE.get(name, "float32")) for name in ("moment_dtype", "gradient_dtype"))
+    optimizer = AdamW(zero.masters, Optimizer(), zero.shapes, moment)
+    step = Step(loss, zero, optimizer, micro_batches, 1.0, has_terms=is_tae, gradient_dtype=gradient)
     batch = tuple(map(ms.Tensor, arrays))
     print(json.dumps({"bytes": counted(step, batch) if IS_CARD else grown(step, batch, micro_batches)}))
 

@@ -31,9 +31,9 @@ def test_more_cards_are_never_slower_and_hold_less(shards):
 
 def test_gains_end_where_exchanging_takes_longer_than_computing():
     """Weights are gathered by however many cards share a video: what each computes falls, what it gets does not."""
-    lone = [plan.strong_scaling(PARAMS, 3, CARD, SPEED, 1, shards, (shards,))[0] for shards in (8, 16, 24, 48)]
+    lone = [plan.strong_scaling(PARAMS, 2, CARD, SPEED, 1, shards, (shards,))[0] for shards in (8, 16, 24, 48)]
     assert [point.micro_batches for point in lone] == [1] * 4
-    assert [point.exchanged < point.computed for point in lone] == [True, True, True, False]
+    assert [point.exchanged < point.computed for point in lone] == [True, False, False, False]
     work = [point.cards * point.seconds for point in lone]
     assert work == sorted(work)
     assert work[-1] > 1.2 * work[-2]

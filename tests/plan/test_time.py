@@ -104,20 +104,24 @@ def test_what_zero_exchanges(zero_stage, batch, update, scalars):
     params = config.load("1B", {"train.settings.zero_stage": zero_stage})
     total = plan.parameter_count(params.dit_config(2)) + plan.position_count(params.dit_config(2))
     work = stage_work(params, 2)
-    assert (work.gathered, work.gathered_at_update) == (4 * batch * total, 4 * (update * total + 2 * scalars))
+    config_ = params.dit_config(2)
+    of_time = config_.frequency_width * config_.width + config_.width**2
+    halved = 2 * (plan.matrix_count(config_) - of_time) if zero_stage else 0  # matrices are gathered in bfloat16
+    assert work.gathered == 4 * batch * total
+    assert work.gathered_at_update == 4 * (update * total + 2 * scalars) - halved
 
 
-def test_zero_3_borrows_a_matrix_once_more_where_its_block_is_recomputed(scales):
+def test_zero_3_borrows_a_matrix_twice_also_where_its_block_is_recomputed(scales):
     params = scales["5B"]
     config_, matrices = params.dit_config(1), plan.matrix_count(params.dit_config(1))
     others = plan.parameter_count(config_) + plan.position_count(config_) - matrices
-    first = (64 + 256 + 4096 + 1280 + 1472) * 3072  # nobody asks for the gradient of what these multiply
-    assert stage_work(params, 1).gathered == 4 * (2 * matrices - first + matrices + others)
+    first = (64 + 4096 + 1280 + 1472) * 3072  # nobody asks for the gradient of what these multiply
+    sinusoids, time = 256 * 3072, 256 * 3072 + 3072**2  # the time is embedded in float32
+    borrowed = 2 * (2 * (matrices - time) - first) + 4 * (2 * time - sinusoids)
+    assert stage_work(params, 1).gathered == borrowed + 4 * (matrices + others)
     assert stage_work(params, 1).gathered_at_update == 4 * (others + 2 * 2)
     recomputed = config.load("5B", {"stages.1.model.recompute_every_nth_block": 2})
-    one_less = plan.matrix_count(config_) - plan.matrix_count(config_.model_copy(update={"num_layers": 31}))
-    assert stage_work(recomputed, 1).gathered - stage_work(params, 1).gathered == 4 * 16 * one_less
-    assert stage_work(params, 1, weight_bytes=2).gathered == stage_work(params, 1).gathered / 2
+    assert stage_work(recomputed, 1).gathered == stage_work(params, 1).gathered
 
 
 @pytest.mark.parametrize(("size", "stage"), STAGES)
@@ -267,7 +271,9 @@ def test_how_far_the_published_rows_are(validations):
     assert new.fitted.largest < 0.1
     assert new.left_out.mean < 0.1
     far = [(row.measured.size, row.measured.stage) for row in old.possible if abs(row.error(row.by_others)) > 0.1]
-    assert far == [("1B", 2)]  # which took longer than anything here explains
+    # The second took longer than anything here explains. The first is off by 11 %: rows of ZeRO 3 tell how fast cards
+    # exchange, and are taken to gather twice where blocks are recomputed, as here; what the release did is not told.
+    assert far == [("1B", 1), ("1B", 2)]
 
 
 def test_the_interval_holds_the_rows_that_were_left_out(validations):

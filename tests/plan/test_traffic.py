@@ -34,12 +34,13 @@ def test_weights_are_those_of_the_network():
     matrices = {name: cell.weight.size for name, cell in network.cells_and_names() if isinstance(cell, Linear)}
     in_blocks = {name for name in matrices if name.startswith("layers.")}
     first = {name for name in matrices if name.split(".")[0] in ("latent_embedder", "text_projector")}
-    first.add("timestep_embedder.mlp.0")
+    time = {"timestep_embedder.mlp.0", "timestep_embedder.mlp.2"}
     others = [one.size for name, one in network.parameters_and_names() if name.removesuffix(".weight") not in matrices]
     found = weights_of(SMALL)
     assert sorted(found.first) == sorted(matrices[name] for name in first)
     assert sorted(2 * found.block) == sorted(matrices[name] for name in in_blocks)
-    assert sorted(found.shared) == sorted(matrices[name] for name in matrices.keys() - in_blocks - first)
+    assert sorted(found.shared) == sorted(matrices[name] for name in matrices.keys() - in_blocks - first - time)
+    assert sorted(found.time) == sorted(matrices[name] for name in time)
     assert sorted(found.whole) == sorted(others)
 
 
@@ -47,7 +48,7 @@ def test_weights_are_those_of_the_network():
 def test_they_add_up_to_the_published_sizes(scale):
     params = config.load(scale)
     found, config_ = weights_of(params.dit_config(3)), params.dit_config(3)
-    matrices = sum(found.first) + config_.num_layers * sum(found.block) + sum(found.shared)
+    matrices = sum(found.first + found.time) + config_.num_layers * sum(found.block) + sum(found.shared)
     assert matrices == plan.matrix_count(config_)
     assert matrices + sum(found.whole) == plan.parameter_count(config_) + plan.position_count(config_)
 
@@ -62,9 +63,9 @@ def test_an_all_reduce_passes_twice_and_a_rank_keeps_its_part():
 def test_parts_are_padded_and_whole_gradients_are_not():
     # of five ranks, a norm's six numbers are ten
     sizes = [6] * 2 * 2 + [36] * 2 + [6] * 2 + [6, 12] + [6, 12, 18]
-    (updated,) = rows_by(weight_traffic(SMALL, 3, cards=5, again=0), purpose="updated weights")
+    (updated,) = rows_by(weight_traffic(SMALL, 3, cards=5), purpose="other updated weights")
     assert (updated.calls, updated.size) == (len(sizes), 4 * sum(math.ceil(size / 5) * 5 for size in sizes))
-    (gradients,) = rows_by(weight_traffic(SMALL, 0, cards=5, again=0), collective="all-reduce")
+    (gradients,) = rows_by(weight_traffic(SMALL, 0, cards=5), collective="all-reduce")
     assert gradients.size == 4 * (plan.parameter_count(SMALL) + plan.position_count(SMALL))
 
 
@@ -72,22 +73,28 @@ def test_parts_are_padded_and_whole_gradients_are_not():
     ("zero_stage", "micro_batch", "update"),
     [
         (0, [], ["all-reduce"]),
-        (1, [], ["all-gather", "all-reduce", "reduce-scatter"]),
-        (2, ["reduce-scatter"], ["all-gather", "all-reduce"]),
-        (3, ["all-gather", "all-gather", "reduce-scatter"], ["all-gather", "all-reduce"]),
+        (1, [], ["all-gather", "all-gather", "all-reduce", "reduce-scatter"]),
+        (2, ["reduce-scatter"], ["all-gather", "all-gather", "all-reduce"]),
+        (3, ["all-gather", "all-gather", "all-gather", "reduce-scatter"], ["all-gather", "all-reduce"]),
     ],
 )
 def test_gradients_of_stages_2_and_3_pass_in_every_micro_batch(zero_stage, micro_batch, update):
-    rows = weight_traffic(SMALL, zero_stage, cards=2, again=0)
+    rows = weight_traffic(SMALL, zero_stage, cards=2)
     assert sorted(row.collective for row in rows_by(rows, moment="micro-batch")) == micro_batch
     assert sorted(row.collective for row in rows_by(rows, moment="update")) == update
 
 
-def test_recomputed_blocks_gather_each_matrix_once_more():
-    plain, recomputed = (weight_traffic(SMALL, 3, cards=2, again=again) for again in (0, 2))
-    (more,) = [row for row in recomputed if row not in plain]
-    assert (more.calls, more.size) == (2 * 11, 4 * 2 * (8 * 36 + 3 * 60))
-    assert weight_traffic(SMALL, 2, 2, again=2) == weight_traffic(SMALL, 2, 2, again=0)
+@pytest.mark.parametrize(("zero_stage", "gathers"), [(2, 1), (3, 2)])
+def test_matrices_are_gathered_in_the_arithmetics_type(zero_stage, gathers):
+    """All but the two that embed the time."""
+    full, half = (weight_traffic(SMALL, zero_stage, 2, dtype) for dtype in ("float32", "bfloat16"))
+    (halved,) = {row.dtype for row in half} - {"float32"}
+    assert halved == "bfloat16"
+    less = [(row, other) for row, other in zip(full, half, strict=True) if row != other]
+    assert all(row.size == 2 * other.size and row.calls == other.calls for row, other in less)
+    assert len(less) == gathers
+    found = weights_of(SMALL)
+    assert less[0][1].size == 2 * sum(found.first + 2 * found.block + found.shared)
 
 
 def test_a_blocks_all_to_alls_are_those_of_the_formula():
@@ -111,7 +118,7 @@ def test_a_stage_is_its_recipe_on_its_cards():
     assert rows == recipe_traffic(params.dit_config(2), params.recipes[2], 8, clip, "bfloat16")
     assert {row.dtype for row in rows_by(rows, collective="all-to-all")} == {"bfloat16"}
     assert sum(row.calls for row in rows_by(rows, collective="all-to-all")) == 6 * 48
-    assert {row.dtype for row in rows_by(rows, collective="all-gather")} == {"float32"}
+    assert {row.dtype for row in rows_by(rows, collective="reduce-scatter")} == {"float32"}
     assert stage_traffic(params, 2, Bucket(64, 256, 448)) != rows
 
 

@@ -17,7 +17,7 @@ from moviegen.flow.path import FlowMatchingLoss
 from moviegen.parallel.mesh import Mesh
 from moviegen.programs.encode_text import encode_captions
 from moviegen.programs.train_dit import Caches, build, clip_sets, validation
-from moviegen.runs.weights import load_arrays, to_arrays
+from moviegen.runs.weights import load_arrays
 from moviegen.train.batches import NOISE, Samples, ValidationBatches
 from tests import small_runs
 
@@ -80,7 +80,7 @@ def outputs(tmp_path, monkeypatch):
 
 
 def built(params, stage):
-    return to_arrays(dict(build(runs.find(params, f"stage{stage}"), stage, Mesh(0, 1, 1)).parameters_and_names()))
+    return build(runs.find(params, f"stage{stage}"), stage, Mesh(0, 1, 1))[1].arrays()
 
 
 def test_a_stage_starts_from_the_one_before_with_its_tables_grown():

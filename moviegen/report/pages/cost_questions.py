@@ -107,7 +107,8 @@ def state_without_zero() -> Question:
     params, card = load("5B"), published_card()
     recipe, config = params.recipes[STAGE], params.dit_config(STAGE)
     micro_batches = recipe.train.settings.gradient_accumulation_steps
-    states = [plan.state_bytes(config, card.cards_a_host, zero, micro_batches).total for zero in range(4)]
+    types = plan.Types.of(recipe.train.settings, params.launch_of(STAGE))
+    states = [plan.state_bytes(config, card.cards_a_host, zero, micro_batches, types).total for zero in range(4)]
     limit = room(params)
     larger = "5B's state" if states[0] > limit else "The card's room"
     fits = next((zero for zero, size in enumerate(states) if size <= limit), None)
