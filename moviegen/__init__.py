@@ -20,16 +20,10 @@ programs/    a verb of the command line each
                plan, calibrate, prove: what a recipe costs; how fast this machine is; what it can tell of large jobs;
                ship: trained weights into the repository
 proofs/      what a CPU can measure of what only large jobs need: proof, records: one such quantity, a topic's
-<<<<<<< HEAD
                autoencoder, tiles: 3.1.1's training in a card's form and its arithmetic; encoding and decoding
-               checkpoints: what each rank writes, holds and waits for
-               start: what a stage reads at its start, sees, and compiles
-               transformer: a rank's memory at its start; state in bfloat16
+               transformer, checkpoints: what each rank holds at its start, writes, and waits for
+               start, cards: what a stage reads at its start, sees, and compiles; 3.4.2 on several cards
 train/       3.2   loop, step, batches, turns, optim, ema (3.3), state, checkpoint, saving, resume
-=======
-               cards: 3.4.2 on several cards: the same clips, less memory, nothing made again
-train/       3.2   loop, step, batches, optim, ema (3.3), state, checkpoint, resume
->>>>>>> cards
 data/
   3.2.1        videos, streams, readers, proofs, pictures: one file, read exactly; pixels, formats: resized, written
                layouts, captions, tables: what a folder holds; datasets, ucf101, choice, splits: what is trained on
