@@ -33,7 +33,15 @@ import pandas as pd
 from tqdm import tqdm
 
 from moviegen import runs
-from moviegen.config import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, ConfigError, Params, Tiling, weights_file
+from moviegen.config import (
+    SPATIAL_COMPRESSION,
+    TEMPORAL_COMPRESSION,
+    ConfigError,
+    Params,
+    Tiling,
+    latent_size,
+    weights_file,
+)
 from moviegen.data.clips import SHOWN_FPS, Clip
 from moviegen.data.crops import centre_view, spread
 from moviegen.data.intervals import mean_and_half_width
@@ -309,14 +317,17 @@ def _part(window: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
 
 
 def tilings(frames: int, size: tuple[int, int]) -> list[Tiling]:
-    """Tiles of a frame, the largest first, each without an overlap and with one; in time a clip stays whole."""
+    """Tiles of a frame, the largest first, each without an overlap and with one; in time a clip stays whole.
+
+    Where the last tile, which lies further back, shares as much without being asked to, the two are one.
+    """
     unit, whole = SPATIAL_COMPRESSION, -(-frames // TEMPORAL_COMPRESSION) * TEMPORAL_COMPRESSION
     found = []
     for share in TILE_SHARES:
         tile = (max(unit, int(share * size[0]) // unit * unit), max(unit, int(share * size[1]) // unit * unit))
         overlap = int(OVERLAP_SHARE * min(tile)) // unit * unit
         found += [Tiling(frames=whole, overlap_frames=0, size=tile, overlap=each) for each in sorted({0, overlap})]
-    return list(dict.fromkeys(found))
+    return list({str(tiling.cut(*latent_size(1, *size)[1:])): tiling for tiling in found}.values())
 
 
 def score_tiles(run: runs.Run, models: Models, clips: dict[str, list[Clip]]) -> None:

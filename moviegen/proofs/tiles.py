@@ -38,7 +38,7 @@ SMALL = (8, 32, 32)
 # of what takes minutes with a wider network, and is of files and frames
 NARROW = TAEConfig(base_channels=4, channel_multipliers=(1, 1, 1, 2), num_res_blocks=1, num_groups=2)
 HD = (1080, 1920)
-HD_FRAMES = (32, 48, 64)
+HD_FRAMES = (32, 64, 96)  # of one window; of several, from which on nothing grows
 HD_TILES = ("--tae.tiling.size", "[192, 192]", "--tae.tiling.overlap", "32")
 MOST = 2e9 / MIB  # that a minute of 1080p may take: 2 GB
 
