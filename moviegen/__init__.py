@@ -33,7 +33,7 @@ data/
                latents, embeddings, index, reading: caches, what they hold, and how they are read
   3.5          scores, intervals: PSNR, SSIM, LPIPS; how far a mean may be off
 tae/         3.1.1 model, coder, layers, losses, lpips, tiling, factors, weights, naming
-dit/         3.1.3 model, layers, patches, positions, weights, values: what they start from
+dit/         3.1.3 model, layers, patches, positions, weights, values: what they start from; inference: to sample with
 text/        3.1.4 encoders, t5, bert, clip, layers, tokenise, folders, stand_ins, embedding
 flow/        3.1.2 path: X_t, V_t, times, loss; 3.4.2 schedule, sampler: Euler steps with guidance
 runs/        registry: which program makes what from what; fingerprint, hashes: what its result follows from; run,

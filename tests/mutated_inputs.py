@@ -28,7 +28,8 @@ from moviegen.data.embeddings import (
 )
 from moviegen.data.latents import check_latents, check_origin, load_latent, open_latents
 from moviegen.dit.model import DiT
-from moviegen.dit.weights import load_dit, save_dit
+from moviegen.dit.inference import load_dit
+from moviegen.dit.weights import save_dit
 from moviegen.programs.transcode import read_encoded
 from moviegen.runs.arrays import save_npz
 from moviegen.runs.files import checksum, write_json

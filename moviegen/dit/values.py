@@ -15,7 +15,8 @@ from moviegen.dit.model import DiT
 from moviegen.dit.positions import grow_positions
 from moviegen.dit.weights import read_weights
 from moviegen.parallel.ulysses import UlyssesSequence, WholeSequence
-from moviegen.runs.arrays import CheckpointError, StoredTensor, check_fits
+from moviegen.runs.arrays import StoredTensor, check_fits
+from moviegen.runs.weights import finite
 
 
 def declared(
@@ -79,8 +80,4 @@ class Stored:
             values = array.flat(start, stop)
         else:
             values = np.asarray(array).reshape(-1)[start:stop].astype(np.float32)
-        if not np.isfinite(values).all():
-            raise CheckpointError(
-                f"{self.path}: {name} holds NaN or infinity: the file is damaged, or its training had diverged"
-            )
-        return values
+        return finite(values, name, str(self.path))

@@ -175,6 +175,8 @@ class Zero:
         stage: 0 to 3. One rank alone has nobody to divide with: stage 0.
         values: of the weights, where the network's are only declared (`no_init_parameters`): no rank ever holds more of
             them than it keeps, and one whole weight.
+        is_trained: no: the network is asked only. Nothing is kept to be updated, and matrices, or parts of them, are
+            held in the type `dtype` alone.
 
     Attributes:
         weights: name -> the network's own parameter; the first `num_divided` are this rank's parts of it (stage 3).
@@ -182,11 +184,14 @@ class Zero:
         shapes: name -> shape of the whole weight.
     """
 
-    def __init__(self, network: nn.Cell, stage: int, world: World, values: Values | None = None) -> None:
+    def __init__(
+        self, network: nn.Cell, stage: int, world: World, values: Values | None = None, is_trained: bool = True
+    ) -> None:
         self.stage, self.world = stage if world.size > 1 else 0, world
         declared = dict(network.parameters_and_names())
         self.shapes = {name: tuple(weight.shape) for name, weight in declared.items()}
         self._values = values or _held(declared)
+        self._types = _multiplied_types(network) if self.stage in (1, 2) or not is_trained else {}
         divided = self._divide(network) if self.stage == 3 else set()
         # The last first, in the order in which gradients are ready: each is added to its sum and forgotten.
         parameters = dict(network.parameters_and_names())
@@ -194,10 +199,10 @@ class Zero:
             name: parameters[name] for name in sorted(reversed(parameters), key=lambda name: name not in divided)
         }
         self.num_divided = len(divided)
-        self.masters = dict(self.weights) if self.stage == 0 else self._masters(divided)
-        if values is not None or self.stage in (1, 2):
-            self._fill(network, divided)
-        del self._values
+        self.masters = self._masters(divided) if self.stage and is_trained else dict(self.weights)
+        if values is not None or self._types:
+            self._fill(divided)
+        del self._values, self._types
         self._gather = GatherOnHost() if self.stage else None
 
     def _divide(self, network: nn.Cell) -> set[str]:
@@ -205,7 +210,8 @@ class Zero:
         for prefix, cell in _multiplying(network):
             name = f"{prefix}.weight"
             cell.product = GatheredProduct(self.world, self.shapes[name], cell.product)
-            cell.weight = Parameter(ms.Tensor(self._own(name)), name=cell.weight.name)
+            part = _tensor(self._own(name), self._types.get(name, ms.float32))
+            cell.weight = Parameter(part, name=cell.weight.name)
             divided.add(name)
         return divided
 
@@ -217,14 +223,11 @@ class Zero:
             for name, weight in self.weights.items()
         }
 
-    def _fill(self, network: nn.Cell, divided: set[str]) -> None:
-        """Gives the network the weights that it holds whole, at stages 1 and 2 in the type that multiplies."""
-        types = {}
-        if self.stage:
-            types = {f"{prefix}.weight": cell.dtype for prefix, cell in _multiplying(network) if hasattr(cell, "dtype")}
+    def _fill(self, divided: set[str]) -> None:
+        """Gives the network the weights that it holds whole, in the type that multiplies where it is not updated."""
         for name in self.shapes.keys() - divided:
             whole = self._values(name, 0, int(np.prod(self.shapes[name]))).reshape(self.shapes[name])
-            dtype = types.get(name, ms.float32)
+            dtype = self._types.get(name, ms.float32)
             self.weights[name].set_dtype(dtype)
             self.weights[name].set_data(_tensor(whole, dtype))
 
@@ -296,6 +299,11 @@ def _multiplying(network: nn.Cell) -> list[tuple[str, nn.Cell]]:
     return [
         (name, cell) for name, cell in network.cells_and_names() if hasattr(cell, "product") and hasattr(cell, "weight")
     ]
+
+
+def _multiplied_types(network: nn.Cell) -> dict[str, ms.Type]:
+    """The type in which a network multiplies by each of its matrices."""
+    return {f"{prefix}.weight": cell.dtype for prefix, cell in _multiplying(network) if hasattr(cell, "dtype")}
 
 
 def _held(weights: Mapping[str, Parameter]) -> Values:

@@ -42,7 +42,8 @@ from moviegen.data.samples import SUBJECTS
 from moviegen.data.splits import data_folder, load_split
 from moviegen.device.collectives import barrier
 from moviegen.device.world import World
-from moviegen.dit.weights import for_sampling, load_stage, sampling_mesh
+from moviegen.dit.inference import load_stage, sampling_mesh
+from moviegen.dit.weights import for_sampling
 from moviegen.flow import schedule
 from moviegen.flow.sampler import Prompt, Sampler, batches, filled, numbered
 from moviegen.runs.arrays import read_npz, save_npz

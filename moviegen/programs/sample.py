@@ -43,8 +43,9 @@ from moviegen.data.splits import load_split
 from moviegen.data.videos import write_video
 from moviegen.device.collectives import barrier
 from moviegen.device.world import World
+from moviegen.dit.inference import described_config, load_described, load_stage, sampling_mesh
 from moviegen.dit.model import DiT
-from moviegen.dit.weights import described_config, for_sampling, load_described, load_stage, sampling_mesh
+from moviegen.dit.weights import for_sampling
 from moviegen.flow import schedule
 from moviegen.flow.sampler import Embed, Prompt, Sampler, batches, filled, numbered
 from moviegen.parallel.mesh import Mesh

@@ -20,8 +20,9 @@ from moviegen import device
 from moviegen.config import DiTConfig, Params, Sample
 from moviegen.data.embeddings import TextArrays
 from moviegen.device.collectives import barrier, join_world
+from moviegen.dit.inference import load_dit
 from moviegen.dit.model import DiT
-from moviegen.dit.weights import load_dit, save_dit
+from moviegen.dit.weights import save_dit
 from moviegen.flow import schedule
 from moviegen.flow.sampler import Sampler, batches, numbered
 from moviegen.launch.job import Job

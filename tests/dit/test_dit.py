@@ -8,11 +8,12 @@ import pytest
 from mindspore import ops
 
 from moviegen import plan
+from moviegen.dit.inference import load_dit
 from moviegen.dit.layers import TimestepEmbedder
 from moviegen.dit.model import DiT
 from moviegen.dit.patches import patchify, unpatchify
 from moviegen.dit.positions import grow_table
-from moviegen.dit.weights import load_dit, load_weights, save_dit
+from moviegen.dit.weights import load_weights, save_dit
 from moviegen.runs.arrays import CheckpointError
 from moviegen.runs.weights import assign, to_arrays
 from tests.golden import CASES, SETS, SMALL, difference, weights

@@ -4,9 +4,10 @@ import pytest
 from moviegen import config
 from moviegen.device import compiled
 from moviegen.device.compiler import NoBfloat16Error
+from moviegen.dit.inference import load_dit, load_stage
 from moviegen.dit.model import DiT
 from moviegen.dit.positions import grow_table
-from moviegen.dit.weights import load_dit, load_stage, load_weights, save_dit
+from moviegen.dit.weights import load_weights, save_dit
 from moviegen.runs.arrays import CheckpointError, save_arrays
 from moviegen.runs.weights import to_arrays
 

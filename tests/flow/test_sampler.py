@@ -11,8 +11,9 @@ from mindspore import nn
 
 from moviegen import config, device, plan
 from moviegen.config import ConfigError, DiTConfig
+from moviegen.dit.inference import load_dit, load_stage
 from moviegen.dit.model import DiT
-from moviegen.dit.weights import load_dit, load_stage, load_weights, save_dit
+from moviegen.dit.weights import load_weights, save_dit
 from moviegen.flow import schedule
 from moviegen.flow.sampler import (
     GuidedVelocity,

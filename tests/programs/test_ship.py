@@ -12,7 +12,7 @@ from moviegen.data import samples
 from moviegen.data.pixels import clip_indices, resize_and_crop, to_uint8
 from moviegen.data.scores import score
 from moviegen.data.videos import probe, read_frames
-from moviegen.dit.weights import load_described
+from moviegen.dit.inference import load_described
 from moviegen.programs import ship
 from moviegen.runs.arrays import save_arrays
 from moviegen.runs.files import checksum

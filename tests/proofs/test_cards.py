@@ -3,7 +3,7 @@
 import pytest
 
 from moviegen import config
-from moviegen.dit.weights import load_dit
+from moviegen.dit.inference import load_dit
 from moviegen.parallel.mesh import Mesh
 from moviegen.proofs import cards
 
