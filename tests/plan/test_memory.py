@@ -41,6 +41,7 @@ def miniature(scale, stage):
             "keep_attention": recipe.model.not_recompute_fa,
         },
         "micro_batches": settings.gradient_accumulation_steps, "cards": 8, "shards": shards, "samples": micro.samples,
+        "moment_dtype": settings.moment_dtype, "gradient_dtype": settings.gradient_dtype,
     }  # fmt: skip
     return case, micro
 

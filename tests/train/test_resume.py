@@ -114,8 +114,9 @@ def test_the_program_starts_there_only_where_it_is_told_to(short, monkeypatch, r
     network = Regression()
     network.dtype, network.recompute_blocks = ms.float32, lambda *arguments, **options: None
     network.by_tokens = lambda: network
-    monkeypatch.setattr(dit, "build", lambda *arguments: network)
+    monkeypatch.setattr(dit, "build", lambda *arguments: (network, Zero(network, 0, World())))
     monkeypatch.setattr(dit, "batches", lambda *arguments: (None, None))
+    monkeypatch.setattr(dit, "tell", lambda *arguments: None)
     monkeypatch.setattr(dit, "Trainer", built)
     changes = {"train.resume.run": str(short.folder), "train.resume.force": True, "train.steps": 8} if resumes else {}
     with pytest.raises(Built):
