@@ -8,7 +8,6 @@ asked for and goes by the times that packets state. `decord` seeks too, by times
 from __future__ import annotations
 
 import importlib.util
-import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -63,16 +62,6 @@ def by_counting(path: Path | str, numbers: Iterable[int]) -> Iterator[np.ndarray
                     break
             else:
                 raise BrokenVideo(path, f"it has {last + 1} frames: there is no frame {wanted}")
-
-
-def windows_by_counting(path: Path | str, windows: Iterable[Sequence[int]]) -> Iterator[Iterator[np.ndarray]]:
-    """`by_counting` of each of `windows`, numbers that ascend from the first window to the last, in one pass.
-
-    The frames of one window are taken before the next window is.
-    """
-    windows = list(windows)
-    frames = by_counting(path, itertools.chain.from_iterable(windows))
-    return (itertools.islice(frames, len(window)) for window in windows)
 
 
 def open_decord(path: Path | str) -> Any:

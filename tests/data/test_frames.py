@@ -1,5 +1,6 @@
 """The frames read are those asked for, counted in the order of showing, from every container, by every reader."""
 
+import gc
 from fractions import Fraction
 
 import av
@@ -96,6 +97,14 @@ def test_where_a_seek_is_chosen_frames_before_the_key_frame_are_not_decoded(kind
     monkeypatch.setattr(readers, "counted", None)
     monkeypatch.setattr(readers, "by_counting", None)
     assert numbers(read_frames(path, [57, 49], "pyav")) == [57, 49]
+
+
+def test_frames_of_one_window_are_gone_when_the_next_is_asked_for(tmp_path):
+    path, alive = write(tmp_path / "a.mp4", 60), []
+    for frames in read_windows(path, [range(20), range(20, 40), range(40, 60)], "pyav"):
+        alive.append(sum(type(one) is av.VideoFrame for one in gc.get_objects()))
+        assert len(list(frames)) == 20
+    assert max(alive) <= alive[0] + 2  # those that the decoder has at hand
 
 
 @pytest.mark.skipif(not readers.HAS_DECORD, reason="decord has no wheel")
