@@ -132,7 +132,8 @@ def _text(params: Params, clips: int) -> Iterator[ProgramWork]:
         return
     flops = sum((tower.flops(tokens) for tower, tokens in towers), Flops())
     tower, tokens = max(towers, key=lambda one: one[0].weights)
-    memory = max((encoding_memory(*one) for one in towers), key=lambda memory: memory.total)
+    is_card = params.launch.device == "Ascend"
+    memory = max((encoding_memory(*one, is_card) for one in towers), key=lambda memory: memory.total)
     yield ProgramWork("text", f"{tower.name}, {tokens} tokens", "caption", clips + 1, flops, memory)
 
 

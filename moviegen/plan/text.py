@@ -1,7 +1,7 @@
 """What encoding captions takes, by counting: of the encoders that README names, which params files know by their width.
 
-Weights are float32, and a pass is of `BATCH` captions, filled up to `max_tokens` each. Norms, biases and tables of
-positions, a thousandth of the weights or less, are left out.
+On a card weights and activations are in half precision, but for attention's scores; a pass is of `BATCH` captions, filled
+up to `max_tokens` each. Norms, biases and tables of positions, a thousandth of the weights or less, are left out.
 
 Letters: L tokens of a caption, D width.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from moviegen.config import TextEncoder
 from moviegen.plan.flops import Flops
-from moviegen.plan.memory import FLOAT32, Memory
+from moviegen.plan.memory import FLOAT32, HALF, Memory
 
 BATCH = 8  # captions of a pass; `text.encoders.BATCH`
 ENCODING = "in a layer of the encoder"
@@ -70,15 +70,16 @@ def tower_of(place: str, encoder: TextEncoder) -> TextTower | None:
     return TOWERS.get((place, encoder.width))
 
 
-def encoding_memory(tower: TextTower, tokens: int) -> Memory:
+def encoding_memory(tower: TextTower, tokens: int, is_card: bool = False) -> Memory:
     """A card that encodes a batch: the weights, and of the layer at work scores and their softmax or the hidden layer.
 
     Scores, the bias that is added to them, their sum and its softmax are (B, heads, L, L) float32; of gate and up both
     and their product.
     """
+    element = HALF if is_card else FLOAT32
     scores = FLOAT32 * BATCH * tower.heads * tokens**2
-    hidden = FLOAT32 * BATCH * tokens * tower.hidden
-    wide = FLOAT32 * BATCH * tokens * tower.width
+    hidden = element * BATCH * tokens * tower.hidden
+    wide = element * BATCH * tokens * tower.width
     live = max(4 * scores + 4 * wide, (3 if tower.gated else 2) * hidden + scores + 2 * wide)
     largest = ("attention's scores (B, heads, L, L)", scores) if scores > hidden else ("its hidden layer", hidden)
-    return Memory(ENCODING, {"weights": FLOAT32 * tower.weights, "live block": live}, largest)
+    return Memory(ENCODING, {"weights": element * tower.weights, "live block": live}, largest)

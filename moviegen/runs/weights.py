@@ -116,8 +116,8 @@ def assign(parameters: Mapping[str, Parameter], arrays: Arrays, source: str, may
     check_fits({name: parameter.shape for name, parameter in parameters.items()}, arrays, source, may_lack)
     for name, parameter in parameters.items():
         if name in arrays:
-            values = finite(np.asarray(arrays[name], parameter.asnumpy().dtype), name, source)
-            parameter.set_data(ms.Tensor(values))
+            values = finite(np.asarray(arrays[name], np.float32), name, source)
+            parameter.set_data(ms.Tensor(values, parameter.dtype))
 
 
 def finite(values: np.ndarray, name: str, source: str) -> np.ndarray:

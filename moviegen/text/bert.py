@@ -177,4 +177,4 @@ class BertEncoder(nn.Cell):
         batch, length = tokens.shape
         blocked = (1 - keep.astype(ms.float32)).reshape(batch, 1, 1, length) * BLOCKED
         bias = ops.tile(blocked, (1, self.num_heads, length, 1))
-        return self.encoder(self.embeddings(tokens), bias)
+        return self.encoder(self.embeddings(tokens), bias).astype(ms.float32)

@@ -148,4 +148,4 @@ class ClipTextTower(nn.Cell):
 
     def construct(self, tokens: ms.Tensor, keep: ms.Tensor) -> ms.Tensor:
         bias = ops.tile(self.causal, (tokens.shape[0], self.num_heads, 1, 1))
-        return self.final_layer_norm(self.encoder(self.embeddings(tokens), bias))
+        return self.final_layer_norm(self.encoder(self.embeddings(tokens), bias)).astype(ms.float32)

@@ -10,7 +10,9 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 from mindspore import nn
+from mindspore.nn.utils import no_init_parameters
 
+from moviegen import device
 from moviegen.config import ConfigError, Params, TextEncoder
 from moviegen.runs.weights import assign
 from moviegen.text import bert, clip, folders, t5
@@ -98,10 +100,16 @@ class Pretrained:
         return cut(tokens, self.max_tokens)
 
     def load(self) -> nn.Cell:
-        """The network with the folder's weights, for texts of `max_tokens` tokens."""
+        """The network with the folder's weights, for texts of `max_tokens` tokens.
+
+        It holds them in the type of the device's arithmetic alone, and takes them from the folder one by one.
+        """
         tensors = self.family.weights(folders.weights_of(self.folder), self.config, self.max_tokens)
         folders.check_landmarks(self.folder, self.config, tensors)
-        network = self.family.network(self.config, self.max_tokens)
+        with no_init_parameters():
+            network = self.family.network(self.config, self.max_tokens)
+        for parameter in network.get_parameters():
+            parameter.set_dtype(device.compute_dtype())
         assign(dict(network.parameters_and_names()), tensors, str(self.folder))
         return network.set_train(False)
 

@@ -43,7 +43,8 @@ class LayerNorm(nn.Cell):
 class MixTokens(nn.Cell):
     """softmax(q k^T * scale + bias) v, by heads.
 
-    Inputs: q, k, v (B, L, heads * d) and bias (B, heads, L, L). Output: like q. The bias has the scores' full shape
+    Inputs: q, k, v (B, L, heads * d) and bias (B, heads, L, L), in whose type the softmax is taken. Output: like q. The
+    bias has the scores' full shape
     because MindSpore keeps 16 bytes an element for each addition that broadcasts on CPU, in every layer.
     """
 
@@ -55,7 +56,8 @@ class MixTokens(nn.Cell):
         self.softmax = ops.Softmax(-1)
 
     def construct(self, q: ms.Tensor, k: ms.Tensor, v: ms.Tensor, bias: ms.Tensor) -> ms.Tensor:
-        weights = self.softmax(self.scores(self._heads(q) * self.scale, self._heads(k)) + bias)
+        scores = self.scores(self._heads(q) * self.scale, self._heads(k)).astype(bias.dtype)
+        weights = self.softmax(scores + bias).astype(v.dtype)
         return self.product(weights, self._heads(v)).swapaxes(1, 2).reshape(q.shape)
 
     def _heads(self, x: ms.Tensor) -> ms.Tensor:

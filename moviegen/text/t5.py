@@ -161,7 +161,8 @@ class Stack(nn.Cell):
     def construct(self, x: ms.Tensor, keep: ms.Tensor) -> ms.Tensor:
         batch, length = keep.shape
         places = self.block[0].layer[0].SelfAttention.relative_attention_bias(self.buckets).transpose(2, 0, 1)
-        padding = (1 - keep.astype(x.dtype)).reshape(batch, 1, 1, length) * BLOCKED
+        places = places.astype(ms.float32)
+        padding = (1 - keep.astype(ms.float32)).reshape(batch, 1, 1, length) * BLOCKED
         bias = places.reshape(1, -1, length, length) + padding
         for block in self.block:
             x = block(x, bias)
@@ -181,4 +182,4 @@ class T5Encoder(nn.Cell):
         self.encoder = Stack(config, length)
 
     def construct(self, tokens: ms.Tensor, keep: ms.Tensor) -> ms.Tensor:
-        return self.encoder(self.shared(tokens), keep)
+        return self.encoder(self.shared(tokens), keep).astype(ms.float32)

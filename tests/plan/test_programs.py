@@ -290,3 +290,5 @@ def test_a_pass_of_an_encoder_is_of_as_many_captions_as_the_program_takes():
     assert small.parts["weights"] == large.parts["weights"] == 4 * TOWERS["ul2", 4096].weights
     scores, hidden = 4 * encoders.BATCH * 16 * 512**2, 4 * encoders.BATCH * 512 * 16_384
     assert large.largest[1] == max(scores, hidden)
+    on_card = text.encoding_memory(TOWERS["ul2", 4096], 512, is_card=True)
+    assert on_card.parts["weights"] == 2 * TOWERS["ul2", 4096].weights

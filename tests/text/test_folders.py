@@ -4,17 +4,18 @@ import hashlib
 import json
 import struct
 
+import mindspore as ms
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from moviegen import config
+from moviegen import config, device
 from moviegen.config import ConfigError, TextEncoder
 from moviegen.runs.arrays import CheckpointError
 from moviegen.text.encoders import Pretrained, encoders
 from moviegen.text.folders import folder_hash
 from tests.text import numpy_models
-from tests.text.making import BYT5, CLIP, T5, clip_arrays, t5_arrays, write_byt5, write_metaclip, write_ul2
+from tests.text.making import BYT5, CLIP, T5, clip_arrays, t5_arrays, write_bert, write_byt5, write_metaclip, write_ul2
 
 WRITERS = {"ul2": write_ul2, "metaclip": write_metaclip, "byt5": write_byt5}
 ARRAYS = {"ul2": t5_arrays(T5), "metaclip": clip_arrays(CLIP), "byt5": t5_arrays(BYT5)}
@@ -345,3 +346,19 @@ def test_byt5_needs_no_tokenizer(tmp_path):
     before = Pretrained("byt5", setting).sha256()
     (tmp_path / "tokenizer.json").write_text("not looked at")
     assert Pretrained("byt5", setting).sha256() == before
+
+
+@pytest.mark.parametrize(("name", "write"), [("ul2", write_ul2), ("ul2", write_bert), ("metaclip", write_metaclip)])
+def test_weights_are_held_in_the_type_of_the_devices_arithmetic(name, write, tmp_path, monkeypatch):
+    """Half of float32's bytes, and of its embeddings all but what rounding to 11 bits changes."""
+    encoder = Pretrained(name, write(tmp_path))
+    captions = ["a fox runs", "two dogs"]
+    whole = [one.text_emb for one in encoder.encode(captions)]
+    size = sum(parameter.nbytes for parameter in encoder.load().get_parameters())
+    monkeypatch.setattr(device, "compute_dtype", lambda: ms.float16)
+    network = encoder.load()
+    assert {parameter.dtype for parameter in network.get_parameters()} == {ms.float16}
+    assert 2 * sum(parameter.nbytes for parameter in network.get_parameters()) == size
+    for half, full in zip(encoder.encode(captions), whole, strict=True):
+        assert half.text_emb.dtype == np.float32
+        assert 0 < np.abs(half.text_emb - full).max() < 0.02 * np.abs(full).max()
