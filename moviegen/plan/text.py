@@ -1,7 +1,7 @@
 """What encoding captions takes, by counting: of the encoders that README names, which params files know by their width.
 
-On a card weights and activations are in half precision, but for attention's scores; a pass is of `BATCH` captions, filled
-up to `max_tokens` each. Norms, biases and tables of positions, a thousandth of the weights or less, are left out.
+On a card weights and activations are in half precision, but for attention's scores. A pass is of `BATCH` captions, each
+filled up to `max_tokens`. Norms, biases and tables of positions, a thousandth of the weights or less, are left out.
 
 Letters: L tokens of a caption, D width.
 """
