@@ -9,6 +9,7 @@ from IPython.display import HTML
 
 from moviegen import plan
 from moviegen.config import SIZES, Params, visual_tokens
+from moviegen.plan.memory import HALF, Types
 from moviegen.report import markup, published, results
 from moviegen.report.pages.parallelism_proofs import only_on_cards, proven
 from moviegen.report.plots import ACCENT, FAINT, INK, SECOND, drawn, panels, styled
@@ -18,6 +19,7 @@ from moviegen.report.wording import shown
 
 __all__ = ["only_on_cards", "proven", "speed", "state", "traffic", "zero"]
 SPEEDS = ("medium", "steps", "tokens/s", "waited for data (s a step)", "waited, of all time", "peak memory")
+CARD_TYPES = Types(arithmetic=HALF)
 MICRO_BATCHES = 5  # an update, in the published scripts of stages 2 and 3
 
 
@@ -45,7 +47,9 @@ def zero(ranks: int = 8) -> HTML:
     with styled():
         figure, (axes,) = panels(1, height=2.9)
         for stage, color in enumerate((FAINT, "#6a96c4", ACCENT, "#16406e")):
-            memory = [plan.state_bytes(SIZES[size], ranks, stage, MICRO_BATCHES).total / 1e9 for size in sizes]
+            memory = [
+                plan.state_bytes(SIZES[size], ranks, stage, MICRO_BATCHES, CARD_TYPES).total / 1e9 for size in sizes
+            ]
             x = np.arange(len(sizes)) + (stage - 1.5) * 0.2
             patches = axes.bar(x, memory, 0.18, color=color, label=f"ZeRO {stage}" if stage else "no ZeRO")
             axes.bar_label(patches, fmt="%.3g", fontsize=7, padding=2, color=INK)
@@ -55,7 +59,10 @@ def zero(ranks: int = 8) -> HTML:
         axes.grid(axis="x", visible=False)
         axes.margins(y=0.12)
         axes.legend(loc="upper left", fontsize=8)
-        return drawn(figure, f"Weights, gradient sums and optimizer state on each of {ranks} cards, float32, computed")
+        return drawn(
+            figure,
+            f"Weights, gradient sums and optimizer state on each of {ranks} cards, arithmetic in bfloat16",
+        )
 
 
 def state(params: Params, stages: StageRuns) -> HTML:

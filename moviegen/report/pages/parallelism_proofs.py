@@ -27,8 +27,13 @@ ONLY_ON_CARDS = {
 
 
 def proven() -> HTML:
-    """A table for each topic: what was measured, what was foretold, and where it must lie."""
-    return HTML("".join(_topic(name, title) for name, title in records.TOPICS.items()))
+    """Of each topic what was measured, what was foretold, and where it must lie; and which were not measured."""
+    found = {name: records.read(name) for name in records.TOPICS}
+    tables = [_topic(name, record) for name, record in found.items() if record]
+    if missing := [records.TOPICS[name] for name, record in found.items() if not record]:
+        rows = [{"topic": title, "measured": markup.NOT_RUN} for title in missing]
+        tables.append(table(rows, f"What {COMMAND} measures").data)
+    return HTML("".join(tables))
 
 
 def only_on_cards() -> HTML:
@@ -37,13 +42,8 @@ def only_on_cards() -> HTML:
     return table(rows, "What only cards can tell")
 
 
-def _topic(name: str, title: str) -> str:
-    record = records.read(name)
-    if record is None:
-        columns = ("claim", "measured here", "measured", "foretold", "must be", "verdict")
-        row = dict.fromkeys(columns, "-") | {"measured": markup.NOT_RUN}
-        return table([row], f"{title}: measured by {COMMAND}").data
-    return table(_rows(record["proofs"]), f"{title}: {_origin(name, record)}").data
+def _topic(name: str, record: dict[str, Any]) -> str:
+    return table(_rows(record["proofs"]), f"{records.TOPICS[name]}: {_origin(name, record)}").data
 
 
 def _origin(name: str, record: dict[str, Any]) -> str:
