@@ -7,7 +7,6 @@ import re
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import nn
 
 from moviegen import config, plan
 from moviegen.config import DiTConfig, TAEConfig
@@ -20,7 +19,7 @@ from moviegen.dit.layers import SwiGLU
 from moviegen.dit.model import DiT
 from moviegen.flow.path import FlowMatchingLoss
 from moviegen.parallel.zero import Zero
-from moviegen.tae.layers import SpatialAttention
+from moviegen.tae.layers import Projection, SpatialAttention
 from moviegen.tae.model import TAE
 from moviegen.train.step import Backward, Gradients
 
@@ -72,7 +71,7 @@ def of_attention(cell, inputs, out):
 
 OPERATORS = {
     Product: ("projections", of_product),
-    nn.Dense: ("projections", of_dense),
+    Projection: ("projections", of_dense),
     Attention: ("attention", of_attention),
     Convolution: ("convolutions", of_convolution),
     TemporalConvolution: ("convolutions", of_temporal_convolution),
