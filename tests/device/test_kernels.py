@@ -173,7 +173,8 @@ class Updated:
 
     def state(self):
         split = [tensor for moments in self.moments for tensor in split_moments(moments, self.weights)]
-        return [tensor.asnumpy().copy() for tensor in (*self.weights, *split, self.updates)]
+        weights, updates = ([one.asnumpy() for one in held] for held in (self.weights, (self.updates,)))
+        return [array.copy() for array in (*weights, *split, *updates)]
 
 
 def numpy_adamw(ours, updates, rate):
@@ -214,4 +215,4 @@ def test_moments_are_set_as_they_are_split(form):
     parts = [random(*shape).astype(np.float32) for shape in SHAPES]
     set_moments(ours.moments[1], parts)
     for found, wanted in zip(split_moments(ours.moments[1], ours.weights), parts, strict=True):
-        np.testing.assert_array_equal(found.asnumpy(), wanted)
+        np.testing.assert_array_equal(found, wanted)

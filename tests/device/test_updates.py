@@ -59,11 +59,11 @@ def child(folder):
     update, squares = Update(weights), []
     for number, factor in enumerate(FACTORS, 1):
         squares.append(float(update(ms.Tensor(factor, ms.float32), *map(ms.Tensor, gradients(number)))))
-    parts = {"weight": update.weights} | {
-        name: split_moments(moments, update.weights)
+    parts = {"weight": [weight.asnumpy() for weight in update.weights]} | {
+        name: list(split_moments(moments, update.weights))
         for name, moments in (("moment1", update.moment1), ("moment2", update.moment2))
     }
-    arrays = {f"{kind} {i}": one.asnumpy() for kind, part in parts.items() for i, one in enumerate(part)}
+    arrays = {f"{kind} {i}": one for kind, part in parts.items() for i, one in enumerate(part)}
     if update.average is not None:
         arrays |= {f"average {i}": array for i, array in enumerate(update.average.arrays())}
     np.savez(folder, squares=squares, updates=update.updates.asnumpy(), **arrays)
