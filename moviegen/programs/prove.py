@@ -62,6 +62,6 @@ def main(params: Params, options: argparse.Namespace) -> None:
             failed = prove(params, records.TOPICS)
     except FolderInUse as error:
         raise JobError(f"the scale proof is being measured already: {error}") from None
-    print(f"scale proof: {records.folder()}; `make html` shows it on the page of parallelism", file=sys.stderr)
+    print(f"scale proof: {records.folder()}; `make report` shows it on the page of parallelism", file=sys.stderr)
     if failed:
         raise JobError(f"{len(failed)} of what was measured do not hold: " + "; ".join(map(str, failed)))
