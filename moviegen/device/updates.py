@@ -217,11 +217,31 @@ class AdamWUpdate(nn.Cell):
         return ops.depend(done, ops.assign(moment1[0], rounded))
 
 
+class _RoundedMoment(nn.Cell):
+    """What `ops.AdamWeightDecay` does, with a first moment that is rounded to a type."""
+
+    def __init__(self, moment_dtype: ms.Type) -> None:
+        super().__init__()
+        self.moment_dtype = moment_dtype
+
+    def construct(self, weight, first, second, step, beta1, beta2, eps, decay, gradient) -> tuple:  # noqa: ANN001
+        before = ops.depend(first, gradient).astype(ms.float32)
+        moment = beta1 * before + (1 - beta1) * gradient
+        square = beta2 * ops.depend(second, gradient) + (1 - beta2) * gradient * gradient
+        moved = weight - step * (moment / (ops.sqrt(square) + eps) + decay * weight)
+        return (
+            ops.assign(first, moment.astype(self.moment_dtype).astype(first.dtype)),
+            ops.assign(second, square),
+            ops.assign(weight, moved),
+        )
+
+
 class _AdamWUpdate(nn.Cell):
     """Weight by weight, each after the one before: what an update needs beside its result is there for one alone.
 
     MindSpore's fused kernel, which takes float32 moments, has no bias correction: the corrected step, epsilon and decay
-    are handed to it. Without a branch: a product that takes 0 times NaN for 0, no step, and moments that keep all of
+    are handed to it. Without a branch: each in the loop deepens what is compiled, and 1B's weights are as many as the
+    compiler's limit lets pass without. A product that takes 0 times NaN for 0, no step, and moments that keep all of
     what they were.
     """
 
@@ -229,11 +249,11 @@ class _AdamWUpdate(nn.Cell):
         self, weight_decays: Sequence[float], betas: tuple[float, float], eps: float, moment_dtype: ms.Type
     ) -> None:
         super().__init__()
-        self.moment_dtype = moment_dtype
         self.weight_decays = tuple(ms.Tensor(decay, ms.float32) for decay in weight_decays)
         self.beta1, self.beta2 = (ms.Tensor(beta, ms.float32) for beta in betas)
         self.zero, self.one, self.eps = ms.Tensor(0, ms.float32), ms.Tensor(1, ms.float32), ms.Tensor(eps, ms.float32)
-        self.update, self.scaled = ops.AdamWeightDecay(), ops.MulNoNan()
+        self.update = ops.AdamWeightDecay() if moment_dtype == ms.float32 else _RoundedMoment(moment_dtype)
+        self.scaled = ops.MulNoNan()
 
     def construct(self, weights, moment1, moment2, gradients, updates, lr, factor) -> ms.Tensor:  # noqa: ANN001
         happens = factor > self.zero
@@ -248,17 +268,6 @@ class _AdamWUpdate(nn.Cell):
             weight, first, second = weights[place], moment1[place], moment2[place]
             gradient = self.scaled(ops.depend(gradients[place], done).astype(ms.float32), factor)
             decay = ops.depend(self.weight_decays[place] * decay_scale, done)
-            if self.moment_dtype == ms.float32:
-                done = self.update(weight, first, second, step, beta1, beta2, eps, decay, gradient)
-            else:
-                first_before = ops.depend(first, done).astype(ms.float32)
-                moment = beta1 * first_before + (self.one - beta1) * gradient
-                square = ops.depend(beta2, done) * second + (self.one - beta2) * gradient * gradient
-                moved = weight - step * (moment / (ops.sqrt(square) + eps) + decay * weight)
-                done = (
-                    ops.assign(first, moment.astype(self.moment_dtype).astype(first.dtype)),
-                    ops.assign(second, square),
-                    ops.assign(weight, moved),
-                )  # fmt: skip
+            done = self.update(weight, first, second, step, beta1, beta2, eps, decay, gradient)
         counted = ops.assign_add(updates, ops.select(happens, self.one, self.zero))
         return ops.depend(counted, done)
