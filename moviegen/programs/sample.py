@@ -109,14 +109,9 @@ class LatentPipeline:
                 if is_own:
                     yield from ((prompt, latent, seconds) for prompt, latent in zip(batch, latents, strict=False))
 
-    def write(self, path: Path, latent: np.ndarray) -> None:
-        """Writes a latent (C, T', H', W') as it is; `Pipeline` writes its clip."""
-        write_latent(path, latent, self.settings)
-
-
-def write_latent(path: Path, latent: np.ndarray, settings: Sample, **facts: ArrayLike) -> None:
-    """Writes a latent (C, T', H', W') as `tae decode` reads it, and facts of it."""
-    save_npz(path, latent_mean=latent, frames=settings.frames, fps=settings.fps, **facts)
+    def write_latent(self, path: Path, latent: np.ndarray, **facts: ArrayLike) -> None:
+        """Writes a latent (C, T', H', W') as `tae decode` reads it, and facts of it."""
+        save_npz(path, latent_mean=latent, frames=self.settings.frames, fps=self.settings.fps, **facts)
 
 
 class Pipeline(LatentPipeline):
@@ -136,6 +131,7 @@ class Pipeline(LatentPipeline):
         self.decode = Decode(self.tae)
 
     def write(self, path: Path, latent: np.ndarray) -> None:
+        """Decodes a latent (C, T', H', W') and writes its clip."""
         clip_writer(path, self.settings.frames)(path, self.clip(latent), self.settings.fps)
 
     def clip(self, latent: np.ndarray) -> Iterator[np.ndarray]:
@@ -245,7 +241,7 @@ def sample_share(run: runs.Run, pipeline: LatentPipeline, todo: list[list[Prompt
         is_steady = batch != first and sizes[prompt.index] == settings.batch_size
         path = latent_file(run, prompt)
         if pipeline.mesh.shard_rank == 0 and not path.exists():
-            write_latent(path, latent, settings, seconds=seconds, is_steady=is_steady)
+            pipeline.write_latent(path, latent, seconds=seconds, is_steady=is_steady)
 
 
 def decode_share(
@@ -421,7 +417,7 @@ def todo_of(order: Order) -> tuple[list[list[Prompt]], list[Prompt]]:
     is_same = path.is_file() and read_json(path, "remove it").get("mark") == order.mark
     prompts = batches(order.prompts, order.settings.batch_size)
     unsampled = missing(prompts, lambda prompt: is_same and order.latent(prompt).exists())
-    return unsampled, [prompt for prompt in order.prompts if order.tae and not (is_same and order.is_made(prompt))]
+    return unsampled, [prompt for prompt in order.prompts if not (is_same and order.is_made(prompt))]
 
 
 def write_share(order: Order, params: Params, world: World) -> None:
@@ -440,8 +436,10 @@ def write_share(order: Order, params: Params, world: World) -> None:
         write_index(order)
     for prompt, latent, _ in pipeline.latents(unsampled, quiet=None if world.is_main else True):
         if mesh.shard_rank == 0:
-            write_latent(order.latent(prompt), latent, order.settings)
+            pipeline.write_latent(order.latent(prompt), latent)
     barrier(world)
+    if not isinstance(pipeline, Pipeline):  # latents are what was asked for
+        return
     for prompt in undecoded[world.rank :: world.size]:
         path = order.latent(prompt)
         (latent,) = read_npz(path, "latent_mean", mend=f"remove {path}")

@@ -86,9 +86,7 @@ class StoredTensor:
             return np.asarray(self).reshape(-1)[start:stop]
         row = math.prod(self.shape[1:])
         first, last = start // row, -(-stop // row)
-        with readable(self.file), safe_open(self.file, framework="numpy") as file:
-            rows = file.get_slice(self.name)[first:last]
-        return rows.reshape(-1)[start - first * row : stop - first * row].astype(np.float32)
+        return self.rows(first, last).reshape(-1)[start - first * row : stop - first * row].astype(np.float32)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Those of the first axis from `start` to before `stop`, as they are stored; nothing else is read.

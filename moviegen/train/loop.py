@@ -171,9 +171,11 @@ class Trainer:
 
     def busy(self, kind: str, step: int) -> AbstractContextManager[None]:
         """Lines of the metrics, while work goes on of which nothing else is heard; see `while_busy`."""
-        if self.metrics is None:
-            return nullcontext()
-        return while_busy(partial(self.metrics.progress, kind=kind, step=step))
+        return while_busy(self._alive(kind, step)) if self.metrics else nullcontext()
+
+    def _alive(self, kind: str, step: int) -> Callable[..., None]:
+        """What says on rank 0, now and then, that work goes on."""
+        return partial(self.metrics.progress, kind=kind, step=step) if self.metrics else lambda **said: None
 
     def _trace(self, profile: Profile | None) -> StepTrace | None:
         if profile is None:
@@ -261,9 +263,8 @@ class Trainer:
         """Measures the weights that are to be used: the averaged ones, where there are any."""
         self._write(kind="validating", step=step)
         started = time.perf_counter()
-        alive = partial(self.metrics.progress, kind="validating", step=step) if self.metrics else lambda **said: None
         with self.ema.swapped() if self.ema else nullcontext(), self.busy("validating", step):
-            share = dict(sorted(self.validate(alive).items()))
+            share = dict(sorted(self.validate(self._alive("validating", step)).items()))
         values = dict(zip(share, map(float, self._over_ranks(np.array(list(share.values())))), strict=True))
         if not math.isfinite(values["loss"]):
             raise DivergedError(f"validation loss {values['loss']} at step {step} of {self.run.name}")
@@ -288,8 +289,7 @@ class Trainer:
         self._write(kind="saving", step=step)
         started = time.perf_counter()
         facts = {"validation_loss": validation_loss, **self.run.identity}
-        alive = partial(self.metrics.progress, kind="saving", step=step) if self.metrics else lambda: None
-        self.saver.start(step, self.state.parts(), self.state.numbers() | facts, alive)
+        self.saver.start(step, self.state.parts(), self.state.numbers() | facts, self._alive("saving", step))
         self._last_saved, self._saved_at = step, time.monotonic()
         self._write(kind="copied", step=step, seconds=round(time.perf_counter() - started, 4))
 
