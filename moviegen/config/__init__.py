@@ -23,6 +23,7 @@ from moviegen.config.loading import (
 )
 from moviegen.config.networks import SIZES, ConfigError, DiTConfig, Group, TAEConfig
 from moviegen.config.params import (
+    TAE_PHASES,
     TEXT_ENCODERS,
     Data,
     Launch,
@@ -68,6 +69,7 @@ __all__ = [
     "SIZES",
     "SPATIAL_COMPRESSION",
     "STAGE_GROUPS",
+    "TAE_PHASES",
     "TEMPORAL_COMPRESSION",
     "TEXT_ENCODERS",
     "Bucket",

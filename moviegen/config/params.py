@@ -110,6 +110,12 @@ class TAEEvaluation(Group):
         return self
 
 
+# phases of training -> the group of `tae` that each is trained by
+TAE_PHASES: dict[str, Literal["image", "video", "mixkit"]] = {
+    "image": "image", "opl-off": "video", "opl-on": "video", "mixkit": "mixkit",
+}  # fmt: skip
+
+
 class TAE(Group):
     """The Temporal Autoencoder section."""
 

@@ -14,11 +14,21 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from moviegen.config import Bucket, ConfigError, DiTConfig, Params, Recipe, TAEConfig, latent_size, visual_tokens
+from moviegen.config import (
+    TAE_PHASES,
+    Bucket,
+    ConfigError,
+    DiTConfig,
+    Params,
+    Recipe,
+    TAEConfig,
+    latent_size,
+    visual_tokens,
+)
 from moviegen.plan.flops import ADALN_VECTORS, RGB, Size, patch_width, tae_parameter_count
 from moviegen.plan.host import Task
 from moviegen.plan.memory import FLOAT32
-from moviegen.plan.tae_memory import PHASES, VGG16
+from moviegen.plan.tae_memory import VGG16
 from moviegen.plan.traffic import weights_of
 
 TRAINED = 3  # a layer's arithmetic, of its forward: itself and the gradients of what it reads and of its weights
@@ -145,13 +155,13 @@ def tae_tasks(params: Params, phase: str, clip: Bucket, is_compiled: bool = True
     Raises:
         ConfigError: it recomputes, or computes in half precision.
     """
-    stage = getattr(params.tae, PHASES[phase])
+    stage = getattr(params.tae, TAE_PHASES[phase])
     for name, value in (
         ("settings.dtype", stage.settings.dtype in ("bfloat16", "float16") and stage.settings.dtype),
         ("recompute_every_nth_block", stage.recompute_every_nth_block),
     ):
         if value:
-            raise ConfigError(f"tae.{PHASES[phase]}.{name} {value} {NOT_COUNTED}")
+            raise ConfigError(f"tae.{TAE_PHASES[phase]}.{name} {value} {NOT_COUNTED}")
     micro_batches = stage.settings.gradient_accumulation_steps
     config = params.tae.model.model_copy(update={"is_temporal": phase != "image"})
     layers = _Layers(config, stage.batch_size, is_compiled)

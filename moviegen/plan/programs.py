@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from moviegen.config import Bucket, Params, latent_size
+from moviegen.config import TAE_PHASES, Bucket, Params, latent_size
 from moviegen.plan.cards import Card
 from moviegen.plan.cost import stage_cost
 from moviegen.plan.dit_memory import fullest
@@ -23,7 +23,7 @@ from moviegen.plan.sampling import (
     sampling_share,
     samplings,
 )
-from moviegen.plan.tae_memory import PHASES, tae_decoding_memory, tae_encoding_memory, tae_training_memory
+from moviegen.plan.tae_memory import tae_decoding_memory, tae_encoding_memory, tae_training_memory
 from moviegen.plan.text import encoding_memory, tower_of
 from moviegen.plan.time import Speed
 from moviegen.plan.verdict import Verdict, available, sampling_verdict, stage_verdict, tae_verdict
@@ -100,11 +100,11 @@ def trained_phases(params: Params) -> list[str]:
     """The phases of the autoencoder's training that the road takes: given weights take the place of some or all."""
     if params.tae.tae_checkpoint:
         return []
-    return [phase for phase in PHASES if phase != "image" or not params.tae.vae_checkpoint]
+    return [phase for phase in TAE_PHASES if phase != "image" or not params.tae.vae_checkpoint]
 
 
 def _phase(params: Params, phase: str) -> ProgramWork:
-    stage = getattr(params.tae, PHASES[phase])
+    stage = getattr(params.tae, TAE_PHASES[phase])
     config = params.tae.model.model_copy(update={"is_temporal": phase != "image"})
     clip = Bucket(stage.frames, *stage.size)
     clips = stage.batch_size * stage.settings.gradient_accumulation_steps
@@ -165,7 +165,7 @@ def _cost(params: Params, work: ProgramWork, card: Card, speed: Speed, clips: in
         stage = int(program.removeprefix("stage"))
         verdict = stage_verdict(params, stage, card)[1]
         seconds = stage_duration(params, stage, card, speed, clips).each
-    elif program.removeprefix("tae-") in PHASES:
+    elif program.removeprefix("tae-") in TAE_PHASES:
         verdict = tae_verdict(params, program.removeprefix("tae-"), card)
     elif program in (sampled := samplings(params)):
         seconds = sampling_seconds(params, sampled[program], card, speed)

@@ -12,11 +12,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from moviegen.config import TEMPORAL_COMPRESSION, Params, TAEConfig, TAEStage, latent_size
+from moviegen.config import TAE_PHASES, TEMPORAL_COMPRESSION, Params, TAEConfig, TAEStage, latent_size
 from moviegen.plan.flops import RGB, Size, tae_parameter_count
 from moviegen.plan.memory import FLOAT32, HALF, LAST, Memory
 
-PHASES = {"image": "image", "opl-off": "video", "opl-on": "video", "mixkit": "mixkit"}  # of training -> its parameters
 # VGG16's convolutions between its poolings (Simonyan and Zisserman 2015), of which LPIPS takes the last of each
 VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 DECODING = "in the decoder's last level"
@@ -51,7 +50,7 @@ def tae_training_memory(params: Params, phase: str, workers: int = 1) -> Memory:
     Args:
         workers: among which ZeRO divides optimizer state, and sums.
     """
-    stage: TAEStage = getattr(params.tae, PHASES[phase])
+    stage: TAEStage = getattr(params.tae, TAE_PHASES[phase])
     config, settings = params.tae.model.model_copy(update={"is_temporal": phase != "image"}), stage.settings
     is_card, size = params.launch.device == "Ascend", (stage.frames, *stage.size)
     element = HALF if settings.dtype in ("float16", "bfloat16") or (settings.dtype == "auto" and is_card) else FLOAT32

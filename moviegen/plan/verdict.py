@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from moviegen.config import TEMPORAL_COMPRESSION, Bucket, Params, merge
+from moviegen.config import TAE_PHASES, TEMPORAL_COMPRESSION, Bucket, Params, merge
 from moviegen.plan.cards import Card, quantity
 from moviegen.plan.memory import STATE, Memory
 from moviegen.plan.sampling import report_memory, sampling_share
 from moviegen.plan.scaling import with_cards
-from moviegen.plan.tae_memory import PHASES, tae_training_memory
+from moviegen.plan.tae_memory import tae_training_memory
 from moviegen.plan.variants import (
     RECOMPUTATIONS,
     Variant,
@@ -107,7 +107,7 @@ def stage_verdict(params: Params, stage: int, card: Card) -> tuple[Bucket, Verdi
 
 def tae_verdict(params: Params, phase: str, card: Card) -> Verdict:
     """On a phase of the autoencoder's training: `image`, `opl-off`, `opl-on` or `mixkit`."""
-    group = PHASES[phase]
+    group = TAE_PHASES[phase]
     settings = getattr(params.tae, group)
     ways: list[Way] = [("recompute every block", {"recompute_every_nth_block": 1})]
     if settings.recompute_every_nth_block == 1:

@@ -20,7 +20,7 @@ import mindspore as ms
 import numpy as np
 
 from moviegen import device
-from moviegen.config import Bucket, ConfigError, Params, latent_size, weights_file
+from moviegen.config import TAE_PHASES, Bucket, ConfigError, Params, latent_size, weights_file
 from moviegen.device.collectives import barrier, join_world
 from moviegen.device.precision import check_convolves
 from moviegen.device.world import World
@@ -32,7 +32,7 @@ from moviegen.parallel.ulysses import sequence_of
 from moviegen.parallel.zero import Zero
 from moviegen.plan.dit_memory import fullest
 from moviegen.plan.memory import Memory
-from moviegen.plan.tae_memory import PHASES, tae_training_memory
+from moviegen.plan.tae_memory import tae_training_memory
 from moviegen.runs.files import write_json
 from moviegen.runs.machine import memory_growth, peak_memory
 from moviegen.tae.losses import TAETrainingLoss
@@ -116,12 +116,12 @@ def update_once(params: Params, stage: int, output: Path | None) -> None:
 
 def autoencoder_once(params: Params, phase: str, output: Path | None) -> None:
     """One update of a phase of the autoencoder's training, on random clips."""
-    stage, weights = getattr(params.tae, PHASES[phase]), params.tae.loss
+    stage, weights = getattr(params.tae, TAE_PHASES[phase]), params.tae.loss
     config = params.tae.model.model_copy(update={"is_temporal": phase != "image"})
     lpips = None
     if weights.perceptual and weights.lpips_checkpoint:
         lpips = load_lpips(weights_file("tae.loss.lpips_checkpoint", weights.lpips_checkpoint))
-    check_convolves(stage.settings.dtype, f"tae.{PHASES[phase]}.settings.dtype")
+    check_convolves(stage.settings.dtype, f"tae.{TAE_PHASES[phase]}.settings.dtype")
     tae = timed("build and initialise", lambda: TAE(config))
     tae.compute_in(device.compute_dtype(stage.settings.dtype))
     tae.recompute_blocks(stage.recompute_every_nth_block)

@@ -7,18 +7,17 @@ import functools
 from IPython.display import HTML
 
 from moviegen import plan
-from moviegen.config import Params
+from moviegen.config import TAE_PHASES, Params
 from moviegen.plan.duration import stage_duration, validated
 from moviegen.plan.programs import ProgramCost, program_costs
 from moviegen.plan.published import MIXKIT_CLIPS
-from moviegen.plan.tae_memory import PHASES
 from moviegen.plan.validate import Validation
 from moviegen.plan.verdict import available
 from moviegen.report.tables import table
 from moviegen.report.wording import shown
 
 GIB = 2**30
-AUTOENCODERS = {f"tae-{phase}": phase for phase in PHASES}  # programs -> phases of the autoencoder's training
+AUTOENCODERS = {f"tae-{phase}": phase for phase in TAE_PHASES}  # programs -> phases of the autoencoder's training
 
 
 def planned(params: Params, program: str) -> HTML | None:

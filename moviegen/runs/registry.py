@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from moviegen.config import Launch, Params, Sample, local_paths, nearest, result_parameters
+from moviegen.config import TAE_PHASES, Launch, Params, Sample, local_paths, nearest, result_parameters
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def find(name: str) -> Program:
 
 def _tae(phase: str, upstream: tuple[str, ...], *reads: str) -> Program:
     module, arguments = "moviegen.programs.train_tae", ("tae", "train", "--phase", phase)
-    group = PHASE_GROUPS[phase]
+    group = TAE_PHASES[phase]
     reads = ("seed", *TAE_LOSS, f"tae.{group}", *reads)
     return Program(f"tae-{phase}", arguments, module, upstream, reads, workers="recipe", phase=group)
 
@@ -184,9 +184,6 @@ def _stage(stage: int) -> Program:
 
 
 DEVICE = ("launch.device", "launch.deterministic")  # what computes, and whether twice to the same bits
-PHASE_GROUPS: dict[str, Literal["image", "video", "mixkit"]] = {
-    "image": "image", "opl-off": "video", "opl-on": "video", "mixkit": "mixkit",
-}  # fmt: skip
 TRAINING = ("stage1", "stage2", "stage3")
 # What every TAE run reads besides its own phase; the outlier penalty is read where it is on.
 TAE_LOSS = (*DEVICE, "tae.model", "tae.loss.reconstruction", "tae.loss.perceptual",

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from IPython.display import HTML
 
-from moviegen.config import Bucket, ConfigError, Params
+from moviegen.config import TAE_PHASES, Bucket, ConfigError, Params
 from moviegen.device.compiled import COMPILED
 from moviegen.plan.host import CALIBRATION_FILE, STEPS_FILE, Calibration, Task, parse_calibration
 from moviegen.plan.host_tasks import stage_tasks, tae_tasks
 from moviegen.plan.programs import trained_phases
-from moviegen.plan.tae_memory import PHASES
 from moviegen.plan.traffic import by_collective, on_cpu, stage_traffic
 from moviegen.report import markup, results
 from moviegen.report.planned import AUTOENCODERS
@@ -142,7 +141,7 @@ def _phases(params: Params, runs: Mapping[str, Run | None]) -> Iterator[_Step]:
     for program, run in runs.items():
         if AUTOENCODERS[program] not in trained_phases(params):
             continue
-        stage = getattr(params.tae, PHASES[AUTOENCODERS[program]])
+        stage = getattr(params.tae, TAE_PHASES[AUTOENCODERS[program]])
         images = [1] if stage.image_ratio or stage.frames == 1 else []
         for frames in sorted({*images, stage.frames}):
             yield _Step(program, Bucket(frames, *stage.size), run, 1)
