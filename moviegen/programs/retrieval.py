@@ -21,14 +21,12 @@ from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from moviegen import runs
 from moviegen.config import Bucket, ConfigError, Params, from_root
@@ -48,7 +46,7 @@ from moviegen.flow import schedule
 from moviegen.flow.sampler import Prompt, Sampler, batches, filled, numbered
 from moviegen.runs.arrays import read_npz, save_npz
 from moviegen.runs.files import write_csv, write_json
-from moviegen.runs.ranks import recorded
+from moviegen.runs.ranks import recorded, told_steps
 from moviegen.text.encoders import encoders, origins
 
 STAGE = 3
@@ -221,17 +219,8 @@ def measure_share(
     sampler, times = Sampler(dit, embed, settings.guidance, next(iter(buckets))), schedule.linear(settings.steps)
     in_step = params.sample.exchanges(mesh.shards)
     turns = {bucket: list(mesh.turns(those, in_step)) for bucket, those in missing.items()}
-    total, done = settings.steps * sum(map(len, turns.values())), itertools.count(1)
-    metrics = runs.MetricsWriter(run.metrics_path) if world.is_main else None
-    if metrics:
-        metrics.drop_after(0)
-    with tqdm(total=total, desc="sampling", unit="step", disable=None if world.is_main else True) as bar:
-
-        def step() -> None:
-            bar.update()
-            if metrics:
-                metrics.write(kind="step", step=next(done), steps=total)
-
+    total = settings.steps * sum(map(len, turns.values()))
+    with told_steps(run, world, total, "sampling", kind="step") as step:
         for bucket, own in turns.items():
             means = [load_latent(path)[0] for path in buckets[bucket].values()]
             at_size = sampler.at(bucket)

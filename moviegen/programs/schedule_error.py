@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from moviegen import runs
 from moviegen.config import Params, ScheduleError
@@ -35,7 +33,7 @@ from moviegen.flow import schedule
 from moviegen.flow.sampler import Prompt, Sampler, Velocity, euler, full_steps, numbered
 from moviegen.runs.arrays import read_npz, save_npz
 from moviegen.runs.files import write_csv, write_json
-from moviegen.runs.ranks import recorded
+from moviegen.runs.ranks import recorded, told_steps
 from moviegen.text.encoders import encoders, origins
 
 STAGE = 2
@@ -122,18 +120,8 @@ def solve_share(run: runs.Run, world: World, weights: Path, prompts: list[Prompt
     warm = sampler.velocity(prompts, 1 if is_gated else None)
     for _ in range(2 if is_gated else 1):  # compiles what all ask for: no solution's time holds it
         warm(noise, 0.0)
-    total, done = sum(solution.steps for solution in share), itertools.count(1)
-    metrics = runs.MetricsWriter(run.metrics_path) if world.is_main else None
-    if metrics:
-        metrics.drop_after(0)
-    with tqdm(total=total, desc="schedules", unit="step", disable=None if world.is_main else True) as bar:
-
-        def step() -> None:
-            bar.update()
-            number = next(done)
-            if metrics and (number % LINE_EVERY == 0 or number == total):
-                metrics.write(kind="evaluation", step=number, steps=total)
-
+    total = sum(solution.steps for solution in share)
+    with told_steps(run, world, total, "schedules", kind="evaluation", every=LINE_EVERY) as step:
         for solution in share:
             end, seconds = solve(noise, functools.partial(sampler.velocity, prompts), solution, step)
             if world.is_main or not is_shared:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
+
+from tqdm import tqdm
 
 from moviegen import device
 from moviegen.config import ConfigError, Params
 from moviegen.device.collectives import barrier, join_world
 from moviegen.device.world import World
+from moviegen.runs.metrics import MetricsWriter
 from moviegen.runs.run import Run, check_asked, find, record
 
 
@@ -46,6 +50,30 @@ def recorded(params: Params, name: str, facts: Callable[[], dict[str, Any]] = di
         with record(run, **facts()) if world.is_main else nullcontext():
             yield run, world
             barrier(world)
+
+
+@contextmanager
+def told_steps(
+    run: Run, world: World, total: int, what: str, kind: str, every: int = 1
+) -> Iterator[Callable[[], None]]:
+    """What a rank calls after each of its `total` steps; rank 0 shows its own, and writes every n-th and the last.
+
+    Args:
+        what: on the progress bar.
+        kind: of the lines of metrics; those of an earlier attempt are dropped.
+    """
+    metrics, done = MetricsWriter(run.metrics_path) if world.is_main else None, itertools.count(1)
+    if metrics:
+        metrics.drop_after(0)
+    with tqdm(total=total, desc=what, unit="step", disable=None if world.is_main else True) as bar:
+
+        def step() -> None:
+            bar.update()
+            number = next(done)
+            if metrics and (number % every == 0 or number == total):
+                metrics.write(kind=kind, step=number, steps=total)
+
+        yield step
 
 
 def check_workers(run: Run, world: World) -> None:
