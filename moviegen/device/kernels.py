@@ -124,18 +124,18 @@ class _ModulatedRMSNorm(nn.Cell):
 
 # 3.1.3: a residual branch gated by the time-step
 class GatedSum(nn.Cell):
-    """x + gate * y; x and y (B, N, D), gate (B, 1, D)."""
+    """x + gate * y, in x's type; x and y (B, N, D), gate (B, 1, D), the last two of one type."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_compiled, self.expand_rows = is_compiled(), ExpandRows()
+        self.is_compiled, self.expand_rows, self.cast = is_compiled(), ExpandRows(), ops.Cast()
         if self.is_compiled:
             self.fused = _GatedSum()
 
     def construct(self, x: ms.Tensor, gate: ms.Tensor, y: ms.Tensor) -> ms.Tensor:
-        if self.is_compiled and x.dtype == ms.float32:
+        if self.is_compiled and y.dtype == ms.float32:
             return self.fused(x, gate, y)
-        return x + self.expand_rows(gate, x.shape[1]) * y
+        return x + self.cast(self.expand_rows(gate, x.shape[1]) * y, x.dtype)
 
 
 class _GatedSum(nn.Cell):

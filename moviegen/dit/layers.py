@@ -84,7 +84,10 @@ class SwiGLU(nn.Cell):
 
 # 3.1.3: one block of the backbone, with cross-attention to the text
 class Block(nn.Cell):
-    """Self-attention and feed-forward network, each modulated and gated by the time-step, with text between them."""
+    """Self-attention and feed-forward network, each modulated and gated by the time-step, with text between them.
+
+    Their outputs are added in float32: what bfloat16 loses of that sum is half of all that it loses (ARCHITECTURE).
+    """
 
     def __init__(self, config: DiTConfig, self_attention: nn.Cell) -> None:
         super().__init__()
@@ -96,6 +99,8 @@ class Block(nn.Cell):
         self.post_attention_layernorm = ModulatedRMSNorm(width, config.norm_eps)
         self.mlp = SwiGLU(width, config.ffn_width)
         self.gated_sum = GatedSum()
+        # an operator of this cell: `astype` is a function, which a recomputed block shares with what is not recomputed
+        self.cast = ops.Cast()
 
     def construct(
         self,
@@ -106,15 +111,15 @@ class Block(nn.Cell):
         token_mask: ms.Tensor | None,
         before: ms.Tensor | None = None,
     ) -> ms.Tensor:
-        """x (B, N, D), time (B, 6, D), text (B, M, D), masks of text (B, M) and of all tokens -> (B, N, D).
+        """x (B, N, D) float32, time (B, 6, D), text (B, M, D), masks of text (B, M) and of all tokens -> like x.
 
-        Divided weights (ZeRO 3) are not gathered before `before` is there.
+        Time and text are of the arithmetic's type. Divided weights (ZeRO 3) are not gathered before `before` is there.
         """
-        modulation = ops.split(time + self.scale_shift_table.astype(x.dtype), 1, 1)  # six (B, 1, D)
-        normed = self.input_layernorm(x, modulation[0], modulation[1])
+        modulation = ops.split(time + self.scale_shift_table.astype(time.dtype), 1, 1)  # six (B, 1, D)
+        normed = self.input_layernorm(self.cast(x, time.dtype), modulation[0], modulation[1])
         x = self.gated_sum(x, modulation[2], self.self_attn(normed, normed, token_mask, before))
-        x = x + self.cross_attn(x, text, text_mask, before)
-        normed = self.post_attention_layernorm(x, modulation[3], modulation[4])
+        x = x + self.cast(self.cross_attn(self.cast(x, text.dtype), text, text_mask, before), x.dtype)
+        normed = self.post_attention_layernorm(self.cast(x, time.dtype), modulation[3], modulation[4])
         return self.gated_sum(x, modulation[5], self.mlp(normed, before))
 
 
@@ -129,10 +134,10 @@ class FinalLayer(nn.Cell):
         self.proj = Linear(config.width, patch_width, zero=True)
 
     def construct(self, x: ms.Tensor, time: ms.Tensor) -> ms.Tensor:
-        """x (B, N, D), time (B, D) -> (B, N, patch width)."""
-        modulation = time.reshape(time.shape[0], 1, -1) + self.scale_shift_table.astype(x.dtype)
+        """x (B, N, D) float32, time (B, D) of the arithmetic's type -> (B, N, patch width), of that type."""
+        modulation = time.reshape(time.shape[0], 1, -1) + self.scale_shift_table.astype(time.dtype)
         shift, scale = ops.split(modulation, 1, 1)  # (B, 1, D) each
-        return self.proj(self.input_layernorm(x, shift, scale))
+        return self.proj(self.input_layernorm(x.astype(time.dtype), shift, scale))
 
 
 # 3.1.3: the time-step, which modulates every block

@@ -29,7 +29,8 @@ class DiT(nn.Cell):
 
     Args:
         sequence: how the tokens are divided over ranks; default: not at all.
-        dtype: of the arithmetic, see `compute_in`; weights, inputs and the velocity are float32.
+        dtype: of the arithmetic, see `compute_in`; weights, inputs, the sum of the blocks' outputs and the velocity are
+            float32.
 
     Raises:
         NoBfloat16Error: `dtype` is bfloat16, and this CPU has no such products.
@@ -97,16 +98,17 @@ class DiT(nn.Cell):
         # fmt: off
         x = self.latent_embedder["proj"](self.sequence.shard(tokens).astype(self.dtype))   # (B, N, D)
         positions = self._positions(places, tokens.shape[0])                               # (B, N, D)
-        time = self.timestep_embedder(timestep).astype(x.dtype)                            # (B, D)
+        time = self.timestep_embedder(timestep).astype(self.dtype)                         # (B, D)
         modulation = self.adaLN_modulation(time).reshape(-1, 6, self.config.width)         # (B, 6, D)
         context = self.text_projector(*embeddings)                                         # (B, M, D)
         token_mask = self.sequence.mask(tokens.shape[0], tokens.shape[1])                  # (B, N) or None
 
-        before = x
+        x = x.astype(ms.float32)
+        before = self._moment(x)
         for layer in self.layers:
             (positions, here), (context, text) = self.fork(positions), self.fork(context)
-            x = x + here                                                                   # (B, N, D)
-            before, x = x, layer(x, modulation, text, mask, token_mask, before)            # (B, N, D)
+            x = x + here.astype(x.dtype)                                                   # (B, N, D)
+            before, x = self._moment(x), layer(x, modulation, text, mask, token_mask, before)
 
         return self.sequence.join(self.final_layer(x, time).astype(tokens.dtype), tokens.shape[1])
         # fmt: on
@@ -136,6 +138,10 @@ class DiT(nn.Cell):
         shapes, mask_shape = [embedding.shape for embedding in embeddings], None if mask is None else mask.shape
         check_text(embeddings[0].shape[0], shapes, mask_shape, self.config.embedding_widths)
         return embeddings, mask
+
+    def _moment(self, x: ms.Tensor) -> ms.Tensor:
+        """One number of x, which is there when x is, and does not keep it: what a gather waits for is kept for it."""
+        return ops.slice(x, (0, 0, 0), (1, 1, 1))
 
     # 3.1.3: learned positions, factorised over T, H and W, added to the input of every block
     def _positions(self, places: ms.Tensor, batch: int) -> ms.Tensor:

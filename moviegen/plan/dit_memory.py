@@ -75,6 +75,11 @@ class MicroBatch:
         return self.samples * self.own * self.config.width * self.element
 
     @property
+    def stream(self) -> int:
+        """Bytes of the sum of the blocks' outputs, (B, n, D) float32, or of its gradient."""
+        return FLOAT32 * self.samples * self.own * self.config.width
+
+    @property
     def feed_forward(self) -> int:
         """Bytes of one activation of F numbers a token, (B, n, F)."""
         return self.samples * self.own * self.config.ffn_width * self.element
@@ -280,10 +285,10 @@ def _share(micro: MicroBatch, size: int) -> int:
 
 
 def _block_inputs(micro: MicroBatch, moment: str) -> int:
-    """What recomputed blocks keep: their input, D."""
+    """What recomputed blocks keep: their input, D in float32."""
     if moment == FIRST:
         return 0
-    return micro.wide * (micro.recomputed if moment == LAST else min(1, micro.recomputed))
+    return micro.stream * (micro.recomputed if moment == LAST else min(1, micro.recomputed))
 
 
 def _activations(micro: MicroBatch, moment: str) -> int:
@@ -292,7 +297,8 @@ def _activations(micro: MicroBatch, moment: str) -> int:
     On a card 15 D + 4 F: the input, the first norm before and after modulation, queries, keys, values, attention, its
     projection, the sum, the other attention's queries and attention, the sum, the second norm before and after
     modulation, the last projection; gate, its SiLU, up and their product. `repeats`: 4 D more, the two scales and the
-    two gates. Two softmaxes' statistics, and text keys and values, 2 M D.
+    two gates. Two softmaxes' statistics, and text keys and values, 2 M D. Of input and sums it is what the norms and
+    the queries read, in the arithmetic's type: no gradient asks for the float32 ones.
 
     On CPU 13 D + 3 F: norms are one operator each with their modulation, SiLU and product are one too.
     """
@@ -327,34 +333,34 @@ def _attention(micro: MicroBatch, moment: str) -> int:
 
 
 def _live_forward(micro: MicroBatch) -> int:
-    """In the first block: the sum and its norm, 2 D, and gate, up and what becomes of them, 3 F.
+    """In the first block: the float32 sum, its norm, D, and gate, up and what becomes of them, 3 F.
 
     `repeats`: all 6 L + 2 vectors of modulation need the time alone, and are stored over all tokens before a block has
     done anything; five of the first block's are used by then.
     """
     rows = ADALN_VECTORS * micro.config.num_layers + 2 if micro.repeats else 0
-    return (rows - 5 * micro.repeats + 2) * micro.wide + 3 * micro.feed_forward
+    return micro.stream + (rows - 5 * micro.repeats + 1) * micro.wide + 3 * micro.feed_forward
 
 
 def _live_at_turn(micro: MicroBatch) -> int:
     """At the last block, where the forward pass ends, beyond what `_kept` and the like count.
 
-    Not recomputed: the last layer's sum, norm and modulation, 4 D (`repeats`: 6 D), or two gradients of F; on CPU 2 D
-    or 2 F, and the keys and values that attention packs, 2 D.
+    Not recomputed: the last layer's sum in float32, and as its norm reads it, its norm and modulation, 3 D (`repeats`:
+    5 D), or two gradients of F; on CPU 2 D or 2 F, and the keys and values that attention packs, 2 D.
 
-    Recomputed: all that a block keeps but its input, 14 D + 4 F, as soon as there is a gradient, 3 D, that it could
-    wait for; or 14 D + 6 F when the gradients of gate and up are there. `repeats`: 4 D or 3 D more. Attention that was
-    kept, 2 D, is not there a second time. At ZeRO 3 no gradient of a weight is on its way by then; when one is, 4 F
-    are gone.
+    Recomputed: all that a block keeps, 15 D + 4 F, as soon as there is a gradient, in float32 and 2 D, that it could
+    wait for; or, with the gradients of gate and up, 15 D + 6 F and the float32 gradient when the block's input is gone.
+    `repeats`: 4 D or 3 D more. Attention that was kept, 2 D, is not there a second time. At ZeRO 3 no gradient of a
+    weight is on its way by then; when one is, 4 F are gone.
     """
     if not micro.recomputed:
-        wide = 4 + 2 * micro.repeats if micro.is_card else 2
-        packed = 0 if micro.is_card else 2 * micro.wide
-        return packed + max(wide * micro.wide, 2 * micro.feed_forward)
+        if not micro.is_card:
+            return 2 * micro.wide + max(2 * micro.wide, 2 * micro.feed_forward)
+        return max(micro.stream + (3 + 2 * micro.repeats) * micro.wide, 2 * micro.feed_forward)
     text_and_softmax = 2 * micro.context + (0 if micro.keeps_attention else 2 * _statistics(micro))
     again = 2 * micro.keeps_attention
-    early = (17 + 4 * micro.repeats - again) * micro.wide + 4 * micro.feed_forward
-    late = (14 + 3 * micro.repeats - 2 * again) * micro.wide + 6 * micro.feed_forward
+    early = micro.stream + (17 + 4 * micro.repeats - again) * micro.wide + 4 * micro.feed_forward
+    late = (16 + 3 * micro.repeats - again) * micro.wide + 6 * micro.feed_forward
     most = max(early, late) + text_and_softmax
     if micro.zero_stage < 3:
         return most

@@ -195,10 +195,10 @@ def sampling_traffic(params: Params, sampling: Sampling, velocities: int) -> lis
 def sampling_memory(params: Params, sampling: Sampling) -> Memory:
     """A card that samples a batch of clips, or decodes one of them, whichever needs more.
 
-    Matrices are in the arithmetic's type alone, but for the time's; other weights are float32. A block has its sum, its
-    norm and the positions, 3 D, and three activations of F; or, where tokens are shared, queries, keys and values
-    before they are swapped, as they pass and after. The transformer stays while clips are decoded, a
-    tile at a time.
+    Matrices are in the arithmetic's type alone, but for the time's; other weights are float32. A block has its
+    sum, D in float32, its norm and the positions, 2 D, and three activations of F; or, where tokens are shared,
+    queries, keys and values before they are swapped, as they pass and after. The transformer stays while clips are
+    decoded, a tile at a time.
     """
     config, is_card, clip = params.dit_config(sampling.stage), params.launch.device == "Ascend", sampling.clip
     share, element = sampling_share(params, sampling.stage), HALF if is_card else FLOAT32
@@ -211,7 +211,7 @@ def sampling_memory(params: Params, sampling: Sampling) -> Memory:
     parts = {
         "weights": weights,
         "gathered weights": element * gathered if share.parts > 1 else 0,
-        "live block": samples * own * element * (3 * width + max(3 * hidden, swapped)),
+        "live block": samples * own * (FLOAT32 * width + element * (2 * width + max(3 * hidden, swapped))),
         "text": samples * (element * text * width + (own * text if is_card else 0)),
         "ends": 4 * FLOAT32 * samples * tokens * PATCH_WIDTH,
     }

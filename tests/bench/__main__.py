@@ -17,7 +17,7 @@ import psutil
 from moviegen import config
 from moviegen.device import compiled
 from moviegen.runs import files, machine
-from tests.bench import compiling, dit, layouts, memory, reading, recompute, rows, step_memory, tae
+from tests.bench import compiling, dit, layouts, memory, precision, reading, recompute, rows, step_memory, tae
 
 MEASUREMENTS = {
     "dit": dit.measure,
@@ -30,6 +30,7 @@ MEASUREMENTS = {
     "layouts": layouts.measure,
     "memory": memory.measure,
     "recompute": recompute.measure,
+    "precision": precision.measure,
 }
 TITLES = {
     "dit": "transformer; ratio: ours / reference, below 1 where ours is faster; of the peak: how much of it is used",
@@ -41,6 +42,7 @@ TITLES = {
     "euler": "sampler of tiny's transformer; ratio: to the network alone on twice the batch, which guidance takes",
     "layouts": "temporal convolution over 16 frames of 64 channels, 32x32: forward, and both passes; ratios to ours",
     "memory": "decoding with the TAE of params/tiny.yaml: the process's peak, and how much of it is the decoding's",
+    "precision": "what bfloat16 on a card loses, in percent of the norm, by what is kept in float32 there",
     "recompute": "a training step of params/tiny.yaml, stage 3, batch 8: the process's peak, and the step's share",
 }
 BUSY_PERCENT = 5

@@ -175,6 +175,26 @@ def test_float16_gives_the_velocity_and_the_gradients_of_float32_to_its_rounding
     assert not np.array_equal(wide[0], narrow[0])
 
 
+def test_what_blocks_give_is_added_in_float32(small):
+    """float16 holds no number between 2048 and 2050: added in it, what these blocks give would be lost."""
+    config = small.model_copy(update={"num_layers": 3})
+    half, whole = (DiT(config, dtype=dtype) for dtype in (ms.float16, ms.float32))
+    assign(dict(half.parameters_and_names()), to_arrays(dict(whole.parameters_and_names())), "the other")
+    x, time = 2048 + RNG.standard_normal((2, 6, 16), np.float32), RNG.standard_normal((2, 6, 16), np.float32) / 4
+    text = RNG.standard_normal((2, 5, 16), np.float32) / 4
+
+    def added(dit, dtype):
+        stream = ms.Tensor(x)
+        for layer in dit.layers:
+            stream = layer(stream, ms.Tensor(time, dtype), ms.Tensor(text, dtype), None, None)
+        assert stream.dtype == ms.float32
+        return stream.asnumpy() - x
+
+    expected, found = added(whole, ms.float32), added(half, ms.float16)
+    assert np.median(np.abs(expected)) < 1  # most of it is lost where the next number is 2 away
+    assert np.linalg.norm(found - expected) <= 0.02 * np.linalg.norm(expected)
+
+
 @pytest.mark.parametrize(
     ("size", "message"),
     [
