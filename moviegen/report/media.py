@@ -42,7 +42,17 @@ def strip(clip: clips.Clip, frames: int) -> str:
     row = np.concatenate(
         [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)) for image in images], 1
     )
+    return _photo(row, f"{frames} frames of {clip.path.name}", "jpeg", quality=88)
+
+
+def picture(image: np.ndarray, alt: str, height: int = STILL_HEIGHT) -> str:
+    """An image, uint8 (H, W, 3), whose pixels stay what they are: enlarged, where it is lower, by repeating them."""
+    times = max(1, round(height / image.shape[0]))
+    return _photo(image.repeat(times, 0).repeat(times, 1), alt, "png", optimize=True)
+
+
+def _photo(image: np.ndarray, alt: str, kind: str, **options: int | bool) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(row).save(buffer, "JPEG", quality=88)
+    Image.fromarray(image).save(buffer, kind, **options)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return markup.image(f"data:image/jpeg;base64,{data}", f"{frames} frames of {clip.path.name}", "photo")
+    return markup.image(f"data:image/{kind};base64,{data}", alt, "photo")

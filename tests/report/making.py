@@ -41,6 +41,22 @@ def sampled(params, name="sample"):
     return run
 
 
+def coloured(params):
+    """A finished run of two sampled clips of flat blocks, whose colours are a latent's first three channels."""
+    run, rows = finished(params, "sample"), ["index,kind,prompt,seed,generated,reference"]
+    (run.folder / "latents").mkdir()
+    for index, kind in enumerate(("unseen", "trained")):
+        colours = np.random.default_rng(index).uniform(0.2, 0.8, (2, 18, 30, 3))
+        blocks = colours.repeat(8, 0).repeat(8, 1).repeat(8, 2)
+        videos.write_video(run.folder / f"{index}.mp4", (255 * blocks).round().astype(np.uint8), 12)
+        latent = np.zeros((16, 2, 18, 30), np.float32)
+        latent[:3] = np.moveaxis(4 * colours - 2, -1, 0)
+        np.savez(run.folder / f"latents/{index:02d}.npz", latent_mean=latent)
+        rows.append(f"{index},{kind},a {kind} <cat>,{42 + index},{index}.mp4,{index}.mp4")
+    (run.folder / "samples.csv").write_text("\n".join(rows) + "\n")
+    return run
+
+
 def section(name):
     """The section called `name`."""
     (named,) = (one for one in SECTIONS if one.name == name)

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import html
-from itertools import groupby
 
 import numpy as np
 from IPython.display import HTML
+from matplotlib.ticker import LogLocator
+from scipy import stats
 
+from moviegen.config import Sample
+from moviegen.data import videos
+from moviegen.data.intervals import LEVEL
 from moviegen.flow import schedule
-from moviegen.report import markup, media, results
+from moviegen.report import latents, markup, media, results
 from moviegen.report.credits import film, shipped_transformer
 from moviegen.report.encoders import text_encoders
 from moviegen.report.plots import ACCENT, INK, SECOND, drawn, panels, styled
 from moviegen.report.tables import table
-from moviegen.report.wording import between, listed, percent, shown
+from moviegen.report.wording import between, percent, shown
 from moviegen.runs import Run
 
 __all__ = [
-    "clips", "error_curves", "error_table", "error_verdict", "film", "retrieval", "retrieval_verdict", "schedules",
-    "shipped_transformer", "text_encoders",
+    "channels", "clips", "comparison", "ends", "error_curves", "error_table", "film", "guidance", "retrieval",
+    "retrieval_verdict", "schedules", "shipped_transformer", "text_encoders",
 ]  # fmt: skip
 
 COLORS = {"linear": "#7f8ea3", "linear-quadratic": ACCENT, "linear-quadratic-smooth": SECOND}
 GATED = "linear-quadratic, gated"  # guidance reuses its last difference
 GATED_COLOR = "#b07aa1"
+COMPARED = (("linear-quadratic", "linear"), ("linear-quadratic-smooth", "linear"), (GATED, "linear-quadratic"))
 KINDS = {
     "unseen": "captions of clips the model has not seen",
     "paraphrase": "captions in other words than it was trained on",
@@ -100,7 +105,7 @@ def retrieval(run: Run | None) -> HTML:
 
 
 def retrieval_verdict(run: Run | None) -> HTML:
-    """Whether so many clips were found as the goals say."""
+    """Whether so many clips were found as the goals say, where the interval of the share can tell."""
     summary = results.read_json(run, "summary.json")
     if run is None or summary is None:
         return markup.missing("Whether the goals are reached")
@@ -108,32 +113,41 @@ def retrieval_verdict(run: Run | None) -> HTML:
     for kind, goal in RETRIEVAL_GOALS.items():
         if (found := summary.get(kind)) is None:
             continue
-        verdict = "reached" if found["share_nearest"] >= goal else "not reached"
-        share, chance, interval = found["share_nearest"], found["chance"], between(found["share_nearest_ci95"])
+        share, chance, interval = found["share_nearest"], found["chance"], found["share_nearest_ci95"]
+        if interval[0] >= goal or interval[1] < goal:
+            verdict = f"the goal of {percent(goal)} is {'reached' if share >= goal else 'not reached'}"
+        else:
+            verdict = f"the share is not told apart from the goal of {percent(goal)}"
         sentences.append(
-            f"For {RETRIEVAL_KINDS[kind]} the goal of {percent(goal)} is <b>{verdict}</b>: {percent(share)} were found "
-            f"(95 % interval {interval}), where chance finds {percent(chance)}."
+            f"For {RETRIEVAL_KINDS[kind]} {verdict}: {percent(share)} were found (95 % interval {between(interval)}, "
+            f"n = {found['prompts']}), where chance finds {percent(chance)}."
         )
     return markup.note(f"{' '.join(sentences)} From {markup.run_link(run.name)}.")
 
 
 def error_curves(run: Run | None) -> HTML:
-    """How far each schedule ends from the many-step solution, by number of steps."""
+    """How far each schedule ends from the many-step solution, by number of steps and by seconds."""
     measured, summary = results.read_csv(run, "errors.csv"), results.read_json(run, "summary.json")
     if measured is None or summary is None:
         return markup.missing("Error of each schedule")
     with styled():
-        figure, (axes,) = panels(1, height=3.0)
+        figure, (by_steps, by_seconds) = panels(2, height=3.1, columns=True)
         for name, rows in measured.groupby("schedule", sort=False):
             color = COLORS.get(name, GATED_COLOR)
-            axes.plot(rows["steps"], rows["error"], "o-", ms=4, lw=1.4, color=color, label=name)
-            axes.fill_between(rows["steps"], rows["least"], rows["most"], color=color, alpha=0.12, lw=0)
-        axes.set(xscale="log", yscale="log", xlabel="steps", ylabel="relative error of the final latent")
-        axes.set_xticks(sorted(measured["steps"].unique()), labels=sorted(measured["steps"].unique()))
-        axes.minorticks_off()
-        axes.legend()
+            by_steps.plot(rows["steps"], rows["error"], "o-", ms=4, lw=1.4, color=color, label=name)
+            by_steps.fill_between(rows["steps"], rows["least"], rows["most"], color=color, alpha=0.12, lw=0)
+            by_seconds.plot(rows["seconds"], rows["error"], "o-", ms=4, lw=1.4, color=color)
+        by_steps.set(xlabel="steps", ylabel="relative error of the final latent", xscale="log", yscale="log")
+        by_seconds.set(xlabel="seconds of the batch", yscale="log", xlim=(0, None), ylim=by_steps.get_ylim())
+        by_steps.set_xticks(sorted(measured["steps"].unique()), labels=sorted(measured["steps"].unique()))
+        for axes in (by_steps, by_seconds):
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.minorticks_off()
+        by_steps.legend(fontsize=7.5)
         reference, captions = f"{summary['reference_steps']} equal steps", f"{summary['prompts']} captions"
-        return drawn(figure, f"Distance from the latent of {reference}: mean and range of {captions}", [run])
+        title = f"Distance from the latent of {reference}: mean and range of {captions}; right: the mean by wall time"
+        return drawn(figure, title, [run])
 
 
 def error_table(run: Run | None) -> HTML:
@@ -160,31 +174,112 @@ def error_table(run: Run | None) -> HTML:
     return table(rows, title, [run])
 
 
-def error_verdict(run: Run | None) -> HTML:
-    """Which schedule ends nearest at each number of steps, and what that says of the linear-quadratic one."""
-    measured, summary = results.read_csv(run, "errors.csv"), results.read_json(run, "summary.json")
-    if run is None or measured is None:
-        return markup.missing("Which schedule ends nearest")
-    errors = measured.pivot(index="steps", columns="schedule", values="error")
-    gated = errors.pop(GATED) if GATED in errors else None
-    groups = groupby(errors.idxmin(axis=1).items(), key=lambda item: item[1])
-    nearest = [f"{name} with {listed(steps for steps, _ in group)} steps" for name, group in groups]
-    is_nearer = errors["linear-quadratic"] < errors["linear"]
-    if is_nearer.all():
-        verdict = "confirmed here by this measure: it always ends nearer than as many equal ones"
-    elif is_nearer.any():
-        at = listed(errors.index[is_nearer])
-        verdict = f"confirmed in part here by this measure: only with {at} steps it ends nearer than equal ones"
-    else:
-        verdict = "not confirmed here by this measure: it never ends nearer than as many equal ones"
-    text = f"In the mean, the schedule that ends nearest to the many-step solution is {listed(nearest)}. "
-    text += "The claim for linear-quadratic is "
-    reused = ""
-    if gated is not None and summary is not None:
-        more = shown(float((gated / errors["linear-quadratic"]).iloc[-1]))
-        gate = summary["guidance_gate"]
-        reused = (
-            f" Where guidance reuses its last difference after {percent(gate)} of the steps, {errors.index[-1]} steps "
-            f"end {more} times as far away as without, for {percent(1 - (1 - gate) / 2)} of the arithmetic."
-        )
-    return markup.note(f"{text}<b>{verdict}</b>.{reused} From {markup.run_link(run.name)}.")
+def comparison(run: Run | None) -> HTML:
+    """Caption by caption, how far schedules end from the many-step solution beside others, and what that can tell."""
+    title = "Schedules compared caption by caption"
+    summary = results.read_json(run, "summary.json")
+    if run is None or summary is None:
+        return markup.missing(title)
+    rows = []
+    for name, other in COMPARED:
+        for steps in run.params.sample.schedule_error.steps:
+            errors, others = (_relative_errors(run, one, steps, summary["reference_steps"]) for one in (name, other))
+            if errors is not None and others is not None:
+                row = {"schedule": name, "beside": other, "steps": steps}
+                rows.append(row | _ratio(errors, others))
+    if not rows:
+        return markup.missing(title)
+    gate = summary["guidance_gate"]
+    notes = (
+        f"{title}: the geometric mean of the ratio of their errors, below 1 where the first ends nearer, with its 95 % "
+        f"interval by Student's t; gated: guidance's difference is reused after {percent(gate)} of the steps, for "
+        f"{percent(1 - (1 - gate) / 2)} of the arithmetic"
+    )
+    return table(rows, notes, [run])
+
+
+def _relative_errors(run: Run, name: str, steps: int, reference_steps: int) -> np.ndarray | None:
+    """How far each caption's latent ends from its many-step one, as a share of that one's length; None: not kept."""
+    end, wanted = latents.solution(run, name, steps), latents.solution(run, "reference", reference_steps)
+    if end is None or wanted is None:
+        return None
+    distance, length = (np.linalg.norm(array.reshape(len(array), -1), axis=1) for array in (end - wanted, wanted))
+    return distance / length
+
+
+def _ratio(errors: np.ndarray, others: np.ndarray) -> dict[str, object]:
+    """The cells of one comparison of errors of the same captions."""
+    logs = np.log(errors) - np.log(others)
+    mean, count = np.exp(logs.mean()), len(logs)
+    if count < 2 or not np.isfinite(logs).all():
+        return {"ratio": shown(mean), "95 % interval": "-", "that tells": f"not told apart (n = {count})"}
+    low, high = np.exp(stats.ttest_1samp(logs, 0).confidence_interval(LEVEL))
+    told = "it ends nearer" if high < 1 else "it ends farther" if low > 1 else "not told apart"
+    return {
+        "ratio": shown(mean),
+        "95 % interval": f"{shown(low)} to {shown(high)}",
+        "that tells": f"{told} (n = {count})",
+    }
+
+
+def ends(run: Run | None, sample: Run | None) -> HTML:
+    """Where one caption's latent ends by each schedule and number of steps, in colours that need no decoder."""
+    title = "Where schedules end"
+    summary, colours = results.read_json(run, "summary.json"), latents.colours(sample)
+    if run is None or summary is None or colours is None:
+        return markup.missing(title)
+    steps, reference = run.params.sample.schedule_error.steps, summary["reference_steps"]
+    columns = {f"{count} steps": ("", count) for count in steps} | {
+        f"{reference} equal steps": ("reference", reference)
+    }
+    rows = []
+    for name in COLORS:
+        found = {column: latents.solution(run, own or name, count) for column, (own, count) in columns.items()}
+        pictures = {
+            column: "-" if end is None else media.picture(colours(end[0])[0], f"{name}, {column}", 96)
+            for column, end in found.items()
+        }
+        rows.append({"schedule": name} | pictures)
+    title = (
+        f"{title}: the first caption, the same noise, the first latent frame. Colours are a linear map of the latent, "
+        f"fitted to the {colours.clips} clips sampled above, of whose colours' variance it explains "
+        f"{percent(colours.explained)}"
+    )
+    return table(rows, title, [run, sample], raw=columns)
+
+
+def channels(sample: Run | None) -> HTML:
+    """The channels of one sampled latent beside the clip it was decoded to."""
+    title = "A latent and its clip"
+    listed, colours = results.read_csv(sample, "samples.csv"), latents.colours(sample)
+    if sample is None or listed is None or colours is None:
+        return markup.missing(title)
+    row = listed.to_dict("records")[0]
+    latent = latents.load(latents.sample_file(sample, row["index"]), "latent_mean")
+    frame = videos.read_frames(sample.folder / row["generated"], [0])[0]
+    height = frame.shape[0]
+    pictures = {"first frame": frame, "the latent, in colours": colours(latent)[0]}
+    pictures |= {f"channel {number}": one for number, one in enumerate(latents.channels(latent), 1)}
+    tiles = "".join(
+        f'<figure class="clip">{media.picture(one, name, height)}<figcaption>{name}</figcaption></figure>'
+        for name, one in pictures.items()
+    )
+    size = "x".join(map(str, latent.shape))
+    title = (
+        f"{title}: the first frame of {size} numbers, black below -{latents.GREY_RANGE:g} and white above "
+        f"{latents.GREY_RANGE:g}; {row['prompt']}"
+    )
+    return markup.card(f'<div class="channels">{tiles}</div>', title, [sample])
+
+
+def guidance(settings: Sample) -> HTML:
+    """How these parameters guide."""
+    asked = "with the caption alone" if settings.guidance == 1 else "twice a step"
+    if settings.guidance == 0:
+        asked = "without the caption"
+    gate = settings.guidance_gate
+    reused = f" After {percent(gate)} of the steps the last difference is used again." if gate < 1 else ""
+    return markup.note(
+        f"Here <i>s</i> = {settings.guidance:g}: the network is asked {asked}, in {settings.steps} steps "
+        f"({settings.schedule}).{reused}"
+    )
