@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
 from moviegen.config import Params
+from moviegen.data import videos
 from moviegen.data.scores import HIGHEST_PSNR
 from moviegen.report import markup, media, published, results
 from moviegen.report.credits import film
 from moviegen.report.tables import table
+from moviegen.report.wipe import SCRIPT, differences, wipe
 from moviegen.report.wording import shown, signed
 from moviegen.runs import Run
 
-__all__ = ["classes", "film", "mixkit_scores", "reconstructions", "scores", "seams"]
+__all__ = [
+    "classes", "film", "mixkit_scores", "reconstructions", "rules", "scores", "seams", "wipes",
+]  # fmt: skip
 
 TITLES = {
     "tae-image": "here, inflated only",
@@ -25,9 +30,24 @@ TITLES = {
     "tae-mixkit": "here, {}, then fine-tuned on mixkit",
 }
 IDENTICAL = "identical frames"
+BRIGHTEST = 0.99  # quantile of the differences of the worst picture that is drawn brightest
 MEASURES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
 DIGITS = {"psnr": 4, "ssim": 3, "lpips": 3}
 INTERVAL = "± is a 95 % interval of the mean over clips, by Student's t over source videos; a single video has none"
+
+
+def rules(params: Params) -> HTML:
+    """What the rule comes to with these parameters."""
+    rule, tiling = params.tae.evaluation, params.tae.tiling
+    clips = f"at most {rule.max_clips} clips" if rule.max_clips else "all held-out clips"
+    every = "every frame" if rule.lpips_interval == 1 else f"one frame in {rule.lpips_interval}"
+    perceptual = f"LPIPS is of {every}" if params.tae.loss.lpips_checkpoint else "LPIPS is not measured"
+    sides = "as wide and high as the clip" if tiling.size is None else f"{tiling.size[0]}x{tiling.size[1]} pixels"
+    return markup.note(
+        f"Here: {clips} of each data set, {rule.frames} frames of {rule.size[0]}x{rule.size[1]} pixels; {perceptual}. "
+        f"Where clips are encoded and decoded in tiles (<code>tae.tiling</code>), a tile is {tiling.frames} frames "
+        f"long and {sides}; decoded ones have {tiling.overlap_frames} frames in common."
+    )
 
 
 def scores(params: Params, evaluation: Run | None, trained: dict[str, Run | None]) -> HTML:
@@ -94,6 +114,25 @@ def reconstructions(run: Run | None, data_set: str) -> HTML:
         for row in clips[clips["data_set"] == data_set].itertuples()
     ]
     return markup.card(f'<div class="grid">{"".join(players)}</div>', title, [run])
+
+
+def wipes(run: Run | None, data_set: str) -> HTML:
+    """The middle frame of the same clips: original and reconstruction under a slider, and where they differ."""
+    title = f"Original against reconstruction, the middle frame of held-out {data_set} clips"
+    listed = results.read_csv(run, "videos.csv")
+    if run is None or listed is None or listed[listed["data_set"] == data_set].empty:
+        return markup.missing(title)
+    chosen = listed[listed["data_set"] == data_set].to_dict("records")
+    middle = run.params.tae.evaluation.frames // 2
+    frames = [videos.read_frames(run.folder / row["file"], [middle])[0] for row in chosen]
+    pairs = [(frame[:, : frame.shape[1] // 2], frame[:, frame.shape[1] // 2 :]) for frame in frames]
+    scale = max(1.0, *(float(np.quantile(differences(*pair), BRIGHTEST)) for pair in pairs))
+    shown_pairs = "".join(
+        wipe(*pair, ("original", "reconstruction"), f"{row['kind']}: {row['label']}, {row['model']}", scale)
+        for pair, row in zip(pairs, chosen, strict=True)
+    )
+    differ = f"the difference is black for none, brightest from {scale:.0f} of 255 grey levels on, as the video has it"
+    return markup.card(f'<div class="wipes">{shown_pairs}</div>{SCRIPT}', f"{title}; {differ}", [run])
 
 
 def seams(evaluation: Run | None) -> HTML:

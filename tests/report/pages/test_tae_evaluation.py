@@ -1,7 +1,11 @@
+import re
+
+import numpy as np
 import pandas as pd
 import pytest
 
 from moviegen import config, runs
+from moviegen.data import videos
 from moviegen.report.pages import tae_evaluation
 from moviegen.runs import files
 from tests.report.making import cells, finished, words
@@ -18,6 +22,8 @@ MEASURED = {"clips": 12, "sources": 5, "identical": 0, "psnr": 24.512, "psnr_ci9
         lambda params: tae_evaluation.classes(None),
         lambda params: tae_evaluation.reconstructions(None, "ucf101"),
         lambda params: tae_evaluation.seams(None),
+        lambda params: tae_evaluation.wipes(None, "ucf101"),
+        lambda params: tae_evaluation.wipes(finished(params, "tae-evaluation"), "ucf101"),
     ],
 )
 def test_without_a_run_the_page_says_so(params, show):
@@ -79,6 +85,35 @@ def test_reconstructions_are_shown_with_their_scores(params, lpips, words_of_it)
     files.write_csv(evaluation.folder / "videos.csv", row, [row.values()])
     shown = tae_evaluation.reconstructions(evaluation, "ucf101").data
     assert f"<figcaption>worst: Walk, tae-opl-off, PSNR 20.00 dB, SSIM 0.500{words_of_it}</figcaption>" in shown
+
+
+def test_halves_of_the_kept_videos_are_wiped(params):
+    evaluation = finished(params, "tae-evaluation")
+    pair = np.zeros((16, 32, 64, 3), np.uint8)
+    pair[:, :, 32:] = 40
+    videos.write_video(evaluation.folder / "a.mp4", pair, 12)
+    row = {"file": "a.mp4", "kind": "worst", "data_set": "ucf101", "label": "Walk", "model": "tae-opl-off"}
+    files.write_csv(evaluation.folder / "videos.csv", row, [row.values()])
+    shown = tae_evaluation.wipes(evaluation, "ucf101")
+    assert shown.data.count('<figure class="wipe">') == 1 and shown.data.count("<script>") == 1
+    scale = int(re.search(r"brightest from (\d+) of 255", words(shown))[1])
+    assert 36 <= scale <= 44
+    assert "not run here" in tae_evaluation.wipes(evaluation, "mixkit").data
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"tae.evaluation.max_clips": 7}, "at most 7 clips of each data set, 16 frames of 128x128 pixels"),
+        ({"tae.evaluation.max_clips": 0, "tae.evaluation.lpips_interval": 1}, "all held-out clips"),
+        ({"tae.evaluation.lpips_interval": 1}, "LPIPS is of every frame."),
+        ({"tae.loss.lpips_checkpoint": ""}, "LPIPS is not measured"),
+        ({"tae.tiling.frames": 24}, "a tile is 24 frames long and as wide and high as the clip"),
+        ({"tae.tiling.overlap_frames": 8}, "have 8 frames in common"),
+    ],
+)
+def test_the_rule_is_written_from_the_parameters(params, given, said):
+    assert said in words(tae_evaluation.rules(config.parse(params.model_dump(), given)))
 
 
 @pytest.mark.parametrize("show", [tae_evaluation.mixkit_scores, lambda *run: tae_evaluation.scores(*run, {})])
