@@ -4,11 +4,11 @@ report/      the sections' notebooks, executed and published as one HTML site
                run, kernel, sections, notebook, progress: what is executed when and how, and what a notebook calls
                pages/: overview, data, tae_training, tae_evaluation, transformer, training, sampling, parallelism,
                provenance, cost (cost_published, cost_here, cost_memory, cost_roofline, cost_sliders, cost_scaling,
-               cost_questions, parallelism_proofs): what each page shows
+               cost_questions, parallelism_proofs, overview_strip, overview_way): what each page shows
                published: others' numbers; results: what runs left; provenance: where numbers come from; planned: what
                is foretold of what was not run
-               plots, curves, diagrams, tables, media, markup, encoders, credits, wording: what pages share; publish:
-               the site
+               plots, curves, diagrams, tables, media, latents, wipe, markup, encoders, credits, wording: what pages
+               share; publish: the site
 programs/    a verb of the command line each
   3.1.1        train_tae, transcode: the Temporal Autoencoder's training runs; files through it
   3.1.3        count, one_step: the transformer's parameters; one step of a published size

@@ -70,7 +70,7 @@ def test_content_of_shipped_weights_changes_sampling_and_no_training(tmp_path):
         params = config.load("tiny", {f"shipped.{name}": str(tmp_path / name) for name in ("tae", "transformer")})
         found = {section.name: sections.fingerprint(params, section) for section in sections.SECTIONS}
         before, after = after, found
-    assert {name for name in after if after[name] != before[name]} == {"sampling", "provenance"}
+    assert {name for name in after if after[name] != before[name]} == {"overview", "sampling", "provenance"}
 
 
 @pytest.mark.parametrize("topic", sorted({section.topic for section in sections.SECTIONS} - {"provenance"}))

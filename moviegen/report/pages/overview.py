@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from IPython.display import HTML
 
 from moviegen.config import Params
+from moviegen.plan.published import TIMINGS
 from moviegen.report import markup, published, results
 from moviegen.report.credits import film
 from moviegen.report.encoders import text_encoders
+from moviegen.report.pages.overview_strip import strip
+from moviegen.report.pages.overview_way import way
 from moviegen.report.results import StageRuns
 from moviegen.report.tables import table
-from moviegen.report.wording import longest_clip, shown
+from moviegen.report.wording import between, longest_clip, percent, shown
 from moviegen.runs import Run
 
-__all__ = ["film", "summary", "support", "text_encoders"]
+__all__ = ["film", "made_here", "numbers", "strip", "summary", "support", "text_encoders", "way"]
 
 STAGE_TITLES = {1: "1: images, 256 px", 2: "2: images and videos, 256 px", 3: "3: images and videos, 768 px"}
 
@@ -29,6 +34,70 @@ def support(params: Params, stages: StageRuns) -> HTML:
     measured = dict(zip(STAGE_TITLES.values(), here, strict=True))
     rows.append({"model": params.recipes[1].model.size, **measured, "source": "this report"})
     return table(rows, "Support matrix by model and stage", stages.values())
+
+
+def made_here(params: Params) -> HTML:
+    """What these pages were made with: the scale, its clips and the machine it asks for."""
+    settings, job = params.sample, params.launch
+    workers = f"{job.worker_num} worker{'s' if job.worker_num > 1 else ''} ({job.device})"
+    clip = f"{settings.frames} frames of {settings.size[0]}x{settings.size[1]} pixels"
+    updates = ", ".join(f"{recipe.train.steps:,}" for recipe in params.recipes.values())
+    tables = " to ".join("x".join(map(str, recipe.model.max_size)) for recipe in params.recipes.values())
+    return markup.note(
+        f"These pages show the recipe <b>{params.scale}</b>: {updates} updates in {len(params.recipes)} stages on "
+        f"{workers}, position tables grown from {tables} patches (time, height, width), and sampled clips of {clip}."
+    )
+
+
+def numbers(params: Params, evaluation: Run | None, third: Run | None, sample: Run | None, found: Run | None) -> HTML:
+    """The three numbers that matter, published and here, and whether they can be compared."""
+    rows = [_reconstruction(params, evaluation), _retrieval(found), _speed(params, third, sample)]
+    return table(rows, "Three numbers", [evaluation, found, third, sample])
+
+
+def _reconstruction(params: Params, evaluation: Run | None) -> dict[str, Any]:
+    """How well the autoencoder restores what it has not seen."""
+    scores, rule = results.tae_scores(evaluation, "ucf101", "tae-opl-off"), params.tae.evaluation
+    here, why = markup.NOT_RUN, "no: nothing was measured"
+    if scores is not None:
+        width = f" ± {scores['psnr_ci95']:.2g}" if scores["psnr_ci95"] is not None else ""
+        here = f"{shown(scores['psnr'], 4)}{width} (n = {scores['clips']})"
+        clips = "clips of your own" if params.data.root else "the sample set's clips"
+        size = f"{rule.size[0]}x{rule.size[1]}x{rule.frames}"
+        why = f"no: {clips} at {size}, {params.tae.model.base_channels} base channels; there UCF-101 at 256x256x32"
+        if params.data.root and size == "256x256x32":
+            why = "in part: clips of that size, of your folder's UCF-101; the published split is not known"
+    published_score = shown(published.TAE_SCORES[0].psnr, 4)
+    return {"": "TAE, PSNR of held-out clips (dB)", "published": published_score, "here": here, "comparable?": why}
+
+
+def _retrieval(found: Run | None) -> dict[str, Any]:
+    """How often a training caption gives that caption's clip back."""
+    captions = (results.read_json(found, "summary.json") or {}).get("caption")
+    here = markup.NOT_RUN
+    if captions:
+        interval = between(captions["share_nearest_ci95"])
+        share = percent(captions["share_nearest"])
+        here = f"{share} ({interval}, n = {captions['prompts']}); by chance {percent(captions['chance'])}"
+    name = "transformer, training captions whose own clip is nearest"
+    return {"": name, "published": "-", "here": here, "comparable?": "no: nothing like it is published"}
+
+
+def _speed(params: Params, third: Run | None, sample: Run | None) -> dict[str, Any]:
+    """Seconds of a step of stage 3, and of a sampled clip."""
+    size = params.recipes[3].model.size
+    there = next((one for one in TIMINGS if (one.size, one.stage) == (size, 3)), None)
+    beside = there or next(one for one in TIMINGS if (one.size, one.stage) == ("1B", 3))
+    step = results.seconds_per_step(third)
+    clip = (results.read_json(sample, "summary.json") or {}).get("seconds_per_clip")
+    here = markup.NOT_RUN if step is None else f"{shown(step)} a step"
+    here += "" if clip is None else f"; {shown(clip)} a sampled clip"
+    view, workers = longest_clip(params.recipes[3].dataset), params.launch_of(3).worker_num
+    why = f"no: {size}, {view}, {workers} {params.launch.device}; there {beside.size}, {beside.resolution}, 8 cards"
+    if there and params.launch.device != "CPU":
+        why = f"in part: the same size; here {view} on {workers} cards, there {there.resolution} on 8"
+    speed = f"{beside.mindspore_2_3_1:g} a step ({beside.size})"
+    return {"": "stage 3, seconds", "published": speed, "here": here, "comparable?": why}
 
 
 def summary(params: Params, evaluation: Run | None, stages: StageRuns, sample: Run | None) -> HTML:

@@ -1,8 +1,15 @@
+import re
+
+import numpy as np
 import pytest
 
-from moviegen import runs
+from moviegen import config, runs
+from moviegen.data.clips import Clip, save_index
+from moviegen.data.embeddings import caption_file
+from moviegen.data.splits import data_folder
 from moviegen.report.pages import overview
-from tests.report.making import cells, finished
+from moviegen.runs import files
+from tests.report.making import cells, coloured, finished, words
 
 
 @pytest.mark.parametrize(
@@ -10,6 +17,10 @@ from tests.report.making import cells, finished
     [
         lambda params: overview.support(params, dict.fromkeys((1, 2, 3))),
         lambda params: overview.summary(params, None, dict.fromkeys((1, 2, 3)), None),
+        lambda params: overview.numbers(params, None, None, None, None),
+        lambda params: overview.strip(params, "trained", None, None, None, None),
+        lambda params: overview.strip(params, "unseen", None, None, finished(params, "sample"), None),
+        lambda params: overview.way(params, None, None),
     ],
 )
 def test_without_a_run_a_table_says_so(params, show):
@@ -24,3 +35,122 @@ def test_summary_has_the_last_validation_loss_of_each_stage(params):
     rows = cells(overview.summary(params, None, {1: None, 2: run, 3: None}, None)).set_index("result")["value"]
     assert rows["validation loss at the end of stage 2"] == "0.4321"
     assert rows["validation loss at the end of stage 1"] == "not run here"
+
+
+# --- one caption ---
+
+
+def tiles(strip):
+    """What stands beside each other, by its caption."""
+    return re.findall("<figcaption>(.*?)</figcaption>", strip.data.partition('<p class="run-line">')[0])
+
+
+def solved(params, *captions):
+    """The runs of the validation set's captions and of stage 2's latents of them."""
+    data, errors = finished(params, "data"), finished(params, "schedule-error")
+    root = data_folder(params)
+    clips = [Clip(root / f"{index}.mp4", caption=one) for index, one in enumerate(captions)]
+    save_index(data.folder / "mixkit_val.csv", clips, root)
+    (errors.folder / "solutions").mkdir()
+    steps = params.sample.schedule_error.reference_steps
+    np.savez(errors.folder / f"solutions/reference-{steps}.npz", end=np.zeros((len(captions), 16, 2, 6, 10)))
+    return data, errors
+
+
+def test_a_caption_of_training_stands_beside_the_real_clip_and_what_was_made_of_it(params):
+    sample = coloured(params)
+    shown = overview.strip(params, "trained", None, None, sample, None)
+    assert tiles(shown) == ["the real clip", "stage 3, seed 43"]
+    assert "a trained &lt;cat&gt;" in shown.data and "Of stages 1 and 2 no run keeps a picture." in words(shown)
+    shipped = finished(params, "shipped")
+    (shipped.folder / "samples.csv").write_text((sample.folder / "samples.csv").read_text())
+    shown = overview.strip(params, "trained", None, None, sample, shipped)
+    assert tiles(shown) == ["the real clip", "stage 3, seed 43", "shipped weights, seed 43"]
+    assert all(f'href="provenance.html#{one.name}"' in shown.data for one in (sample, shipped))
+
+
+def test_of_an_unseen_caption_there_is_stage_2_s_latent_too(params):
+    sample, (data, errors) = coloured(params), solved(params, "another", "a unseen <cat>")
+    shown = overview.strip(params, "unseen", data, errors, sample, None)
+    assert tiles(shown) == ["the real clip", "stage 2, seed 43", "stage 3, seed 42"]
+    assert errors.name in shown.data
+
+
+def test_the_strip_says_which_notebook_makes_what_is_missing(params):
+    assert "notebooks/07_sampling.ipynb" in words(overview.strip(params, "unseen", None, None, None, None))
+    shown = overview.strip(params, "unseen", None, None, coloured(params), None)
+    assert tiles(shown) == ["the real clip", "stage 3, seed 42"]
+    assert "Stage 2's latent is made by Sampling (notebooks/07_sampling.ipynb)" in words(shown)
+    data, errors = solved(params, "another")
+    shown = overview.strip(params, "unseen", data, errors, coloured_again(params), None)
+    assert tiles(shown) == ["the real clip", "stage 3, seed 42"]
+    assert "Of stage 2 no run keeps a picture of this caption." in words(shown)
+
+
+def coloured_again(params):
+    """The run that `coloured` left."""
+    return runs.find(params, "sample")
+
+
+def test_one_caption_is_followed_with_the_numbers_of_its_run(params):
+    sample, text = coloured(params), finished(params, "text")
+    file = caption_file(text.folder, "ul2", "a trained <cat>")
+    file.parent.mkdir()
+    np.savez(file, mask=np.arange(40) < 5)
+    files.write_json(
+        sample.folder / "videos/01.json", {"seconds": {"sampling": [12.5, False], "decoding": [0.5, True]}}
+    )
+    said = dict(cells(overview.way(params, text, sample)).to_numpy())
+    assert said["text"] == "“a trained &lt;cat&gt;”, 3 words"
+    assert said["tokens"] == "UL2: 5 of 40 tokens, 384 numbers each"
+    assert said["noise"] == "16 x 2 x 18 x 30 = 17,280 numbers of a normal distribution, seed 43"
+    assert "asked 100 times about 270 visual tokens: 12.5 s, with compiling" in said["steps"]  # 50 steps, guided
+    deviation = np.load(sample.folder / "latents/01.npz")["latent_mean"].std()
+    assert f"standard deviation {deviation:.3f}" in said["latent"] and "<img" in said["latent"]
+    assert "16 x 144 x 240 x 3 = 1,658,880 values, 96 for each number of the latent: 0.5 s<img" in said["clip"]
+    assert "up to 40 tokens" in dict(cells(overview.way(params, None, sample)).to_numpy())["tokens"]
+
+
+@pytest.mark.parametrize(("guidance", "gate", "times"), [(1, 1, 50), (0, 1, 50), (3, 1, 100), (3, 0.5, 75)])
+def test_the_network_is_asked_as_often_as_guidance_needs(params, guidance, gate, times):
+    given = config.parse(params.model_dump(), {"sample.guidance": guidance, "sample.guidance_gate": gate})
+    said = dict(cells(overview.way(given, None, coloured(given))).to_numpy())
+    assert f"asked {times} times" in said["steps"]
+
+
+# --- numbers ---
+
+
+def test_three_numbers_stand_beside_the_published_ones(params):
+    evaluation, third = finished(params, "tae-evaluation"), finished(params, "stage3")
+    sample, found = finished(params, "sample"), finished(params, "retrieval")
+    scores = {"tae-opl-off": {"psnr": 24.512, "psnr_ci95": 1.31, "clips": 12}}
+    files.write_json(evaluation.folder / "summary.json", {"ucf101": scores})
+    files.write_json(sample.folder / "summary.json", {"seconds_per_clip": 2.34})
+    captions = {"prompts": 24, "share_nearest": 0.75, "share_nearest_ci95": [0.5, 0.9], "chance": 0.04}
+    files.write_json(found.folder / "summary.json", {"caption": captions})
+    writer = runs.MetricsWriter(third.metrics_path)
+    for step in range(1, 6):
+        writer.write(kind="train", step=step, loss=1.0, seconds=9.0 if step < 3 else 1.25)
+    rows = cells(overview.numbers(params, evaluation, third, sample, found))
+    assert list(rows["published"]) == ["31.35", "-", "23.2 a step (1B)"]
+    assert list(rows["here"]) == [
+        "24.51 ± 1.3 (n = 12)",
+        "75.0 % (50.0 % to 90.0 %, n = 24); by chance 4.0 %",
+        "1.25 a step; 2.34 a sampled clip",
+    ]
+    assert all(said.startswith("no: ") for said in rows["comparable?"])
+    assert "128x128x16" in rows["comparable?"][0] and "16x144x240" in rows["comparable?"][2]
+
+
+def test_a_published_size_on_cards_is_compared_with_its_own():
+    published = config.load("5B")
+    row = cells(overview.numbers(published, None, None, None, None)).iloc[2]
+    assert row["published"] == "83.2 a step (5B)"
+    assert row["comparable?"].startswith("in part: the same size")
+
+
+def test_what_these_pages_were_made_with_is_said_from_the_parameters(params):
+    said = words(overview.made_here(config.parse(params.model_dump(), {"sample.frames": 8})))
+    assert "100, 800, 250 updates in 3 stages on 2 workers (CPU)" in said
+    assert "1x6x6 to 4x12x12 to 4x36x36 patches" in said and "clips of 8 frames of 144x240 pixels" in said
