@@ -14,6 +14,7 @@ from moviegen.runs import Run
 from moviegen.runs.arrays import read_npz
 
 GREY_RANGE = 3.0  # of a channel: what is less is black, more is white; normalised latents spread by about 1
+LEAST_EXPLAINED = 0.5  # share of the colours' variance below which a map's pictures tell nothing
 MOST_PAIRS = 24  # latents and their clips that the map is fitted to
 
 
@@ -32,6 +33,11 @@ class Colours:
     weights: np.ndarray
     clips: int
     explained: float
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether its pictures resemble what latents decode to; an autoencoder that learnt little has none such."""
+        return self.explained >= LEAST_EXPLAINED
 
     def __call__(self, latent: np.ndarray) -> np.ndarray:
         """A latent (C, T', H', W') as pictures, uint8 (T', H', W', 3)."""

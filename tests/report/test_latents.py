@@ -16,6 +16,14 @@ def test_the_map_finds_the_channels_that_make_the_colours(params):
     assert blue[2] - grey[2] < -20
 
 
+def test_a_map_of_latents_that_say_nothing_of_colours_is_not_telling(params):
+    run = coloured(params)
+    assert latents.colours(run).is_telling
+    for path in (run.folder / "latents").iterdir():
+        np.savez(path, latent_mean=np.random.default_rng(7).standard_normal((16, 2, 18, 30)))
+    assert not latents.colours(run).is_telling
+
+
 def test_without_latents_there_are_no_colours(params):
     assert latents.colours(None) is None
     assert latents.colours(sampled(params)) is None

@@ -70,11 +70,11 @@ def _stage_2(
     captions = [clip.caption for clip in load_split(data, "mixkit_val")] if data else []
     if ends is None or colours is None or row["prompt"] not in captions[: len(ends)]:
         return [], ["Of stage 2 no run keeps a picture of this caption."]
+    explained = f"{percent(colours.explained)} of the variance of sampled clips' colours"
+    if not colours.is_telling:
+        return [], [f"Stage 2's latent is not shown: a linear map of it explains {explained}."]
     place = captions.index(row["prompt"])
     image = media.picture(colours(ends[place])[0], "stage 2's latent in colours", params.sample.size[0])
     figure = f'<figure class="clip">{image}<figcaption>stage 2, seed {params.seed + place}</figcaption></figure>'
-    note = (
-        f"Of stage 2 there is a latent, whose first frame is shown in the colours of a linear map (it explains "
-        f"{percent(colours.explained)} of the variance of sampled clips' colours)."
-    )
+    note = f"Of stage 2 there is a latent: its first frame, in the colours of a linear map that explains {explained}."
     return [figure], [note]

@@ -33,7 +33,7 @@ def way(params: Params, text: Run | None, sample: Run | None) -> HTML:
     file, colours = latents.sample_file(sample, row["index"]), latents.colours(sample)
     latent = latents.load(file, "latent_mean") if file.is_file() else None
     pictures = {"clip": media.picture(videos.read_frames(sample.folder / row["generated"], [0])[0], "a frame", HEIGHT)}
-    if latent is not None and colours is not None:
+    if latent is not None and colours is not None and colours.is_telling:
         pictures["latent"] = media.picture(colours(latent)[0], "the latent's first frame in colours", HEIGHT)
     rows = [
         {"": step, "here": f"{html.escape(said)}{pictures.get(step, '')}"}

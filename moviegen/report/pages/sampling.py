@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from typing import Any
 
 import numpy as np
 from IPython.display import HTML
@@ -141,11 +142,11 @@ def error_curves(run: Run | None) -> HTML:
         by_seconds.set(xlabel="seconds of the batch", yscale="log", xlim=(0, None), ylim=by_steps.get_ylim())
         by_steps.set_xticks(sorted(measured["steps"].unique()), labels=sorted(measured["steps"].unique()))
         for axes in (by_steps, by_seconds):
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.minorticks_off()
         by_steps.legend(fontsize=7.5)
-        reference, captions = f"{summary['reference_steps']} equal steps", f"{summary['prompts']} captions"
+        reference, captions = f"{summary['reference_steps']} equal steps", _captions(summary)
         title = f"Distance from the latent of {reference}: mean and range of {captions}; right: the mean by wall time"
         return drawn(figure, title, [run])
 
@@ -170,8 +171,12 @@ def error_table(run: Run | None) -> HTML:
     rows.append({"schedule": "linear, the reference", "steps": steps} | dict.fromkeys(list(rows[0])[2:5], "-"))
     rows[-1]["wall time (s)"] = seconds
     clip = f"{summary['size'][0]}x{summary['size'][1]}x{summary['frames']}"
-    title = f"Error and time of each schedule, {summary['prompts']} captions in one batch, clips of {clip}"
+    title = f"Error and time of each schedule, {_captions(summary)} in one batch, clips of {clip}"
     return table(rows, title, [run])
+
+
+def _captions(summary: dict[str, Any]) -> str:
+    return f"{summary['prompts']} caption{'' if summary['prompts'] == 1 else 's'}"
 
 
 def comparison(run: Run | None) -> HTML:
@@ -228,6 +233,11 @@ def ends(run: Run | None, sample: Run | None) -> HTML:
     summary, colours = results.read_json(run, "summary.json"), latents.colours(sample)
     if run is None or summary is None or colours is None:
         return markup.missing(title)
+    if not colours.is_telling:
+        explained = (
+            f"a linear map of the latents explains {percent(colours.explained)} of the variance of clips' colours"
+        )
+        return markup.note(f"<b>{title}:</b> not shown as pictures, as {explained}.")
     steps, reference = run.params.sample.schedule_error.steps, summary["reference_steps"]
     columns = {f"{count} steps": ("", count) for count in steps} | {
         f"{reference} equal steps": ("reference", reference)
@@ -258,10 +268,13 @@ def channels(sample: Run | None) -> HTML:
     latent = latents.load(latents.sample_file(sample, row["index"]), "latent_mean")
     frame = videos.read_frames(sample.folder / row["generated"], [0])[0]
     height = frame.shape[0]
-    pictures = {"first frame": frame, "the latent, in colours": colours(latent)[0]}
+    pictures = {"first frame": frame}
+    if colours.is_telling:
+        pictures["the latent, in colours"] = colours(latent)[0]
     pictures |= {f"channel {number}": one for number, one in enumerate(latents.channels(latent), 1)}
     tiles = "".join(
-        f'<figure class="clip">{media.picture(one, name, height)}<figcaption>{name}</figcaption></figure>'
+        f'<figure class="clip{"" if name.startswith("channel") else " large"}">{media.picture(one, name, height)}'
+        f"<figcaption>{name}</figcaption></figure>"
         for name, one in pictures.items()
     )
     size = "x".join(map(str, latent.shape))

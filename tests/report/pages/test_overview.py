@@ -76,6 +76,17 @@ def test_of_an_unseen_caption_there_is_stage_2_s_latent_too(params):
     assert errors.name in shown.data
 
 
+def test_pictures_of_latents_that_say_nothing_of_colours_are_left_out(params):
+    sample, (data, errors) = coloured(params), solved(params, "a unseen <cat>")
+    assert cells(overview.way(params, None, sample))["here"][4].count("<img") == 1
+    for path in (sample.folder / "latents").iterdir():
+        np.savez(path, latent_mean=np.random.default_rng(7).standard_normal((16, 2, 18, 30)))
+    shown = overview.strip(params, "unseen", data, errors, sample, None)
+    assert tiles(shown) == ["the real clip", "stage 3, seed 42"]
+    assert re.search(r"latent is not shown: a linear map of it explains \d\.\d %", words(shown))
+    assert "<img" not in cells(overview.way(params, None, sample))["here"][4]
+
+
 def test_the_strip_says_which_notebook_makes_what_is_missing(params):
     assert "notebooks/07_sampling.ipynb" in words(overview.strip(params, "unseen", None, None, None, None))
     shown = overview.strip(params, "unseen", None, None, coloured(params), None)

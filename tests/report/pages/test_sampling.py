@@ -190,6 +190,17 @@ def test_ends_of_each_schedule_stand_in_one_row(params):
     assert "the 2 clips sampled above" in words(shown)
 
 
+def test_latents_that_say_nothing_of_colours_are_shown_by_their_channels_alone(params):
+    sample, run = coloured(params), solved(params, linear=((0.5, 0, 0),) * 2)
+    for path in (sample.folder / "latents").iterdir():
+        np.savez(path, latent_mean=np.random.default_rng(7).standard_normal((16, 2, 18, 30)))
+    assert re.search(
+        r"not shown as pictures, as a linear map of the latents explains \d\.\d %", words(sampling.ends(run, sample))
+    )
+    shown = sampling.channels(sample).data
+    assert "in colours" not in shown and shown.count("<img") == 17  # the clip's frame and the channels
+
+
 def test_a_latent_s_channels_stand_beside_its_clip(params):
     shown = sampling.channels(coloured(params))
     assert [f"channel {number}" for number in range(1, 17)] == re.findall("<figcaption>(channel .*?)<", shown.data)
