@@ -37,9 +37,9 @@ def support(params: Params, stages: StageRuns) -> HTML:
 
 
 def made_here(params: Params) -> HTML:
-    """What these pages were made with: the scale, its clips and the machine it asks for."""
-    settings, job = params.sample, params.launch
-    workers = f"{job.worker_num} worker{'s' if job.worker_num > 1 else ''} ({job.device})"
+    """What these pages were made with: the scale, its training, its workers and its clips."""
+    settings, counts = params.sample, sorted({params.launch_of(stage).worker_num for stage in params.stages})
+    workers = f"{' or '.join(map(str, counts))} worker{'s' if counts[-1] > 1 else ''} ({params.launch.device})"
     clip = f"{settings.frames} frames of {settings.size[0]}x{settings.size[1]} pixels"
     updates = ", ".join(f"{recipe.train.steps:,}" for recipe in params.recipes.values())
     tables = " to ".join("x".join(map(str, recipe.model.max_size)) for recipe in params.recipes.values())

@@ -131,8 +131,11 @@ def wipes(run: Run | None, data_set: str) -> HTML:
         wipe(*pair, ("original", "reconstruction"), f"{row['kind']}: {row['label']}, {row['model']}", scale)
         for pair, row in zip(pairs, chosen, strict=True)
     )
-    differ = f"the difference is black for none, brightest from {scale:.0f} of 255 grey levels on, as the video has it"
-    return markup.card(f'<div class="wipes">{shown_pairs}</div>{SCRIPT}', f"{title}; {differ}", [run])
+    notes = (
+        f"{title}; the difference is black for none, brightest from {scale:.0f} of 255 grey levels on, and of the "
+        f"compressed videos below, so a little of it is their codec's"
+    )
+    return markup.card(f'<div class="wipes">{shown_pairs}</div>{SCRIPT}', notes, [run])
 
 
 def seams(evaluation: Run | None) -> HTML:

@@ -163,5 +163,5 @@ def test_a_published_size_on_cards_is_compared_with_its_own():
 
 def test_what_these_pages_were_made_with_is_said_from_the_parameters(params):
     said = words(overview.made_here(config.parse(params.model_dump(), {"sample.frames": 8})))
-    assert "100, 800, 250 updates in 3 stages on 2 workers (CPU)" in said
+    assert "100, 800, 250 updates in 3 stages on 1 or 2 workers (CPU)" in said
     assert "1x6x6 to 4x12x12 to 4x36x36 patches" in said and "clips of 8 frames of 144x240 pixels" in said
