@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,21 +52,21 @@ def colours(sample: Run | None) -> Colours | None:
     if not pairs:
         return None
     inputs = np.concatenate([_positions(latent) for latent, _ in pairs])
-    wanted = np.concatenate([mean_colours(clip, latent.shape[1:]) for latent, clip in pairs])
+    wanted = np.concatenate([means for _, means in pairs])
     weights, *_ = np.linalg.lstsq(inputs, wanted, rcond=None)
     left, spread = ((inputs @ weights - wanted) ** 2).sum(), ((wanted - wanted.mean(0)) ** 2).sum()
     return Colours(weights, len(pairs), float(1 - left / spread) if spread else 1.0)
 
 
 def sampled_pairs(sample: Run | None) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Latents (C, T', H', W') that a run sampled, and the clips, uint8 (T, H, W, 3), they were decoded to."""
+    """Latents (C, T', H', W') that a run sampled, and the `mean_colours` of the clips they were decoded to."""
     listed = results.read_csv(sample, "samples.csv")
     if sample is None or listed is None:
         return []
     files = {row.generated: sample_file(sample, row.index) for row in listed.head(MOST_PAIRS).itertuples(index=False)}
     frames = sample.params.sample.frames
     return [
-        (load(path, "latent_mean"), videos.read_frames(sample.folder / clip, range(frames)))
+        (load(path, "latent_mean"), mean_colours(videos.frames_of(sample.folder / clip, range(frames))))
         for clip, path in files.items()
         if path.is_file()
     ]
@@ -92,15 +93,18 @@ def load(path: Path, name: str) -> np.ndarray:
     return array
 
 
-def mean_colours(clip: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """The mean colour, in [0, 1], of what each position of a latent of a (T', H', W') stands for: (T' H' W', 3).
+def mean_colours(clip: Iterable[np.ndarray]) -> np.ndarray:
+    """The mean colour, in [0, 1], of what each position of a clip's latent stands for: (T' H' W', 3).
 
-    A single last frame, or a few, are a position's as eight are.
+    Args:
+        clip: its frames, uint8 (H, W, 3), one after the other; the last few, or a single one, count as eight do.
     """
-    frames, height, width = size
-    blocks = np.array_split(clip / 255, range(TEMPORAL_COMPRESSION, len(clip), TEMPORAL_COMPRESSION))
-    side = SPATIAL_COMPRESSION
-    means = [block.mean(0).reshape(height, side, width, side, 3).mean((1, 3)) for block in blocks[:frames]]
+    side, frames = SPATIAL_COMPRESSION, []
+    for frame in clip:
+        height, width, _ = frame.shape
+        frames.append((frame / 255).reshape(height // side, side, width // side, side, 3).mean((1, 3)))
+    starts = range(0, len(frames), TEMPORAL_COMPRESSION)
+    means = [np.mean(frames[start : start + TEMPORAL_COMPRESSION], axis=0) for start in starts]
     return np.stack(means).reshape(-1, 3)
 
 

@@ -32,7 +32,7 @@ def test_without_latents_there_are_no_colours(params):
 @pytest.mark.parametrize("frames", [1, 8, 13])
 def test_colours_are_means_of_what_a_position_stands_for(frames):
     clip = np.random.default_rng(0).integers(0, 256, (frames, 16, 24, 3), np.uint8)
-    means = latents.mean_colours(clip, (-(-frames // 8), 2, 3)).reshape(-1, 2, 3, 3)
+    means = latents.mean_colours(clip).reshape(-(-frames // 8), 2, 3, 3)
     assert means[0, 1, 2] == pytest.approx(clip[:8, 8:, 16:].mean((0, 1, 2)) / 255)
     assert means[-1, 0, 0] == pytest.approx(clip[(frames - 1) // 8 * 8 :, :8, :8].mean((0, 1, 2)) / 255)
 
