@@ -172,7 +172,8 @@ def _number(page: BeautifulSoup, chapter: int | None) -> None:
         if not cards and name:
             cell["id"] = _unique(name, taken)
         for card in cards:
-            kind = "table" if card.table and not card.find(["svg", "img", "video"]) else "figure"
+            shown = card.find(["table", "svg", "img", "video"])
+            kind = "table" if shown and shown.name == "table" else "figure"
             counts[kind] += 1
             card["id"] = _unique(name or f"{kind}-{counts[kind]}", taken)
             if chapter is not None and card.figcaption:

@@ -52,7 +52,7 @@ def notebook(reports: Sequence[Report]) -> Any:
     )
     pieces = [_compared([report for report in reports if not report.problem])]
     pieces += [markup.note(html.escape(passed_over(report))) for report in reports if report.problem]
-    cell = v4.new_code_cell("reports.results()")
+    cell = v4.new_code_cell()
     cell.outputs = [v4.new_output("display_data", data={"text/html": piece.data}) for piece in pieces]
     return v4.new_notebook(cells=[v4.new_markdown_cell(text), cell])
 

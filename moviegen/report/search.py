@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from bs4 import BeautifulSoup, NavigableString, Tag
 
 from moviegen.report.documents import HEADINGS, heading_text
 
-_NOT_SEARCHED = ("nav", "pre", "script", "style", "svg", "video")
+_NOT_SEARCHED = ("h1", "nav", "pre", "script", "style", "svg", "video")
 
 
 def index(pages: Mapping[str, BeautifulSoup]) -> str:
@@ -18,28 +18,30 @@ def index(pages: Mapping[str, BeautifulSoup]) -> str:
     Args:
         pages: by file name.
     """
-    entries = [entry for name, page in pages.items() if page.main for entry in _entries(name, page.main)]
-    return f"window.searchIndex = {json.dumps(entries, ensure_ascii=False)};\n"
+    found = [entry for name, page in pages.items() for entry in entries(name, page)]
+    return f"window.searchIndex = {json.dumps(found, ensure_ascii=False)};\n"
 
 
-def _entries(name: str, main: Tag) -> list[list[str]]:
+def entries(name: str, page: BeautifulSoup) -> list[list[str]]:
+    """One page's; what stands before its first lower heading comes first."""
+    main = page.main or page
     title = heading_text(main.h1) if main.h1 else ""
-    entries: list[list[str]] = [[name, title, "", title, ""]]
-    texts: list[list[str]] = [[]]
-    _walk(main, name, title, entries, texts)
-    for entry, text in zip(entries, texts, strict=True):
-        entry[-1] = " ".join(" ".join(text).split())
-    return entries
+    found: list[list[str]] = [[name, title, "", title, ""]]
+    for part in _parts(main):
+        if isinstance(part, Tag):
+            found.append([name, title, str(part["id"]), heading_text(part), ""])
+        else:
+            found[-1][-1] += f" {part}"
+    return [[*places, " ".join(text.split())] for *places, text in found]
 
 
-def _walk(tag: Tag, name: str, title: str, entries: list[list[str]], texts: list[list[str]]) -> None:
-    """Adds the text below a tag to the last entry; a heading begins the next one."""
+def _parts(tag: Tag) -> Iterator[Tag | str]:
+    """The lower headings, and the texts between them."""
     for child in tag.children:
         if isinstance(child, Tag):
             if child.name in HEADINGS[1:] and child.get("id"):
-                entries.append([name, title, str(child["id"]), heading_text(child), ""])
-                texts.append([])
-            elif child.name not in (*_NOT_SEARCHED, "h1"):
-                _walk(child, name, title, entries, texts)
+                yield child
+            elif child.name not in _NOT_SEARCHED and "code" not in child.get_attribute_list("class"):
+                yield from _parts(child)
         elif type(child) is NavigableString:
-            texts[-1].append(child)
+            yield str(child)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from pathlib import Path
 
 from moviegen.report.plots import INK
 
 CARD, DARK_CARD = "#ffffff", "#1c1f23"  # what drawings lie on; style.css names them too
+GRAPHIC_CONTRAST = 3  # what the Web Content Accessibility Guidelines ask of the parts of a figure
+STRONG = 25  # the chroma in CIELAB from which a colour is no tinted grey
 LIGHT_CODE, DARK_CODE = "xcode", "zenburn"  # of Pygments' styles those that are read most easily on either
 _COLOR = re.compile(r"#[0-9a-f]{6}\b")
 
@@ -40,12 +43,17 @@ def in_both_themes(style: str) -> str:
 
 @functools.cache
 def on_dark(color: str) -> str:
-    """A colour of the same hue that stands out from a dark card as much as `color` does from a white one."""
+    """A colour of the same hue for a dark card.
+
+    Strong colours that stand out from it stay what they are; all others stand out as much as `color` from a white card.
+    """
     from skimage.color import lab2rgb, rgb2lab  # 1 s to import: not for a site that is up to date
 
+    _, *hue = rgb2lab(_rgb(color))
+    if math.hypot(*hue) > STRONG and contrast(color, DARK_CARD) >= GRAPHIC_CONTRAST:
+        return color
     wanted = contrast(color, CARD) * (luminance(DARK_CARD) + 0.05) - 0.05
     lightness = 116 * min(wanted, 1) ** (1 / 3) - 16
-    _, *hue = rgb2lab(_rgb(color))
     return "#" + "".join(f"{round(255 * min(max(part, 0), 1)):02x}" for part in lab2rgb([lightness, *hue]))
 
 
