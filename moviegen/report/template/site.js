@@ -81,7 +81,7 @@
         const item = document.createElement("li"), link = document.createElement("a"), place = document.createElement("small");
         link.href = one.page + (one.anchor && "#" + one.anchor);
         link.textContent = one.heading;
-        const start = Math.max(0, one.at - 40);
+        const start = one.at > 40 ? one.text.indexOf(" ", one.at - 40) + 1 : 0;
         place.textContent = (one.anchor ? one.title + ": " : "") + (start ? "… " : "") + one.text.slice(start, start + 110) + " …";
         item.append(link, place);
         list.append(item);
