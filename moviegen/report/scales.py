@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from moviegen.report import documents, markup
-from moviegen.report.tables import table
+from moviegen.report import documents
 
 RESULTS = "summary"  # the anchor of the table that is compared: what shows it on the first page
 VALUE = "value"  # and its column; the first one says of what
@@ -45,6 +44,8 @@ def notebook(reports: Sequence[Report]) -> Any:
     """The page as a notebook, which is published as the others are."""
     from nbformat import v4
 
+    from moviegen.report import markup  # slow to import, as IPython is: not for a site that is up to date
+
     text = (
         "# Reports\n\nEach report was made with the parameters of one scale, and holds what was measured with them. "
         "Scales differ in the data, the sizes and the length of training: their numbers stand beside each other to be "
@@ -63,6 +64,9 @@ def passed_over(report: Report) -> str:
 
 
 def _compared(reports: Sequence[Report]) -> Any:
+    from moviegen.report import markup
+    from moviegen.report.tables import table
+
     if not reports:
         return markup.note("No report has been published yet.")
     names = dict.fromkeys(name for report in reports for name in report.results)

@@ -7,8 +7,6 @@ import math
 import re
 from pathlib import Path
 
-from moviegen.report.plots import INK
-
 CARD, DARK_CARD = "#ffffff", "#1c1f23"  # what drawings lie on; style.css names them too
 GRAPHIC_CONTRAST = 3  # what the Web Content Accessibility Guidelines ask of the parts of a figure
 STRONG = 25  # the chroma in CIELAB from which a colour is no tinted grey
@@ -33,6 +31,7 @@ def stylesheet(template: Path) -> str:
 
 def in_both_themes(style: str) -> str:
     """A drawing's CSS: ink is the text's colour, and every other colour has one for a dark page beside it."""
+    from moviegen.report.plots import INK  # slow to import, as matplotlib is: not for a site that is up to date
 
     def both(match: re.Match[str]) -> str:
         color = match.group()
