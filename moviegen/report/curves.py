@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from moviegen.report import markup, results
-from moviegen.report.plots import ACCENT, FAINT, INK, SECOND, drawn, panels, styled
+from moviegen.report.plots import ACCENT, FAINT, FOURTH, INK, SECOND, THIRD, drawn, panels, styled
 from moviegen.runs import Run
 
-COLORS = ((FAINT, ACCENT), ("#b9d8c2", "#2e7d4f"), ("#e8cdb0", "#b0651d"))  # of steps, of their running mean
+COLORS = ((FAINT, ACCENT), ("#a5d6c5", THIRD), ("#e6c3d6", FOURTH))  # of steps, of their running mean
 
 
 def losses(run: Run | None, title: str) -> HTML:

@@ -41,5 +41,5 @@ def missing(what: str) -> HTML:
 
 
 def image(data: str, alt: str, kind: str) -> str:
-    """An `<img>` of a data URI; on a dark page the site adapts it by its `kind`, plot or photo, JupyterLab does not."""
+    """An `<img>` of a data URI; a `kind` of plot takes the colours of the site, and stays white in JupyterLab."""
     return f'<img class="{kind}" style="background: white" alt="{html.escape(alt)}" src="{data}">'

@@ -22,12 +22,14 @@ STILL_HEIGHT = 240  # twice the height it is shown at: sharp on dense screens
 def video(path: Path, caption: str) -> str:
     """A player with its caption.
 
-    The address is relative to notebooks/, where JupyterLab finds it; publishing copies the file into the site.
+    The address is relative to notebooks/, where JupyterLab finds it; publishing copies the file into the site, and
+    shows its first frame until it is played.
     """
-    address = quote(os.path.relpath(path, project_root() / "notebooks"))
+    address, label = quote(os.path.relpath(path, project_root() / "notebooks")), html.escape(caption)
     return (
-        f'<figure class="clip"><video src="{address}" controls loop muted playsinline preload="metadata"></video>'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        f'<figure class="clip"><video src="{address}" aria-label="{label}" controls loop muted playsinline '
+        'preload="metadata"></video>'
+        f"<figcaption>{label}</figcaption></figure>"
     )
 
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
 WIDTH = 7.2  # inches; the page is as wide
-INK, ACCENT, SECOND, FAINT = "#2b2f36", "#2563a8", "#c2571a", "#9db8d6"
+INK, FAINT = "#2b2f36", "#9db8d6"
+# Of Okabe and Ito's palette for all kinds of colour vision (jfly.uni-koeln.de/color) those that show on either page
+ACCENT, SECOND, THIRD, FOURTH = PALETTE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 STYLE: dict[RcKeyType, object] = {
     "font.size": 9,
     "font.family": "DejaVu Sans",

@@ -1,25 +1,30 @@
-"""Executed notebooks to one HTML site: `outputs/<scale>/html/`. It can be read from disk, without a network."""
+"""Executed notebooks to one HTML site: `outputs/<scale>/html/`. It can be read from disk, without a network.
+
+Beside the scales, `outputs/html/index.html` lists their reports.
+"""
 
 from __future__ import annotations
 
 import functools
-import re
 import shutil
 import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from moviegen.config import Params, outputs_folder, project_root
+from bs4 import BeautifulSoup, Tag
+
+from moviegen.config import Params, outputs_folder, outputs_root, project_root
+from moviegen.report import documents, scales, search, themes
 from moviegen.report.sections import SECTIONS, Section
 from moviegen.runs import fingerprint
 from moviegen.runs.files import write_text
 from moviegen.runs.hashes import file_hash, folder_hash
 
 TEMPLATE = Path(__file__).parent / "template"
-_LOCAL_MEDIA = re.compile(r'(?<=\s)(src|poster)="(?!data:|media/|https?:)([^"]+)"')
-_PUBLISHED_MEDIA = re.compile(r'"media/([^"]+)"')
-_MARK = re.compile(r'data-mark="(\w+)"')
+MOST_BYTES = 15 * 2**20  # of a site: it is sent around, and opened on telephones
+LARGEST_NAMED = 5
 
 
 def publish(params: Params) -> Path:
@@ -27,17 +32,16 @@ def publish(params: Params) -> Path:
     folder, site = outputs_folder(params) / "html", _site_mark()
     marks = {section: _mark(section.executed(params), site) for section in SECTIONS}
     stale = {section: mark for section, mark in marks.items() if _mark_of(folder / section.page) != mark}
-    if stale or not (folder / "style.css").is_file():
-        write_text(folder / "style.css", stylesheet())
-    for section, mark in stale.items():
-        write_text(folder / section.page, _with_media(render(params, section, mark), folder))
-    if stale:
-        _remove_unused_media(folder)
+    if stale or not all((folder / name).is_file() for name in ("style.css", "site.js", "search.js")):
+        _write_shared(folder)
+        _write_pages(params, stale, folder)
+        _warn_of_size(folder)
+    _publish_scales(outputs_root(), site)
     return folder / SECTIONS[0].page
 
 
 def render(params: Params, section: Section, mark: str) -> str:
-    """One section's page; media still point into the runs."""
+    """One section's page as nbconvert makes it; media still point into the runs, and nothing is numbered."""
     import nbformat
 
     executed = section.executed(params)
@@ -47,27 +51,31 @@ def render(params: Params, section: Section, mark: str) -> str:
         text = f"# {section.title}\n\nThis section has not been executed yet: run `make report SCALE={params.scale}`."
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
     position = SECTIONS.index(section)
-    site = {
-        "scale": params.scale,
-        "sections": SECTIONS,
-        "current": section,
-        "headings": _headings(notebook),
-        "previous": SECTIONS[position - 1] if position else None,
-        "next": SECTIONS[position + 1] if position + 1 < len(SECTIONS) else None,
-        "mark": mark,
-    }
-    body, _ = _exporter().from_notebook_node(notebook, resources={"site": site})
-    return body
+    return _converted(
+        notebook,
+        title=section.title,
+        kicker=f"Stage {section.stage} of 3" if section.stage else "",
+        scale=params.scale,
+        contents=[(one.page, one.title) for one in SECTIONS],
+        current=section.page,
+        previous=SECTIONS[position - 1] if position else None,
+        next=SECTIONS[position + 1] if position + 1 < len(SECTIONS) else None,
+        mark=mark,
+    )
 
 
 def stylesheet() -> str:
-    """The template's style and the colours of code, light and dark."""
-    from pygments.formatters import HtmlFormatter
+    """What all pages look like."""
+    return themes.stylesheet(TEMPLATE)
 
-    light = HtmlFormatter(style="friendly").get_style_defs(".highlight")
-    dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
-    pages = (TEMPLATE / "style.css").read_text(encoding="utf-8")
-    return f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n{pages}"
+
+def _converted(notebook: Any, **site: Any) -> str:
+    """A notebook as a page; `site`: what the template says around it."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.metadata["shows"] = documents.shown_by(cell.source)
+    body, _ = _exporter().from_notebook_node(notebook, resources={"site": site})
+    return body
 
 
 @functools.cache
@@ -80,44 +88,130 @@ def _exporter() -> Any:
     return HTMLExporter(template_name=TEMPLATE.name, template_paths=paths)
 
 
-def _headings(notebook: Any) -> list[tuple[str, str]]:
-    """(anchor, text) of the second-level headings, with nbconvert's anchors."""
-    source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    return [(text.replace(" ", "-"), text) for text in re.findall(r"^## (.+?)\s*$", source, re.MULTILINE)]
+def _write_shared(folder: Path) -> None:
+    write_text(folder / "style.css", stylesheet())
+    write_text(folder / "site.js", (TEMPLATE / "site.js").read_text(encoding="utf-8"))
 
 
-def _with_media(body: str, folder: Path) -> str:
-    """Copies the files a page shows into the site, named by their content, and points the page there."""
+def _write_pages(params: Params, stale: Mapping[Section, str], folder: Path) -> None:
+    """The stale pages; others where what they refer to changed; and the search index of all."""
+    pages = {}
+    for chapter, section in enumerate(SECTIONS, 1):
+        if section in stale:
+            page = documents.parse(render(params, section, stale[section]))
+            documents.finish(page, chapter)
+            _take_media(page, folder)
+        else:
+            page = documents.parse((folder / section.page).read_text(encoding="utf-8"))
+        pages[section.page] = page
+    before = {section.page: str(pages[section.page]) for section in SECTIONS if section not in stale}
+    documents.refer(pages)
+    for name, page in pages.items():
+        if before.get(name) != (text := str(page)):
+            write_text(folder / name, text)
+    write_text(folder / "search.js", search.index(pages))
+    _remove_unused_media(folder, pages.values())
 
-    def copied(match: re.Match[str]) -> str:
-        attribute, address = match.groups()
+
+def _publish_scales(outputs: Path, site: Mapping[str, Any]) -> None:
+    """The page above all reports, where one of them changed; what is passed over is said."""
+    folder, first_pages = outputs / "html", scales.first_pages(outputs)
+    made_from = {scale: file_hash(page) if page.is_file() else None for scale, page in first_pages.items()}
+    mark = fingerprint.digest({**site, "reports": made_from})
+    if _mark_of(folder / "index.html") == mark and (folder / "style.css").is_file():
+        return
+    reports = scales.found(outputs)
+    for report in reports:
+        if report.problem:
+            print(f"reports: {scales.passed_over(report)}", flush=True)
+    page = documents.parse(
+        _converted(
+            scales.notebook(reports),
+            title="Reports",
+            contents=[(report.page, report.scale) for report in reports if not report.problem],
+            mark=mark,
+        )
+    )
+    documents.finish(page, None)
+    _write_shared(folder)
+    write_text(folder / "index.html", str(page))
+
+
+def _take_media(page: BeautifulSoup, folder: Path) -> None:
+    """Copies the files a page shows into the site, and points the page there. A video is loaded once it is played."""
+    for part in page.find_all(["video", "img"], src=True):
+        address = str(part["src"])
         source = (project_root() / "notebooks" / unquote(address)).resolve()
-        if not source.is_file():
-            return match.group()
-        name = f"{source.stem[:40]}-{file_hash(source)[:16]}{source.suffix}"
-        target = folder / "media" / name
+        if address.startswith(("data:", "http:", "https:")) or not source.is_file():
+            continue
+        target = folder / "media" / f"{source.stem[:40]}-{file_hash(source)[:16]}{source.suffix}"
         if not target.exists():
             target.parent.mkdir(exist_ok=True)
-            temporary = target.with_name(f".{name}")
+            temporary = target.with_name(f".{target.name}")
             shutil.copyfile(source, temporary)
             temporary.replace(target)
-        return f'{attribute}="media/{quote(name)}"'
+        part["src"] = f"media/{quote(target.name)}"
+        if part.name == "video":
+            _show_first_frame(part, target)
 
-    return _LOCAL_MEDIA.sub(copied, body)
+
+def _show_first_frame(player: Tag, video: Path) -> None:
+    """Has a player show it until it is played, at its size; of a video that cannot be read it shows nothing."""
+    from PIL import Image
+
+    from moviegen.data import videos  # 1 s to import: not for a site that is up to date
+
+    poster = video.with_suffix(".jpg")
+    try:
+        if not poster.exists():
+            videos.write_image(poster, videos.read_frames(video, [0])[0])
+        with Image.open(poster) as image:
+            width, height = image.size
+    except (videos.BrokenVideo, OSError):
+        return
+    player.attrs |= {
+        "poster": f"media/{quote(poster.name)}",
+        "preload": "none",
+        "width": str(width),
+        "height": str(height),
+    }
 
 
-def _remove_unused_media(folder: Path) -> None:
-    pages = [page.read_text(encoding="utf-8") for page in folder.glob("*.html")]
-    used = {unquote(name) for page in pages for name in _PUBLISHED_MEDIA.findall(page)}
+def _remove_unused_media(folder: Path, pages: Iterable[BeautifulSoup]) -> None:
+    used = {name for page in pages for name in _published_media(page)}
     for path in (folder / "media").glob("*"):
         if path.name not in used:
             path.unlink()
 
 
+def _published_media(page: BeautifulSoup) -> Iterator[str]:
+    for part in page.find_all(["video", "img"]):
+        for address in (str(part.get("src", "")), str(part.get("poster", ""))):
+            if address.startswith("media/"):
+                yield unquote(address.removeprefix("media/"))
+
+
+def _warn_of_size(folder: Path) -> None:
+    """Says what is largest where a site is larger than it should be."""
+    sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    if (total := sum(sizes.values())) > MOST_BYTES:
+        print(f"report: the site takes {_mib(total)}, more than {_mib(MOST_BYTES)}; the largest of it:", flush=True)
+        for path in _largest(sizes):
+            print(f"  {_mib(sizes[path])} {path}", flush=True)
+
+
+def _largest(sizes: Mapping[Path, int]) -> Collection[Path]:
+    return sorted(sizes, key=sizes.__getitem__, reverse=True)[:LARGEST_NAMED]
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"
+
+
 def _site_mark() -> dict[str, Any]:
     """What all pages are made from."""
     return {
-        "template": folder_hash(TEMPLATE, (".css", ".j2", ".json")),
+        "template": folder_hash(TEMPLATE, (".css", ".j2", ".js", ".json")),
         "environment": file_hash(project_root() / "requirements.lock"),  # nbconvert and Pygments
         "code": fingerprint.code_hash(__name__, without=()),
         "contents": [(section.name, section.title, section.page) for section in SECTIONS],
@@ -132,6 +226,6 @@ def _mark(executed: Path, site: dict[str, Any]) -> str:
 def _mark_of(page: Path) -> str | None:
     if not page.is_file():
         return None
-    with page.open(encoding="utf-8") as file:
-        match = _MARK.search(file.read(2000))
-    return match.group(1) if match else None
+    with page.open(encoding="utf-8", errors="replace") as file:
+        root = documents.parse(file.read(2000)).html
+    return str(root["data-mark"]) if root and root.has_attr("data-mark") else None

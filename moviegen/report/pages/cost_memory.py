@@ -14,13 +14,13 @@ from moviegen.plan.published import MIXKIT_CLIPS
 from moviegen.plan.verdict import Verdict
 from moviegen.report import markup, results
 from moviegen.report.planned import AUTOENCODERS, GIB, gib, published_card, room
-from moviegen.report.plots import INK, SECOND, drawn, panels, styled
+from moviegen.report.plots import ACCENT, INK, SECOND, THIRD, drawn, panels, styled
 from moviegen.report.results import StageRuns
 from moviegen.report.tables import table
 from moviegen.runs import Run
 
 PUBLISHED = ("1B", "5B", "30B")
-COLORS = ("#16406e", "#6a96c4", "#c2571a", "#3f8f6b", "#e0a83e", "#9aa3ad")  # of GROUPS
+COLORS = (ACCENT, "#56b4e9", SECOND, THIRD, "#e69f00", "#9aa3ad")  # of GROUPS
 
 
 class Need(NamedTuple):

@@ -12,7 +12,7 @@ from moviegen.config import load
 from moviegen.plan.published import TIMINGS
 from moviegen.plan.roofline import KINDS, Traffic, attainable, memory_bandwidth, memory_traffic, ridge
 from moviegen.report.planned import published_card, written
-from moviegen.report.plots import INK, drawn, panels, styled
+from moviegen.report.plots import ACCENT, INK, SECOND, drawn, panels, styled
 from moviegen.report.tables import table
 from moviegen.report.wording import percent, shown
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DTYPE = "bfloat16"  # of the published recipes' arithmetic
 MARKERS = {1: "o", 2: "s", 3: "^"}  # of stages
-COLORS = {"1B": "#9aa3ad", "5B": "#2563a8", "30B": "#c2571a"}
+COLORS = {"1B": "#9aa3ad", "5B": ACCENT, "30B": SECOND}
 Traffics = dict[tuple[str, int], dict[str, Traffic]]  # of each size and stage, by kind
 
 

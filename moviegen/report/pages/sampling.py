@@ -17,7 +17,7 @@ from moviegen.flow import schedule
 from moviegen.report import latents, markup, media, results
 from moviegen.report.credits import film, shipped_transformer
 from moviegen.report.encoders import text_encoders
-from moviegen.report.plots import ACCENT, INK, SECOND, drawn, panels, styled
+from moviegen.report.plots import ACCENT, FOURTH, INK, SECOND, THIRD, drawn, panels, styled
 from moviegen.report.tables import table
 from moviegen.report.wording import between, percent, shown
 from moviegen.runs import Run
@@ -27,9 +27,9 @@ __all__ = [
     "retrieval_verdict", "schedules", "shipped_transformer", "text_encoders",
 ]  # fmt: skip
 
-COLORS = {"linear": "#7f8ea3", "linear-quadratic": ACCENT, "linear-quadratic-smooth": SECOND}
+COLORS = {"linear": THIRD, "linear-quadratic": ACCENT, "linear-quadratic-smooth": SECOND}
 GATED = "linear-quadratic, gated"  # guidance reuses its last difference
-GATED_COLOR = "#b07aa1"
+GATED_COLOR = FOURTH
 COMPARED = (("linear-quadratic", "linear"), ("linear-quadratic-smooth", "linear"), (GATED, "linear-quadratic"))
 KINDS = {
     "unseen": "captions of clips the model has not seen",
