@@ -9,7 +9,9 @@ from IPython.display import HTML
 
 from moviegen.runs import Run
 
-NOT_RUN = "not run here"
+NOT_RUN = (
+    "not run here"  # of what needs cards that this machine lacks; `provenance.why_absent` tells it from what can be
+)
 
 
 def card(content: str, caption: str, runs: Iterable[Run | None] = ()) -> HTML:

@@ -22,6 +22,7 @@ TAE_SCORES = (TAEScore(False, 2.18, 31.35, 0.92), TAEScore(True, 2.18, 31.17, 0.
 
 # Support in the original report: accuracy verified on a small data set, supported but under verification, or to do.
 VERIFIED, SUPPORTED, TO_DO = "accuracy verified", "supported", "to do"
+SUPPORT_CLIPS = {1: "images", 2: "256 frames at 256 px", 3: "256 frames at 768 px"}
 SUPPORT = {
     "1B": (VERIFIED, VERIFIED, VERIFIED),
     "5B": (VERIFIED, VERIFIED, SUPPORTED),

@@ -10,7 +10,7 @@ from IPython.display import HTML
 from moviegen import plan
 from moviegen.config import SIZES, Params, visual_tokens
 from moviegen.plan.memory import HALF, Types
-from moviegen.report import markup, published, results
+from moviegen.report import provenance, published, results
 from moviegen.report.pages.parallelism_proofs import only_on_cards, proven
 from moviegen.report.plots import ACCENT, FAINT, INK, SECOND, drawn, panels, styled
 from moviegen.report.results import StageRuns
@@ -74,7 +74,8 @@ def state(params: Params, stages: StageRuns) -> HTML:
         measured = {name: lines[name].iloc[-1] for name in computed} if len(lines) else None
         rows.append(_place(params, stage) | {"": "computed"} | _sizes(computed))
         rows.append(_place(params, stage) | {"": "held by rank 0"})
-        rows[-1] |= _sizes(measured) if measured else dict.fromkeys(_sizes(computed), markup.NOT_RUN)
+        absent = provenance.why_absent(params, f"stage{stage}", run)
+        rows[-1] |= _sizes(measured) if measured else dict.fromkeys(_sizes(computed), absent)
     return table(rows, f"State of the {params.scale} recipe on one rank, float32", stages.values())
 
 
@@ -89,7 +90,9 @@ def speed(params: Params, stages: StageRuns) -> HTML:
     for stage, run in stages.items():
         train, compiled = results.metrics(run, "train"), results.metrics(run, "compile")
         if "tokens_per_second" not in train:
-            rows.append(_place(params, stage) | dict.fromkeys(SPEEDS, markup.NOT_RUN))
+            rows.append(
+                _place(params, stage) | dict.fromkeys(SPEEDS, provenance.why_absent(params, f"stage{stage}", run))
+            )
             continue
         first = set(compiled["step"]) if len(compiled) else set()
         peak = train["card_memory_bytes" if "card_memory_bytes" in train else "memory_bytes"].max()
