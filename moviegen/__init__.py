@@ -7,8 +7,8 @@ report/      the sections' notebooks, executed and published as one HTML site
                cost_questions, parallelism_proofs): what each page shows
                published: others' numbers; results: what runs left; provenance: where numbers come from; planned: what
                is foretold of what was not run
-               plots, curves, diagrams, tables, media, markup, encoders, credits, wording: what pages share; publish:
-               the site
+               plots, curves, diagrams, tables, media, markup, encoders, credits, wording, glossary: what pages share;
+               publish: the site
 programs/    a verb of the command line each
   3.1.1        train_tae, transcode: the Temporal Autoencoder's training runs; files through it
   3.1.3        count, one_step: the transformer's parameters; one step of a published size

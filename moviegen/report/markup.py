@@ -9,9 +9,7 @@ from IPython.display import HTML
 
 from moviegen.runs import Run
 
-NOT_RUN = (
-    "not run here"  # of what needs cards that this machine lacks; `provenance.why_absent` tells it from what can be
-)
+NOT_RUN = "not run here"  # of what needs cards that are not there; see `provenance.why_absent`
 
 
 def card(content: str, caption: str, runs: Iterable[Run | None] = ()) -> HTML:

@@ -1,11 +1,18 @@
-"""How numbers, durations and lists are written."""
+"""How numbers, durations and lists are written, and sentences that hold numbers of the parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from IPython.display import HTML
+
 from moviegen import plan
 from moviegen.config import Dataset
+
+
+def prose(text: str) -> HTML:
+    """A paragraph of the page, written from parameters and runs where a notebook's would have to type numbers in."""
+    return HTML(f'<p class="prose">{text}</p>')
 
 
 def shown(value: float | None, digits: int = 3) -> str:
@@ -47,6 +54,11 @@ def count(parameters: int) -> str:
 def longest_clip(dataset: Dataset) -> str:
     """Frames, height and width of the longest clips a stage sees: `16x48x80`."""
     return str(dataset.longest_clip)
+
+
+def sides(size: Iterable[int]) -> str:
+    """`48x80`."""
+    return "x".join(map(str, size))
 
 
 def listed(items: Iterable[object]) -> str:

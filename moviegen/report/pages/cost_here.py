@@ -164,14 +164,13 @@ def _row(params: Params, step: _Step, found: Calibration | None) -> dict[str, An
             foretold = shown(seconds)
             if measured:
                 error = _error_of(seconds, seconds_here) if _is_same(step.run, found) else ELSEWHERE
+    program = step.name.replace(" ", "")
     return {
         "run": step.name,
         "frames and pixels": str(step.clip),
         "workers": step.workers,
         "foretold": foretold,
-        "measured": shown(measured)
-        if measured
-        else provenance.why_absent(params, step.name.replace(" ", ""), step.run),
+        "measured": shown(measured) if measured else provenance.why_absent(params, program, step.run),
         "steps": len(seconds_here),
         "nine steps in ten": _spread(seconds_here),
         "error": error,

@@ -10,13 +10,14 @@ from moviegen.plan.verdict import Verdict
 from moviegen.report import markup, provenance, published, results, sections
 from moviegen.report.credits import film
 from moviegen.report.encoders import text_encoders
+from moviegen.report.glossary import glossary
 from moviegen.report.planned import gib, room
 from moviegen.report.results import StageRuns
 from moviegen.report.tables import bare_table, table
 from moviegen.report.wording import longest_clip, shown
 from moviegen.runs import Run
 
-__all__ = ["film", "summary", "support", "text_encoders"]
+__all__ = ["film", "glossary", "summary", "support", "text_encoders"]
 
 STAGE_TITLES = {1: "stage 1: images", 2: "stage 2: images and videos", 3: "stage 3: higher resolution"}
 LEGEND = {

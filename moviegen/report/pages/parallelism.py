@@ -9,15 +9,15 @@ from IPython.display import HTML
 
 from moviegen import plan
 from moviegen.config import SIZES, Params, visual_tokens
-from moviegen.plan.memory import HALF, Types
+from moviegen.plan.memory import FLOAT32, HALF, Types
 from moviegen.report import provenance, published, results
 from moviegen.report.pages.parallelism_proofs import only_on_cards, proven
 from moviegen.report.plots import ACCENT, FAINT, INK, SECOND, drawn, panels, styled
 from moviegen.report.results import StageRuns
 from moviegen.report.tables import table
-from moviegen.report.wording import shown
+from moviegen.report.wording import prose, shown
 
-__all__ = ["only_on_cards", "proven", "speed", "state", "traffic", "zero"]
+__all__ = ["held", "only_on_cards", "proven", "speed", "state", "traffic", "zero"]
 SPEEDS = ("medium", "steps", "tokens/s", "waited for data (s a step)", "waited, of all time", "peak memory")
 CARD_TYPES = Types(arithmetic=HALF)
 MICRO_BATCHES = 5  # an update, in the published scripts of stages 2 and 3
@@ -41,6 +41,23 @@ def traffic(params: Params, shards: tuple[int, ...] = (1, 2, 4, 8)) -> HTML:
     return table(rows, title)
 
 
+def held(params: Params) -> HTML:
+    """Bytes of a parameter that the recipe's types ask for."""
+    types = {
+        stage: Types.of(recipe.train.settings, params.launch_of(stage)) for stage, recipe in params.recipes.items()
+    }
+    said = {
+        stage: f"gradient sums {one.gradient}, AdamW's moments {one.moment} and {FLOAT32}, the arithmetic "
+        f"{one.arithmetic}"
+        for stage, one in types.items()
+    }
+    if len(set(said.values())) == 1:
+        text = said[next(iter(said))]
+    else:
+        text = "; ".join(f"{words} in stage {stage}" for stage, words in said.items())
+    return prose(f"In this recipe a weight takes {FLOAT32} bytes; beside each weight {text}.")
+
+
 def zero(ranks: int = 8) -> HTML:
     """Memory of each published model's state on each card, by ZeRO stage, against what a card has."""
     sizes = list(published.SUPPORT)
@@ -52,8 +69,10 @@ def zero(ranks: int = 8) -> HTML:
             ]
             x = np.arange(len(sizes)) + (stage - 1.5) * 0.2
             patches = axes.bar(x, memory, 0.18, color=color, label=f"ZeRO {stage}" if stage else "no ZeRO")
-            axes.bar_label(patches, fmt="%.3g", fontsize=7, padding=2, color=INK)
-        axes.axhline(published.CARD_MEMORY_GB, color=SECOND, lw=0.9, ls="--", label="one card's memory")
+            backed = {"bbox": {"fc": "white", "ec": "none", "pad": 0.6}, "zorder": 4}  # over the line
+            axes.bar_label(patches, fmt="%.3g", fontsize=7, padding=3, color=INK, **backed)
+        axes.axhline(published.CARD_MEMORY_GB, color=SECOND, lw=0.9, ls="--", zorder=3, label="one card's memory")
+        axes.set_axisbelow(True)
         axes.set_xticks(range(len(sizes)), sizes)
         axes.set(ylabel="GB a card", yscale="log")
         axes.grid(axis="x", visible=False)
