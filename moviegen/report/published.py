@@ -93,7 +93,7 @@ SCRIPTS = {
         "train.steps": "30000",
     },
 }
-ORIGINAL, PAPER = "the original report", "Movie Gen, arXiv:2410.13720"
+ORIGINAL, PAPER, MOCHI = "the original report", "Movie Gen, arXiv:2410.13720", "Mochi 1's released implementation"
 UCF101 = "https://www.crcv.ucf.edu/data/UCF101.php"
 
 
@@ -114,4 +114,13 @@ FACTS = (
     Fact("tae_training", "a stride of 2", PAPER),
     Fact("tae_training", "kernel 3, stride 2", ORIGINAL),
     Fact("tae_training", "kernel 3 and stride 1", ORIGINAL),
+    Fact("overview", "compresses videos 8x in time, height and width", PAPER),
+    Fact("tae_evaluation", "1/12 of a squared grey level", "the mean squared error of rounding to whole levels"),
+    Fact("tae_evaluation", "13,320 real clips", UCF101),
+    Fact("tae_evaluation", "A frame of 576x1024", ORIGINAL),
+    Fact("tae_evaluation", "in time 32 frames, decoded with 16 in common", PAPER),
+    Fact("sampling", "a 1000-step linear schedule", PAPER),
+    Fact("sampling", "50 such steps give videos of the quality of 1000 equal ones", PAPER),
+    Fact("sampling", "the first 2.5% of the way", MOCHI),
+    Fact("parallelism", "a speed-up of over 2x against 3D parallelism", ORIGINAL),
 )

@@ -32,15 +32,14 @@ def support(params: Params, stages: StageRuns) -> HTML:
     """What the original report claims of each size, and what is evident here: from a run, or else from the plan."""
     own = params.recipes[1].model.size
     rows = []
-    for size in dict.fromkeys((own, *published.SUPPORT)):
-        used, runs = (params, stages) if size == own else (load(size), {})
-        here = {title: _evidence(used, stage, runs.get(stage)) for stage, title in STAGE_TITLES.items()}
+    for size, claims in published.SUPPORT.items():
+        said = [f"{claim}: {clips}" for claim, clips in zip(claims, published.SUPPORT_CLIPS.values(), strict=True)]
+        claimed = dict(zip(STAGE_TITLES.values(), said, strict=True))
+        rows.append({"model": size, "source": "published: original report, eight Ascend cards", **claimed})
+    for size in [*(size for size in published.SUPPORT if size != own), own]:
+        used, found = (params, stages) if size == own else (load(size), {})
+        here = {title: _evidence(used, stage, found.get(stage)) for stage, title in STAGE_TITLES.items()}
         rows.append({"model": size, "source": f"this report, recipe {used.scale}", **here})
-        if size in published.SUPPORT:
-            clips = published.SUPPORT_CLIPS.values()
-            claims = [f"{claim}: {clip}" for claim, clip in zip(published.SUPPORT[size], clips, strict=True)]
-            claimed = dict(zip(STAGE_TITLES.values(), claims, strict=True))
-            rows.append({"model": size, "source": "original report, eight Ascend cards", **claimed})
     legend = "; ".join(f"<b>{word}</b>: {meaning}" for word, meaning in LEGEND.items())
     content = bare_table(rows) + markup.note(f"{legend}.").data
     return markup.card(content, "Support matrix by model and stage", stages.values())

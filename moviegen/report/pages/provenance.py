@@ -39,7 +39,12 @@ def figures_and_runs(params: Params) -> HTML:
 
 def facts() -> HTML:
     """Numbers that notebooks state in words of their own, as no parameter and no run here knows them."""
-    rows = [{"notebook": fact.notebook, "words": fact.words, "source": fact.source} for fact in published.FACTS]
+    texts = {section.topic: section.source.read_text(encoding="utf-8") for section in sections.SECTIONS}
+    rows = [
+        {"notebook": fact.notebook, "words": fact.words, "source": fact.source}
+        for fact in published.FACTS
+        if fact.words in texts[fact.notebook]
+    ]
     return table(rows, "Published numbers in the text, and their sources")
 
 

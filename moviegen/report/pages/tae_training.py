@@ -74,7 +74,7 @@ def _hyperparameters(params: Params, phase: str) -> dict[str, object]:
     """Of a phase; a term that it has not has a dash."""
     loss, group = params.tae.loss, TAE_PHASES[phase]
     if phase == "image" and params.tae.vae_checkpoint:
-        return dict.fromkeys(_hyperparameters(params, "mixkit"), "-") | {"steps": "none: its weights are given"}
+        return {**dict.fromkeys(_hyperparameters(params, "mixkit"), "-"), "steps": "none: its weights are given"}
     stage = getattr(params.tae, group)
     rate, optimizer, has_penalty = stage.lr_scheduler, stage.optimizer, phase == "opl-on"
     seen = f", of {loss.perceptual_frames} frames of a clip" if loss.perceptual_frames and stage.frames > 1 else ""
