@@ -6,7 +6,7 @@ import html
 
 from IPython.display import HTML
 
-from moviegen.report import markup
+from moviegen.report.tables import table
 
 TERMS = {
     "AdamW": "The rule by which weights are changed: it follows running means of each gradient and of its square, "
@@ -48,16 +48,13 @@ TERMS = {
 
 def glossary() -> HTML:
     """All of them in the order of the alphabet; each can be linked to."""
-    items = "".join(
-        f'<dt id="{anchor(term)}">{html.escape(term)}</dt><dd>{meaning}</dd>' for term, meaning in _sorted()
-    )
-    return markup.card(f'<dl class="glossary">{items}</dl>', "Words of these pages")
+    rows = [
+        {"word": f'<b id="{anchor(term)}">{html.escape(term)}</b>', "what it means here": TERMS[term]}
+        for term in sorted(TERMS, key=str.lower)
+    ]
+    return table(rows, "Words of these pages", raw=("word",))
 
 
 def anchor(term: str) -> str:
     """The id of a term's place on the page: `word-flow-matching`."""
     return "word-" + "-".join(term.lower().replace(",", "").split())
-
-
-def _sorted() -> list[tuple[str, str]]:
-    return [(term, html.escape(TERMS[term])) for term in sorted(TERMS, key=str.lower)]

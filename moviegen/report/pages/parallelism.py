@@ -15,7 +15,7 @@ from moviegen.report.pages.parallelism_proofs import only_on_cards, proven
 from moviegen.report.plots import ACCENT, FAINT, INK, SECOND, drawn, panels, styled
 from moviegen.report.results import StageRuns
 from moviegen.report.tables import table
-from moviegen.report.wording import prose, shown
+from moviegen.report.wording import listed, prose, shown
 
 __all__ = ["held", "only_on_cards", "proven", "speed", "state", "traffic", "zero"]
 SPEEDS = ("medium", "steps", "tokens/s", "waited for data (s a step)", "waited, of all time", "peak memory")
@@ -47,15 +47,13 @@ def held(params: Params) -> HTML:
         stage: Types.of(recipe.train.settings, params.launch_of(stage)) for stage, recipe in params.recipes.items()
     }
     said = {
-        stage: f"gradient sums {one.gradient}, AdamW's moments {one.moment} and {FLOAT32}, the arithmetic "
-        f"{one.arithmetic}"
+        stage: f"its gradient's sum {one.gradient}, AdamW's two moments {one.moment} and {FLOAT32}, and a number of "
+        f"the arithmetic {one.arithmetic}"
         for stage, one in types.items()
     }
-    if len(set(said.values())) == 1:
-        text = said[next(iter(said))]
-    else:
-        text = "; ".join(f"{words} in stage {stage}" for stage, words in said.items())
-    return prose(f"In this recipe a weight takes {FLOAT32} bytes; beside each weight {text}.")
+    stages_of = {words: [stage for stage in said if said[stage] == words] for words in said.values()}
+    text = "; ".join(f"in stage {listed(stages)} {words}" for words, stages in stages_of.items())
+    return prose(f"In this recipe a weight takes {FLOAT32} bytes; {text}.")
 
 
 def zero(ranks: int = 8) -> HTML:

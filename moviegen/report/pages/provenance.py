@@ -73,8 +73,8 @@ def _details(run: Run) -> str:
     items = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
     parameters = html.escape(yaml.safe_dump(manifest.get("parameters", {}), sort_keys=False))
     return (
-        f'<section class="run" id="{run.name}"><h3><code>{run.name}</code></h3><dl>{items}</dl>'
-        f"<details><summary>Its parameters</summary><pre>{parameters}</pre></details></section>"
+        f'<details class="run" id="{run.name}" open><summary><code>{run.name}</code></summary><dl>{items}</dl>'
+        f"<details><summary>Its parameters</summary><pre>{parameters}</pre></details></details>"
     )
 
 

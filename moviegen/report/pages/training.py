@@ -75,7 +75,7 @@ def objective(params: Params, stage: int) -> HTML:
 def command(params: Params, stage: int) -> HTML:
     """What starts this stage by hand, and what of the original's script is the same."""
     run = find(params, f"stage{stage}")
-    typed = html.escape(run.command_line().replace(f"{project_root()}/", ""))
+    typed = html.escape(run.command_line().replace(f"{project_root()}/", "")).replace(" --", " \\\n    --")
     start = "With one worker no msrun is needed. " if not run.job().uses_msrun else ""
     return markup.card(f"<pre>{typed}</pre>", f"{start}The command that trains stage {stage} at scale {params.scale}")
 
@@ -142,7 +142,7 @@ def recipe(params: Params, stage: int) -> HTML:
         "height x width": f"{recipe.dataset.size[0]}x{recipe.dataset.size[1]}",
         "aspect ratios": ", ".join(recipe.dataset.aspect_ratios) or "that of the size",
         "frames": ", ".join(map(str, recipe.dataset.frames)),
-        "position tables (T, H, W)": recipe.model.max_size,
+        "position tables (T, H, W)": sides(recipe.model.max_size),
         "batch a worker": f"{batch.image_batch_size} images or {batch.video_batch_size} videos",
         "workers": f"{params.launch_of(stage).worker_num} ({params.launch.device})",
         "updates": recipe.train.steps,

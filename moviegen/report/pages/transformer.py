@@ -85,8 +85,8 @@ def positions(params: Params) -> HTML:
     sizes = {stage: recipe.model.max_size for stage, recipe in params.recipes.items()}
     lengths = listed(f"{sides(size)} in stage {stage}" for stage, size in sizes.items())
     return prose(
-        f"The tables of this recipe have (time, height, width) {lengths} rows: those of height grow {_grown(params)} "
-        f"times, as the published recipes' grow {_grown(load('5B'))} times."
+        f"The rows of this recipe's tables, time x height x width, are {lengths}. From stage to stage those of height "
+        f"grow {_grown(params)} times; the published recipes' grow {_grown(load('5B'))} times."
     )
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from moviegen import config, plan, runs
 from moviegen.report.pages import parallelism
-from tests.report.making import cells, finished, svg
+from tests.report.making import cells, finished, svg, words
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,12 @@ def test_each_medium_has_a_row(params):
 def test_zero_shows_the_state_of_every_published_size():
     drawing = svg(parallelism.zero())
     assert all(f"<!-- {size} -->" in drawing for size in ("1B", "5B", "30B"))
+
+
+def test_what_a_rank_holds_of_a_weight_is_as_the_recipes_say():
+    params = config.load("30B", {"stages.2.train.settings.moment_dtype": "bfloat16"})
+    said = words(parallelism.held(params))
+    assert (
+        "in stage 1 and 3 its gradient's sum 2, AdamW's two moments 4 and 4, and a number of the arithmetic 2" in said
+    )
+    assert "in stage 2 its gradient's sum 2, AdamW's two moments 2 and 4" in said

@@ -103,10 +103,10 @@ def test_each_flag_of_the_originals_script_has_its_place_here(params):
 
 
 def test_a_command_starts_as_many_workers_as_the_recipe_has(params):
-    assert "msrun --worker_num=2 " in training.command(params, 1).data
+    assert "msrun \\\n    --worker_num=2 " in training.command(params, 1).data
     alone = training.command(params, 2).data
-    assert "msrun --" not in alone
-    assert "python -m moviegen train --stage 2 --config" in alone
+    assert "<pre>msrun" not in alone
+    assert "python -m moviegen train \\\n    --stage 2 \\\n    --config" in alone
 
 
 def test_every_parameter_of_a_stage_is_there(params):

@@ -24,7 +24,7 @@ def test_position_tables_grow_as_the_recipes_say():
     params = config.load("tiny", {"stages.2.model.max_size": [4, 9, 12]})
     said = words(transformer.positions(params))
     assert "4x9x12 in stage 2" in said
-    assert "grow 1.5 and 4 times, as the published recipes' grow 2 and 3 times" in said
+    assert "grow 1.5 and 4 times; the published recipes' grow 2 and 3 times" in said
 
 
 def test_backbone_has_the_sizes_of_the_recipe(params):
