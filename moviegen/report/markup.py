@@ -35,6 +35,11 @@ def note(text: str) -> HTML:
     return HTML(f'<p class="note">{text}</p>')
 
 
+def prose(text: str) -> HTML:
+    """A paragraph that a page writes from parameters and runs, where a notebook would type their numbers in."""
+    return HTML(f'<p class="prose">{text}</p>')
+
+
 def missing(what: str) -> HTML:
     """What stands in the place of a figure whose run is not there."""
     return note(f"<b>{html.escape(what)}:</b> {NOT_RUN}.")

@@ -1,18 +1,11 @@
-"""How numbers, durations and lists are written, and sentences that hold numbers of the parameters."""
+"""How numbers, durations and lists are written."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from IPython.display import HTML
-
 from moviegen import plan
 from moviegen.config import Dataset
-
-
-def prose(text: str) -> HTML:
-    """A paragraph of the page, written from parameters and runs where a notebook's would have to type numbers in."""
-    return HTML(f'<p class="prose">{text}</p>')
 
 
 def shown(value: float | None, digits: int = 3) -> str:

@@ -15,7 +15,7 @@ from moviegen.data.ucf101 import describe
 from moviegen.report import markup, media, published, results
 from moviegen.report.credits import film
 from moviegen.report.tables import bare_table, table
-from moviegen.report.wording import percent, prose, sides
+from moviegen.report.wording import percent, sides
 from moviegen.runs import Run
 
 __all__ = ["clips", "film", "quarantine", "sizes", "split", "stills"]
@@ -27,13 +27,15 @@ MOST_SHOWN, SHOWN = 12, 3  # files set aside: all are shown where they are no mo
 def split(params: Params) -> HTML:
     """By which rule clips are held out."""
     rule = "whole groups are" if params.data.split == "group" else "single clips are"
-    return prose(f"In this report {percent(params.data.test_share)} of each class is held out, and {rule} drawn.")
+    return markup.prose(
+        f"In this report {percent(params.data.test_share)} of each class is held out, and {rule} drawn."
+    )
 
 
 def sizes(params: Params) -> HTML:
     """What heights and widths are divisible by, and what that makes of the published recipes' size."""
     multiple, cropped = SPATIAL_COMPRESSION * PATCH, sides(load("5B").recipes[1].dataset.size)
-    return prose(
+    return markup.prose(
         f"The autoencoder makes one latent of {SPATIAL_COMPRESSION}x{SPATIAL_COMPRESSION} pixels and "
         f"{TEMPORAL_COMPRESSION} frames, and the transformer one token of {PATCH}x{PATCH} latents, so height and width "
         f"must be divisible by {multiple}. The published recipes are written {published.WRITTEN_SIZE}, whose width is "

@@ -10,12 +10,12 @@ from IPython.display import HTML
 from moviegen import plan
 from moviegen.config import SIZES, Params, visual_tokens
 from moviegen.plan.memory import FLOAT32, HALF, Types
-from moviegen.report import provenance, published, results
+from moviegen.report import markup, provenance, published, results
 from moviegen.report.pages.parallelism_proofs import only_on_cards, proven
 from moviegen.report.plots import ACCENT, FAINT, INK, SECOND, drawn, panels, styled
 from moviegen.report.results import StageRuns
 from moviegen.report.tables import table
-from moviegen.report.wording import listed, prose, shown
+from moviegen.report.wording import listed, shown
 
 __all__ = ["held", "only_on_cards", "proven", "speed", "state", "traffic", "zero"]
 SPEEDS = ("medium", "steps", "tokens/s", "waited for data (s a step)", "waited, of all time", "peak memory")
@@ -53,7 +53,7 @@ def held(params: Params) -> HTML:
     }
     stages_of = {words: [stage for stage in said if said[stage] == words] for words in said.values()}
     text = "; ".join(f"in stage {listed(stages)} {words}" for words, stages in stages_of.items())
-    return prose(f"In this recipe a weight takes {FLOAT32} bytes; {text}.")
+    return markup.prose(f"In this recipe a weight takes {FLOAT32} bytes; {text}.")
 
 
 def zero(ranks: int = 8) -> HTML:

@@ -23,7 +23,7 @@ _CARD = re.compile(r'<figure class="card" data-runs="([^"]*)">.*?<span class="ti
 
 def details(runs: Sequence[Run | None]) -> HTML:
     """Each finished run, to which captions link: its command, its machine, versions and, folded, its parameters."""
-    return HTML("".join(_details(run) for run in runs if run) or str(markup.missing("Runs").data))
+    return HTML("".join(_details(run) for run in runs if run) or str(markup.note("No run has finished yet.").data))
 
 
 def figures_and_runs(params: Params) -> HTML:

@@ -14,7 +14,7 @@ from moviegen.report.curves import losses
 from moviegen.report.diagrams import GREY, PALE, WARM, box, sheet
 from moviegen.report.plots import INK, drawn, styled
 from moviegen.report.tables import table
-from moviegen.report.wording import listed, prose, shown, sides
+from moviegen.report.wording import listed, shown, sides
 from moviegen.runs import Run
 
 __all__ = [
@@ -49,7 +49,7 @@ def compression(params: Params) -> HTML:
     """How much smaller latents are, by an example of this recipe."""
     stage, channels = params.tae.video, params.tae.model.latent_channels
     clip, latent = (stage.frames, *stage.size), latent_size(stage.frames, *stage.size)
-    return prose(
+    return markup.prose(
         f"Time becomes {TEMPORAL_COMPRESSION} times shorter, height and width {SPATIAL_COMPRESSION} times smaller. A "
         f"clip of {sides(clip)} pixels in three colours becomes {sides(latent)} latents of {channels} channels, and "
         f"comes back as {TEMPORAL_COMPRESSION * latent[0]} frames; those beyond the clip's own would be dropped. "

@@ -14,7 +14,7 @@ from moviegen.report import markup, published, results
 from moviegen.report.curves import losses
 from moviegen.report.plots import ACCENT, FAINT, INK, WIDTH, drawn, panels, styled
 from moviegen.report.tables import bare_table, table
-from moviegen.report.wording import prose, sides
+from moviegen.report.wording import sides
 from moviegen.runs import Run, find
 
 __all__ = [
@@ -65,7 +65,7 @@ def stages(params: Params) -> HTML:
 def objective(params: Params, stage: int) -> HTML:
     """The numbers of the objective, and how times are drawn."""
     train, valid = params.recipes[stage].train, params.recipes[stage].valid
-    return prose(
+    return markup.prose(
         f"<i>&sigma;</i><sub>min</sub> is {published.SIGMA_MIN:g}. In this stage times are drawn from a "
         f"{train.time_sampling} distribution, with a shift of {train.time_shift:g}. Every {valid.frequency:,} "
         f"updates the loss is measured on held-out clips at {valid.sampling_steps} fixed times."

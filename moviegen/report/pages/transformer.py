@@ -14,7 +14,7 @@ from moviegen.report.diagrams import GREY, PALE, WARM, arrow, box, rounded, shee
 from moviegen.report.encoders import TITLES, text_encoders
 from moviegen.report.plots import ACCENT, drawn, styled
 from moviegen.report.tables import table
-from moviegen.report.wording import count, listed, prose, sides
+from moviegen.report.wording import count, listed, sides
 from moviegen.runs import Run
 
 __all__ = ["backbone", "positions", "sizes", "text_encoders", "text_inputs"]
@@ -84,7 +84,7 @@ def positions(params: Params) -> HTML:
     """How long the position tables of each stage are, and how much longer than those before."""
     sizes = {stage: recipe.model.max_size for stage, recipe in params.recipes.items()}
     lengths = listed(f"{sides(size)} in stage {stage}" for stage, size in sizes.items())
-    return prose(
+    return markup.prose(
         f"The rows of this recipe's tables, time x height x width, are {lengths}. From stage to stage those of height "
         f"grow {_grown(params)} times; the published recipes' grow {_grown(load('5B'))} times."
     )
