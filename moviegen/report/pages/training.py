@@ -75,7 +75,11 @@ def objective(params: Params, stage: int) -> HTML:
 def command(params: Params, stage: int) -> HTML:
     """What starts this stage by hand, and what of the original's script is the same."""
     run = find(params, f"stage{stage}")
-    typed = html.escape(run.command_line().replace(f"{project_root()}/", "")).replace(" --", " \\\n    --")
+    typed = (
+        html.escape(run.command_line().replace(f"{project_root()}/", ""))
+        .replace(" --", " \\\n    --")
+        .replace(" python -m", " \\\n  python -m")
+    )
     start = "With one worker no msrun is needed. " if not run.job().uses_msrun else ""
     return markup.card(f"<pre>{typed}</pre>", f"{start}The command that trains stage {stage} at scale {params.scale}")
 
