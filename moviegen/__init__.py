@@ -7,8 +7,8 @@ report/      the sections' notebooks, executed and published as one HTML site
                cost_questions, parallelism_proofs, overview_strip, overview_way): what each page shows
                published: others' numbers; results: what runs left; provenance: where numbers come from; planned: what
                is foretold of what was not run
-               plots, curves, diagrams, tables, media, latents, wipe, markup, encoders, credits, wording: what pages
-               share
+               plots, curves, diagrams, tables, media, latents, wipe, markup, encoders, credits, glossary, wording: what
+               pages share
                publish: the site; documents: numbers and references; themes: light and dark; search; scales: all reports
 programs/    a verb of the command line each
   3.1.1        train_tae, transcode: the Temporal Autoencoder's training runs; files through it

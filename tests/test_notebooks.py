@@ -2,6 +2,7 @@ import ast
 import importlib
 import inspect
 import json
+import re
 
 import nbformat
 import papermill
@@ -9,6 +10,7 @@ import pytest
 
 from moviegen.config import Params, project_root
 from moviegen.report.notebook import GROUPS
+from moviegen.report.published import FACTS
 from moviegen.report.sections import SECTIONS
 
 NOTEBOOKS = sorted((project_root() / "notebooks").glob("*.ipynb"))
@@ -92,3 +94,32 @@ def test_keeps_the_parameters_as_they_were_given(path):
     later = (node for tree in trees(path)[1:] for node in ast.walk(tree) if isinstance(node, ast.Name))
     assigned = {node.id for node in later if isinstance(node.ctx, ast.Store)}
     assert not assigned & {"scale", "extends", "overrides", "stage", *GROUPS}
+
+
+NOT_READ = re.compile(  # what holds digits and states nothing: code, addresses, formulas, indices, numbers of a list
+    r"`[^`]*`|\]\([^)]*\)|<p class=\"formula\">.*?</p>|<sub>.*?</sub>|<[^>]*>|^\d+\. ", re.DOTALL | re.MULTILINE
+)
+NAMES = re.compile(
+    r"\b(LLaMa 3|Stable Diffusion 3(\.5)?|Mochi 1|UCF-101|UL2|ByT5|VGG16|MindSpore \d\.\d\.\d|Conv2\.5D|[123]-?D"
+    r"|8[- ]bits?|bf16|bfloat16|float(16|32)|O[01]|rank 0|t = [01]|[01] for equal frames|guidance of 1"
+    r"|([Ss]tages?|ZeRO) \d(( to|, | and) \d)*)\b"
+)
+DURATION = re.compile(r"\b(few|half an?|two|some|these) (seconds?|minutes?|hours?)\b")
+
+
+def typed_numbers(text, facts):
+    """What a notebook's prose states by digits, or of durations, that is neither a name nor a published fact."""
+    for fact in facts:
+        text = text.replace(fact, "")
+    said = NAMES.sub("", NOT_READ.sub("", text))
+    return re.findall(r"\S*\d\S*", said) + [found[0] for found in DURATION.finditer(said)]
+
+
+def test_prose_types_no_numbers_that_parameters_or_runs_know(path):
+    """Say them by a function of the page, or with their source in `moviegen.report.published.FACTS`."""
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    prose = "\n\n".join(cell for cell in cells if not cell.startswith("## References"))
+    facts = [fact.words for fact in FACTS if fact.notebook == path.stem.partition("_")[2]]
+    assert typed_numbers(prose, facts) == []
+    for wrong in ("with *r* = 3 of them", "of 10<sup>-5</sup>", "trained for a few minutes", "tables grow 3x"):
+        assert typed_numbers(f"{prose}\n\n{wrong}", facts)

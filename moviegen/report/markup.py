@@ -9,7 +9,7 @@ from IPython.display import HTML
 
 from moviegen.runs import Run
 
-NOT_RUN = "not run here"
+NOT_RUN = "not run here"  # of what needs cards that are not there; see `provenance.why_absent`
 
 
 def card(content: str, caption: str, runs: Iterable[Run | None] = ()) -> HTML:
@@ -33,6 +33,11 @@ def run_link(name: str) -> str:
 def note(text: str) -> HTML:
     """A remark set apart from the prose; `text` is HTML."""
     return HTML(f'<p class="note">{text}</p>')
+
+
+def prose(text: str) -> HTML:
+    """A paragraph that a page writes from parameters and runs, where a notebook would type their numbers in."""
+    return HTML(f'<p class="prose">{text}</p>')
 
 
 def missing(what: str) -> HTML:

@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 from IPython.display import HTML
 
-from moviegen.config import project_root
+from moviegen.config import Params, project_root
 from moviegen.device import accelerators
 from moviegen.launch.job import Job, host_commands
-from moviegen.report import markup
+from moviegen.report import markup, sections
 from moviegen.report.tables import bare_table
 from moviegen.report.wording import duration
 from moviegen.runs import Run
@@ -56,6 +56,18 @@ def cost(manifest: Mapping[str, Any]) -> str:
     return duration(manifest.get("seconds")) + peak
 
 
+def why_absent(params: Params, program: str, run: Run | None = None) -> str:
+    """Why a number is not there: its run says none, this machine lacks cards, or nobody ran its notebook yet."""
+    if run:
+        return "not recorded"
+    if not sections.can_run_here(params, program):
+        return markup.NOT_RUN
+    section = next(one for one in sections.SECTIONS if program in one.launches)
+    if path := section.replacement(params, program):
+        return f"{path} is used instead"
+    return f"not run yet: open {section.notebook}{f', stage {section.stage}' if section.stage else ''}"
+
+
 def _where(job: Job) -> str:
     if job.host_num == 1:
         return "On one that has, this runs it"
@@ -76,7 +88,7 @@ def _row(run: Run) -> dict[str, Any]:
     return {
         "program": run.program.name,
         "run": markup.run_link(run.name) if run.complete else "-",
-        "state": manifest.get("status", markup.NOT_RUN),
+        "state": manifest.get("status") or why_absent(run.params, run.program.name),
         "finished (UTC)": _minute(manifest.get("finished", "-")),
         "cost": cost(manifest) if manifest else "-",
         "commit": _short(manifest.get("commit", "-")),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+from scipy import stats
 
+from moviegen.data.intervals import LEVEL
 from moviegen.runs import Run, files
 
 StageRuns = dict[int, Run | None]  # the finished run of each training stage, or None
@@ -60,6 +63,17 @@ def seconds_per_step(run: Run | None, media: str | None = None) -> float | None:
     """Median time of a training step, of one medium or of all, once compiled."""
     seconds = step_seconds(run, media)
     return statistics.median(seconds) if seconds else None
+
+
+def is_told_apart(value: float, samples: Sequence[float]) -> bool:
+    """Whether a number lies outside the 95 % interval of the samples' median, by their order alone.
+
+    Few samples tell nothing apart: of less than six the interval has no end.
+    """
+    if not samples:
+        return False
+    interval = stats.quantile_test(samples, p=0.5).confidence_interval(LEVEL)
+    return bool(value < interval.low or value > interval.high)  # an end that is not there is not a number
 
 
 def last(run: Run | None, kind: str, column: str) -> float | None:

@@ -49,6 +49,11 @@ def longest_clip(dataset: Dataset) -> str:
     return str(dataset.longest_clip)
 
 
+def sides(size: Iterable[int]) -> str:
+    """`48x80`."""
+    return "x".join(map(str, size))
+
+
 def listed(items: Iterable[object]) -> str:
     """`5, 10 and 25`."""
     *first, last = [*map(str, items)] or [""]

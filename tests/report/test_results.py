@@ -79,3 +79,17 @@ def test_numbers_for_names_reach_the_last_page(numeric):
     write_csv(sampled.folder / "samples.csv", ("index", "kind", "prompt", "seed", "generated", "reference"), rows)
     prompts = sampling.clips(sampled, None, "unseen").data
     assert all(f'<p class="prompt">{caption}</p>' in prompts for caption in ("007", "NA", "1e5"))
+
+
+@pytest.mark.parametrize(
+    ("value", "samples", "is_apart"),
+    [
+        (0.0, [1.0, 2.0, 3.0, 4.0, 5.0], False),  # five lie on one side of a median once in 2^4 times: more than 5 %
+        (0.0, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], True),  # six once in 2^5 times
+        (7.0, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], True),
+        (3.0, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], False),
+        (0.0, [], False),
+    ],
+)
+def test_few_samples_tell_nothing_apart(value, samples, is_apart):
+    assert results.is_told_apart(value, samples) is is_apart

@@ -5,8 +5,9 @@ import grimp
 import pytest
 
 from moviegen import config, runs
-from moviegen.report import sections
+from moviegen.report import provenance, sections
 from moviegen.runs import files, fingerprint, hashes, registry
+from tests.report.making import finished
 
 
 def changed(overrides):
@@ -140,3 +141,12 @@ def test_a_damaged_notebook_is_not_current(params, content):
 def test_unknown_notebooks_are_refused():
     with pytest.raises(KeyError, match="no notebook 'dta'"):
         sections.find("dta", None)
+
+
+def test_what_is_not_there_names_its_notebook_or_the_lack_of_cards(params):
+    assert provenance.why_absent(params, "data") == "not run yet: open 02_data.ipynb"
+    assert provenance.why_absent(params, "stage3") == "not run yet: open 06_training.ipynb, stage 3"
+    assert provenance.why_absent(config.load("5B"), "stage3") == "not run here"
+    given = config.load("tiny", {"tae.tae_checkpoint": "mine.safetensors"})
+    assert provenance.why_absent(given, "tae-opl-on") == "mine.safetensors is used instead"
+    assert provenance.why_absent(params, "stage3", finished(params, "stage3")) == "not recorded"

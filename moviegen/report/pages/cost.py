@@ -9,7 +9,7 @@ from IPython.display import HTML
 from moviegen import plan
 from moviegen.config import Params, load
 from moviegen.plan.published import TIMINGS
-from moviegen.report import markup, results
+from moviegen.report import provenance, results
 from moviegen.report.pages.cost_here import steps_exchanged, steps_memory, this_machine
 from moviegen.report.pages.cost_memory import memory_bars, memory_here, memory_measured, memory_rows, published_needs
 from moviegen.report.pages.cost_published import foretold, how_far, impossible_rows, published_rows, scatter
@@ -29,6 +29,7 @@ from moviegen.report.planned import newest, published_card, seconds, written
 from moviegen.report.results import StageRuns
 from moviegen.report.tables import table
 from moviegen.report.wording import count, longest_clip, shown
+from moviegen.runs import Run
 
 __all__ = [
     "costs", "foretold", "how_far", "impossible_rows", "memory_bars", "memory_here", "memory_measured", "memory_rows",
@@ -70,7 +71,7 @@ def timings(params: Params, stages: StageRuns) -> HTML:
                 "recompute, shards": f"{recompute}, {recipe.train.sequence_parallel.shards}",
                 "2.3.1": "-",
                 "2.7.0": "-",
-                "here": shown(update and update / many) if run else markup.NOT_RUN,
+                "here": shown(update / many) if update else provenance.why_absent(params, f"stage{stage}", run),
                 "micro-batches": many,
                 "2.7.0, update": "-",
                 "here, update": shown(update),
@@ -89,8 +90,8 @@ def costs(params: Params, stages: StageRuns) -> HTML:
     for stage, run in stages.items():
         cost, samples = plan.stage_cost(params, stage), plan.stage_work(params, stage).samples_an_update
         measured = results.seconds_per_step(run, "video" if params.recipes[stage].dataset.longest > 1 else "image")
-        update = shown(measured) if measured else _foretold(params, stage, 1)
-        sample = shown(measured / samples) if measured else _foretold(params, stage, samples)
+        update = shown(measured) if measured else _foretold(params, stage, 1, run)
+        sample = shown(measured / samples) if measured else _foretold(params, stage, samples, run)
         rows.append(
             {
                 "stage": stage,
@@ -101,15 +102,18 @@ def costs(params: Params, stages: StageRuns) -> HTML:
                 "state a rank": f"{plan.si(cost.state.total)}B",
                 "s an update": update,
                 "s a sample": sample,
-                "rate reached": f"{plan.si(cost.flops / measured)}FLOP/s" if measured else markup.NOT_RUN,
+                "rate reached": f"{plan.si(cost.flops / measured)}FLOP/s"
+                if measured
+                else provenance.why_absent(params, f"stage{stage}", run),
             }
         )
     return table(rows, f"Counted cost of the {params.scale} recipe, and speed here", stages.values())
 
 
-def _foretold(params: Params, stage: int, samples: float) -> str:
+def _foretold(params: Params, stage: int, samples: float, run: Run | None) -> str:
     """What stands in the place of a measurement: of an update of cards what the plan says, divided by so many."""
+    absent = provenance.why_absent(params, f"stage{stage}", run)
     if params.launch.device == "CPU":
-        return markup.NOT_RUN
+        return absent
     update = plan.update_seconds(plan.stage_work(params, stage), published_card(), newest().speed)
-    return f"{markup.NOT_RUN}; foretold {seconds(update / samples)}"
+    return f"{absent}; foretold {seconds(update / samples)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from moviegen.plan.host import CALIBRATION_FILE, STEPS_FILE, Calibration, Task, 
 from moviegen.plan.host_tasks import stage_tasks, tae_tasks
 from moviegen.plan.programs import trained_phases
 from moviegen.plan.traffic import by_collective, on_cpu, stage_traffic
-from moviegen.report import markup, results
+from moviegen.report import provenance, results
 from moviegen.report.planned import AUTOENCODERS
 from moviegen.report.results import StageRuns
 from moviegen.report.tables import table
@@ -24,6 +24,8 @@ from moviegen.runs import Run
 
 ELSEWHERE = "measured on another machine"
 NOT_COUNTED = "not counted"
+NOT_STATED = "this system does not say"
+FEW = 20  # steps: of fewer nobody can tell the slowest in twenty
 MIB = 2**20
 
 
@@ -49,7 +51,7 @@ def this_machine(params: Params, calibration: Run | None, stages: StageRuns, tae
     return table(rows, caption, [calibration, *stages.values(), *tae.values()])
 
 
-def steps_memory(calibration: Run | None) -> HTML:
+def steps_memory(params: Params, calibration: Run | None) -> HTML:
     """Memory of single steps: counted, and what their processes grew by.
 
     Args:
@@ -62,14 +64,15 @@ def steps_memory(calibration: Run | None) -> HTML:
             "works on": step["clip"],
             "workers": step["workers"],
             "counted": f"{step['counted_bytes'] / MIB:,.1f}",
-            "measured": f"{step['measured_bytes'] / MIB:,.1f}" if step["measured_bytes"] else markup.NOT_RUN,
+            "measured": f"{step['measured_bytes'] / MIB:,.1f}" if step["measured_bytes"] else NOT_STATED,
             "error": _error(step["counted_bytes"], step["measured_bytes"]) if is_compiled else NOT_COUNTED,
         }
         for step in _steps(calibration)
     ]
     columns = ("step", "works on", "workers", "counted", "measured", "error")
     caption = "MiB of a step beyond what is held from step to step: counted, and by how much a process grew here"
-    return table(rows or [dict.fromkeys(columns, "-") | {"measured": markup.NOT_RUN}], caption, [calibration])
+    absent = dict.fromkeys(columns, "-") | {"measured": provenance.why_absent(params, "calibration", calibration)}
+    return table(rows or [absent], caption, [calibration])
 
 
 def steps_exchanged(params: Params, calibration: Run | None) -> HTML:
@@ -95,7 +98,8 @@ def steps_exchanged(params: Params, calibration: Run | None) -> HTML:
                 }
             )
     caption = "What a rank exchanges in an update: counted, and in MindSpore's compiled graph of it"
-    return table(rows or [{"step": "-", "bytes, in the graph": markup.NOT_RUN}], caption, [calibration])
+    absent = {"step": "-", "bytes, in the graph": provenance.why_absent(params, "calibration", calibration)}
+    return table(rows or [absent], caption, [calibration])
 
 
 def _steps(calibration: Run | None) -> list[dict[str, Any]]:
@@ -150,7 +154,7 @@ def _phases(params: Params, runs: Mapping[str, Run | None]) -> Iterator[_Step]:
 def _row(params: Params, step: _Step, found: Calibration | None) -> dict[str, Any]:
     seconds_here = results.step_seconds(step.run, "image" if step.clip.frames == 1 else "video")
     measured = statistics.median(seconds_here) if seconds_here else None
-    foretold, error = markup.NOT_RUN, "-"
+    foretold, error = provenance.why_absent(params, "calibration"), "-"
     if found is not None:
         try:
             seconds = found.seconds(_tasks(params, step, found.operators.startswith(COMPILED)), step.workers)
@@ -159,16 +163,30 @@ def _row(params: Params, step: _Step, found: Calibration | None) -> dict[str, An
         else:
             foretold = shown(seconds)
             if measured:
-                error = f"{100 * (seconds / measured - 1):+.0f} %" if _is_same(step.run, found) else ELSEWHERE
+                error = _error_of(seconds, seconds_here) if _is_same(step.run, found) else ELSEWHERE
+    program = step.name.replace(" ", "")
     return {
         "run": step.name,
         "frames and pixels": str(step.clip),
         "workers": step.workers,
         "foretold": foretold,
-        "measured": shown(measured) if measured else markup.NOT_RUN,
-        "nine steps in ten": "{} to {}".format(*map(shown, np.percentile(seconds_here, (5, 95)))) if measured else "-",
+        "measured": shown(measured) if measured else provenance.why_absent(params, program, step.run),
+        "steps": len(seconds_here),
+        "nine steps in ten": _spread(seconds_here),
         "error": error,
     }
+
+
+def _error_of(foretold: float, measured: Sequence[float]) -> str:
+    """How far off what was foretold is, where the steps that were measured can tell."""
+    error = f"{100 * (foretold / statistics.median(measured) - 1):+.0f} %"
+    is_told = results.is_told_apart(foretold, measured)
+    return error if is_told else f"{error}, not told apart (n = {len(measured)})"
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    """Between which seconds nine steps in ten lie, where there are enough of them."""
+    return "{} to {}".format(*map(shown, np.percentile(seconds, (5, 95)))) if len(seconds) >= FEW else "-"
 
 
 def _tasks(params: Params, step: _Step, is_compiled: bool) -> list[Task]:

@@ -12,7 +12,7 @@ from moviegen.plan.memory import Memory
 from moviegen.plan.programs import program_works
 from moviegen.plan.published import MIXKIT_CLIPS
 from moviegen.plan.verdict import Verdict
-from moviegen.report import markup, results
+from moviegen.report import provenance, results
 from moviegen.report.planned import AUTOENCODERS, GIB, gib, published_card, room
 from moviegen.report.plots import ACCENT, INK, SECOND, THIRD, drawn, panels, styled
 from moviegen.report.results import StageRuns
@@ -93,7 +93,10 @@ def memory_measured(
             peak = peak_memory(runs[program])
             sizes = {**need.memory.groups, "counted": need.memory.total}
             row = {"": need.name} | {name: f"{size / unit:,.1f}" for name, size in sizes.items()}
-            rows.append(row | {"measured": f"{peak / unit:,.1f}" if peak else markup.NOT_RUN})
+            rows.append(
+                row
+                | {"measured": f"{peak / unit:,.1f}" if peak else provenance.why_absent(params, program, runs[program])}
+            )
     caption = f"Memory of the {params.scale} recipe in {unit_name}: counted, and the highest measured here"
     return table(rows, caption, runs.values())
 

@@ -7,18 +7,41 @@ import html
 import numpy as np
 from IPython.display import HTML
 
+from moviegen.config import Params, load
+from moviegen.config.shapes import PATCH, SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION
 from moviegen.data.clips import Clip, load_index
 from moviegen.data.splits import data_folder
 from moviegen.data.ucf101 import describe
-from moviegen.report import markup, media, results
+from moviegen.report import markup, media, published, results
 from moviegen.report.credits import film
 from moviegen.report.tables import bare_table, table
+from moviegen.report.wording import percent, sides
 from moviegen.runs import Run
 
-__all__ = ["clips", "film", "quarantine", "stills"]
+__all__ = ["clips", "film", "quarantine", "sizes", "split", "stills"]
 
 NOTES = 6  # shown of what the index had to say
 MOST_SHOWN, SHOWN = 12, 3  # files set aside: all are shown where they are no more, else so many of each kind
+
+
+def split(params: Params) -> HTML:
+    """By which rule clips are held out."""
+    rule = "whole groups are" if params.data.split == "group" else "single clips are"
+    return markup.prose(
+        f"In this report {percent(params.data.test_share)} of each class is held out, and {rule} drawn."
+    )
+
+
+def sizes(params: Params) -> HTML:
+    """What heights and widths are divisible by, and what that makes of the published recipes' size."""
+    multiple, cropped = SPATIAL_COMPRESSION * PATCH, sides(load("5B").recipes[1].dataset.size)
+    return markup.prose(
+        f"The autoencoder makes one latent of {SPATIAL_COMPRESSION}x{SPATIAL_COMPRESSION} pixels and "
+        f"{TEMPORAL_COMPRESSION} frames, and the transformer one token of {PATCH}x{PATCH} latents, so height and width "
+        f"must be divisible by {multiple}. The published recipes are written {published.WRITTEN_SIZE}, whose width is "
+        f"not; such clips are cropped to {cropped}. The largest clips of this report's recipe have "
+        f"{sides(params.recipes[3].dataset.size)} pixels."
+    )
 
 
 def clips(run: Run | None) -> HTML:
@@ -84,7 +107,7 @@ def stills(run: Run | None, index: str, count: int, caption: str, frames: int = 
         f"<figcaption>{html.escape(clip.caption or clip.label)}</figcaption></figure>"
         for clip in _spread(load_index(run.folder / index, data_folder(run.params)), count)
     ]
-    return markup.card("".join(strips), caption, [run])
+    return markup.card("".join(strips), f"{caption}, {frames} frames of each", [run])
 
 
 def _spread(clips: list[Clip], count: int) -> list[Clip]:

@@ -6,34 +6,60 @@ from typing import Any
 
 from IPython.display import HTML
 
-from moviegen.config import Params
+from moviegen.config import Params, load
+from moviegen.plan.dit_memory import fullest
 from moviegen.plan.published import TIMINGS
-from moviegen.report import markup, published, results
+from moviegen.plan.verdict import Verdict
+from moviegen.report import markup, provenance, published, results, sections
 from moviegen.report.credits import film
 from moviegen.report.encoders import text_encoders
+from moviegen.report.glossary import glossary
 from moviegen.report.pages.overview_strip import strip
 from moviegen.report.pages.overview_way import way
+from moviegen.report.planned import gib, room
 from moviegen.report.results import StageRuns
-from moviegen.report.tables import table
+from moviegen.report.tables import bare_table, table
 from moviegen.report.wording import between, longest_clip, percent, shown
 from moviegen.runs import Run
 
-__all__ = ["film", "made_here", "numbers", "strip", "summary", "support", "text_encoders", "way"]
+__all__ = ["film", "glossary", "made_here", "numbers", "strip", "summary", "support", "text_encoders", "way"]
 
-STAGE_TITLES = {1: "1: images, 256 px", 2: "2: images and videos, 256 px", 3: "3: images and videos, 768 px"}
+STAGE_TITLES = {1: "stage 1: images", 2: "stage 2: images and videos", 3: "stage 3: higher resolution"}
+LEGEND = {
+    "verified here": "a training run of this report that ended, with its longest clips",
+    "runs here": "this machine can train it, and has not yet",
+    "fits by plan": "not run: counted, a card of the published kind holds what the recipe asks of it",
+    "does not fit": "not run: counted, it does not",
+}
 
 
 def support(params: Params, stages: StageRuns) -> HTML:
-    """What the original report supports, and what was run for this page."""
-    rows = [
-        {"model": size, **dict(zip(STAGE_TITLES.values(), support, strict=True)), "source": "original report"}
-        for size, support in published.SUPPORT.items()
-    ]
-    views = {stage: longest_clip(params.recipes[stage].dataset) for stage in stages}
-    here = [f"trained here at {views[stage]}" if run else markup.NOT_RUN for stage, run in stages.items()]
-    measured = dict(zip(STAGE_TITLES.values(), here, strict=True))
-    rows.append({"model": params.recipes[1].model.size, **measured, "source": "this report"})
-    return table(rows, "Support matrix by model and stage", stages.values())
+    """What the original report claims of each size, and what is evident here: from a run, or else from the plan."""
+    own = params.recipes[1].model.size
+    rows = []
+    for size, claims in published.SUPPORT.items():
+        said = [f"{claim}: {clips}" for claim, clips in zip(claims, published.SUPPORT_CLIPS.values(), strict=True)]
+        claimed = dict(zip(STAGE_TITLES.values(), said, strict=True))
+        rows.append({"model": size, "source": "published: original report, eight Ascend cards", **claimed})
+    for size in [*(size for size in published.SUPPORT if size != own), own]:
+        used, found = (params, stages) if size == own else (load(size), {})
+        here = {title: _evidence(used, stage, found.get(stage)) for stage, title in STAGE_TITLES.items()}
+        rows.append({"model": size, "source": f"this report, recipe {used.scale}", **here})
+    legend = "; ".join(f"<b>{word}</b>: {meaning}" for word, meaning in LEGEND.items())
+    content = bare_table(rows) + markup.note(f"{legend}.").data
+    return markup.card(content, "Support matrix by model and stage", stages.values())
+
+
+def _evidence(params: Params, stage: int, run: Run | None) -> str:
+    """What is known of a stage: its run, that it can run here, or whether the plan finds room for it."""
+    program, dataset = f"stage{stage}", params.recipes[stage].dataset
+    if run:
+        return f"verified here: {longest_clip(dataset)}"
+    if sections.can_run_here(params, program):
+        return f"runs here: {longest_clip(dataset)}; {provenance.why_absent(params, program)}"
+    clip, memory = fullest(params, stage)
+    verdict = Verdict(memory, room(params))
+    return f"{'fits by plan' if verdict.fits else 'does not fit'}: {clip}, {gib(memory.total)} of {gib(room(params))}"
 
 
 def made_here(params: Params) -> HTML:

@@ -9,15 +9,15 @@ from IPython.display import HTML
 
 from moviegen import plan
 from moviegen.config import SIZES, Params, visual_tokens
-from moviegen.plan.memory import HALF, Types
-from moviegen.report import markup, published, results
+from moviegen.plan.memory import FLOAT32, HALF, Types
+from moviegen.report import markup, provenance, published, results
 from moviegen.report.pages.parallelism_proofs import only_on_cards, proven
 from moviegen.report.plots import ACCENT, FAINT, INK, SECOND, drawn, panels, styled
 from moviegen.report.results import StageRuns
 from moviegen.report.tables import table
-from moviegen.report.wording import shown
+from moviegen.report.wording import listed, shown
 
-__all__ = ["only_on_cards", "proven", "speed", "state", "traffic", "zero"]
+__all__ = ["held", "only_on_cards", "proven", "speed", "state", "traffic", "zero"]
 SPEEDS = ("medium", "steps", "tokens/s", "waited for data (s a step)", "waited, of all time", "peak memory")
 CARD_TYPES = Types(arithmetic=HALF)
 MICRO_BATCHES = 5  # an update, in the published scripts of stages 2 and 3
@@ -41,6 +41,21 @@ def traffic(params: Params, shards: tuple[int, ...] = (1, 2, 4, 8)) -> HTML:
     return table(rows, title)
 
 
+def held(params: Params) -> HTML:
+    """Bytes of a parameter that the recipe's types ask for."""
+    types = {
+        stage: Types.of(recipe.train.settings, params.launch_of(stage)) for stage, recipe in params.recipes.items()
+    }
+    said = {
+        stage: f"its gradient's sum {one.gradient}, AdamW's two moments {one.moment} and {FLOAT32}, and a number of "
+        f"the arithmetic {one.arithmetic}"
+        for stage, one in types.items()
+    }
+    stages_of = {words: [stage for stage in said if said[stage] == words] for words in said.values()}
+    text = "; ".join(f"in stage {listed(stages)} {words}" for words, stages in stages_of.items())
+    return markup.prose(f"In this recipe a weight takes {FLOAT32} bytes; {text}.")
+
+
 def zero(ranks: int = 8) -> HTML:
     """Memory of each published model's state on each card, by ZeRO stage, against what a card has."""
     sizes = list(published.SUPPORT)
@@ -52,8 +67,10 @@ def zero(ranks: int = 8) -> HTML:
             ]
             x = np.arange(len(sizes)) + (stage - 1.5) * 0.2
             patches = axes.bar(x, memory, 0.18, color=color, label=f"ZeRO {stage}" if stage else "no ZeRO")
-            axes.bar_label(patches, fmt="%.3g", fontsize=7, padding=2, color=INK)
-        axes.axhline(published.CARD_MEMORY_GB, color=SECOND, lw=0.9, ls="--", label="one card's memory")
+            backed = {"bbox": {"fc": "white", "ec": "none", "pad": 0.6}, "zorder": 4}  # over the line
+            axes.bar_label(patches, fmt="%.3g", fontsize=7, padding=3, color=INK, **backed)
+        axes.axhline(published.CARD_MEMORY_GB, color=SECOND, lw=0.9, ls="--", zorder=3, label="one card's memory")
+        axes.set_axisbelow(True)
         axes.set_xticks(range(len(sizes)), sizes)
         axes.set(ylabel="GB a card", yscale="log")
         axes.grid(axis="x", visible=False)
@@ -74,7 +91,8 @@ def state(params: Params, stages: StageRuns) -> HTML:
         measured = {name: lines[name].iloc[-1] for name in computed} if len(lines) else None
         rows.append(_place(params, stage) | {"": "computed"} | _sizes(computed))
         rows.append(_place(params, stage) | {"": "held by rank 0"})
-        rows[-1] |= _sizes(measured) if measured else dict.fromkeys(_sizes(computed), markup.NOT_RUN)
+        absent = provenance.why_absent(params, f"stage{stage}", run)
+        rows[-1] |= _sizes(measured) if measured else dict.fromkeys(_sizes(computed), absent)
     return table(rows, f"State of the {params.scale} recipe on one rank, float32", stages.values())
 
 
@@ -89,7 +107,9 @@ def speed(params: Params, stages: StageRuns) -> HTML:
     for stage, run in stages.items():
         train, compiled = results.metrics(run, "train"), results.metrics(run, "compile")
         if "tokens_per_second" not in train:
-            rows.append(_place(params, stage) | dict.fromkeys(SPEEDS, markup.NOT_RUN))
+            rows.append(
+                _place(params, stage) | dict.fromkeys(SPEEDS, provenance.why_absent(params, f"stage{stage}", run))
+            )
             continue
         first = set(compiled["step"]) if len(compiled) else set()
         peak = train["card_memory_bytes" if "card_memory_bytes" in train else "memory_bytes"].max()

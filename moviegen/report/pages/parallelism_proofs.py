@@ -7,7 +7,6 @@ from typing import Any
 from IPython.display import HTML
 
 from moviegen.proofs import records
-from moviegen.report import markup
 from moviegen.report.tables import table
 from moviegen.report.wording import duration, shown
 
@@ -31,7 +30,7 @@ def proven() -> HTML:
     found = {name: records.read(name) for name in records.TOPICS}
     tables = [_topic(name, record) for name, record in found.items() if record]
     if missing := [records.TOPICS[name] for name, record in found.items() if not record]:
-        rows = [{"topic": title, "measured": markup.NOT_RUN} for title in missing]
+        rows = [{"topic": title, "measured": f"not run yet: {COMMAND}"} for title in missing]
         tables.append(table(rows, f"What {COMMAND} measures").data)
     return HTML("".join(tables))
 

@@ -13,7 +13,7 @@ import yaml
 from IPython.display import HTML
 
 from moviegen.config import Params, project_root
-from moviegen.report import markup, sections
+from moviegen.report import markup, published, sections
 from moviegen.report.provenance import cost
 from moviegen.report.tables import table
 from moviegen.runs import Run
@@ -22,8 +22,8 @@ _CARD = re.compile(r'<figure class="card" data-runs="([^"]*)">.*?<span class="ti
 
 
 def details(runs: Sequence[Run | None]) -> HTML:
-    """Each finished run: the command that repeats it, its parameters, machine and versions; captions link here."""
-    return HTML("".join(_details(run) for run in runs if run) or str(markup.missing("Runs").data))
+    """Each finished run, to which captions link: its command, its machine, versions and, folded, its parameters."""
+    return HTML("".join(_details(run) for run in runs if run) or str(markup.note("No run has finished yet.").data))
 
 
 def figures_and_runs(params: Params) -> HTML:
@@ -35,6 +35,17 @@ def figures_and_runs(params: Params) -> HTML:
             page = f'<a href="{section.page}">{html.escape(section.title)}</a>'
             rows.append({"page": page, "figure or table": html.unescape(caption), "runs": links})
     return table(rows, "Figures and tables, and the runs that fed them", raw=("page", "runs"))
+
+
+def facts() -> HTML:
+    """Numbers that notebooks state in words of their own, as no parameter and no run here knows them."""
+    texts = {section.topic: section.source.read_text(encoding="utf-8") for section in sections.SECTIONS}
+    rows = [
+        {"notebook": fact.notebook, "words": fact.words, "source": fact.source}
+        for fact in published.FACTS
+        if fact.words in texts[fact.notebook]
+    ]
+    return table(rows, "Published numbers in the text, and their sources")
 
 
 def _deterministic(manifest: Mapping[str, Any]) -> str:
@@ -62,8 +73,8 @@ def _details(run: Run) -> str:
     items = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
     parameters = html.escape(yaml.safe_dump(manifest.get("parameters", {}), sort_keys=False))
     return (
-        f'<details class="run" id="{run.name}"><summary><code>{run.name}</code></summary><dl>{items}</dl>'
-        f"<pre>{parameters}</pre></details>"
+        f'<details class="run" id="{run.name}" open><summary><code>{run.name}</code></summary><dl>{items}</dl>'
+        f"<details><summary>Its parameters</summary><pre>{parameters}</pre></details></details>"
     )
 
 

@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from IPython.display import HTML
 
 from moviegen import plan
-from moviegen.config import SIZES, DiTConfig, Params
+from moviegen.config import SIZES, DiTConfig, Params, load
 from moviegen.report import markup, published, results
 from moviegen.report.diagrams import GREY, PALE, WARM, arrow, box, rounded, sheet
 from moviegen.report.encoders import TITLES, text_encoders
 from moviegen.report.plots import ACCENT, drawn, styled
 from moviegen.report.tables import table
-from moviegen.report.wording import count, listed
+from moviegen.report.wording import count, listed, sides
 from moviegen.runs import Run
 
-__all__ = ["backbone", "sizes", "text_encoders", "text_inputs"]
+__all__ = ["backbone", "positions", "sizes", "text_encoders", "text_inputs"]
 
 
 def backbone(config: DiTConfig) -> HTML:
@@ -52,27 +52,48 @@ def backbone(config: DiTConfig) -> HTML:
 
 
 def sizes(params: Params, count_run: Run | None) -> HTML:
-    """The published variants and this report's own: parameters counted on the class, and by formula."""
+    """The published variants and this report's own, a column each: parameters counted on the class, and by formula."""
     counted = results.read_json(count_run, "summary.json") or {}
-    names = dict.fromkeys((params.recipes[3].model.size, *published.SUPPORT))
-    rows = []
-    for name in names:
-        config = params.dit_config(3) if name == params.recipes[3].model.size else SIZES[name]
-        rows.append(
-            {
-                "model": name,
-                "layers": config.num_layers,
-                "width": config.width,
-                "FFN width": config.ffn_width,
-                "heads": config.num_heads,
-                "counted on the class": f"{counted[name]['counted']:,}" if name in counted else markup.NOT_RUN,
-                "by formula": f"{plan.parameter_count(config):,}",
-                "rounded": count(plan.parameter_count(config)),
-                "position tables": f"{config.max_size}: {count(plan.position_count(config))}",
-                "published as": published.PARAMETERS.get(name, "-"),
-            }
-        )
+    own = params.recipes[3].model.size
+    columns = {
+        name: _variant(params.dit_config(3) if name == own else SIZES[name], counted.get(name, {}).get("counted"))
+        | {"published as": published.PARAMETERS.get(name, "-")}
+        for name in dict.fromkeys((own, *published.SUPPORT))
+    }
+    rows = [
+        {"": fact} | {name: facts[fact] for name, facts in columns.items()} for fact in next(iter(columns.values()))
+    ]
     return table(rows, "Variants of the transformer and their parameters", [count_run])
+
+
+def _variant(config: DiTConfig, counted: int | None) -> dict[str, object]:
+    return {
+        "layers": config.num_layers,
+        "width": f"{config.width:,}",
+        "FFN width": f"{config.ffn_width:,}",
+        "heads": config.num_heads,
+        "counted on the class": markup.NOT_RUN if counted is None else f"{counted:,}",
+        "by formula": f"{plan.parameter_count(config):,}",
+        "rounded": count(plan.parameter_count(config)),
+        "position tables (T, H, W)": sides(config.max_size),
+        "parameters of these": count(plan.position_count(config)),
+    }
+
+
+def positions(params: Params) -> HTML:
+    """How long the position tables of each stage are, and how much longer than those before."""
+    sizes = {stage: recipe.model.max_size for stage, recipe in params.recipes.items()}
+    lengths = listed(f"{sides(size)} in stage {stage}" for stage, size in sizes.items())
+    return markup.prose(
+        f"The rows of this recipe's tables, time x height x width, are {lengths}. From stage to stage those of height "
+        f"grow {_grown(params)} times; the published recipes' grow {_grown(load('5B'))} times."
+    )
+
+
+def _grown(params: Params) -> str:
+    """`2 and 3`: of each stage's table of height against the one before."""
+    rows = [recipe.model.max_size[1] for recipe in params.recipes.values()]
+    return listed(f"{after / before:g}" for before, after in itertools.pairwise(rows))
 
 
 def text_inputs(params: Params) -> HTML:

@@ -2,7 +2,7 @@ import pytest
 
 from moviegen import config, plan, runs
 from moviegen.report.pages import parallelism
-from tests.report.making import cells, finished, svg
+from tests.report.making import cells, finished, svg, words
 
 
 @pytest.mark.parametrize(
@@ -10,11 +10,15 @@ from tests.report.making import cells, finished, svg
     [
         lambda params: parallelism.state(params, dict.fromkeys((1, 2, 3))),
         lambda params: parallelism.speed(params, dict.fromkeys((1, 2, 3))),
-        lambda params: parallelism.speed(params, {1: finished(params, "stage1")}),
     ],
 )
 def test_without_a_run_a_table_says_so(params, show):
-    assert "not run here" in show(params).data
+    assert "not run yet: open 06_training.ipynb, stage 2" in show(params).data
+    assert "not run here" in show(config.load("5B")).data
+
+
+def test_a_run_that_says_no_speed_is_not_one_that_was_not_run(params):
+    assert list(cells(parallelism.speed(params, {1: finished(params, "stage1")}))["medium"]) == ["not recorded"]
 
 
 def test_state_and_speed_stand_beside_the_plan():
@@ -34,7 +38,7 @@ def test_state_and_speed_stand_beside_the_plan():
     for column, value in zip(("weights", "gradients", "optimizer"), vars(state).values(), strict=True):
         assert set(rows[column]) == {f"{plan.si(value)}B"}
     rows = cells(parallelism.speed(params, {1: None, 3: run}))
-    assert list(rows["medium"]) == ["not run here", "videos", "images"]
+    assert list(rows["medium"]) == ["not run yet: open 06_training.ipynb, stage 1", "videos", "images"]
     assert list(rows["tokens/s"])[1:] == ["2,000", "400"]  # without the step that compiled
     assert list(rows["waited, of all time"])[1:] == ["25.0 %", "25.0 %"]
     assert set(rows["peak memory"][1:]) == {"4.00 GB"}
@@ -55,3 +59,12 @@ def test_each_medium_has_a_row(params):
 def test_zero_shows_the_state_of_every_published_size():
     drawing = svg(parallelism.zero())
     assert all(f"<!-- {size} -->" in drawing for size in ("1B", "5B", "30B"))
+
+
+def test_what_a_rank_holds_of_a_weight_is_as_the_recipes_say():
+    params = config.load("30B", {"stages.2.train.settings.moment_dtype": "bfloat16"})
+    said = words(parallelism.held(params))
+    assert (
+        "in stage 1 and 3 its gradient's sum 2, AdamW's two moments 4 and 4, and a number of the arithmetic 2" in said
+    )
+    assert "in stage 2 its gradient's sum 2, AdamW's two moments 2 and 4" in said

@@ -23,7 +23,7 @@ def one_topic(monkeypatch):
 
 def test_without_a_record_nothing_is_claimed_and_the_command_is_named():
     page = parallelism.proven()
-    assert list(cells(page)["measured"]) == ["not run here"]
+    assert list(cells(page)["measured"]) == ["not run yet: make scale-proof"]
     assert "make scale-proof" in page.data
 
 

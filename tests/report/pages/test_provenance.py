@@ -1,7 +1,8 @@
 import pytest
 
+from moviegen.report import published
 from moviegen.report.pages import provenance, sampling
-from tests.report.making import finished, sampled, write_executed
+from tests.report.making import cells, finished, sampled, write_executed
 
 
 def test_the_appendix_lists_what_was_shown(params):
@@ -10,7 +11,14 @@ def test_the_appendix_lists_what_was_shown(params):
     listed = provenance.figures_and_runs(params).data
     assert run.name in listed
     assert "Generated clips beside the clip of the same caption" in listed
-    assert f'id="{run.name}"' in provenance.details([run, None]).data
+    shown = provenance.details([run, None]).data
+    assert f'id="{run.name}" open>' in shown  # what links to the run must not end at something folded
+
+
+def test_published_numbers_of_the_text_are_listed_with_their_sources():
+    shown = cells(provenance.facts()).set_index("words")["source"]
+    assert shown["100 clips of up to 1080p"] == published.ORIGINAL
+    assert set(shown.index) <= {fact.words for fact in published.FACTS}
 
 
 def test_a_run_is_listed_with_the_operators_that_computed_it(params):

@@ -1,8 +1,9 @@
 import pytest
 
-from moviegen import runs
+from moviegen import config, runs
+from moviegen.report import published
 from moviegen.report.pages import tae_training
-from tests.report.making import cells, finished, svg
+from tests.report.making import cells, finished, svg, words
 
 
 @pytest.mark.parametrize("show", [lambda: tae_training.inflation(None), lambda: tae_training.terms({"images": None})])
@@ -30,3 +31,19 @@ def test_diagram_has_the_channels_of_the_recipe(params):
     drawing, config = svg(tae_training.diagram(params.tae.model)), params.tae.model
     for multiplier in config.channel_multipliers:
         assert f"<!-- {config.base_channels * multiplier} -->" in drawing
+
+
+def test_hyperparameters_are_those_of_the_run_beside_the_published_ones():
+    params = config.load("tiny", {"tae.loss.outlier_radius": 1.25, "tae.vae_checkpoint": ""})
+    rows = cells(tae_training.hyperparameters(params)).astype(str).set_index("hyper-parameter")
+    assert list(rows.loc["r of the outlier penalty"])[1:] == ["-", "-", "1.25", "-"]
+    assert rows.loc["learning rate", "original report"] == "1e-05"
+    assert rows.loc["clip (HxWxT)", "single frames"] == "32x32x1"
+    published_names = set(published.TAE_HYPERPARAMETERS)
+    assert published_names <= set(rows.index)
+
+
+def test_compression_is_that_of_the_recipes_clips():
+    params = config.load("tiny", {"tae.video.frames": 17})
+    said = words(tae_training.compression(params))
+    assert "17x64x64 pixels in three colours becomes 3x8x8 latents of 16 channels, and comes back as 24 frames" in said

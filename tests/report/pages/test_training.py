@@ -1,11 +1,15 @@
+import html
 import re
 
 import pytest
+import yaml
 
 from moviegen import config
+from moviegen.flow import path
+from moviegen.report import published
 from moviegen.report.pages import training
 from moviegen.runs import files
-from tests.report.making import cells, finished, svg
+from tests.report.making import cells, finished, svg, words
 
 
 @pytest.mark.parametrize("make", [lambda params: None, lambda params: finished(params, "latents")])
@@ -71,3 +75,40 @@ def test_a_run_that_is_too_short_for_its_plateau_rule_says_so(steps, can_be):
     said = cells(training.recipe(params, 1)).set_index("parameter")["value"]["on a plateau"]
     assert said.startswith("rate times 0.5 after 3 validations without improvement")
     assert said.endswith(": never in this run, which has 3") != can_be
+
+
+def test_the_objectives_number_is_the_one_that_is_trained_with(params):
+    assert published.SIGMA_MIN == path.SIGMA_MIN
+    said = words(training.objective(params, 3))
+    assert f"{path.SIGMA_MIN:g}" in said
+    assert f"a shift of {params.recipes[3].train.time_shift:g}" in said
+
+
+def test_stages_stand_beside_the_published_recipes(params):
+    rows = cells(training.stages(params)).astype(str)
+    assert list(rows["stage"]) == ["1", "1", "2", "2", "3", "3"]
+    assert list(rows["height x width"])[1::2] == ["256x448", "256x448", "576x1024"]
+    assert rows["tokens, at most"][5] == "73,728"  # 32 x 36 x 64
+
+
+def test_each_flag_of_the_originals_script_has_its_place_here(params):
+    for stage in (1, 2, 3):
+        rows = cells(training.script(params, stage)).astype(str)
+        assert len(rows) == len(published.SCRIPTS[stage])
+        assert "differs" not in set(rows["original against 5B here"])
+    rows = rows.set_index("original script")
+    assert rows.loc["--train.steps 30000", "recipe 5B"] == "6000"  # of five micro-batches each
+    assert rows.loc["--train.optimizer.weight_decay 0", "original against 5B here"] == "as there"
+    assert rows.loc["--train.settings.zero_stage 2", "recipe tiny"] == "0"
+
+
+def test_a_command_starts_as_many_workers_as_the_recipe_has(params):
+    assert "msrun \\\n    --worker_num=2 " in training.command(params, 1).data
+    alone = training.command(params, 2).data
+    assert "<pre>msrun" not in alone
+    assert "python -m moviegen train \\\n    --stage 2 \\\n    --config" in alone
+
+
+def test_every_parameter_of_a_stage_is_there(params):
+    written = html.unescape(training.parameters(params, 3).data).partition("<pre>")[2].partition("</pre>")[0]
+    assert yaml.safe_load(written) == params.recipes[3].model_dump(mode="json")

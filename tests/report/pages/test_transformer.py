@@ -12,12 +12,19 @@ def test_sizes_are_counted_on_the_class_and_by_formula(params):
     run = finished(params, "count")
     summary = {size: {"counted": number} for number, size in enumerate(("1B", "5B", "30B"), 1001)}
     files.write_json(run.folder / "summary.json", summary)
-    rows = cells(transformer.sizes(params, run)).set_index("model")
-    assert list(rows.loc[list(summary), "counted on the class"]) == ["1,001", "1,002", "1,003"]
+    rows = cells(transformer.sizes(params, run)).astype(str).set_index("")
+    assert list(rows.loc["counted on the class", list(summary)]) == ["1,001", "1,002", "1,003"]
     for size in summary:
-        assert rows.loc[size, "by formula"] == f"{plan.parameter_count(config.SIZES[size]):,}"
-    assert list(rows["rounded"])[1:] == ["934 M", "4.92 B", "29.3 B"]
-    assert rows.loc["tiny", "counted on the class"] == "not run here"
+        assert rows.loc["by formula", size] == f"{plan.parameter_count(config.SIZES[size]):,}"
+    assert list(rows.loc["rounded"])[1:] == ["934 M", "4.92 B", "29.3 B"]
+    assert rows.loc["counted on the class", "tiny"] == "not run here"
+
+
+def test_position_tables_grow_as_the_recipes_say():
+    params = config.load("tiny", {"stages.2.model.max_size": [4, 9, 12]})
+    said = words(transformer.positions(params))
+    assert "4x9x12 in stage 2" in said
+    assert "grow 1.5 and 4 times; the published recipes' grow 2 and 3 times" in said
 
 
 def test_backbone_has_the_sizes_of_the_recipe(params):
