@@ -8,7 +8,7 @@ report/      the sections' notebooks, executed and published as one HTML site
                published: others' numbers; results: what runs left; provenance: where numbers come from; planned: what
                is foretold of what was not run
                plots, curves, diagrams, tables, media, markup, encoders, credits, wording: what pages share; publish:
-               the site
+               the site; pdf: it as one file to print
 programs/    a verb of the command line each
   3.1.1        train_tae, transcode: the Temporal Autoencoder's training runs; files through it
   3.1.3        count, one_step: the transformer's parameters; one step of a published size
