@@ -107,7 +107,7 @@ def stuck_sliders(page):
     stuck = []
     page.evaluate("document.querySelectorAll('video').forEach(one => one.pause())")
     for slider in page.locator("input[type=range]:visible").all():
-        figure = page.locator("figure").filter(has=slider).last
+        figure = slider.locator("xpath=(ancestor::main | ancestor::figure)[last()]")
         before = figure.screenshot(style=WITHOUT_SLIDERS)
         at = slider.input_value()
         slider.press("ArrowLeft")

@@ -47,6 +47,11 @@ def test_scripts_are_left_out_and_what_they_replace_stays():
     assert whole.nav is None
 
 
+def test_a_clip_is_printed_by_its_first_frame():
+    video = merged(sampling='<video src="a.mp4" controls preload="metadata"></video>').video
+    assert (video["src"], video["preload"], video.get("controls")) == ("a.mp4", "auto", None)
+
+
 def test_what_is_not_there_is_named(params, outputs, monkeypatch):
     monkeypatch.setattr(pdf, "chromium", lambda: "/no/chromium")
     with pytest.raises(ConfigError, match=r"lacks index\.html.*make report SCALE=tiny"):
