@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from argparse import Namespace
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from moviegen.config import ConfigError, Params, outputs_folder
 from moviegen.report.sections import SECTIONS, Section
@@ -77,6 +77,8 @@ def merged(pages: dict[Section, str], scale: str) -> str:
             if place := _place(section, str(link["href"])):
                 link["href"] = f"#{place}"
                 linked.add(place)
+            elif not urlsplit(str(link["href"])).scheme:
+                del link["href"]  # a file of this machine
     bodies = []
     for section, soup in soups.items():
         for one in soup.select("script, nav"):

@@ -1,5 +1,6 @@
 """What a reader would see go wrong on a page: each check returns the faults it found, in words."""
 
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
@@ -97,7 +98,8 @@ def dead_links(links, ids_of):
         path = url2pathname(parts.path)
         if parts.scheme != "file":
             continue
-        if path not in ids_of or (parts.fragment and unquote(parts.fragment) not in ids_of[path]):
+        lacks_anchor = path in ids_of and parts.fragment and unquote(parts.fragment) not in ids_of[path]
+        if lacks_anchor or not Path(path).exists():
             dead.append(link)
     return dead
 

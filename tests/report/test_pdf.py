@@ -25,14 +25,16 @@ def merged(**contents):
 def test_links_lead_to_the_same_places_in_the_whole():
     whole = merged(
         data='<h2 id="Sizes">x</h2><a href="#Sizes">own</a><a href="provenance.html#stage1-0%20a">run</a>',
-        cost='<h2 id="Sizes">y</h2><a href="data.html">page</a><a href="https://x.org/a#b">far</a><p id="styled"></p>',
+        cost='<h2 id="Sizes">y</h2><a href="data.html">page</a><a href="https://x.org/a#b">far</a>'
+        '<a href="../x">file</a><p id="styled"></p>',
         provenance='<div id="stage1-0 a">entry</div>',
     )
-    places = {link.text: link["href"] for link in whole.main.find_all_next("a")}
+    places = {link.text: link.get("href") for link in whole.main.find_all_next("a")}
     assert whole.find(id=places["own"][1:]).text == "x"
     assert whole.find(id=places["run"][1:]).text == "entry"
     assert whole.find(id=places["page"][1:]).h2.text == "x"
     assert places["far"] == "https://x.org/a#b"
+    assert places["file"] is None  # of this machine
     assert whole.find(id="styled")
     ids = [one["id"] for one in whole.select("[id]")]
     assert len(ids) == len(set(ids))
