@@ -35,7 +35,7 @@ COMPILE := from moviegen.device import compiled; compiled.prepare()
 # A parameter is given once.
 options_of_step = $(if $(findstring dataset.size,$(ARGS)),,--dataset.size "[256, 256]") $(ARGS)
 
-.PHONY: help setup parity-setup report html data pretrain plan test parity bench step-1B scale-proof lint lab clean
+.PHONY: help setup parity-setup report html pdf data pretrain plan test test-site parity bench step-1B scale-proof lint lab clean
 
 help:  ## list the targets
 	@echo "make TARGET [SCALE=tiny|1B|5B|30B] [DATA=/folder/with/clips] [ASSETS=none] [ARGS='--sample.steps 10 ...']"
@@ -57,6 +57,10 @@ html: setup  ## publish what has been run, run nothing
 	@$(options)
 	$(RUN) report --only-html "$$@"
 
+pdf: html  ## the same as one PDF, outputs/SCALE/report.pdf, printed by the system's Chromium
+	@$(options)
+	$(RUN) pdf "$$@"
+
 data: setup  ## check and split the clips; without DATA, render the sample set
 	@$(options)
 	$(RUN) data index "$$@"
@@ -75,6 +79,10 @@ plan: setup  ## what every scale costs, and whether it fits; with DRYRUN=1 memor
 
 test: setup  ## run the tests; with ARGS=--all those of whole jobs too
 	@$(VENV)/bin/python -m tests $(ARGS)
+
+test-site: setup  ## test what was published of SCALE in the system's Chromium; screenshots beside it
+	@$(add-browser-driver)
+	$(VENV)/bin/python -m pytest tests/browser --confcutdir tests/browser --site "$${MOVIEGEN_OUTPUTS:-outputs}/$(SCALE)/html" $(ARGS)
 
 parity: parity-setup  ## compare with PyTorch, diffusers and lpips, in an environment of their own
 	@$(PARITY_VENV)/bin/python -m tests tests/parity/test_*.py $(ARGS)
@@ -162,4 +170,18 @@ fi
   exit 1
 }
 echo "$$made_from" >$(1)/.made-from
+endef
+
+# Added to the environment when the site is first tested: no report needs it.
+BROWSER := tests/browser/requirements.txt
+define add-browser-driver
+[ "$$(cat $(VENV)/.browser-driver 2>/dev/null)" = "$$(cat $(BROWSER))" ] || (
+  unset $(MISLEADING)
+  export PIP_USER=0
+  install=(uv pip install --quiet --python $(VENV)/bin/python)
+  command -v uv >/dev/null || install=($(VENV)/bin/python -m pip install --quiet --disable-pip-version-check)
+  echo "adding $(BROWSER) ..."
+  "$${install[@]}" --no-deps --require-hashes -r $(BROWSER)
+  cp $(BROWSER) $(VENV)/.browser-driver
+)
 endef

@@ -9,7 +9,8 @@ report/      the sections' notebooks, executed and published as one HTML site
                is foretold of what was not run
                plots, curves, diagrams, tables, media, latents, wipe, markup, encoders, credits, glossary, wording: what
                pages share
-               publish: the site; documents: numbers and references; themes: light and dark; search; scales: all reports
+               publish: the site; documents: numbers and references; themes: light and dark; search; scales: all reports;
+               pdf: one file to print
 programs/    a verb of the command line each
   3.1.1        train_tae, transcode: the Temporal Autoencoder's training runs; files through it
   3.1.3        count, one_step: the transformer's parameters; one step of a published size

@@ -39,6 +39,7 @@ VERBS = {
     "prove": ("programs.prove", "what a CPU can measure of what only large jobs need, against what was foretold"),
     "ship": ("programs.ship", "a scale's trained weights as params/weights/ keeps them, with manifests"),
     "report": ("report.run", "every section's notebook, then the HTML"),
+    "pdf": ("report.pdf", "the published HTML as one PDF, by the system's Chromium"),
 }
 WITHOUT_OUTPUTS = ("plan", "step")  # they print
 STARTING = ("tae", "train", "sample", "report")  # they start what a card must hold, or refuse to

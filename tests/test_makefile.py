@@ -216,6 +216,37 @@ def test_python_3_11_is_taken_from_where_it_is(checkout):
     assert checkout.make("setup", f"PYTHON={checkout.programs / 'my python'}").status == 0, checkout.said
 
 
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+def test_what_drives_a_browser_is_added_once_when_the_site_is_tested(installer, checkout):
+    if installer == "uv":
+        checkout.add("uv", UV)
+    wanted = checkout.folder / "tests" / "browser" / "requirements.txt"
+    wanted.parent.mkdir(parents=True)
+    wanted.write_text("driver==1\n")
+    assert checkout.make("setup").status == 0, checkout.said
+    assert not any("tests/browser/requirements.txt" in words for words, _ in checkout.installed)
+    for text, count in (("driver==1\n", 1), ("driver==1\n", 0), ("driver==2\n", 1)):
+        wanted.write_text(text)
+        assert checkout.make("test-site", "SCALE=smoke", **MISLEADING).status == 0, checkout.said
+        assert len(checkout.installed) == count
+        for words, variables in checkout.installed:
+            assert {"--require-hashes", "--no-deps", "tests/browser/requirements.txt"} <= set(words)
+            assert (".venv/bin/python" in words) == (installer == "uv")
+            assert not set(MISLEADING) & set(variables)
+        program, told, _ = checkout.ran[-1]
+        assert program == ".venv/bin/python"
+        assert told[told.index("--site") + 1] == "outputs/smoke/html"
+
+
+def test_a_driver_that_could_not_be_added_is_added_the_next_time(made):
+    wanted = made.folder / "tests" / "browser" / "requirements.txt"
+    wanted.parent.mkdir(parents=True)
+    wanted.write_text("driver==1\n")
+    assert made.make("test-site", FAILS="1").status != 0
+    assert len(made.make("test-site").installed) == 1
+    assert made.status == 0, made.said
+
+
 # --- what programs are told ---
 
 

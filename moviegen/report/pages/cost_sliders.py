@@ -32,8 +32,8 @@ STATIC_CARDS = (8, 64, 1024)
 
 STYLE = """
 #recipe-sliders { font: 0.9rem/1.5 system-ui, sans-serif; }
-#recipe-sliders label { display: grid; grid-template-columns: 12rem minmax(6rem, 1fr) 9rem; gap: 0 1rem;
-  align-items: center; }
+#recipe-sliders label { display: grid; gap: 0 1rem; align-items: center;
+  grid-template-columns: minmax(0, 12rem) minmax(4rem, 1fr) minmax(0, 9rem); }
 #recipe-sliders output { font-variant-numeric: tabular-nums; }
 #recipe-sliders .bar { position: relative; display: flex; height: 1.6rem; margin: 0.3rem 0; background: #8881; }
 #recipe-sliders .bar i { position: absolute; top: -0.2rem; bottom: -0.2rem; border-left: 2px dashed #c2571a; }
