@@ -25,7 +25,7 @@ _MARK = re.compile(r'data-mark="(\w+)"')
 def publish(params: Params) -> Path:
     """Writes every page whose notebook, or the template, changed; returns the first page."""
     folder, site = outputs_folder(params) / "html", _site_mark()
-    marks = {section: _mark(section.executed(params), site) for section in SECTIONS}
+    marks = {section: _mark(section.shown(params), site) for section in SECTIONS}
     stale = {section: mark for section, mark in marks.items() if _mark_of(folder / section.page) != mark}
     if stale or not (folder / "style.css").is_file():
         write_text(folder / "style.css", stylesheet())
@@ -40,7 +40,7 @@ def render(params: Params, section: Section, mark: str) -> str:
     """One section's page; media still point into the runs."""
     import nbformat
 
-    executed = section.executed(params)
+    executed = section.shown(params)
     if executed.is_file():
         notebook = nbformat.read(executed, as_version=4)
     else:

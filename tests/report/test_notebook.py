@@ -9,7 +9,7 @@ from moviegen import config, runs
 from moviegen.config import ConfigError
 from moviegen.report import kernel, notebook, sections
 from moviegen.report.notebook import open_section
-from tests.report.making import finished, words
+from tests.report.making import finished, ready, words
 
 
 def test_defaults_are_the_scales():
@@ -101,7 +101,8 @@ def executed(tmp_path):
                 cwd=config.project_root() / "notebooks",
                 progress_bar=False,
             )
-        return done.cells[-1].outputs[0].text.splitlines()
+        (printed,) = (output for output in done.cells[-1].outputs if output.output_type == "stream")
+        return printed.text.splitlines()
 
     return execute
 
@@ -223,7 +224,8 @@ TWO_HOSTS = (
 @pytest.mark.parametrize("host", [0, 1])
 def test_a_host_that_starts_shows_what_to_type_on_the_other(host, monkeypatch):
     monkeypatch.setattr("moviegen.device.accelerators", lambda: 8)
-    section = open_section("training", {"stage": 1, "overrides": f"{TWO_HOSTS} --launch.node_rank {host}"})
+    overrides = f"{TWO_HOSTS} --launch.node_rank {host}"
+    section = ready(open_section("training", {"stage": 1, "overrides": overrides}), "stage1")
     shown = []
     monkeypatch.setattr(notebook, "display", lambda page: shown.append(page.data))
 
@@ -240,7 +242,7 @@ def test_a_host_that_starts_shows_what_to_type_on_the_other(host, monkeypatch):
 
 
 def test_a_job_of_one_host_shows_no_other(monkeypatch):
-    section = open_section("training", {"stage": 1})
+    section = ready(open_section("training", {"stage": 1}), "stage1")
     shown = []
     monkeypatch.setattr(notebook, "display", shown.append)
     monkeypatch.setattr(notebook, "run_job", lambda job, on_progress: finished(section.params, "stage1"))
@@ -249,8 +251,8 @@ def test_a_job_of_one_host_shows_no_other(monkeypatch):
 
 
 def test_runs_that_share_graphs_are_computed_by_one_process_but_for_those_that_are_there(monkeypatch):
-    section = open_section("tae_training", {})
     names, started = ("tae-opl-off", "tae-opl-on", "tae-mixkit"), []
+    section = ready(open_section("tae_training", {}), *names)
 
     def run(job, on_progress):
         started.append(job.run.split(":"))
@@ -286,7 +288,8 @@ def test_without_shipped_weights_nothing_is_sampled_with_them(monkeypatch):
 
 
 def test_shipped_weights_are_sampled_by_a_program_of_their_own(monkeypatch):
-    section, started = open_section("sampling", {"overrides": "--shipped.tae a --shipped.transformer b"}), []
+    overrides, started = "--shipped.tae a --shipped.transformer b", []
+    section = ready(open_section("sampling", {"overrides": overrides}), "shipped")
 
     def run(job, on_progress):
         started.append(job.command[:5])
@@ -326,7 +329,8 @@ def test_a_stage_that_names_latents_or_embeddings_needs_none_made(tmp_path, show
 
 
 def test_the_stages_that_name_none_have_them_made(tmp_path, monkeypatch):
-    section = open_section("training", {"stage": 1, "overrides": f"--stages.2.dataset.tae_latent_folder {tmp_path}"})
+    overrides = f"--stages.2.dataset.tae_latent_folder {tmp_path}"
+    section = ready(open_section("training", {"stage": 1, "overrides": overrides}), "latents")
     monkeypatch.setattr(notebook, "run_job", lambda job, on_progress: finished(section.params, "latents"))
     assert section.launch("latents").complete
 
