@@ -71,7 +71,7 @@ def box(failure: Failure) -> str:
     """The last error, with everything else folded away below it."""
     log = failure.log
     folded = {
-        "The cell": failure.code,
+        "The cell": plain(failure.code),
         f"The end of its log, {log}": plain(last_lines(log)) if log else "",
         "All that was said": plain("\n".join([failure.error, "", *failure.calls])),
     }

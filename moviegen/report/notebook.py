@@ -36,7 +36,6 @@ from moviegen.launch.fitting import check_fits
 from moviegen.launch.job import Job, ascend_environment
 from moviegen.launch.run import run_job
 from moviegen.report import jupyter, markup, planned, prospect, provenance, sections
-from moviegen.report.live import LiveCurve
 from moviegen.report.progress import Progress
 from moviegen.runs import Run, fingerprint, registry
 
@@ -267,8 +266,10 @@ def _run(run: Run, others: Sequence[Run] = ()) -> None:
 
 def _follow(started: Job, name: str) -> None:
     """Runs a job to its end, and shows how far it is: by a bar, and to a person by a curve too."""
-    watching: list[Progress | LiveCurve] = [Progress(name)]
+    watching: list[Any] = [Progress(name)]
     if jupyter.is_live():
+        from moviegen.report.live import LiveCurve  # with matplotlib: not for each notebook
+
         watching.append(LiveCurve(name))
 
     def moved(line: dict[str, Any]) -> None:

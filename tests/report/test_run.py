@@ -117,7 +117,7 @@ def test_a_notebook_is_executed_by_this_interpreter_and_knows_nothing_of_the_rea
 FAILING = """
 from moviegen.launch.watch import WorkerError
 from pathlib import Path
-said = 'Traceback:\\n  File "a.py", line 1, in main\\n\x1b[31mValueError: no <such> clip\x1b[0m'
+said = 'Traceback:\\n  File "a.py", line 1, in main\\n\\x1b[31mValueError: no <such> clip\\x1b[0m'
 raise WorkerError("0", "failed", said, Path("worker_0.log"), 1)
 """
 
