@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # half a second to import: not for a report without failures
 
 SHOWN_LINES = 12  # of an error; the rest is folded
 PAPERMILLS_MARK = "papermill-error-cell-tag"  # of the cells that it puts around an error
+HIDDEN = "parameters"  # the tag of the one cell that a page leaves out
 # what terminals take for colours, titles and cursors
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _CALL = re.compile(r'^\s+File ".*", line \d+')
@@ -98,13 +99,14 @@ def show(notebook: NotebookNode, failure: Failure) -> None:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = list(_without_noise(cell.outputs))
-    shown = nbformat.v4.new_code_cell("", metadata={"tags": ["failure"]})
-    shown.outputs = [nbformat.v4.new_output("display_data", {"text/html": box(failure), "text/plain": failure.error})]
-    notebook.cells.insert(_after_title(notebook.cells), shown)
-
-
-def _after_title(cells: list[Any]) -> int:
-    return 1 if cells and cells[0].cell_type == "markdown" else 0
+    shown = nbformat.v4.new_output("display_data", {"text/html": box(failure), "text/plain": failure.last_error})
+    begun = [
+        cell for cell in notebook.cells if cell.cell_type == "code" and HIDDEN not in cell.metadata.get("tags", ())
+    ]
+    if not begun:
+        begun = [nbformat.v4.new_code_cell()]
+        notebook.cells += begun
+    begun[0].outputs.insert(0, shown)
 
 
 def _without_noise(outputs: Iterable[Any]) -> Iterable[Any]:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 TICK_SECONDS = 2.0  # between two looks at the clock while a program says nothing: it starts, or compiles
 LINE_SECONDS = 30.0  # between two lines where there is no terminal
 WITHOUT_STEPS = "{desc}, {elapsed}"
-_BAR = re.compile(r"\|[^|\r\n]*\| *")
+_BAR = re.compile(r" *\|[^|\r\n]*\| *")
 
 
 class Progress:
@@ -87,7 +87,7 @@ class ProgressLines:
         now = time.monotonic()
         if shown and now - self._told >= LINE_SECONDS:
             self._told = now
-            print(f"{self._label}: {_BAR.sub('', shown).strip()}", file=self._target, flush=True)
+            print(f"{self._label}: {_BAR.sub(' ', shown).strip()}", file=self._target, flush=True)
         return len(text)
 
     def flush(self) -> None:

@@ -76,12 +76,17 @@ def _row(params: Params, section: sections.Section, program: str) -> dict[str, s
     is_there = sections.is_complete(run)
     here = sections.can_run_here(params, program)
     missing = UNKNOWN if here else f"{markup.NOT_RUN}: it needs {params.launch.local_worker_num} cards"
-    expected = seconds(params, program) if here and not is_there else None
+    if here and not is_there and (expected := seconds(params, program)):
+        missing = f"steps: about {duration(expected)}; compiling: {UNKNOWN}"
     return {
         "program": program,
         "run": f"<code>{html.escape(run.name)}</code>" if is_there else "not run yet",
         "made by": "this notebook" if program in section.launches else _link(sections.maker(program)),
-        "time here": "-" if is_there else f"about {duration(expected)}" if expected else missing,
+        "time here": "-"
+        if is_there
+        else f"steps: about {duration(expected)}; compiling: {UNKNOWN}"
+        if expected
+        else missing,
     }
 
 
@@ -96,8 +101,8 @@ def _total(params: Params, programs: Sequence[str]) -> str:
     unknown = [name for name in programs if name not in known]
     if not known:
         return UNKNOWN
-    rest = f", and {listed(unknown)}, of which it is not known" if unknown else ""
-    return f"about {duration(sum(known.values()))} for {listed(known)}{rest}"
+    rest = f"; nobody knows of {listed(unknown)}" if unknown else ""
+    return f"about {duration(sum(known.values()))} for the steps of {listed(known)}, and their compilation{rest}"
 
 
 def _calibration(run: Run) -> Calibration | None:

@@ -9,6 +9,7 @@ from moviegen import config, runs
 from moviegen.config import ConfigError
 from moviegen.report import kernel, notebook, sections
 from moviegen.report.notebook import open_section
+from moviegen.runs import registry
 from tests.report.making import finished, ready, words
 
 
@@ -298,6 +299,44 @@ def test_shipped_weights_are_sampled_by_a_program_of_their_own(monkeypatch):
     monkeypatch.setattr(notebook, "run_job", run)
     assert section.launch("shipped").complete
     assert started == [("python", "-m", "moviegen", "sample", "--shipped")]
+
+
+# --- what is not there yet ---
+
+
+def test_a_program_that_needs_others_says_so_and_runs_with_them_where_that_is_asked_for(monkeypatch):
+    section, started, shown = open_section("training", {"stage": 1}), [], []
+    finished(section.params, "data")
+
+    def run(job, on_progress):
+        started.append(job.run.rpartition("-")[0])
+        finished(section.params, started[-1])
+
+    monkeypatch.setattr(notebook, "run_job", run)
+    monkeypatch.setattr(notebook, "display", shown.append)
+    assert section.launch("stage1") is None
+    assert not started
+    needed = sections.missing(section.params, "stage1")
+    assert "data" not in needed
+    assert f"It first needs {', '.join(needed[:-1])} and {needed[-1]}" in words(shown[0])
+    assert "03_tae_training.ipynb" in words(shown[0])
+    assert section.launch("stage1", with_upstream=True).complete
+    assert started == [*needed, "stage1"]
+    for place, name in enumerate(started):
+        before = {"data", *started[:place]}
+        assert before.issuperset(registry.find(name).needs(section.params))
+
+
+def test_a_damaged_run_is_left_out_with_the_reason_and_waited_for(monkeypatch):
+    section, shown = open_section("tae_evaluation", {}), []
+    monkeypatch.setattr(notebook, "display", shown.append)
+    run = finished(section.params, "tae-image")
+    (run.folder / "manifest.json").write_text('{"status": "comp')
+    assert section.run("tae-image") is None
+    assert "manifest.json is damaged" in words(shown[0])
+    assert sections.state(section.params, section.section)[run.name] == "damaged"
+    assert "damaged" in section.provenance().data
+    assert "tae-image" in sections.missing(section.params, "tae-evaluation")
 
 
 # --- what is used in the place of a program ---

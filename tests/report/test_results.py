@@ -79,3 +79,11 @@ def test_numbers_for_names_reach_the_last_page(numeric):
     write_csv(sampled.folder / "samples.csv", ("index", "kind", "prompt", "seed", "generated", "reference"), rows)
     prompts = sampling.clips(sampled, None, "unseen").data
     assert all(f'<p class="prompt">{caption}</p>' in prompts for caption in ("007", "NA", "1e5"))
+
+
+@pytest.mark.parametrize("content", ["a,b,c\n1,2,3\n1,2", "a,b,c\n1,2,3\n1,2,3,4\n", 'a,b\n1,"x', ""])
+def test_a_torn_table_is_refused_by_its_name(params, content):
+    run = begun(params, "data")
+    (run.folder / "torn.csv").write_text(content)
+    with pytest.raises(config.ConfigError, match=r"torn\.csv is damaged .*: remove .*data-"):
+        results.read_csv(run, "torn.csv")

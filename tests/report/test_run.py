@@ -67,7 +67,7 @@ def test_a_kernel_that_is_killed_is_named_and_its_notebook_kept(section):
     assert "memory ran out" in str(error.value)
     failed = data.executed(params).with_suffix(".failed.ipynb")
     assert str(failed) in str(error.value)
-    assert nbformat.read(failed, as_version=4).cells[3].outputs[0].text == "so far\n"
+    assert nbformat.read(failed, as_version=4).cells[2].outputs[0].text == "so far\n"
     assert not sections.is_current(params, data)
 
 
