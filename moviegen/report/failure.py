@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from moviegen.report.sections import Section
 if TYPE_CHECKING:  # half a second to import: not for a report without failures
     from nbformat import NotebookNode
 
-SHOWN_LINES = 12  # of an error; the rest is folded
+SHOWN_LINES, SHOWN_WIDTH = 12, 400  # of an error; the rest is folded
 PAPERMILLS_MARK = "papermill-error-cell-tag"  # of the cells that it puts around an error
 HIDDEN = "parameters"  # the tag of the one cell that a page leaves out
 # what terminals take for colours, titles and cursors
@@ -133,7 +132,7 @@ def _last_error(text: str) -> str:
 
 
 def _shortened(text: str) -> str:
-    lines = [part for line in text.split("\n") for part in textwrap.wrap(line, 400) or [""]]
+    lines = [line if len(line) <= SHOWN_WIDTH else f"{line[:SHOWN_WIDTH]} ..." for line in text.split("\n")]
     return "\n".join([*lines[:SHOWN_LINES], *(["..."] if len(lines) > SHOWN_LINES else [])])
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from moviegen.config import ConfigError, Params, project_root
+from moviegen.config import ConfigError, Params, outputs_folder, project_root
 from moviegen.device import compiled
 from moviegen.report import publish, sections
 from moviegen.report.failure import Failure, show
@@ -42,9 +42,13 @@ def main(params: Params, options: Namespace) -> None:
     Sections that fail are published as far as they came, and those that do not need them as if nothing had happened;
     the exit status then is not 0.
     """
+    for name in ("notebooks", "html"):
+        files.check_writable(outputs_folder(params) / name)
     with _home_folder():
         problems: list[str] = []
-        if not options.only_html:
+        if options.only_html:
+            _leave_out_damaged(params)
+        else:
             print(compiled.current().line, flush=True)
             problems = execute(params)
         print(f"report: {publish.publish(params)}", flush=True)
@@ -77,6 +81,18 @@ def execute(params: Params) -> list[str]:
         if waits:
             problems.append(f"{section.title} is not complete: {sections.waiting_words(waits)}")
     return problems
+
+
+def _leave_out_damaged(params: Params) -> None:
+    """Removes notebooks that a stopped machine left half-written: their pages say that they are to be executed."""
+    for section in sections.SECTIONS:
+        path = section.shown(params)
+        try:
+            if path.is_file():
+                json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            path.unlink()
+            print(f"note: {path} was damaged ({error}): it is left out; `report` makes it again", file=sys.stderr)
 
 
 def _is_current(params: Params, section: sections.Section) -> bool:
