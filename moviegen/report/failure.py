@@ -109,15 +109,11 @@ def show(notebook: NotebookNode, failure: Failure) -> None:
 
 
 def _without_noise(outputs: Iterable[Any]) -> Iterable[Any]:
-    """But for errors, which the box tells, and progress that was wiped from its line."""
+    """But for errors, which the box tells, and bars, which were written over."""
     for output in outputs:
-        if output.output_type == "error":
-            continue
-        if output.output_type == "stream" and "\r" in output.text:
-            output.text = plain(output.text)
-            if not output.text.strip():
-                continue
-        yield output
+        is_bar = output.output_type == "stream" and "\r" in output.text
+        if output.output_type != "error" and not is_bar:
+            yield output
 
 
 def _last_error(text: str) -> str:

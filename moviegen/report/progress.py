@@ -26,8 +26,7 @@ class Progress:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._bar = tqdm(file=sys.stdout, leave=False, ncols=100, bar_format=WITHOUT_STEPS)
-        self._bar.set_description_str(f"{name}: starting")
+        self._bar = tqdm(desc=f"{name}: starting", file=sys.stdout, leave=False, ncols=100, bar_format=WITHOUT_STEPS)
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._clock = threading.Thread(target=self._tick, daemon=True)
         self._clock.start()

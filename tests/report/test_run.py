@@ -118,6 +118,7 @@ FAILING = """
 from moviegen.launch.watch import WorkerError
 from pathlib import Path
 said = 'Traceback:\\n  File "a.py", line 1, in main\\n\\x1b[31mValueError: no <such> clip\\x1b[0m'
+print("\\r" + "|" * 3)
 raise WorkerError("0", "failed", said, Path("worker_0.log"), 1)
 """
 
@@ -138,6 +139,7 @@ def test_a_report_with_a_failing_section_is_published_names_the_place_and_ends_w
     assert "<pre><b>ValueError: no &lt;such&gt; clip</b></pre>" in page
     assert "\x1b" not in page
     assert "papermill" not in page.lower()
+    assert "|||" not in page  # a bar
     write(source, "x = 0", "print('mended')")
     monkeypatch.setattr(sections, "waiting", lambda params, section: {})
     run.main(params, Namespace(only_html=False))
