@@ -2,6 +2,8 @@
 
 report/      the sections' notebooks, executed and published as one HTML site
                run, kernel, sections, notebook, progress: what is executed when and how, and what a notebook calls
+               failure: what is said of a section that failed; jupyter, prospect, live: what a person at an open
+               notebook sees beside: its style, what it needs and how long that takes, a curve that moves
                pages/: overview, data, tae_training, tae_evaluation, transformer, training, sampling, parallelism,
                provenance, cost (cost_published, cost_here, cost_memory, cost_roofline, cost_sliders, cost_scaling,
                cost_questions, parallelism_proofs, overview_strip, overview_way): what each page shows

@@ -12,6 +12,8 @@ from pathlib import Path
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
+from moviegen.report.jupyter import PUBLISHING
+
 START_SECONDS = 600  # a cold network file system takes minutes to hand out an environment
 CODE = str(Path(__file__).parents[2])
 COMMAND = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -19,6 +21,7 @@ ENVIRONMENT = {
     "PYTHONSTARTUP": "",  # IPython would run that file too
     "MATPLOTLIBRC": os.devnull,  # what it holds, and a back end that is not there, can fail the import
     "MPLBACKEND": "agg",
+    PUBLISHING: "1",
 }
 
 

@@ -35,7 +35,7 @@ from moviegen.data.assets import provided
 from moviegen.launch.fitting import check_fits
 from moviegen.launch.job import Job, ascend_environment
 from moviegen.launch.run import run_job
-from moviegen.report import markup, planned, provenance, sections
+from moviegen.report import jupyter, markup, planned, prospect, provenance, sections
 from moviegen.report.progress import Progress
 from moviegen.runs import Run, fingerprint, registry
 
@@ -63,8 +63,11 @@ class OpenSection:
             raise ValueError(f"section {self.section.name} is not a training stage")
         return self.section.stage
 
-    def launch(self, program: str) -> Run | None:
-        """Runs a program unless its run is complete, and says so; None where it cannot or need not run.
+    def launch(self, program: str, with_upstream: bool = False) -> Run | None:
+        """Runs a program unless its run is complete, and says so; None where it cannot or need not run, or not yet.
+
+        Args:
+            with_upstream: also runs what it needs of other notebooks and what is not there, first.
 
         Raises:
             ConfigError: it cannot fit the cards; see `check_fits`.
@@ -85,6 +88,14 @@ class OpenSection:
                 if (plan := planned.planned(self.params, program)) is not None:
                     display(plan)
                 return None
+            needed = sections.missing(self.params, program)
+            for name in (*needed, program) if with_upstream else (program,):
+                check_fits(self.params, name)
+            if needed and not with_upstream:
+                display(prospect.needs(self.params, program, needed))
+                return None
+            for name in needed:
+                _run(runs.find(self.params, name))
             _run(run)
         clear_output(wait=True)
         display(provenance.line(run))
@@ -97,13 +108,14 @@ class OpenSection:
         """
         used = [name for name in programs if not self.section.replacement(self.params, name)]
         waiting = [run for run in (runs.find(self.params, name) for name in used) if not run.complete]
+        names = {run.program.name for run in waiting}
         has_one_job = len({run.launch.worker_num for run in waiting}) == 1
-        if (
-            has_one_job
-            and len(waiting) > 1
-            and all(sections.can_run_here(self.params, run.program.name) for run in waiting)
-        ):
-            _run(waiting[0], waiting[1:])
+        if not has_one_job or len(waiting) < 2 or not all(sections.can_run_here(self.params, name) for name in names):
+            return
+        for name in names:
+            check_fits(self.params, name)
+        if names.issuperset(one for name in names for one in sections.missing(self.params, name)):
+            _run(waiting[0], waiting[1:])  # else `launch` says what is not there
 
     def run(self, program: str) -> Run | None:
         """The finished run of a program, or None; also where something else is used in its place."""
@@ -112,7 +124,11 @@ class OpenSection:
         if program not in self.section.programs(self.params):
             return None
         run = runs.find(self.params, program)
-        return run if run.complete else None
+        try:
+            return run if run.complete else None
+        except ConfigError as error:
+            display(markup.note(f"<b>{html.escape(program)}</b> is left out: {html.escape(str(error))}"))
+            return None
 
     def stages(self) -> dict[int, Run | None]:
         """The finished run of each training stage, or None."""
@@ -154,6 +170,8 @@ def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
 
     What the parameters name of `data assets` is fetched where it is not there.
 
+    A person is shown which runs the notebook needs, and which are there.
+
     What was remembered of files and code is forgotten: a kernel of JupyterLab outlives what is edited meanwhile.
 
     Args:
@@ -182,7 +200,12 @@ def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
     def read(**more: Any) -> Params:
         return parse(content, {**overrides, **more}, origin=f"params/{source} and the notebook")
 
-    return OpenSection(section, provided(read))
+    opened = OpenSection(section, provided(read))
+    if get_ipython() is not None:
+        display(jupyter.style())
+    if jupyter.is_live():
+        display(prospect.table(opened.params, section))
+    return opened
 
 
 def _stage(given: Any) -> Any:
@@ -231,20 +254,33 @@ def _environment(run: Run) -> dict[str, str]:
 
 def _run(run: Run, others: Sequence[Run] = ()) -> None:
     for one in (run, *others):
-        check_fits(one.params, one.program.name)
-    for one in (run, *others):
         one.write_params()
     started = job(run, others)
     if started.host_num > 1:
         display(provenance.other_hosts(started))
-    progress = Progress(run.name)
-    try:
-        run_job(started, on_progress=progress)
-    finally:
-        progress.close()
+    _follow(started, run.name)
     for one in (run, *others):
         if not one.complete:
             raise RuntimeError(f"{one.name} ended without an error but did not finish; its output: {started.log_dir}")
+
+
+def _follow(started: Job, name: str) -> None:
+    """Runs a job to its end, and shows how far it is: by a bar, and to a person by a curve too."""
+    watching: list[Any] = [Progress(name)]
+    if jupyter.is_live():
+        from moviegen.report.live import LiveCurve  # with matplotlib: not for each notebook
+
+        watching.append(LiveCurve(name))
+
+    def moved(line: dict[str, Any]) -> None:
+        for one in watching:
+            one(line)
+
+    try:
+        run_job(started, on_progress=moved)
+    finally:
+        for one in watching:
+            one.close()
 
 
 def _refuse_unknown(variables: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from IPython.display import HTML
 
-from moviegen.config import Params, project_root
+from moviegen.config import ConfigError, Params, project_root
 from moviegen.device import accelerators
 from moviegen.launch.job import Job, host_commands
 from moviegen.report import markup, sections
@@ -84,10 +84,13 @@ def _commands(job: Job, ranks: Sequence[int]) -> str:
 
 
 def _row(run: Run) -> dict[str, Any]:
-    manifest = run.manifest
+    try:
+        manifest = run.manifest
+    except ConfigError:
+        manifest = {"status": "damaged"}
     return {
         "program": run.program.name,
-        "run": markup.run_link(run.name) if run.complete else "-",
+        "run": markup.run_link(run.name) if manifest.get("status") == "complete" else "-",
         "state": manifest.get("status") or why_absent(run.params, run.program.name),
         "finished (UTC)": _minute(manifest.get("finished", "-")),
         "cost": cost(manifest) if manifest else "-",

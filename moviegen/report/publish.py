@@ -30,7 +30,7 @@ LARGEST_NAMED = 5
 def publish(params: Params) -> Path:
     """Writes every page whose notebook, or the template, changed; returns the first page."""
     folder, site = outputs_folder(params) / "html", _site_mark()
-    marks = {section: _mark(section.executed(params), site) for section in SECTIONS}
+    marks = {section: _mark(section.shown(params), site) for section in SECTIONS}
     stale = {section: mark for section, mark in marks.items() if _mark_of(folder / section.page) != mark}
     if stale or not all((folder / name).is_file() for name in ("style.css", "site.js", "search.js")):
         _write_shared(folder)
@@ -44,7 +44,7 @@ def render(params: Params, section: Section, mark: str) -> str:
     """One section's page as nbconvert makes it; media still point into the runs, and nothing is numbered."""
     import nbformat
 
-    executed = section.executed(params)
+    executed = section.shown(params)
     if executed.is_file():
         notebook = nbformat.read(executed, as_version=4)
     else:

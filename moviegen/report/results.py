@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from scipy import stats
 
+from moviegen.config import ConfigError
 from moviegen.data.intervals import LEVEL
 from moviegen.runs import Run, files
 
@@ -39,11 +42,29 @@ def read_json(run: Run | None, name: str) -> dict[str, Any] | None:
 
 
 def read_csv(run: Run | None, name: str) -> pd.DataFrame | None:
-    """A CSV file of the run's folder: texts as they are, "0003" and "NA" too, and an empty cell is an empty text."""
+    """A CSV file of the run's folder: texts as they are, "0003" and "NA" too, and an empty cell is an empty text.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
     path = run.folder / name if run else None
     if not path or not path.is_file():
         return None
-    return pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(TEXTS, str))
+    try:
+        _check_rows(path)
+        return pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(TEXTS, str))
+    except (ValueError, csv.Error) as error:  # pandas' own are some of these
+        raise ConfigError(f"{path} is damaged ({error}): remove {path.parent} to have it computed again") from None
+
+
+def _check_rows(path: Path) -> None:
+    """Refuses a table with a row that is not whole: pandas would fill it up with nothing."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.reader(file, strict=True)
+        columns = len(next(rows, ()))
+        for row in rows:
+            if len(row) != columns:
+                raise ValueError(f"line {rows.line_num} has {len(row)} of {columns} values")
 
 
 def tae_scores(evaluation: Run | None, data_set: str, model: str) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 from moviegen import device, runs
 from moviegen.config import ConfigError, Params, nearest, outputs_folder, project_root
 from moviegen.proofs import records
+from moviegen.report.wording import listed
+from moviegen.runs import Run, hashes, registry
 from moviegen.runs import fingerprint as fingerprints
-from moviegen.runs import hashes, registry
 
 NOTEBOOK_CODE = "moviegen.report.notebook"  # what every notebook calls
 PLANNED_BY = ("base/cards.yaml", "base/ascend.yaml", "1B.yaml", "5B.yaml", "30B.yaml")  # in params/
@@ -53,6 +55,15 @@ class Section:
     def executed(self, params: Params) -> Path:
         """The notebook with its outputs."""
         return outputs_folder(params) / "notebooks" / f"{self.name}.ipynb"
+
+    def failed(self, params: Params) -> Path:
+        """The notebook as far as it came, where it failed when it was executed last."""
+        return self.executed(params).with_suffix(".failed.ipynb")
+
+    def shown(self, params: Params) -> Path:
+        """What its page is made from: the notebook that failed, where there is one."""
+        failed = self.failed(params)
+        return failed if failed.is_file() else self.executed(params)
 
     def replacement(self, params: Params, program: str) -> str:
         """The file or folder that is used here in the place of a program's run; empty: none."""
@@ -124,6 +135,48 @@ def can_run_here(params: Params, program: str) -> bool:
     return params.launch.device == "CPU" or device.accelerators() >= params.launch.local_worker_num
 
 
+def maker(program: str) -> Section:
+    """The section that launches a program first."""
+    return next(section for section in execution_order() if program in section.launches)
+
+
+def is_complete(run: Run) -> bool:
+    """Whether a run is there; a damaged one is not."""
+    try:
+        return run.complete
+    except ConfigError:
+        return False
+
+
+def missing(params: Params, program: str) -> tuple[str, ...]:
+    """The programs whose runs a program needs and that are not complete, each after those that it needs itself."""
+    found: dict[str, None] = {}
+    for name in registry.find(program).needs(params):
+        if not is_complete(runs.find(params, name)):
+            found |= dict.fromkeys((*missing(params, name), name))
+    return tuple(found)
+
+
+def waiting(params: Params, section: Section) -> dict[str, tuple[str, ...]]:
+    """The programs of a section that cannot be launched yet, each with those that it needs of other sections."""
+    here = [name for name in section.launches if name in section.programs(params) and can_run_here(params, name)]
+    needed = {
+        name: tuple(one for one in missing(params, name) if one not in section.launches)
+        for name in here
+        if not is_complete(runs.find(params, name))
+    }
+    return {name: others for name, others in needed.items() if others}
+
+
+def waiting_words(waits: Mapping[str, Sequence[str]]) -> str:
+    """`sample needs stage3, which is not there (06_training.ipynb)`."""
+    needed = dict.fromkeys(name for others in waits.values() for name in others)
+    makers = dict.fromkeys(maker(name).notebook for name in needed)
+    are = "which are not there" if len(needed) > 1 else "which is not there"
+    need = "needs" if len(waits) == 1 else "need"
+    return f"{listed(waits)} {need} {listed(needed)}, {are} yet: {listed(makers)}"
+
+
 def fingerprint(params: Params, section: Section) -> str:
     """16 hexadecimal digits over all that decides what a section's page shows, but for the runs' state."""
     parts: dict[str, Any] = {
@@ -145,9 +198,21 @@ def fingerprint(params: Params, section: Section) -> str:
 
 
 def state(params: Params, section: Section) -> dict[str, str | None]:
-    """When each run the section shows was finished; None where it was not."""
-    shown = [runs.find(params, name) for name in section.programs(params)]
-    return {run.name: run.manifest.get("finished") if run.complete else None for run in shown}
+    """When each run the section shows was finished; else what it waits for, or that it is damaged, or None."""
+    waits = waiting(params, section)
+    return {
+        runs.find(params, name).name: f"waits for {', '.join(waits[name])}"
+        if name in waits
+        else _finished(runs.find(params, name))
+        for name in section.programs(params)
+    }
+
+
+def _finished(run: Run) -> str | None:
+    try:
+        return run.manifest.get("finished") if run.complete else None
+    except ConfigError:
+        return "damaged"
 
 
 def mark(params: Params, section: Section) -> dict[str, Any]:

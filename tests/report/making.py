@@ -9,6 +9,7 @@ import pandas as pd
 
 from moviegen import runs
 from moviegen.data import videos
+from moviegen.report import sections
 from moviegen.report.sections import SECTIONS
 from moviegen.runs import files
 
@@ -27,6 +28,14 @@ def finished(params, name, **manifest):
         run.folder / "manifest.json", {"status": "complete", "finished": "2026-01-01T00:00:00Z", **manifest}
     )
     return run
+
+
+def ready(section, *programs):
+    """A section before whose programs all is there that they need."""
+    for name in (one for program in programs for one in sections.missing(section.params, program)):
+        if name not in programs:
+            finished(section.params, name)
+    return section
 
 
 def sampled(params, name="sample"):

@@ -9,7 +9,8 @@ from moviegen import config, runs
 from moviegen.config import ConfigError
 from moviegen.report import kernel, notebook, sections
 from moviegen.report.notebook import open_section
-from tests.report.making import finished, words
+from moviegen.runs import registry
+from tests.report.making import finished, ready, words
 
 
 def test_defaults_are_the_scales():
@@ -101,7 +102,8 @@ def executed(tmp_path):
                 cwd=config.project_root() / "notebooks",
                 progress_bar=False,
             )
-        return done.cells[-1].outputs[0].text.splitlines()
+        (printed,) = (output for output in done.cells[-1].outputs if output.output_type == "stream")
+        return printed.text.splitlines()
 
     return execute
 
@@ -223,7 +225,8 @@ TWO_HOSTS = (
 @pytest.mark.parametrize("host", [0, 1])
 def test_a_host_that_starts_shows_what_to_type_on_the_other(host, monkeypatch):
     monkeypatch.setattr("moviegen.device.accelerators", lambda: 8)
-    section = open_section("training", {"stage": 1, "overrides": f"{TWO_HOSTS} --launch.node_rank {host}"})
+    overrides = f"{TWO_HOSTS} --launch.node_rank {host}"
+    section = ready(open_section("training", {"stage": 1, "overrides": overrides}), "stage1")
     shown = []
     monkeypatch.setattr(notebook, "display", lambda page: shown.append(page.data))
 
@@ -240,7 +243,7 @@ def test_a_host_that_starts_shows_what_to_type_on_the_other(host, monkeypatch):
 
 
 def test_a_job_of_one_host_shows_no_other(monkeypatch):
-    section = open_section("training", {"stage": 1})
+    section = ready(open_section("training", {"stage": 1}), "stage1")
     shown = []
     monkeypatch.setattr(notebook, "display", shown.append)
     monkeypatch.setattr(notebook, "run_job", lambda job, on_progress: finished(section.params, "stage1"))
@@ -249,8 +252,8 @@ def test_a_job_of_one_host_shows_no_other(monkeypatch):
 
 
 def test_runs_that_share_graphs_are_computed_by_one_process_but_for_those_that_are_there(monkeypatch):
-    section = open_section("tae_training", {})
     names, started = ("tae-opl-off", "tae-opl-on", "tae-mixkit"), []
+    section = ready(open_section("tae_training", {}), *names)
 
     def run(job, on_progress):
         started.append(job.run.split(":"))
@@ -286,7 +289,8 @@ def test_without_shipped_weights_nothing_is_sampled_with_them(monkeypatch):
 
 
 def test_shipped_weights_are_sampled_by_a_program_of_their_own(monkeypatch):
-    section, started = open_section("sampling", {"overrides": "--shipped.tae a --shipped.transformer b"}), []
+    overrides, started = "--shipped.tae a --shipped.transformer b", []
+    section = ready(open_section("sampling", {"overrides": overrides}), "shipped")
 
     def run(job, on_progress):
         started.append(job.command[:5])
@@ -295,6 +299,44 @@ def test_shipped_weights_are_sampled_by_a_program_of_their_own(monkeypatch):
     monkeypatch.setattr(notebook, "run_job", run)
     assert section.launch("shipped").complete
     assert started == [("python", "-m", "moviegen", "sample", "--shipped")]
+
+
+# --- what is not there yet ---
+
+
+def test_a_program_that_needs_others_says_so_and_runs_with_them_where_that_is_asked_for(monkeypatch):
+    section, started, shown = open_section("training", {"stage": 1}), [], []
+    finished(section.params, "data")
+
+    def run(job, on_progress):
+        started.append(job.run.rpartition("-")[0])
+        finished(section.params, started[-1])
+
+    monkeypatch.setattr(notebook, "run_job", run)
+    monkeypatch.setattr(notebook, "display", shown.append)
+    assert section.launch("stage1") is None
+    assert not started
+    needed = sections.missing(section.params, "stage1")
+    assert "data" not in needed
+    assert f"It first needs {', '.join(needed[:-1])} and {needed[-1]}" in words(shown[0])
+    assert "03_tae_training.ipynb" in words(shown[0])
+    assert section.launch("stage1", with_upstream=True).complete
+    assert started == [*needed, "stage1"]
+    for place, name in enumerate(started):
+        before = {"data", *started[:place]}
+        assert before.issuperset(registry.find(name).needs(section.params))
+
+
+def test_a_damaged_run_is_left_out_with_the_reason_and_waited_for(monkeypatch):
+    section, shown = open_section("tae_evaluation", {}), []
+    monkeypatch.setattr(notebook, "display", shown.append)
+    run = finished(section.params, "tae-image")
+    (run.folder / "manifest.json").write_text('{"status": "comp')
+    assert section.run("tae-image") is None
+    assert "manifest.json is damaged" in words(shown[0])
+    assert sections.state(section.params, section.section)[run.name] == "damaged"
+    assert "damaged" in section.provenance().data
+    assert "tae-image" in sections.missing(section.params, "tae-evaluation")
 
 
 # --- what is used in the place of a program ---
@@ -326,7 +368,8 @@ def test_a_stage_that_names_latents_or_embeddings_needs_none_made(tmp_path, show
 
 
 def test_the_stages_that_name_none_have_them_made(tmp_path, monkeypatch):
-    section = open_section("training", {"stage": 1, "overrides": f"--stages.2.dataset.tae_latent_folder {tmp_path}"})
+    overrides = f"--stages.2.dataset.tae_latent_folder {tmp_path}"
+    section = ready(open_section("training", {"stage": 1, "overrides": overrides}), "latents")
     monkeypatch.setattr(notebook, "run_job", lambda job, on_progress: finished(section.params, "latents"))
     assert section.launch("latents").complete
 

@@ -5,6 +5,7 @@ import pytest
 from moviegen.config import ConfigError
 from moviegen.report import notebook
 from moviegen.report.notebook import open_section
+from tests.report.making import ready
 
 TIGHT = (
     "--launch.device Ascend --launch.card ascend-910b --launch.max_device_memory 1GB --launch.worker_num 8 "
@@ -30,7 +31,8 @@ def test_what_cannot_fit_is_not_started(on_cards):
 
 
 def test_it_is_started_where_somebody_insists(on_cards):
-    section = open_section("training", {"stage": 1, "overrides": f"{TIGHT} --launch.force true"})
+    overrides = f"{TIGHT} --launch.force true"
+    section = ready(open_section("training", {"stage": 1, "overrides": overrides}), "stage1")
     with pytest.raises(RuntimeError, match="did not finish"):  # our job computes nothing
         section.launch("stage1")
     assert len(on_cards) == 1

@@ -93,3 +93,11 @@ def test_numbers_for_names_reach_the_last_page(numeric):
 )
 def test_few_samples_tell_nothing_apart(value, samples, is_apart):
     assert results.is_told_apart(value, samples) is is_apart
+
+
+@pytest.mark.parametrize("content", ["a,b,c\n1,2,3\n1,2", "a,b,c\n1,2,3\n1,2,3,4\n", 'a,b\n1,"x', ""])
+def test_a_torn_table_is_refused_by_its_name(params, content):
+    run = begun(params, "data")
+    (run.folder / "torn.csv").write_text(content)
+    with pytest.raises(config.ConfigError, match=r"torn\.csv is damaged .*: remove .*data-"):
+        results.read_csv(run, "torn.csv")

@@ -114,12 +114,39 @@ def test_a_notebook_is_executed_by_this_interpreter_and_knows_nothing_of_the_rea
     assert [output.text for output in figure.outputs] == [f"{sampling.schedules(params.sample.steps).data}\n"]
 
 
-def test_the_report_stops_at_a_failing_section_with_a_status(section, monkeypatch):
-    params, _, source = section
-    write(source, "x = 0", "1 / x")
-    monkeypatch.setattr(publish, "publish", lambda params: pytest.fail("a failed report was published"))
-    with pytest.raises(SystemExit, match="ZeroDivisionError"):
+FAILING = """
+from moviegen.launch.watch import WorkerError
+from pathlib import Path
+said = 'Traceback:\\n  File "a.py", line 1, in main\\n\\x1b[31mValueError: no <such> clip\\x1b[0m'
+print("\\r" + "|" * 3)
+raise WorkerError("0", "failed", said, Path("worker_0.log"), 1)
+"""
+
+
+def test_a_report_with_a_failing_section_is_published_names_the_place_and_ends_with_a_status(
+    section, monkeypatch, capsys
+):
+    params, data, source = section
+    monkeypatch.setattr(publish, "SECTIONS", (data,))
+    monkeypatch.setattr(sections, "SECTIONS", (data,))
+    write(source, "x = 0", FAILING)
+    with pytest.raises(
+        SystemExit, match=r"02_data\.ipynb, In \[3\]: from moviegen\.launch.*\nValueError: no <such> clip\n"
+    ):
         run.main(params, Namespace(only_html=False))
+    assert "Data: FAILED in 02_data.ipynb, In [3]" in capsys.readouterr().out
+    page = (config.outputs_folder(params) / "html" / data.page).read_text()
+    assert "<pre><b>ValueError: no &lt;such&gt; clip</b></pre>" in page
+    assert "\x1b" not in page
+    assert "papermill" not in page.lower()
+    assert "|||" not in page  # a bar
+    write(source, "x = 0", "print('mended')")
+    monkeypatch.setattr(sections, "waiting", lambda params, section: {})
+    run.main(params, Namespace(only_html=False))
+    page = (config.outputs_folder(params) / "html" / data.page).read_text()
+    assert "mended" in page
+    assert "ValueError" not in page
+    assert not data.failed(params).exists()
 
 
 def test_a_user_without_a_home_folder_has_a_report(section, monkeypatch, capsys):
@@ -192,9 +219,12 @@ def test_a_report_that_is_ended_leaves_neither_kernel_nor_job(sent, status, tmp_
 
 UP_TO_DATE = """
 import json
-from moviegen import config
+from moviegen import config, runs
 from moviegen.report import publish, sections
+from moviegen.runs import files, registry
 params = config.load("tiny", {"assets": "none"})
+for name in registry.PROGRAMS:
+    files.write_json(runs.find(params, name).folder / "manifest.json", {"status": "complete", "finished": "now"})
 for section in sections.SECTIONS:
     metadata = {"moviegen": sections.mark(params, section)}
     content = {"cells": [], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
