@@ -16,7 +16,7 @@ from typing import Any
 
 from moviegen.config import Params, project_root
 from moviegen.device import compiled
-from moviegen.report import publish, sections
+from moviegen.report import crate, publish, sections
 from moviegen.report.wording import duration
 from moviegen.runs import files
 
@@ -39,7 +39,9 @@ def main(params: Params, options: Namespace) -> None:
                 execute(params)
         except SectionFailed as error:
             sys.exit(f"error: {error}")
-        print(f"report: {publish.publish(params)}")
+        page = publish.publish(params)
+        crate.write(params)
+        print(f"report: {page}")
 
 
 def execute(params: Params) -> None:
