@@ -5,8 +5,10 @@ report/      the sections' notebooks, executed and published as one HTML site
                pages/: overview, data, tae_training, tae_evaluation, transformer, training, sampling, parallelism,
                provenance, cost (cost_published, cost_here, cost_memory, cost_roofline, cost_sliders, cost_scaling,
                cost_questions, parallelism_proofs): what each page shows
-               published: others' numbers; results: what runs left; provenance: where numbers come from; planned: what
-               is foretold of what was not run
+               published: others' numbers; results: what runs left; provenance, reproduce: where numbers come from, and
+               how a stranger gets them; planned: what is foretold of what was not run
+               derive, traced, verify: pages derived again from runs, and compared; crate: runs and pages as RO-Crate;
+               archive: the site in one file
                plots, curves, diagrams, tables, media, markup, encoders, credits, wording: what pages share; publish:
                the site
 programs/    a verb of the command line each

@@ -1,4 +1,4 @@
-"""The appendix: each run in full, and which figure or table of which page it fed."""
+"""The appendix: each run in full, which figure or table of which page it fed, and how many numbers come out again."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from IPython.display import HTML
 
 from moviegen.config import Params, project_root
 from moviegen.report import markup, sections
+from moviegen.report.derive import Derivation, derive, html_outputs
 from moviegen.report.provenance import cost
 from moviegen.report.tables import table
+from moviegen.report.traced import Traced, trace
 from moviegen.runs import Run
 
 _CARD = re.compile(r'<figure class="card" data-runs="([^"]*)">.*?<span class="title">(.*?)</span>', re.DOTALL)
@@ -27,14 +29,73 @@ def details(runs: Sequence[Run | None]) -> HTML:
 
 
 def figures_and_runs(params: Params) -> HTML:
-    """Which run fed which figure or table, read off the executed notebooks."""
+    """Which run, and which of its files, fed which figure or table, and the cell that shows it."""
     rows = []
     for section in sections.SECTIONS:
-        for names, caption in _cards(section.executed(params)):
-            links = ", ".join(markup.run_link(name) for name in names) or "computed, or published elsewhere"
-            page = f'<a href="{section.page}">{html.escape(section.title)}</a>'
-            rows.append({"page": page, "figure or table": html.unescape(caption), "runs": links})
-    return table(rows, "Figures and tables, and the runs that fed them", raw=("page", "runs"))
+        derived = _derived(params, section)
+        for place, cell in enumerate(_cells(section.executed(params))):
+            files = derived.read[place] if derived else ()
+            for names, caption in _CARD.findall(html_outputs(cell)):
+                links = [_read(name, files) for name in names.split()]
+                rows.append(
+                    {
+                        "page": f'<a href="{section.page}">{html.escape(section.title)}</a>',
+                        "figure or table": html.unescape(caption),
+                        "runs, and the files read": ", ".join(links) or "computed, or published elsewhere",
+                        "cell": f"{section.notebook}: {_first_line(cell)}",
+                    }
+                )
+    return table(rows, "Figures and tables, and the runs that fed them", raw=("page", "runs, and the files read"))
+
+
+def numbers(params: Params) -> HTML:
+    """How many numbers each page shows, and how many came out the same when they were derived again from the runs."""
+    rows, found = [], []
+    for section in sections.SECTIONS:
+        if section.lists_figures:  # this page: it cannot be compared before it is there
+            continue
+        page = f'<a href="{section.page}">{html.escape(section.title)}</a>'
+        if (derived := _derived(params, section)) is None:
+            rows.append({"page": page, "numbers": markup.NOT_RUN, "pictures and clips": markup.NOT_RUN})
+            continue
+        traced = trace(_shown(_cells(section.executed(params))), _shown(derived.notebook.cells))
+        found.append(traced)
+        rows.append({"page": page} | _of(traced))
+    all_numbers, same = sum(one.numbers for one in found), sum(one.same_numbers for one in found)
+    return table(rows, f"{same:,} of {all_numbers:,} numbers traced: derived again from the runs' files", raw=("page",))
+
+
+def _derived(params: Params, section: sections.Section) -> Derivation | None:
+    """None of what was not executed with the runs of now, and of this page itself."""
+    if section.lists_figures or not sections.is_current(params, section):
+        return None
+    return derive(params, section)
+
+
+def _of(traced: Traced) -> dict[str, str]:
+    return {
+        "numbers": f"{traced.same_numbers:,} of {traced.numbers:,}",
+        "pictures and clips": f"{traced.same_pictures} of {traced.pictures}",
+    }
+
+
+def _read(name: str, files: Iterable[Path]) -> str:
+    """A run, and those of some files that are its own."""
+    own = [path.name for path in files if path.parent.name == name and path.name != "manifest.json"]
+    return markup.run_link(name) + (f" ({html.escape(', '.join(own))})" if own else "")
+
+
+def _shown(cells: Iterable[Any]) -> str:
+    return "".join(map(html_outputs, cells))
+
+
+def _first_line(cell: Any) -> str:
+    return "".join(cell["source"]).partition("\n")[0]
+
+
+def _cells(notebook: Path) -> Sequence[Any]:
+    """The cells of an executed notebook; none where it is not there."""
+    return json.loads(notebook.read_text(encoding="utf-8"))["cells"] if notebook.is_file() else ()
 
 
 def _deterministic(manifest: Mapping[str, Any]) -> str:
@@ -71,14 +132,3 @@ def _machine(machine: dict[str, Any] | None) -> str:
     if not machine:
         return "-"
     return f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}"
-
-
-def _cards(notebook: Path) -> Iterable[tuple[list[str], str]]:
-    """The runs and the caption of each figure and table that an executed notebook shows."""
-    if not notebook.is_file():
-        return
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
-        for output in cell.get("outputs", ()):
-            content = "".join(output.get("data", {}).get("text/html", ""))
-            for names, caption in _CARD.findall(content):
-                yield names.split(), caption
