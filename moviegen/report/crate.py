@@ -92,7 +92,7 @@ def _files(site: Path) -> list[Entity]:
 def _run(run: Run) -> list[Entity]:
     """What a run's manifest says, as an action with what it used and made."""
     manifest, program = run.manifest, run.program
-    instrument = {
+    instrument: Entity = {
         "@id": f"#program-{program.name}",
         "@type": "SoftwareApplication",
         "name": shlex.join(("python", "-m", "moviegen", *program.arguments)),
@@ -144,7 +144,7 @@ def _page(params: Params, section: Section, complete: set[str]) -> list[Entity]:
         return []
     times = json.loads(executed.read_text(encoding="utf-8"))["metadata"].get("papermill", {})
     shown = [runs.find(params, name).name for name in section.programs(params)]
-    instrument = {
+    instrument: Entity = {
         "@id": f"#notebook-{section.notebook}",
         "@type": "SoftwareApplication",
         "name": f"notebooks/{section.notebook}",

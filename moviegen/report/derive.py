@@ -19,7 +19,7 @@ from unittest import mock
 
 import nbformat
 
-from moviegen.config import ConfigError, Params, outputs_folder
+from moviegen.config import Params, outputs_folder
 from moviegen.report import notebook as notebooks
 from moviegen.report import sections
 from moviegen.report.run import parameters
@@ -38,11 +38,8 @@ class Derivation:
 def derive(params: Params, section: sections.Section) -> Derivation:
     """Runs the cells of a section's notebook as it is committed, in this process; once, while its runs are the same.
 
-    Raises:
-        ConfigError: what was executed is not what its notebook, code and runs would give now.
+    It must be current, so that nothing is started; see `sections.is_current`.
     """
-    if not sections.is_current(params, section):
-        raise ConfigError(f"{section.title} is older than its notebook, code or runs: run `make report` first")
     return _derived(params.model_dump_json(), section, json.dumps(sections.mark(params, section)))
 
 
@@ -68,7 +65,10 @@ def _given(params: Params, section: sections.Section) -> Any:
     from papermill.iorw import load_notebook_node  # 1 s to import
     from papermill.parameterize import parameterize_notebook
 
-    return parameterize_notebook(load_notebook_node(str(section.source)), parameters(params, section))
+    made = parameterize_notebook(load_notebook_node(str(section.source)), parameters(params, section))
+    executed = load_notebook_node(str(section.executed(params)))
+    made.metadata["language_info"] = executed.metadata.get("language_info", {})  # a kernel says it, of itself
+    return made
 
 
 def _outputs(source: str, names: dict[str, Any]) -> list[Any]:

@@ -51,6 +51,8 @@ def verify(params: Params) -> dict[str, Traced]:
     site = outputs_folder(params) / "html"
     if not (site / sections.SECTIONS[0].page).is_file():
         raise ConfigError(f"{site}: no page is published there: run `make report` first")
+    if older := [section.title for section in sections.SECTIONS if not sections.is_current(params, section)]:
+        raise ConfigError(f"{', '.join(older)}: older than the notebook, code or runs: run `make report` first")
     forget()
     notebooks = {section: derive(params, section).notebook for section in sections.SECTIONS}
     with tempfile.TemporaryDirectory(prefix="moviegen-verify-") as folder:

@@ -87,5 +87,5 @@ def test_numbers_are_traced_to_the_run_and_what_was_edited_is_found(site, params
 
 def test_what_is_older_than_its_notebook_is_refused(site, params):
     edit(section("data").source, "3 x 3", "1 x 1")
-    with pytest.raises(ConfigError, match=r"Data is older .* run `make report`"):
+    with pytest.raises(ConfigError, match=r"Data: older .* run `make report`"):
         verify.verify(params)
