@@ -16,9 +16,11 @@ from moviegen.config import Params, project_root
 from moviegen.report import markup, sections
 from moviegen.report.derive import Derivation, derive, html_outputs
 from moviegen.report.provenance import cost
+from moviegen.report.reproduce import commands
 from moviegen.report.tables import table
 from moviegen.report.traced import Traced, trace
-from moviegen.runs import Run
+from moviegen.runs import Run, fingerprint
+from moviegen.runs.hashes import file_hash
 
 _CARD = re.compile(r'<figure class="card" data-runs="([^"]*)">.*?<span class="title">(.*?)</span>', re.DOTALL)
 
@@ -42,7 +44,7 @@ def figures_and_runs(params: Params) -> HTML:
                         "page": f'<a href="{section.page}">{html.escape(section.title)}</a>',
                         "figure or table": html.unescape(caption),
                         "runs, and the files read": ", ".join(links) or "computed, or published elsewhere",
-                        "cell": f"{section.notebook}: {_first_line(cell)}",
+                        "cell": f"{section.notebook}, {_call(cell)}",
                     }
                 )
     return table(rows, "Figures and tables, and the runs that fed them", raw=("page", "runs, and the files read"))
@@ -89,8 +91,9 @@ def _shown(cells: Iterable[Any]) -> str:
     return "".join(map(html_outputs, cells))
 
 
-def _first_line(cell: Any) -> str:
-    return "".join(cell["source"]).partition("\n")[0]
+def _call(cell: Any) -> str:
+    """What a cell shows: the function that its last line calls."""
+    return "".join(cell["source"]).rpartition("\n")[2].partition("(")[0]
 
 
 def _cells(notebook: Path) -> Sequence[Any]:
@@ -112,20 +115,29 @@ def _details(run: Run) -> str:
     facts = {
         "command": f"<code>{html.escape(manifest.get('command', '').replace(f'{project_root()}/', ''))}</code>",
         "built on": upstream,
+        "inputs": html.escape(_inputs(run)) or "nothing else",
+        "seed": str(run.params.seed),
         "finished": html.escape(f"{manifest.get('finished', '-')}, after {cost(manifest)}"),
         "commit": html.escape(manifest.get("commit", "-")),
         "machine": html.escape(_machine(manifest.get("machine"))),
         "operators": html.escape(manifest.get("operators", "-")),
         "deterministic": _deterministic(manifest),
         "versions": html.escape(versions),
+        "lock file": f"requirements.lock, SHA-256 {file_hash(project_root() / 'requirements.lock')}",
         "fingerprint": run.fingerprint,
     }
     items = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
     parameters = html.escape(yaml.safe_dump(manifest.get("parameters", {}), sort_keys=False))
     return (
         f'<details class="run" id="{run.name}"><summary><code>{run.name}</code></summary><dl>{items}</dl>'
-        f"<pre>{parameters}</pre></details>"
+        f"<pre>{html.escape(commands([run]))}</pre><pre>{parameters}</pre></details>"
     )
+
+
+def _inputs(run: Run) -> str:
+    """The files and folders that a run's parameters name, by what they hold."""
+    named = {name: path for name, path in run.program.local_paths(run.params).items() if path}
+    return ", ".join(f"{path} ({fingerprint.content_hash(name, path)})" for name, path in named.items())
 
 
 def _machine(machine: dict[str, Any] | None) -> str:
