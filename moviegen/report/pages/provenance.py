@@ -33,7 +33,7 @@ def details(runs: Sequence[Run | None]) -> HTML:
 def figures_and_runs(params: Params) -> HTML:
     """Which run, and which of its files, fed which figure or table, and the cell that shows it."""
     rows = []
-    for section in sections.SECTIONS:
+    for section in _others():
         derived = _derived(params, section)
         for place, cell in enumerate(_cells(section.executed(params))):
             files = derived.read[place] if derived else ()
@@ -53,9 +53,7 @@ def figures_and_runs(params: Params) -> HTML:
 def numbers(params: Params) -> HTML:
     """How many numbers each page shows, and how many came out the same when they were derived again from the runs."""
     rows, found = [], []
-    for section in sections.SECTIONS:
-        if section.lists_figures:  # this page: it cannot be compared before it is there
-            continue
+    for section in _others():
         page = f'<a href="{section.page}">{html.escape(section.title)}</a>'
         if (derived := _derived(params, section)) is None:
             rows.append({"page": page, "numbers": markup.NOT_RUN, "pictures and clips": markup.NOT_RUN})
@@ -64,12 +62,18 @@ def numbers(params: Params) -> HTML:
         found.append(traced)
         rows.append({"page": page} | _of(traced))
     all_numbers, same = sum(one.numbers for one in found), sum(one.same_numbers for one in found)
-    return table(rows, f"{same:,} of {all_numbers:,} numbers traced: derived again from the runs' files", raw=("page",))
+    sources = "runs' files, parameters, the plan's counting and published tables"
+    return table(rows, f"{same:,} of {all_numbers:,} numbers traced: derived again from {sources}", raw=("page",))
+
+
+def _others() -> list[sections.Section]:
+    """All pages but this one, of which there is none, or an older one, while it is made."""
+    return [section for section in sections.SECTIONS if not section.lists_figures]
 
 
 def _derived(params: Params, section: sections.Section) -> Derivation | None:
-    """None of what was not executed with the runs of now, and of this page itself."""
-    if section.lists_figures or not sections.is_current(params, section):
+    """None of what was not executed with the runs of now."""
+    if not sections.is_current(params, section):
         return None
     return derive(params, section)
 

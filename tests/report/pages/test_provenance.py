@@ -67,3 +67,11 @@ def test_figures_name_the_files_that_were_read_and_the_cell(params, monkeypatch)
     (row,) = cells(provenance.figures_and_runs(params)).to_dict("records")
     assert row["runs, and the files read"].endswith("</a> (samples.csv)")
     assert row["cell"] == "07_sampling.ipynb, show"
+
+
+def test_the_appendix_does_not_follow_from_an_earlier_one(params):
+    write_executed(params, "sampling", markup.card("<td>1</td>", "of sampling"))
+    before = provenance.figures_and_runs(params).data, provenance.numbers(params).data
+    write_executed(params, "provenance", markup.card("<td>2</td>", "of the appendix"))
+    assert (provenance.figures_and_runs(params).data, provenance.numbers(params).data) == before
+    assert "of sampling" in before[0]
