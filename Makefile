@@ -35,7 +35,7 @@ COMPILE := from moviegen.device import compiled; compiled.prepare()
 # A parameter is given once.
 options_of_step = $(if $(findstring dataset.size,$(ARGS)),,--dataset.size "[256, 256]") $(ARGS)
 
-.PHONY: help setup parity-setup report html pdf data pretrain plan test test-site parity bench step-1B scale-proof lint lab clean
+.PHONY: help setup parity-setup report html verify archive pdf data pretrain plan test test-site parity bench step-1B scale-proof lint lab clean
 
 help:  ## list the targets
 	@echo "make TARGET [SCALE=tiny|1B|5B|30B] [DATA=/folder/with/clips] [ASSETS=none] [ARGS='--sample.steps 10 ...']"
@@ -56,6 +56,14 @@ report: setup  ## run what changed, then publish outputs/SCALE/html/index.html
 html: setup  ## publish what has been run, run nothing
 	@$(options)
 	$(RUN) report --only-html "$$@"
+
+verify: setup  ## derive every number of the published pages again from outputs/SCALE/runs, and compare
+	@$(options)
+	$(RUN) verify "$$@"
+
+archive: setup  ## the published pages as one file, outputs/SCALE/moviegen-SCALE.zip: same pages, same bytes
+	@$(options)
+	$(RUN) archive "$$@"
 
 pdf: html  ## the same as one PDF, outputs/SCALE/report.pdf, printed by the system's Chromium
 	@$(options)

@@ -39,6 +39,8 @@ VERBS = {
     "prove": ("programs.prove", "what a CPU can measure of what only large jobs need, against what was foretold"),
     "ship": ("programs.ship", "a scale's trained weights as params/weights/ keeps them, with manifests"),
     "report": ("report.run", "every section's notebook, then the HTML"),
+    "verify": ("report.verify", "derives every number of the published pages again from the runs, and compares"),
+    "archive": ("report.archive", "the published pages as one file: the same pages, the same bytes"),
     "pdf": ("report.pdf", "the published HTML as one PDF, by the system's Chromium"),
 }
 WITHOUT_OUTPUTS = ("plan", "step")  # they print

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from IPython.display import HTML
 
+from moviegen.report.reproduce import commands
 from moviegen.runs import Run
 
 NOT_RUN = "not run here"  # of what needs cards that are not there; see `provenance.why_absent`
@@ -17,12 +18,19 @@ def card(content: str, caption: str, runs: Iterable[Run | None] = ()) -> HTML:
 
     The appendix finds those runs again by `data-runs`, so what it lists is what was shown.
     """
-    names = list(dict.fromkeys(run.name for run in runs if run))
-    source = f'<span class="source">from {", ".join(map(run_link, names))}</span>' if names else ""
+    by_name = {run.name: run for run in runs if run}
+    names = list(by_name)
+    source = f'<span class="source">from {", ".join(map(run_link, names))}</span>{_again(by_name)}' if names else ""
     return HTML(
         f'<figure class="card" data-runs="{" ".join(names)}">{content}'
         f'<figcaption><span class="title">{html.escape(caption)}</span> {source}</figcaption></figure>'
     )
+
+
+def _again(runs: Mapping[str, Run]) -> str:
+    """How a stranger computes again what a card shows, folded away."""
+    typed = html.escape(commands(list(runs.values())))
+    return f'<details class="reproduce"><summary>Reproduce</summary><pre>{typed}</pre></details>'
 
 
 def run_link(name: str) -> str:

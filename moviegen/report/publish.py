@@ -49,7 +49,7 @@ def render(params: Params, section: Section, mark: str) -> str:
         notebook = nbformat.read(executed, as_version=4)
     else:
         text = f"# {section.title}\n\nThis section has not been executed yet: run `make report SCALE={params.scale}`."
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text, id="missing")])
     position = SECTIONS.index(section)
     return _converted(
         notebook,

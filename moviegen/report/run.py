@@ -16,7 +16,7 @@ from typing import Any
 
 from moviegen.config import ConfigError, Params, outputs_folder, project_root
 from moviegen.device import compiled
-from moviegen.report import publish, sections
+from moviegen.report import crate, publish, sections
 from moviegen.report.failure import Failure, show
 from moviegen.report.progress import ProgressLines
 from moviegen.report.wording import duration
@@ -51,7 +51,9 @@ def main(params: Params, options: Namespace) -> None:
         else:
             print(compiled.current().line, flush=True)
             problems = execute(params)
-        print(f"report: {publish.publish(params)}", flush=True)
+        page = publish.publish(params)
+        crate.write(params)
+        print(f"report: {page}", flush=True)
         if problems:
             sys.exit("error: the report is not complete\n\n" + "\n\n".join(problems))
 

@@ -259,7 +259,7 @@ def check_same(run: Run) -> None:
 
 def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Parameters that are not the same, a line each."""
-    before, after = _flat(there), _flat(now)
+    before, after = flat(there), flat(now)
     return [
         f"  {name}: {before.get(name, 'absent')} there, {after.get(name, 'absent')} now"
         for name in {**before, **after}
@@ -284,11 +284,11 @@ def provenance(run: Run) -> dict[str, Any]:
     }
 
 
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
     """Dotted name -> value."""
     if not isinstance(values, Mapping) or not values:
         return {prefix: values}
-    inner = (_flat(value, f"{prefix}.{name}" if prefix else str(name)) for name, value in values.items())
+    inner = (flat(value, f"{prefix}.{name}" if prefix else str(name)) for name, value in values.items())
     return {name: value for one in inner for name, value in one.items()}
 
 

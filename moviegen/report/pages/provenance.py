@@ -1,4 +1,4 @@
-"""The appendix: each run in full, and which figure or table of which page it fed."""
+"""The appendix: each run in full, which figure or table of which page it fed, and how many numbers come out again."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from IPython.display import HTML
 
 from moviegen.config import Params, project_root
 from moviegen.report import markup, published, sections
+from moviegen.report.derive import Derivation, derive, html_outputs
 from moviegen.report.provenance import cost
+from moviegen.report.reproduce import commands
 from moviegen.report.tables import table
-from moviegen.runs import Run
+from moviegen.report.traced import Traced, trace
+from moviegen.runs import Run, fingerprint
+from moviegen.runs.hashes import file_hash
 
 _CARD = re.compile(r'<figure class="card" data-runs="([^"]*)">.*?<span class="title">(.*?)</span>', re.DOTALL)
 
@@ -27,14 +31,78 @@ def details(runs: Sequence[Run | None]) -> HTML:
 
 
 def figures_and_runs(params: Params) -> HTML:
-    """Which run fed which figure or table, read off the executed notebooks."""
+    """Which run, and which of its files, fed which figure or table, and the cell that shows it."""
     rows = []
-    for section in sections.SECTIONS:
-        for names, caption in _cards(section.executed(params)):
-            links = ", ".join(markup.run_link(name) for name in names) or "computed, or published elsewhere"
-            page = f'<a href="{section.page}">{html.escape(section.title)}</a>'
-            rows.append({"page": page, "figure or table": html.unescape(caption), "runs": links})
-    return table(rows, "Figures and tables, and the runs that fed them", raw=("page", "runs"))
+    for section in _others():
+        derived = _derived(params, section)
+        for place, cell in enumerate(_cells(section.executed(params))):
+            files = derived.read[place] if derived else ()
+            for names, caption in _CARD.findall(html_outputs(cell)):
+                links = [_read(name, files) for name in names.split()]
+                rows.append(
+                    {
+                        "page": f'<a href="{section.page}">{html.escape(section.title)}</a>',
+                        "figure or table": html.unescape(caption),
+                        "runs, and the files read": ", ".join(links) or "computed, or published elsewhere",
+                        "cell": f"{section.notebook}, {_call(cell)}",
+                    }
+                )
+    return table(rows, "Figures and tables, and the runs that fed them", raw=("page", "runs, and the files read"))
+
+
+def numbers(params: Params) -> HTML:
+    """How many numbers each page shows, and how many came out the same when they were derived again from the runs."""
+    rows, found = [], []
+    for section in _others():
+        page = f'<a href="{section.page}">{html.escape(section.title)}</a>'
+        if (derived := _derived(params, section)) is None:
+            rows.append({"page": page, "numbers": markup.NOT_RUN, "pictures and clips": markup.NOT_RUN})
+            continue
+        traced = trace(_shown(_cells(section.executed(params))), _shown(derived.notebook.cells))
+        found.append(traced)
+        rows.append({"page": page} | _of(traced))
+    all_numbers, same = sum(one.numbers for one in found), sum(one.same_numbers for one in found)
+    sources = "runs' files, parameters, the plan's counting and published tables"
+    return table(rows, f"{same:,} of {all_numbers:,} numbers traced: derived again from {sources}", raw=("page",))
+
+
+def _others() -> list[sections.Section]:
+    """All pages but this one, of which there is none, or an older one, while it is made."""
+    return [section for section in sections.SECTIONS if not section.lists_figures]
+
+
+def _derived(params: Params, section: sections.Section) -> Derivation | None:
+    """None of what was not executed with the runs of now."""
+    if not sections.is_current(params, section):
+        return None
+    return derive(params, section)
+
+
+def _of(traced: Traced) -> dict[str, str]:
+    return {
+        "numbers": f"{traced.same_numbers:,} of {traced.numbers:,}",
+        "pictures and clips": f"{traced.same_pictures} of {traced.pictures}",
+    }
+
+
+def _read(name: str, files: Iterable[Path]) -> str:
+    """A run, and those of some files that are its own."""
+    own = [path.name for path in files if path.parent.name == name and path.name != "manifest.json"]
+    return markup.run_link(name) + (f" ({html.escape(', '.join(own))})" if own else "")
+
+
+def _shown(cells: Iterable[Any]) -> str:
+    return "".join(map(html_outputs, cells))
+
+
+def _call(cell: Any) -> str:
+    """What a cell shows: the function that its last line calls."""
+    return "".join(cell["source"]).rpartition("\n")[2].partition("(")[0]
+
+
+def _cells(notebook: Path) -> Sequence[Any]:
+    """The cells of an executed notebook; none where it is not there."""
+    return json.loads(notebook.read_text(encoding="utf-8"))["cells"] if notebook.is_file() else ()
 
 
 def facts() -> HTML:
@@ -62,34 +130,33 @@ def _details(run: Run) -> str:
     facts = {
         "command": f"<code>{html.escape(manifest.get('command', '').replace(f'{project_root()}/', ''))}</code>",
         "built on": upstream,
+        "inputs": html.escape(_inputs(run)) or "nothing else",
+        "seed": str(run.params.seed),
         "finished": html.escape(f"{manifest.get('finished', '-')}, after {cost(manifest)}"),
         "commit": html.escape(manifest.get("commit", "-")),
         "machine": html.escape(_machine(manifest.get("machine"))),
         "operators": html.escape(manifest.get("operators", "-")),
         "deterministic": _deterministic(manifest),
         "versions": html.escape(versions),
+        "lock file": f"requirements.lock, SHA-256 {file_hash(project_root() / 'requirements.lock')}",
         "fingerprint": run.fingerprint,
     }
     items = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
     parameters = html.escape(yaml.safe_dump(manifest.get("parameters", {}), sort_keys=False))
     return (
         f'<details class="run" id="{run.name}" open><summary><code>{run.name}</code></summary><dl>{items}</dl>'
+        f"<pre>{html.escape(commands([run]))}</pre>"
         f"<details><summary>Its parameters</summary><pre>{parameters}</pre></details></details>"
     )
+
+
+def _inputs(run: Run) -> str:
+    """The files and folders that a run's parameters name, by what they hold."""
+    named = {name: path for name, path in run.program.local_paths(run.params).items() if path}
+    return ", ".join(f"{path} ({fingerprint.content_hash(name, path)})" for name, path in named.items())
 
 
 def _machine(machine: dict[str, Any] | None) -> str:
     if not machine:
         return "-"
     return f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}"
-
-
-def _cards(notebook: Path) -> Iterable[tuple[list[str], str]]:
-    """The runs and the caption of each figure and table that an executed notebook shows."""
-    if not notebook.is_file():
-        return
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
-        for output in cell.get("outputs", ()):
-            content = "".join(output.get("data", {}).get("text/html", ""))
-            for names, caption in _CARD.findall(content):
-                yield names.split(), caption
