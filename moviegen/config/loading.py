@@ -89,7 +89,9 @@ def load(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Para
         path = project_root() / "params" / f"{source}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
-        raise ConfigError(f"no params file {path}{nearest(path.stem, known.split(', '))}; there are: {known or 'none'}")
+        raise ConfigError(
+            f"no params file {path}{nearest(path.stem, known.split(', '))}; there are: {known or 'none in that folder'}"
+        )
     return parse(read_file(path), overrides, origin=str(path))
 
 
