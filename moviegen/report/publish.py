@@ -36,7 +36,6 @@ def publish(params: Params) -> Path:
         _write_shared(folder)
         _write_pages(params, stale, folder)
         _warn_of_size(folder)
-    _publish_scales(outputs_root(), site)
     return folder / SECTIONS[0].page
 
 
@@ -113,11 +112,12 @@ def _write_pages(params: Params, stale: Mapping[Section, str], folder: Path) -> 
     _remove_unused_media(folder, pages.values())
 
 
-def _publish_scales(outputs: Path, site: Mapping[str, Any]) -> None:
-    """The page above all reports, where one of them changed; what is passed over is said."""
+def publish_scales() -> None:
+    """Writes the page above all reports, where one of them changed; what is passed over is said."""
+    outputs = outputs_root()
     folder, first_pages = outputs / "html", scales.first_pages(outputs)
     made_from = {scale: file_hash(page) if page.is_file() else None for scale, page in first_pages.items()}
-    mark = fingerprint.digest({**site, "reports": made_from})
+    mark = fingerprint.digest({**_site_mark(), "reports": made_from})
     if _mark_of(folder / "index.html") == mark and (folder / "style.css").is_file():
         return
     reports = scales.found(outputs)

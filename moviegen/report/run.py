@@ -52,6 +52,7 @@ def main(params: Params, options: Namespace) -> None:
             print(compiled.current().line, flush=True)
             problems = execute(params)
         page = publish.publish(params)
+        publish.publish_scales()
         crate.write(params)
         print(f"report: {page}", flush=True)
         if problems:

@@ -31,7 +31,9 @@ def pages_of(site):
 def publish_samples(params):
     shown = sampling.clips(sampled(params), None, "unseen"), sampling.schedules(50), transformer.sizes(params, None)
     write_executed(params, "sampling", *shown)
-    return publish.publish(params).parent
+    site = publish.publish(params).parent
+    publish.publish_scales()
+    return site
 
 
 def test_every_section_has_a_page_and_every_link_resolves(params):

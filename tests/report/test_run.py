@@ -231,6 +231,7 @@ for section in sections.SECTIONS:
     section.executed(params).parent.mkdir(parents=True, exist_ok=True)
     section.executed(params).write_text(json.dumps(content))
 publish.publish(params)
+publish.publish_scales()
 """
 NOTHING_TO_DO = """
 import sys

@@ -31,6 +31,7 @@ def test_reports_stand_side_by_side_and_others_are_passed_over(params, outputs, 
     (outputs / "assets").mkdir()
     finished(params, "data")
     publish.publish(params)
+    publish.publish_scales()
     page, said = reports_page(outputs), capsys.readouterr().out
     assert rows_of(page) == [
         ["", "a <b>", "c #1"],
@@ -50,13 +51,16 @@ def test_reports_stand_side_by_side_and_others_are_passed_over(params, outputs, 
 
 def test_it_is_written_again_where_a_report_changed_alone(params, outputs):
     publish.publish(params)
+    publish.publish_scales()
     path = outputs / "html" / "index.html"
     before = path.stat().st_mtime_ns
     publish.publish(params)
+    publish.publish_scales()
     assert path.stat().st_mtime_ns == before
     write_executed(params, "overview", table([{"result": "loss", "value": "1.5"}], "Results"))
     assert scales.found(outputs)[0].problem
     notebook = section("overview").executed(params)
     notebook.write_text(notebook.read_text().replace("show()", "page.summary()"))
     publish.publish(params)
+    publish.publish_scales()
     assert rows_of(reports_page(outputs))[-1] == ["loss", "1.5"]

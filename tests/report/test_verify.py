@@ -26,7 +26,7 @@ def site(params, tmp_path, monkeypatch):
     monkeypatch.setattr(sections.Section, "source", source)
     cells = ("seed = None", SHOW, 'shown("summary.json")', "assert seed == 42")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    notebook.cells.append(nbformat.v4.new_markdown_cell("# A kernel of 3 x 3"))
+    notebook.cells.append(nbformat.v4.new_markdown_cell("# A kernel\n\nIt is of 3 x 3."))
     notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
     notebook.cells[0].metadata["tags"] = ["parameters"]
     nbformat.write(notebook, source)
@@ -76,7 +76,7 @@ def test_numbers_are_traced_to_the_run_and_what_was_edited_is_found(site, params
         edited.write_text(before)
 
     executed = section("data").executed(params)
-    edit(executed, "0.13", "0.11")  # and published: the page is what the notebook says, and both are wrong
+    edit(executed, "<td>0.13</td>", "<td>0.11</td>")  # and published: the page is what the notebook says, and both are wrong
     publish.publish(params)
     assert "'0.11' is, derived again, '0.13'" in verified(params, capsys)[0]
 
