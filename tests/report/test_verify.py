@@ -76,7 +76,7 @@ def test_numbers_are_traced_to_the_run_and_what_was_edited_is_found(site, params
         edited.write_text(before)
 
     executed = section("data").executed(params)
-    edit(executed, "<td>0.13</td>", "<td>0.11</td>")  # and published: the page is what the notebook says, and both are wrong
+    edit(executed, "<td>0.13</td>", "<td>0.11</td>")  # the page says so too
     publish.publish(params)
     assert "'0.11' is, derived again, '0.13'" in verified(params, capsys)[0]
 
