@@ -78,6 +78,7 @@ def _outputs(source: str, names: dict[str, Any]) -> list[Any]:
     last = cell.body.pop() if cell.body and isinstance(cell.body[-1], ast.Expr) else None
     with (
         mock.patch.multiple(notebooks, display=shown.append, clear_output=lambda wait: shown.clear()),
+        mock.patch.multiple(notebooks.jupyter, is_notebook=lambda: True, is_live=lambda: False),  # as it was executed
         mock.patch.object(notebooks.fingerprint, "forget"),  # nothing is edited meanwhile
     ):
         exec(compile(cell, source, "exec"), names)

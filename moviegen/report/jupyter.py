@@ -33,9 +33,14 @@ _STYLE = """<style>
 </style>"""
 
 
+def is_notebook() -> bool:
+    """Whether this is a notebook's kernel, which keeps what is displayed."""
+    return get_ipython() is not None
+
+
 def is_live() -> bool:
     """Whether a person executes this notebook."""
-    return get_ipython() is not None and PUBLISHING not in os.environ
+    return is_notebook() and PUBLISHING not in os.environ
 
 
 def style() -> HTML:

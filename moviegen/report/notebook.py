@@ -201,7 +201,7 @@ def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
         return parse(content, {**overrides, **more}, origin=f"params/{source} and the notebook")
 
     opened = OpenSection(section, provided(read))
-    if get_ipython() is not None:
+    if jupyter.is_notebook():
         display(jupyter.style())
     if jupyter.is_live():
         display(prospect.table(opened.params, section))
