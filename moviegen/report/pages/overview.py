@@ -77,14 +77,14 @@ def made_here(params: Params) -> HTML:
 
 def numbers(params: Params, evaluation: Run | None, third: Run | None, sample: Run | None, found: Run | None) -> HTML:
     """The three numbers that matter, published and here, and whether they can be compared."""
-    rows = [_reconstruction(params, evaluation), _retrieval(found), _speed(params, third, sample)]
+    rows = [_reconstruction(params, evaluation), _retrieval(params, found), _speed(params, third, sample)]
     return table(rows, "Three numbers", [evaluation, found, third, sample])
 
 
 def _reconstruction(params: Params, evaluation: Run | None) -> dict[str, Any]:
     """How well the autoencoder restores what it has not seen."""
     scores, rule = results.tae_scores(evaluation, "ucf101", "tae-opl-off"), params.tae.evaluation
-    here, why = markup.NOT_RUN, "no: nothing was measured"
+    here, why = provenance.why_absent(params, "tae-evaluation", evaluation), "no: nothing was measured"
     if scores is not None:
         width = f" ± {scores['psnr_ci95']:.2g}" if scores["psnr_ci95"] is not None else ""
         here = f"{shown(scores['psnr'], 4)}{width} (n = {scores['clips']})"
@@ -97,10 +97,10 @@ def _reconstruction(params: Params, evaluation: Run | None) -> dict[str, Any]:
     return {"": "TAE, PSNR of held-out clips (dB)", "published": published_score, "here": here, "comparable?": why}
 
 
-def _retrieval(found: Run | None) -> dict[str, Any]:
+def _retrieval(params: Params, found: Run | None) -> dict[str, Any]:
     """How often a training caption gives that caption's clip back."""
     captions = (results.read_json(found, "summary.json") or {}).get("caption")
-    here = markup.NOT_RUN
+    here = provenance.why_absent(params, "retrieval", found)
     if captions:
         interval = between(captions["share_nearest_ci95"])
         share = percent(captions["share_nearest"])
@@ -116,7 +116,7 @@ def _speed(params: Params, third: Run | None, sample: Run | None) -> dict[str, A
     beside = there or next(one for one in TIMINGS if (one.size, one.stage) == ("1B", 3))
     step = results.seconds_per_step(third)
     clip = (results.read_json(sample, "summary.json") or {}).get("seconds_per_clip")
-    here = markup.NOT_RUN if step is None else f"{shown(step)} a step"
+    here = provenance.why_absent(params, "stage3", third) if step is None else f"{shown(step)} a step"
     here += "" if clip is None else f"; {shown(clip)} a sampled clip"
     view, workers = longest_clip(params.recipes[3].dataset), params.launch_of(3).worker_num
     why = f"no: {size}, {view}, {workers} {params.launch.device}; there {beside.size}, {beside.resolution}, 8 cards"
@@ -130,15 +130,17 @@ def summary(params: Params, evaluation: Run | None, stages: StageRuns, sample: R
     """The results on one page."""
     scores = results.tae_scores(evaluation, "ucf101", "tae-mixkit") or {}
     speed = results.read_json(sample, "summary.json") or {}
-    rows = [
-        {"result": "TAE reconstruction, PSNR (dB)", "value": shown(scores.get("psnr"), 4)},
-        {"result": "TAE reconstruction, SSIM", "value": shown(scores.get("ssim"))},
-        {"result": "TAE reconstruction, LPIPS", "value": shown(scores.get("lpips"))},
+    found = [
+        ("TAE reconstruction, PSNR (dB)", shown(scores.get("psnr"), 4), "tae-evaluation", evaluation),
+        ("TAE reconstruction, SSIM", shown(scores.get("ssim")), "tae-evaluation", evaluation),
+        ("TAE reconstruction, LPIPS", shown(scores.get("lpips")), "tae-evaluation", evaluation),
     ]
     for stage, run in stages.items():
-        loss = results.last(run, "validation", "loss")
-        rows.append({"result": f"validation loss at the end of stage {stage}", "value": shown(loss, 4)})
-    rows.append({"result": "sampling (s/clip)", "value": shown(speed.get("seconds_per_clip"))})
-    for row in rows:
-        row["value"] = markup.NOT_RUN if row["value"] == "-" else row["value"]
+        loss = shown(results.last(run, "validation", "loss"), 4)
+        found.append((f"validation loss at the end of stage {stage}", loss, f"stage{stage}", run))
+    found.append(("sampling (s/clip)", shown(speed.get("seconds_per_clip")), "sample", sample))
+    rows = [
+        {"result": name, "value": provenance.why_absent(params, program, run) if value == "-" else value}
+        for name, value, program, run in found
+    ]
     return table(rows, f"Results of the {params.scale} recipe", [evaluation, *stages.values(), sample])

@@ -9,7 +9,7 @@ from IPython.display import HTML
 
 from moviegen.config import Params
 from moviegen.data.splits import load_split
-from moviegen.report import latents, markup, media, results
+from moviegen.report import latents, markup, media, provenance, results
 from moviegen.report.sections import SECTIONS
 from moviegen.report.wording import percent
 from moviegen.runs import Run
@@ -24,7 +24,9 @@ def strip(
     """The first caption of a kind: its own clip, and what stage 2, stage 3 and the shipped weights made of it."""
     row = sampled(sample, kind)
     if sample is None or row is None:
-        return markup.note(f"<b>{TITLES[kind]}:</b> {markup.NOT_RUN}. {made_by('sample')}")
+        return markup.note(
+            f"<b>{TITLES[kind]}:</b> {provenance.why_absent(params, 'sample', sample)}. {made_by('sample')}"
+        )
     tiles, notes = (
         [media.video(sample.folder / row["reference"], "the real clip")],
         ["Of stage 1 no run keeps a picture."],

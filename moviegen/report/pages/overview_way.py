@@ -13,7 +13,7 @@ from moviegen.config import Params, latent_size, visual_tokens
 from moviegen.data import videos
 from moviegen.data.embeddings import caption_file
 from moviegen.flow.schedule import get
-from moviegen.report import latents, markup, media
+from moviegen.report import latents, markup, media, provenance
 from moviegen.report.encoders import TITLES
 from moviegen.report.pages.overview_strip import made_by, sampled
 from moviegen.report.results import read_json
@@ -29,7 +29,7 @@ def way(params: Params, text: Run | None, sample: Run | None) -> HTML:
     """What text, tokens, noise, steps, latent and clip are, of the first clip sampled of a caption trained on."""
     row = sampled(sample, "trained") or sampled(sample, "unseen")
     if sample is None or row is None:
-        return markup.note(f"<b>{TITLE}:</b> {markup.NOT_RUN}. {made_by('sample')}")
+        return markup.note(f"<b>{TITLE}:</b> {provenance.why_absent(params, 'sample', sample)}. {made_by('sample')}")
     file, colours = latents.sample_file(sample, row["index"]), latents.colours(sample)
     latent = latents.load(file, "latent_mean") if file.is_file() else None
     pictures = {"clip": media.picture(videos.read_frames(sample.folder / row["generated"], [0])[0], "a frame", HEIGHT)}

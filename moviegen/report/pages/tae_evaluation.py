@@ -11,7 +11,7 @@ from IPython.display import HTML
 from moviegen.config import Params
 from moviegen.data import videos
 from moviegen.data.scores import HIGHEST_PSNR
-from moviegen.report import markup, media, published, results
+from moviegen.report import markup, media, provenance, published, results
 from moviegen.report.credits import film
 from moviegen.report.tables import table
 from moviegen.report.wipe import SCRIPT, differences, wipe
@@ -67,7 +67,7 @@ def scores(params: Params, evaluation: Run | None, trained: dict[str, Run | None
     ]
     for name, title in _titles(params).items():
         speed = {"s/step": shown(results.seconds_per_step(trained.get(name)))}
-        rows.append(_row(params, title, results.tae_scores(evaluation, "ucf101", name)) | speed)
+        rows.append(_row(params, evaluation, "ucf101", name, title) | speed)
     difference = _difference(params, evaluation, "ucf101", "tae-opl-on", "here, OPL on minus off, clip by clip")
     rows += [row | {"s/step": "-"} for row in difference]
     return _table(rows, "Reconstruction of held-out UCF-101 clips", [evaluation, *trained.values()])
@@ -77,9 +77,7 @@ def mixkit_scores(params: Params, evaluation: Run | None) -> HTML:
     """PSNR, SSIM and LPIPS on the held-out mixkit clips, before and after fine-tuning on mixkit."""
     titles = _titles(params)
     before = "start" if "start" in titles else "tae-opl-off"
-    rows = [
-        _row(params, titles[name], results.tae_scores(evaluation, "mixkit", name)) for name in (before, "tae-mixkit")
-    ]
+    rows = [_row(params, evaluation, "mixkit", name, titles[name]) for name in (before, "tae-mixkit")]
     rows += _difference(params, evaluation, "mixkit", "tae-mixkit", "here, after minus before, clip by clip")
     title = "Reconstruction of held-out mixkit clips (the original report shows clips only)"
     return _table(rows, title, [evaluation])
@@ -176,8 +174,12 @@ def _table(rows: list[dict[str, Any]], title: str, runs: list[Run | None]) -> HT
     return table(rows, "; ".join(notes), runs)
 
 
-def _row(params: Params, title: str, scores: dict[str, Any] | None) -> dict[str, Any]:
-    return {"": title, "clip (HxWxT)": _rule(params)} | _measured(scores)
+def _row(params: Params, evaluation: Run | None, data_set: str, model: str, title: str) -> dict[str, Any]:
+    row, scores = {"": title, "clip (HxWxT)": _rule(params)}, results.tae_scores(evaluation, data_set, model)
+    if scores is None:
+        columns = ("clips", "source videos", *MEASURES.values())
+        return row | dict.fromkeys(columns, provenance.why_absent(params, "tae-evaluation", evaluation))
+    return row | _measured(scores)
 
 
 def _difference(params: Params, evaluation: Run | None, data_set: str, model: str, title: str) -> list[dict[str, Any]]:
@@ -198,10 +200,8 @@ def _rule(params: Params) -> str:
     return f"{rule.size[0]}x{rule.size[1]}x{rule.frames}"
 
 
-def _measured(scores: dict[str, Any] | None) -> dict[str, Any]:
+def _measured(scores: dict[str, Any]) -> dict[str, Any]:
     """The cells of what `evaluate_tae.aggregate` found, from its JSON or its CSV."""
-    if scores is None:
-        return dict.fromkeys(("clips", "source videos", *MEASURES.values()), markup.NOT_RUN)
     measured = {
         column: "-" if _lacks(scores[name]) else shown(scores[name], DIGITS[name]) + _plus_minus(scores[f"{name}_ci95"])
         for name, column in MEASURES.items()

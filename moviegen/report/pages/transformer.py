@@ -9,7 +9,7 @@ from IPython.display import HTML
 
 from moviegen import plan
 from moviegen.config import SIZES, DiTConfig, Params, load
-from moviegen.report import markup, published, results
+from moviegen.report import markup, provenance, published, results
 from moviegen.report.diagrams import GREY, PALE, WARM, arrow, box, rounded, sheet
 from moviegen.report.encoders import TITLES, text_encoders
 from moviegen.report.plots import ACCENT, drawn, styled
@@ -54,9 +54,11 @@ def backbone(config: DiTConfig) -> HTML:
 def sizes(params: Params, count_run: Run | None) -> HTML:
     """The published variants and this report's own, a column each: parameters counted on the class, and by formula."""
     counted = results.read_json(count_run, "summary.json") or {}
-    own = params.recipes[3].model.size
+    own, absent = params.recipes[3].model.size, provenance.why_absent(params, "count", count_run)
     columns = {
-        name: _variant(params.dit_config(3) if name == own else SIZES[name], counted.get(name, {}).get("counted"))
+        name: _variant(
+            params.dit_config(3) if name == own else SIZES[name], counted.get(name, {}).get("counted"), absent
+        )
         | {"published as": published.PARAMETERS.get(name, "-")}
         for name in dict.fromkeys((own, *published.SUPPORT))
     }
@@ -66,13 +68,13 @@ def sizes(params: Params, count_run: Run | None) -> HTML:
     return table(rows, "Variants of the transformer and their parameters", [count_run])
 
 
-def _variant(config: DiTConfig, counted: int | None) -> dict[str, object]:
+def _variant(config: DiTConfig, counted: int | None, absent: str) -> dict[str, object]:
     return {
         "layers": config.num_layers,
         "width": f"{config.width:,}",
         "FFN width": f"{config.ffn_width:,}",
         "heads": config.num_heads,
-        "counted on the class": markup.NOT_RUN if counted is None else f"{counted:,}",
+        "counted on the class": absent if counted is None else f"{counted:,}",
         "by formula": f"{plan.parameter_count(config):,}",
         "rounded": count(plan.parameter_count(config)),
         "position tables (T, H, W)": sides(config.max_size),

@@ -20,12 +20,16 @@ from tests.report.making import cells, coloured, finished, words
         lambda params: overview.summary(params, None, dict.fromkeys((1, 2, 3)), None),
         lambda params: overview.numbers(params, None, None, None, None),
         lambda params: overview.strip(params, "trained", None, None, None, None),
-        lambda params: overview.strip(params, "unseen", None, None, finished(params, "sample"), None),
         lambda params: overview.way(params, None, None),
     ],
 )
 def test_without_a_run_a_table_says_so(params, show):
-    assert "not run here" in show(params).data
+    assert "not run yet: open 0" in show(params).data
+
+
+def test_a_sample_without_such_a_caption_has_no_strip(params):
+    said = overview.strip(params, "unseen", None, None, finished(params, "sample"), None).data
+    assert "not recorded" in said and "07_sampling.ipynb" in said
 
 
 def test_support_is_evident_from_runs_or_from_the_plan_and_claims_stand_beside(params):
@@ -57,7 +61,13 @@ def test_summary_has_the_last_validation_loss_of_each_stage(params):
         writer.write(kind="validation", step=step, steps=8, loss=loss)
     rows = cells(overview.summary(params, None, {1: None, 2: run, 3: None}, None)).set_index("result")["value"]
     assert rows["validation loss at the end of stage 2"] == "0.4321"
-    assert rows["validation loss at the end of stage 1"] == "not run here"
+    assert rows["validation loss at the end of stage 1"] == "not run yet: open 06_training.ipynb, stage 1"
+    assert rows["TAE reconstruction, LPIPS"] == "not run yet: open 04_tae_evaluation.ipynb"
+
+
+def test_summary_says_not_run_here_where_it_takes_cards():
+    rows = cells(overview.summary(config.load("5B"), None, dict.fromkeys((1, 2, 3)), None)).set_index("result")["value"]
+    assert set(rows) == {"not run here"}
 
 
 # --- one caption ---

@@ -5,7 +5,7 @@ from tests.report.making import cells, finished, svg, words
 
 
 def test_without_a_run_nothing_was_counted(params):
-    assert "not run here" in transformer.sizes(params, None).data
+    assert "not run yet: open 05_transformer.ipynb" in transformer.sizes(params, None).data
 
 
 def test_sizes_are_counted_on_the_class_and_by_formula(params):
@@ -17,7 +17,7 @@ def test_sizes_are_counted_on_the_class_and_by_formula(params):
     for size in summary:
         assert rows.loc["by formula", size] == f"{plan.parameter_count(config.SIZES[size]):,}"
     assert list(rows.loc["rounded"])[1:] == ["934 M", "4.92 B", "29.3 B"]
-    assert rows.loc["counted on the class", "tiny"] == "not run here"
+    assert rows.loc["counted on the class", "tiny"] == "not recorded"
 
 
 def test_position_tables_grow_as_the_recipes_say():
