@@ -12,7 +12,7 @@ from moviegen import runs
 from moviegen.config import TAE_PHASES, Bucket, ConfigError, Params
 from moviegen.device.compiled import COMPILED
 from moviegen.plan.duration import seen_shares
-from moviegen.plan.host import CALIBRATION_FILE, Calibration, Task, parse_calibration
+from moviegen.plan.host import Calibration, Task
 from moviegen.plan.host_tasks import stage_tasks, tae_tasks
 from moviegen.report import jupyter, markup, results, sections
 from moviegen.report.planned import AUTOENCODERS
@@ -74,20 +74,20 @@ def seconds(params: Params, program: str) -> float | None:
 def _row(params: Params, section: sections.Section, program: str) -> dict[str, str]:
     run = runs.find(params, program)
     is_there = sections.is_complete(run)
-    here = sections.can_run_here(params, program)
-    missing = UNKNOWN if here else f"{markup.NOT_RUN}: it needs {params.launch.local_worker_num} cards"
-    if here and not is_there and (expected := seconds(params, program)):
-        missing = f"steps: about {duration(expected)}; compiling: {UNKNOWN}"
     return {
         "program": program,
         "run": f"<code>{html.escape(run.name)}</code>" if is_there else "not run yet",
         "made by": "this notebook" if program in section.launches else _link(sections.maker(program)),
-        "time here": "-"
-        if is_there
-        else f"steps: about {duration(expected)}; compiling: {UNKNOWN}"
-        if expected
-        else missing,
+        "time here": "-" if is_there else _time_here(params, program),
     }
+
+
+def _time_here(params: Params, program: str) -> str:
+    """How long a program that was not run takes on this machine."""
+    if not sections.can_run_here(params, program):
+        return f"{markup.NOT_RUN}: it needs {params.launch.local_worker_num} cards"
+    expected = seconds(params, program)
+    return f"steps: about {duration(expected)}; compiling: {UNKNOWN}" if expected else UNKNOWN
 
 
 def _link(section: sections.Section) -> str:
@@ -107,11 +107,8 @@ def _total(params: Params, programs: Sequence[str]) -> str:
 
 def _calibration(run: Run) -> Calibration | None:
     """What was measured of a machine like this one."""
-    if not sections.is_complete(run) or (content := results.read_json(run, CALIBRATION_FILE)) is None:
-        return None
-    found = parse_calibration(content, str(run.folder / CALIBRATION_FILE))
-    here = _machine()
-    return found if all(found.machine.get(name) == here.get(name) for name in ("cpu", "cores")) else None
+    found = results.calibration(run) if sections.is_complete(run) else None
+    return found if found and results.is_of(found, _machine()) else None
 
 
 @functools.cache

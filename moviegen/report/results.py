@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from scipy import stats
 
 from moviegen.config import ConfigError
 from moviegen.data.intervals import LEVEL
+from moviegen.plan.host import CALIBRATION_FILE, Calibration, parse_calibration
 from moviegen.runs import Run, files
 
 StageRuns = dict[int, Run | None]  # the finished run of each training stage, or None
@@ -65,6 +66,17 @@ def _check_rows(path: Path) -> None:
         for row in rows:
             if len(row) != columns:
                 raise ValueError(f"line {rows.line_num} has {len(row)} of {columns} values")
+
+
+def calibration(run: Run | None) -> Calibration | None:
+    """The rates of a machine that a run measured."""
+    content = read_json(run, CALIBRATION_FILE)
+    return parse_calibration(content, str(run.folder / CALIBRATION_FILE)) if run and content is not None else None
+
+
+def is_of(found: Calibration, machine: Mapping[str, Any]) -> bool:
+    """Whether rates were measured on a machine like this one."""
+    return all(machine.get(name) == found.machine.get(name) for name in ("cpu", "cores"))
 
 
 def tae_scores(evaluation: Run | None, data_set: str, model: str) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from IPython.display import HTML
 
 from moviegen.config import TAE_PHASES, Bucket, ConfigError, Params
 from moviegen.device.compiled import COMPILED
-from moviegen.plan.host import CALIBRATION_FILE, STEPS_FILE, Calibration, Task, parse_calibration
+from moviegen.plan.host import STEPS_FILE, Calibration, Task
 from moviegen.plan.host_tasks import stage_tasks, tae_tasks
 from moviegen.plan.programs import trained_phases
 from moviegen.plan.traffic import by_collective, on_cpu, stage_traffic
@@ -45,7 +45,7 @@ def this_machine(params: Params, calibration: Run | None, stages: StageRuns, tae
         calibration: the finished run of that program.
         stages, tae: the finished runs that are foretold, see `results.StageRuns`.
     """
-    found = _read(calibration)
+    found = results.calibration(calibration)
     rows = [_row(params, step, found) for step in (*_stages(params, stages), *_phases(params, tae))]
     caption = "Seconds a step: foretold from rates that were measured here, and measured in training"
     return table(rows, caption, [calibration, *stages.values(), *tae.values()])
@@ -107,7 +107,7 @@ def _steps(calibration: Run | None) -> list[dict[str, Any]]:
 
 
 def _is_compiled(calibration: Run | None) -> bool:
-    found = _read(calibration)
+    found = results.calibration(calibration)
     return found is not None and found.operators.startswith(COMPILED)
 
 
@@ -122,11 +122,6 @@ def _readable(name: str) -> str:
 
 def _error(counted: float, measured: float | None) -> str:
     return f"{100 * (counted / measured - 1):+.1f} %" if measured else "-"
-
-
-def _read(run: Run | None) -> Calibration | None:
-    content = results.read_json(run, CALIBRATION_FILE)
-    return parse_calibration(content, str(run.folder / CALIBRATION_FILE)) if run and content is not None else None
 
 
 def _stages(params: Params, runs: StageRuns) -> Iterator[_Step]:
@@ -197,5 +192,4 @@ def _tasks(params: Params, step: _Step, is_compiled: bool) -> list[Task]:
 
 def _is_same(run: Run | None, found: Calibration) -> bool:
     """Whether a run was computed on a machine like the calibration's; its manifest may not say."""
-    machine = run.manifest.get("machine", {}) if run else {}
-    return all(machine.get(name) == found.machine.get(name) for name in ("cpu", "cores"))
+    return results.is_of(found, run.manifest.get("machine", {}) if run else {})
