@@ -7,8 +7,8 @@ import zipfile
 from argparse import Namespace
 from pathlib import Path
 
-from moviegen.config import ConfigError, Params, outputs_folder
-from moviegen.report.sections import SECTIONS
+from moviegen.config import Params, outputs_folder
+from moviegen.report.sections import published_site
 from moviegen.runs.files import replacing
 
 MADE = (1980, 1, 1, 0, 0, 0)  # of every file, as a zip file's times begin there: when one was written is no content
@@ -26,9 +26,7 @@ def archive(params: Params) -> Path:
     Raises:
         ConfigError: nothing is published.
     """
-    site = outputs_folder(params) / "html"
-    if not (site / SECTIONS[0].page).is_file():
-        raise ConfigError(f"{site}: no page is published there: run `make report` first")
+    site = published_site(params)
     name = f"moviegen-{params.scale}"
     files = {path.relative_to(site).as_posix(): path for path in site.rglob("[!.]*") if path.is_file()}
     target = outputs_folder(params) / f"{name}.zip"

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from moviegen import runs
 from moviegen.config import Params, outputs_folder, project_root
 from moviegen.report.sections import SECTIONS, Section
+from moviegen.report.wording import in_checkout, typed
 from moviegen.runs import Run, fingerprint, registry
 from moviegen.runs.files import write_json
 from moviegen.runs.hashes import file_hash
@@ -107,7 +108,7 @@ def _run(run: Run) -> list[Entity]:
     }
     facts = {name: manifest.get(name) for name in ("seconds", "peak_memory_bytes", "machine", "versions", "operators")}
     measured = [
-        {"@id": f"#{run.name}/{name}", "@type": "PropertyValue", "name": name, "value": _text(value)}
+        {"@id": f"#{run.name}/{name}", "@type": "PropertyValue", "name": name, "value": typed(value)}
         for name, value in facts.items()
         if value is not None
     ]
@@ -126,7 +127,7 @@ def _run(run: Run) -> list[Entity]:
         "@id": f"#run-{run.name}",
         "@type": "CreateAction",
         "name": f"{program.name}: {instrument['name']}",
-        "description": _command(manifest),
+        "description": in_checkout(manifest.get("command", "")),
         "instrument": _ref(instrument["@id"]),
         "object": [_ref(one["@id"]) for one in (*used, parameters, *inputs)],
         "result": _ref(_made(run.name)["@id"]),
@@ -174,14 +175,6 @@ def _environment() -> list[Entity]:
 def _made(name: str) -> Entity:
     """What a run left: a folder that is not in the crate, named as in the appendix."""
     return {"@id": f"#{name}", "@type": "CreativeWork", "name": name, "url": f"provenance.html#{name}"}
-
-
-def _command(manifest: dict[str, Any]) -> str:
-    return manifest.get("command", "").replace(f"{project_root()}/", "")
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _times(start: str | None, end: str | None) -> Entity:

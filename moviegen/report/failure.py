@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moviegen.config import project_root
 from moviegen.launch.watch import last_lines
 from moviegen.report.sections import Section
+from moviegen.report.wording import in_checkout
 
 if TYPE_CHECKING:  # half a second to import: not for a report without failures
     from nbformat import NotebookNode
@@ -76,15 +76,15 @@ def box(failure: Failure) -> str:
         "All that was said": plain("\n".join([failure.error, "", *failure.calls])),
     }
     details = "".join(
-        f'<details><summary>{html.escape(_from_root(title))}</summary><pre style="max-height: 30em; overflow: auto">'
-        f"{html.escape(_from_root(content.strip()))}</pre></details>"
+        f'<details><summary>{html.escape(in_checkout(title))}</summary><pre style="max-height: 30em; overflow: auto">'
+        f"{html.escape(in_checkout(content.strip()))}</pre></details>"
         for title, content in folded.items()
         if content.strip()
     )
     return (
         f'<div class="note failure" style="border-left-color: #c0392b"><p><b>This section failed</b> in '
         f"<code>{html.escape(failure.where)}</code></p>"
-        f"<pre><b>{html.escape(_from_root(failure.last_error))}</b></pre>{details}"
+        f"<pre><b>{html.escape(in_checkout(failure.last_error))}</b></pre>{details}"
         f"<p>What comes after that cell was not executed. Once its cause is mended, the same command again executes "
         f"this section, and no other that is up to date.</p></div>"
     )
@@ -130,8 +130,3 @@ def _last_error(text: str) -> str:
 def _shortened(text: str) -> str:
     lines = [line if len(line) <= SHOWN_WIDTH else f"{line[:SHOWN_WIDTH]} ..." for line in text.split("\n")]
     return "\n".join([*lines[:SHOWN_LINES], *(["..."] if len(lines) > SHOWN_LINES else [])])
-
-
-def _from_root(text: str) -> str:
-    """Paths as one types them in the checkout."""
-    return text.replace(f"{project_root()}/", "")

@@ -6,7 +6,6 @@ What a notebook shows of these runs is its page's, a module of `moviegen.report.
 from __future__ import annotations
 
 import html
-import json
 import logging
 import os
 import re
@@ -37,6 +36,7 @@ from moviegen.launch.job import Job, ascend_environment
 from moviegen.launch.run import run_job
 from moviegen.report import jupyter, markup, planned, prospect, provenance, sections
 from moviegen.report.progress import Progress
+from moviegen.report.wording import typed
 from moviegen.runs import Run, fingerprint, registry
 
 GROUPS = tuple(name for name in Params.model_fields if name != "scale")
@@ -193,7 +193,7 @@ def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
         base = {}  # a whole params file, whose scale need not be one of params/
     else:
         base = load(str(scale)).model_dump()
-    dotted = shlex.join(f"{name}={_text(value)}" for name, value in variables.get(DOTTED, {}).items())
+    dotted = shlex.join(f"{name}={typed(value)}" for name, value in variables.get(DOTTED, {}).items())
     overrides = parse_overrides(f"{dotted} {variables.get('overrides') or ''}", section.stage)
     content, source = merge(base, with_numbers({"scale": scale, **groups})), extends or f"{scale}.yaml"
 
@@ -211,11 +211,6 @@ def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
 def _stage(given: Any) -> Any:
     """A stage by its number: `papermill -r`, and YAML in quotes, give text."""
     return int(given) if isinstance(given, str) and given.isdecimal() else given
-
-
-def _text(value: Any) -> str:
-    """A value as one types it on the command line."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _extended(name: Any) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from typing import Any
 import yaml
 from IPython.display import HTML
 
-from moviegen.config import ConfigError, Params, project_root
+from moviegen.config import ConfigError, Params
 from moviegen.device import accelerators
 from moviegen.launch.job import Job, host_commands
 from moviegen.report import markup, sections
 from moviegen.report.tables import bare_table
-from moviegen.report.wording import duration
+from moviegen.report.wording import duration, in_checkout
 from moviegen.runs import Run
 
 
@@ -62,7 +62,7 @@ def why_absent(params: Params, program: str, run: Run | None = None) -> str:
         return "not recorded"
     if not sections.can_run_here(params, program):
         return markup.NOT_RUN
-    section = next(one for one in sections.SECTIONS if program in one.launches)
+    section = sections.maker(program)
     if path := section.replacement(params, program):
         return f"{path} is used instead"
     return f"not run yet: open {section.notebook}{f', stage {section.stage}' if section.stage else ''}"
@@ -79,7 +79,7 @@ def _commands(job: Job, ranks: Sequence[int]) -> str:
     """The commands to type, each under its host where there are several; paths are from the checkout."""
     commands = host_commands(job)
     headed = [f"# host {rank}\n{commands[rank]}" if job.host_num > 1 else commands[rank] for rank in ranks]
-    typed = "\n\n".join(headed).replace(f"{project_root()}/", "")
+    typed = in_checkout("\n\n".join(headed))
     return f"<pre>{html.escape(typed)}</pre>"
 
 

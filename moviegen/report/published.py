@@ -33,12 +33,13 @@ SUPPORT = {
 WRITTEN_SIZE = "256x455"  # height x width of stages 1 and 2
 CARD_MEMORY_GB = 64  # one Ascend Atlas 800T A2 card
 PARAMETERS = {"1B": "1 B", "5B": "5 B", "30B": "30 B"}
+TAE_CLIP = "256x256x32"  # height x width x frames
 SIGMA_MIN = 1e-5  # of the path from noise to data; paper, 3.1.2
 # Of the autoencoder's training; batch, clip and precision are its table's
 TAE_HYPERPARAMETERS = {
     "workers": "1",
     "batch": "1",
-    "clip (HxWxT)": "256x256x32",
+    "clip (HxWxT)": TAE_CLIP,
     "arithmetic": "bf16",
     "weight of the reconstruction": "1.0",
     "weight of LPIPS": "1.0",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
-from typing import Any
 
 from moviegen.config import ConfigError, Params, load
+from moviegen.report.wording import typed
 from moviegen.runs import Run
 from moviegen.runs.run import flat
 
@@ -37,17 +36,14 @@ def _checkout(commit: str, names: list[str], is_one_of_several: bool) -> str:
 
 def _options(params: Params) -> list[str]:
     try:
-        usual = load(params.scale).assets
-        base = flat(load(params.scale, {"assets": params.assets}).model_dump(mode="json"))
+        usual = load(params.scale)
+        is_usual = params.assets == usual.assets
+        base = flat((usual if is_usual else load(params.scale, {"assets": params.assets})).model_dump(mode="json"))
     except ConfigError:  # a params file of somebody's own, whose whole content the appendix has
         return ["--config", f"{params.scale}.yaml"]
     here = flat(params.model_dump(mode="json"))
     differing = {name: value for name, value in here.items() if name not in base or base[name] != value}
-    if params.assets != usual:
+    if not is_usual:
         differing = {"assets": params.assets, **differing}
     ordered = sorted(differing, key=lambda name: name.startswith("stages."))  # what is said of all stages goes first
-    return ["--config", params.scale, *(word for name in ordered for word in (f"--{name}", _typed(differing[name])))]
-
-
-def _typed(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return ["--config", params.scale, *(word for name in ordered for word in (f"--{name}", typed(differing[name])))]

@@ -135,6 +135,18 @@ def can_run_here(params: Params, program: str) -> bool:
     return params.launch.device == "CPU" or device.accelerators() >= params.launch.local_worker_num
 
 
+def published_site(params: Params) -> Path:
+    """The folder of the published pages.
+
+    Raises:
+        ConfigError: nothing is published.
+    """
+    site = outputs_folder(params) / "html"
+    if not (site / SECTIONS[0].page).is_file():
+        raise ConfigError(f"{site}: no page is published there: run `make report` first")
+    return site
+
+
 def maker(program: str) -> Section:
     """The section that launches a program first."""
     return next(section for section in execution_order() if program in section.launches)
@@ -199,12 +211,10 @@ def fingerprint(params: Params, section: Section) -> str:
 
 def state(params: Params, section: Section) -> dict[str, str | None]:
     """When each run the section shows was finished; else what it waits for, or that it is damaged, or None."""
-    waits = waiting(params, section)
+    waits, shown = waiting(params, section), {name: runs.find(params, name) for name in section.programs(params)}
     return {
-        runs.find(params, name).name: f"waits for {', '.join(waits[name])}"
-        if name in waits
-        else _finished(runs.find(params, name))
-        for name in section.programs(params)
+        run.name: f"waits for {', '.join(waits[name])}" if name in waits else _finished(run)
+        for name, run in shown.items()
     }
 
 

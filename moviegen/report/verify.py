@@ -48,9 +48,7 @@ def verify(params: Params) -> dict[str, Traced]:
     Raises:
         ConfigError: nothing is published, or a section is older than what it is made from.
     """
-    site = outputs_folder(params) / "html"
-    if not (site / sections.SECTIONS[0].page).is_file():
-        raise ConfigError(f"{site}: no page is published there: run `make report` first")
+    site = sections.published_site(params)
     if older := [section.title for section in sections.SECTIONS if not sections.is_current(params, section)]:
         raise ConfigError(f"{', '.join(older)}: older than the notebook, code or runs: run `make report` first")
     forget()

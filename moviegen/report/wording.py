@@ -1,11 +1,13 @@
-"""How numbers, durations and lists are written."""
+"""How numbers, durations, lists, values and paths are written."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from moviegen import plan
-from moviegen.config import Dataset
+from moviegen.config import Dataset, project_root
 
 
 def shown(value: float | None, digits: int = 3) -> str:
@@ -52,6 +54,16 @@ def longest_clip(dataset: Dataset) -> str:
 def sides(size: Iterable[int]) -> str:
     """`48x80`."""
     return "x".join(map(str, size))
+
+
+def typed(value: Any) -> str:
+    """A parameter's value as one types it on the command line."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def in_checkout(text: str) -> str:
+    """A text with its paths as one types them in the checkout."""
+    return text.replace(f"{project_root()}/", "")
 
 
 def listed(items: Iterable[object]) -> str:

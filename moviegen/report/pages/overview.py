@@ -19,7 +19,7 @@ from moviegen.report.pages.overview_way import way
 from moviegen.report.planned import gib, room
 from moviegen.report.results import StageRuns
 from moviegen.report.tables import bare_table, table
-from moviegen.report.wording import between, longest_clip, percent, shown
+from moviegen.report.wording import between, longest_clip, percent, shown, sides
 from moviegen.runs import Run
 
 __all__ = ["film", "glossary", "made_here", "numbers", "strip", "summary", "support", "text_encoders", "way"]
@@ -68,7 +68,7 @@ def made_here(params: Params) -> HTML:
     workers = f"{' or '.join(map(str, counts))} worker{'s' if counts[-1] > 1 else ''} ({params.launch.device})"
     clip = f"{settings.frames} frames of {settings.size[0]}x{settings.size[1]} pixels"
     updates = ", ".join(f"{recipe.train.steps:,}" for recipe in params.recipes.values())
-    tables = " to ".join("x".join(map(str, recipe.model.max_size)) for recipe in params.recipes.values())
+    tables = " to ".join(sides(recipe.model.max_size) for recipe in params.recipes.values())
     return markup.note(
         f"These pages show the recipe <b>{params.scale}</b>: {updates} updates in {len(params.recipes)} stages on "
         f"{workers}, position tables grown from {tables} patches (time, height, width), and sampled clips of {clip}."
@@ -89,9 +89,9 @@ def _reconstruction(params: Params, evaluation: Run | None) -> dict[str, Any]:
         width = f" ± {scores['psnr_ci95']:.2g}" if scores["psnr_ci95"] is not None else ""
         here = f"{shown(scores['psnr'], 4)}{width} (n = {scores['clips']})"
         clips = "clips of your own" if params.data.root else "the sample set's clips"
-        size = f"{rule.size[0]}x{rule.size[1]}x{rule.frames}"
-        why = f"no: {clips} at {size}, {params.tae.model.base_channels} base channels; there UCF-101 at 256x256x32"
-        if params.data.root and size == "256x256x32":
+        size, there = sides((*rule.size, rule.frames)), published.TAE_CLIP
+        why = f"no: {clips} at {size}, {params.tae.model.base_channels} base channels; there UCF-101 at {there}"
+        if params.data.root and size == there:
             why = "in part: clips of that size, of your folder's UCF-101; the published split is not known"
     published_score = shown(published.TAE_SCORES[0].psnr, 4)
     return {"": "TAE, PSNR of held-out clips (dB)", "published": published_score, "here": here, "comparable?": why}

@@ -10,7 +10,7 @@ from IPython.display import HTML
 from moviegen.config import Params
 from moviegen.data.splits import load_split
 from moviegen.report import latents, markup, media, provenance, results
-from moviegen.report.sections import SECTIONS
+from moviegen.report.sections import maker
 from moviegen.report.wording import percent
 from moviegen.runs import Run
 
@@ -54,7 +54,7 @@ def sampled(run: Run | None, kind: str) -> dict[str, Any] | None:
 
 def made_by(program: str) -> str:
     """A sentence that names the notebook that starts a program."""
-    (section,) = (one for one in SECTIONS if program in one.launches)
+    section = maker(program)
     return (
         f'{MADE_BY[program][0].upper()}{MADE_BY[program][1:]} is made by <a href="{section.page}">{section.title}</a> '
         f"(notebooks/{section.notebook})."

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from bs4 import BeautifulSoup
 from IPython.display import HTML
 
 from moviegen.config import Params, project_root
@@ -19,10 +19,9 @@ from moviegen.report.provenance import cost
 from moviegen.report.reproduce import commands
 from moviegen.report.tables import table
 from moviegen.report.traced import Traced, trace
+from moviegen.report.wording import in_checkout
 from moviegen.runs import Run, fingerprint
 from moviegen.runs.hashes import file_hash
-
-_CARD = re.compile(r'<figure class="card" data-runs="([^"]*)">.*?<span class="title">(.*?)</span>', re.DOTALL)
 
 
 def details(runs: Sequence[Run | None]) -> HTML:
@@ -37,17 +36,24 @@ def figures_and_runs(params: Params) -> HTML:
         derived = _derived(params, section)
         for place, cell in enumerate(_cells(section.executed(params))):
             files = derived.read[place] if derived else ()
-            for names, caption in _CARD.findall(html_outputs(cell)):
-                links = [_read(name, files) for name in names.split()]
+            for names, caption in _cards(html_outputs(cell)):
+                links = [_read(name, files) for name in names]
                 rows.append(
                     {
                         "page": f'<a href="{section.page}">{html.escape(section.title)}</a>',
-                        "figure or table": html.unescape(caption),
+                        "figure or table": caption,
                         "runs, and the files read": ", ".join(links) or "computed, or published elsewhere",
                         "cell": f"{section.notebook}, {_call(cell)}",
                     }
                 )
     return table(rows, "Figures and tables, and the runs that fed them", raw=("page", "runs, and the files read"))
+
+
+def _cards(content: str) -> Iterator[tuple[list[str], str]]:
+    """The runs and the caption of each figure or table of a piece of HTML."""
+    for card in BeautifulSoup(content, "html.parser").select("figure.card"):
+        if title := card.select_one("figcaption .title"):
+            yield str(card["data-runs"]).split(), title.get_text()
 
 
 def numbers(params: Params) -> HTML:
@@ -128,7 +134,7 @@ def _details(run: Run) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
     upstream = ", ".join(map(markup.run_link, manifest.get("upstream", {}).values())) or "nothing"
     facts = {
-        "command": f"<code>{html.escape(manifest.get('command', '').replace(f'{project_root()}/', ''))}</code>",
+        "command": f"<code>{html.escape(in_checkout(manifest.get('command', '')))}</code>",
         "built on": upstream,
         "inputs": html.escape(_inputs(run)) or "nothing else",
         "seed": str(run.params.seed),

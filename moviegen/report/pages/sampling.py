@@ -19,7 +19,7 @@ from moviegen.report.credits import film, shipped_transformer
 from moviegen.report.encoders import text_encoders
 from moviegen.report.plots import ACCENT, FOURTH, INK, SECOND, THIRD, drawn, panels, styled
 from moviegen.report.tables import table
-from moviegen.report.wording import between, percent, shown
+from moviegen.report.wording import between, percent, shown, sides
 from moviegen.runs import Run
 
 __all__ = [
@@ -277,7 +277,7 @@ def channels(sample: Run | None) -> HTML:
         f"<figcaption>{name}</figcaption></figure>"
         for name, one in pictures.items()
     )
-    size = "x".join(map(str, latent.shape))
+    size = sides(latent.shape)
     title = (
         f"{title}: the first frame of {size} numbers, black below -{latents.GREY_RANGE:g} and white above "
         f"{latents.GREY_RANGE:g}; {row['prompt']}"

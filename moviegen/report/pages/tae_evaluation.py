@@ -15,7 +15,7 @@ from moviegen.report import markup, media, provenance, published, results
 from moviegen.report.credits import film
 from moviegen.report.tables import table
 from moviegen.report.wipe import SCRIPT, differences, wipe
-from moviegen.report.wording import shown, signed
+from moviegen.report.wording import shown, sides, signed
 from moviegen.runs import Run
 
 __all__ = [
@@ -42,11 +42,11 @@ def rules(params: Params) -> HTML:
     clips = f"at most {rule.max_clips} clips" if rule.max_clips else "all held-out clips"
     every = "every frame" if rule.lpips_interval == 1 else f"one frame in {rule.lpips_interval}"
     perceptual = f"LPIPS is of {every}" if params.tae.loss.lpips_checkpoint else "LPIPS is not measured"
-    sides = "as wide and high as the clip" if tiling.size is None else f"{tiling.size[0]}x{tiling.size[1]} pixels"
+    size = "as wide and high as the clip" if tiling.size is None else f"{sides(tiling.size)} pixels"
     return markup.note(
         f"Here: {clips} of each data set, {rule.frames} frames of {rule.size[0]}x{rule.size[1]} pixels; {perceptual}. "
         f"Where clips are encoded and decoded in tiles (<code>tae.tiling</code>), a tile is {tiling.frames} frames "
-        f"long and {sides}; decoded ones have {tiling.overlap_frames} frames in common."
+        f"long and {size}; decoded ones have {tiling.overlap_frames} frames in common."
     )
 
 
@@ -55,7 +55,7 @@ def scores(params: Params, evaluation: Run | None, trained: dict[str, Run | None
     rows = [
         {
             "": "original report, OPL " + ("on" if score.opl else "off"),
-            "clip (HxWxT)": "256x256x32",
+            "clip (HxWxT)": published.TAE_CLIP,
             "clips": "20% of UCF-101",
             "source videos": "-",
             "PSNR (dB)": score.psnr,
@@ -197,7 +197,7 @@ def _difference(params: Params, evaluation: Run | None, data_set: str, model: st
 
 def _rule(params: Params) -> str:
     rule = params.tae.evaluation
-    return f"{rule.size[0]}x{rule.size[1]}x{rule.frames}"
+    return sides((*rule.size, rule.frames))
 
 
 def _measured(scores: dict[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,12 @@ import yaml
 from IPython.display import HTML
 from matplotlib.patches import Rectangle
 
-from moviegen.config import Params, Recipe, load, project_root, visual_tokens
+from moviegen.config import Params, Recipe, load, visual_tokens
 from moviegen.report import markup, published, results
 from moviegen.report.curves import losses
 from moviegen.report.plots import ACCENT, FAINT, INK, WIDTH, drawn, panels, styled
 from moviegen.report.tables import bare_table, table
-from moviegen.report.wording import sides
+from moviegen.report.wording import in_checkout, sides
 from moviegen.runs import Run, find
 
 __all__ = [
@@ -76,7 +76,7 @@ def command(params: Params, stage: int) -> HTML:
     """What starts this stage by hand, and what of the original's script is the same."""
     run = find(params, f"stage{stage}")
     typed = (
-        html.escape(run.command_line().replace(f"{project_root()}/", ""))
+        html.escape(in_checkout(run.command_line()))
         .replace(" --", " \\\n    --")
         .replace(" python -m", " \\\n  python -m")
     )
