@@ -17,7 +17,7 @@
 `layouts.py`      the ways to write a temporal convolution in MindSpore
 `memory.py`       peak memory of decoding, whole and in tiles
 `recompute.py`    peak memory of a training step, blocks recomputed or not
-`readme.py`       writes README's table from bench.json
+`speed.py`        writes docs/speed.md's tables from bench.json
 `profile.py`      writes docs/speed.md's profile by operator
 ================  ===============================================================
 

@@ -39,7 +39,7 @@ NAMES = {"train": "DiT step", "forward": "DiT forward"}
 def tiny() -> dict[str, Any]:
     """Stage 2's transformer of `params/tiny.yaml` and the shapes of its inputs, with the stand-ins of three encoders.
 
-    So each row of README's table is of the same work, whatever encoder the report fetches.
+    So each row of docs/speed.md is of the same work, whatever encoder the report fetches.
     """
     params = config.load("tiny", {"assets": "none"})
     encoders = params.text.encoders.values()

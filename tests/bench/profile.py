@@ -24,9 +24,9 @@ from typing import Any
 from moviegen import config, device
 from moviegen.device import compiled
 from moviegen.runs import files
-from tests.bench import dit, readme, tae
+from tests.bench import dit, tae
+from tests.marked import replaced
 
-MARKS = "<!-- profile:begin -->", "<!-- profile:end -->"
 STEPS = 5
 SMALL = 0.02  # of a step: below it operators are added up
 SHAPES = {
@@ -43,7 +43,7 @@ def main() -> None:
     found = {name: {form: measure(name, form) for form in (compiled.MINDSPORE, compiled.COMPILED)} for name in SHAPES}
     document = config.project_root() / "docs" / "speed.md"
     text = "\n".join(section(name, forms) for name, forms in found.items())
-    files.write_text(document, readme.replaced(document.read_text(encoding="utf-8"), text, MARKS))
+    files.write_text(document, replaced(document.read_text(encoding="utf-8"), "profile", text))
     print(f"written: {document.relative_to(config.project_root())}")
 
 

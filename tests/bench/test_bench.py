@@ -1,4 +1,4 @@
-"""What can be wrong in a benchmark without a clock: its rows, README's table, and what a PyTorch process is told."""
+"""What can be wrong in a benchmark without a clock: its rows, docs/speed.md, and what a PyTorch process is told."""
 
 import ast
 import json
@@ -12,12 +12,13 @@ import pytest
 from moviegen import config
 from moviegen.config import DiTConfig
 from tests.bench import __main__ as bench
-from tests.bench import compiling, dit, dit_ours, profile, reading, readme, rows, serving, tae
+from tests.bench import compiling, dit, dit_ours, profile, reading, rows, serving, speed, tae
 from tests.bench.workers import Worker, WorkFailed, take_turns
 from tests.conftest import Bar
+from tests.marked import part
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
+SPEED = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
 PYTORCH = ("tests.bench.pytorch", "tests.bench.dit_pytorch")
 
 
@@ -58,33 +59,27 @@ def report():
     }
 
 
-def between_comments(text):
-    return text.partition(readme.BEGIN)[2].partition(readme.END)[0]
-
-
 def lines_of(block):
     """Cells of the table's lines below its header."""
     table = [line.strip("| ").split(" | ") for line in block.splitlines() if line.startswith("|")]
-    assert table[0][1:] == list(readme.HEADER[1:]) or table[0] == list(readme.HEADER[1:])
+    assert table[0][1:] == list(speed.HEADER[1:]) or table[0] == list(speed.HEADER[1:])
     return table[2:]
 
 
-@pytest.mark.parametrize(
-    "block", [readme.block(report()), between_comments((ROOT / "README.md").read_text(encoding="utf-8"))]
-)
+@pytest.mark.parametrize("block", [speed.block(report()), part(SPEED, "bench")])
 def test_the_table_has_a_line_for_each_task_and_says_where_it_was_measured(block):
     table = lines_of(block)
-    assert [cells[0] for cells in table] == readme.tasks()
+    assert [cells[0] for cells in table] == speed.tasks()
     number, ratio = r"(\d+(\.\d)? (ms|MB)|-)", r"(\*\*\d+\.\d\d\*\*|-)"
     for _, ours, *peers in table:
         assert re.fullmatch(number, ours)
         assert all(re.fullmatch(pattern, cell) for pattern, cell in zip([number, ratio] * 2, peers, strict=True))
-    assert readme.EXPLANATION in block
+    assert speed.EXPLANATION in block
     assert re.search(r"`make bench` on \d{4}-\d\d-\d\d, commit \w{7}: .+, \d+ cores, .+ operators; MindSpore \d", block)
 
 
 def test_ratios_and_failures_come_into_their_columns():
-    table = {cells[0]: cells[1:] for cells in lines_of(readme.block(report()))}
+    table = {cells[0]: cells[1:] for cells in lines_of(speed.block(report()))}
     assert table[dit.named("train", dit.TINY, "float32")] == ["3.0 ms", "4.0 ms", "**0.75**", "4.0 ms", "**0.75**"]
     assert table[dit.named("forward", dit.TINY, "float32")] == ["3.0 ms", "4.0 ms", "**0.75**", "-", "-"]
     assert table[dit.named("train", dit.LARGE, "bfloat16")] == ["1.0 ms", "-", "-", "-", "-"]
@@ -94,22 +89,12 @@ def test_aims_that_are_not_reached_are_listed_and_no_others():
     rows_of = {"dit": [("slow", 0.96, "no"), ("fast", 0.5, "yes")], "step-memory": [("large", 2.0, "no")]}
     rows_of["reading"] = [("unread", None, "not measured")]
     keys = ("task", "ratio", "reached")
-    found = {name: [] for name in (*readme.TIMED, *readme.MEASURED)}
+    found = {name: [] for name in (*speed.TIMED, *speed.MEASURED)}
     for name, rows_ in rows_of.items():
         found[name] = [dict(zip(keys, row, strict=True), peer="PyTorch", aim="at most 0.90") for row in rows_]
     lines = ["| slow | PyTorch | 0.96 | at most 0.90 |", "| memory, large | PyTorch | 2.00 | at most 0.90 |"]
-    assert readme.missed(found).splitlines()[2:] == lines
-    speed = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
-    assert readme.replaced(speed, "", readme.MISSED) != speed
-
-
-def test_only_what_is_between_the_comments_is_replaced():
-    text = f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n"
-    assert readme.replaced(text, "new\n") == f"before\n{readme.BEGIN}\nnew\n{readme.END}\nafter\n"
-    assert readme.replaced(readme.replaced(text, "newer\n"), "new\n") == readme.replaced(text, "new\n")
-    for wrong in ("none", text + text):
-        with pytest.raises(ValueError, match="once each"):
-            readme.replaced(wrong, "new")
+    assert speed.missed(found).splitlines()[2:] == lines
+    assert part(SPEED, "missed").splitlines()[:2] == speed.missed(found).splitlines()[:2]
 
 
 def test_a_ratio_is_judged_by_its_aim():
@@ -230,7 +215,7 @@ def test_a_profile_names_the_function_of_a_compiled_operator():
 
 def test_every_group_has_a_title():
     assert bench.MEASUREMENTS.keys() == bench.TITLES.keys()
-    assert {*readme.TIMED, *readme.MEASURED} <= bench.MEASUREMENTS.keys()
+    assert {*speed.TIMED, *speed.MEASURED} <= bench.MEASUREMENTS.keys()
     assert config.load("tiny").dit_config(2).num_layers == dit.tiny()["config"]["num_layers"]
     assert "torch" not in sys.modules
 

@@ -1,6 +1,6 @@
-"""`python -m tests.bench.readme`: what `make bench` measured, from outputs/bench/bench.json into the documents.
+"""`python -m tests.bench.speed`: what `make bench` measured, from outputs/bench/bench.json into docs/speed.md.
 
-README gets the table of times beside PyTorch, docs/speed.md the aims that are not reached.
+It gets the table of times beside PyTorch, and the aims that are not reached.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import Any
 from moviegen import config
 from moviegen.runs import files
 from tests.bench import compiling, dit, tae
+from tests.marked import replaced
 
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-MISSED = "<!-- missed:begin -->", "<!-- missed:end -->"
 TIMED, MEASURED = ("dit", "bfloat16", "tae"), ("step-memory", "compiling", "reading")  # groups of bench.json
 HEADER = ("", "ours", "PyTorch", "ours / PyTorch", "`torch.compile`", "ours / compiled")
 EXPLANATION = "Below 1 is faster, or smaller, than PyTorch on the same machine in the same minutes."
@@ -22,31 +21,18 @@ Row = Mapping[str, Any]
 
 
 def main() -> int:
-    """Rewrites what is between the two comments in each document."""
+    """Rewrites the two parts of the document."""
     root = config.project_root()
     report = files.read_json(root / "outputs" / "bench" / "bench.json", "run `make bench`")
     missing = [name for name in (*TIMED, *MEASURED) if name not in report]
     if missing:
         print(f"error: bench.json has no {', '.join(missing)}: run `make bench` without --only", file=sys.stderr)
         return 1
-    readme, speed = root / "README.md", root / "docs" / "speed.md"
-    files.write_text(readme, replaced(readme.read_text(encoding="utf-8"), block(report)))
-    files.write_text(speed, replaced(speed.read_text(encoding="utf-8"), missed(report), MISSED))
-    print(f"written: {readme.relative_to(root)}, {speed.relative_to(root)}")
+    document = root / "docs" / "speed.md"
+    text = replaced(document.read_text(encoding="utf-8"), "bench", block(report))
+    files.write_text(document, replaced(text, "missed", missed(report)))
+    print(f"written: {document.relative_to(root)}")
     return 0
-
-
-def replaced(text: str, new: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
-    """The text with another block between two comments, of which each is there once.
-
-    Raises:
-        ValueError: it is not.
-    """
-    begin, end = marks
-    if text.count(begin) != 1 or text.count(end) != 1:
-        raise ValueError(f"the text must hold {begin} and {end} once each")
-    before, _, rest = text.partition(begin)
-    return f"{before}{begin}\n{new}{end}{rest.partition(end)[2]}"
 
 
 def block(report: Mapping[str, Any]) -> str:

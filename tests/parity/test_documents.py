@@ -1,4 +1,4 @@
-"""The README's Python, as it is written there, with random weights in the place of what it would download."""
+"""The Python of docs/weights.md, as it is written there, with random weights in the place of what it would download."""
 
 import re
 import sys
@@ -16,15 +16,15 @@ from moviegen.text.encoders import Pretrained
 from tests.parity.test_lpips import vgg16
 from tests.parity.test_text import UL2, write_tokeniser
 
-README = Path(__file__).parents[2] / "README.md"
+WEIGHTS = Path(__file__).parents[2] / "docs" / "weights.md"
 
 
 def run(about, folder):
     """The block that imports `about`, in a folder of its own."""
-    (block,) = (text for text in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if about in text)
+    (block,) = (text for text in re.findall(r"```python\n(.*?)```", WEIGHTS.read_text(), re.DOTALL) if about in text)
     (folder / "models").mkdir()
     with chdir(folder):
-        exec(compile(block, str(README), "exec"), {})
+        exec(compile(block, str(WEIGHTS), "exec"), {})
 
 
 def test_the_file_of_lpips(tmp_path, monkeypatch):
@@ -52,5 +52,5 @@ def test_the_folder_of_ul2(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["MetaClip2TextModel", "CLIPTextModel"])
 def test_the_classes_that_are_named_for_metaclip_exist(name):
-    assert name in README.read_text()
+    assert name in WEIGHTS.read_text()
     assert hasattr(transformers, name)
