@@ -14,20 +14,21 @@ from tests.parallel.runtime_worker import CONFIG
 
 ROOT = Path(__file__).parents[2]
 # Jobs of so many workers: (name, sequence shards, ZeRO stage, every n-th block is recomputed, micro-batches an update,
-# media whose gradients are compared); each medium of each case costs a compilation. Micro-batches are of different
-# samples, and their truth is one process that takes all of them as one batch.
+# media whose gradients are compared); each medium of each case costs a compilation on every worker, and only four shards
+# do not divide an image's tokens. Micro-batches are of different samples, and their truth is one process that takes all
+# of them as one batch.
 JOBS = [
-    (1, [("alone", 1, 0, 0, 1, ("image", "video")), ("alone, joined", 1, 0, 0, 1, ("image", "video"))]),
-    (2, [("ulysses 2, recomputed", 2, 0, 2, 1, ("image", "video")), ("zero 3", 1, 3, 0, 1, ("video",))]),
+    (1, [("alone", 1, 0, 0, 1, ("video",)), ("alone, joined", 1, 0, 0, 1, ("image", "video"))]),
+    (2, [("ulysses 2, recomputed", 2, 0, 2, 1, ("video",)), ("zero 3", 1, 3, 0, 1, ("video",))]),
     (2, [("data 2", 1, 0, 0, 1, ("video",)), ("zero 1", 1, 1, 0, 2, ("video",)), ("zero 2", 1, 2, 0, 2, ("video",))]),
     (
         4,
         [
             ("ulysses 4", 4, 0, 0, 2, ("image", "video")),
-            ("mesh 2x2", 2, 0, 0, 1, ("image", "video")),
+            ("mesh 2x2", 2, 0, 0, 1, ("video",)),
             ("mesh 2x2 zero 1", 2, 1, 0, 2, ("video",)),
             ("mesh 2x2 zero 2", 2, 2, 0, 2, ("video",)),
-            ("mesh 2x2 zero 3, recomputed", 2, 3, 1, 2, ("image", "video")),
+            ("mesh 2x2 zero 3, recomputed", 2, 3, 1, 2, ("video",)),
         ],
     ),
 ]

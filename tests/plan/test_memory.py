@@ -112,7 +112,7 @@ def autoencoder(device, form, samples, clip, perceptual=False, dtype="float32", 
 
 
 @pytest.mark.whole_job
-@pytest.mark.parametrize(("samples", "clip"), [(2, (16, 64, 64)), (1, (16, 96, 96)), (1, (8, 128, 128))])
+@pytest.mark.parametrize(("samples", "clip"), [(2, (16, 64, 64)), (1, (8, 128, 128))])
 def test_an_autoencoders_step_grows_a_process_as_counted(samples, clip):
     counted, grown = autoencoder("CPU", "cpu", samples, clip)
     assert counted == pytest.approx(grown, rel=WITHIN)
