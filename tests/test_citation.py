@@ -18,8 +18,12 @@ def test_they_agree_with_the_project_and_each_other():
     assert CODEMETA["license"] == f"https://spdx.org/licenses/{PROJECT['license']}"
     assert CITATION["abstract"] == CODEMETA["description"] == PROJECT["description"]
     assert CODEMETA["identifier"] == PROJECT["name"]
-    title = (ROOT / "README.md").read_text().splitlines()[0].removeprefix("# ")
-    assert CITATION["title"] == CODEMETA["name"] == title
+    readme = (ROOT / CODEMETA["readme"]).read_text()
+    assert CITATION["title"] == CODEMETA["name"] == readme.splitlines()[0].removeprefix("# ")
+    (cited,), referred = CITATION["references"], CODEMETA["referencePublication"]
+    assert (cited["title"], cited["url"]) == (referred["name"], referred["url"])
+    for link in (referred["url"], "CITATION.cff", "LICENSE"):
+        assert f"]({link})" in readme, link
     assert [one["name"] for one in CITATION["authors"]] == [one["name"] for one in CODEMETA["author"]]
     assert CITATION["keywords"] == CODEMETA["keywords"]
     assert f"=={CODEMETA['programmingLanguage']['version']}.*" == PROJECT["requires-python"]
