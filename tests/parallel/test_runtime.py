@@ -14,7 +14,7 @@ from tests.parallel.runtime_worker import CONFIG
 
 ROOT = Path(__file__).parents[2]
 # Jobs of so many workers: (name, sequence shards, ZeRO stage, every n-th block is recomputed, micro-batches an update,
-# media whose gradients are compared); each medium of each case costs a compilation on every worker, and only four shards
+# media whose gradients are compared); each medium of each case costs a compilation on all workers, and only four shards
 # do not divide an image's tokens. Micro-batches are of different samples, and their truth is one process that takes all
 # of them as one batch.
 JOBS = [
