@@ -243,16 +243,18 @@ def write_strip(report: Report, path: Path) -> None:
 
 
 def frames(site: Path, shown: Tag) -> np.ndarray:
-    """The frames of a video, or the one of a picture in the page: uint8 (T, H, W, 3)."""
+    """The frames of a video, or the one of a picture, which may lie in the page itself: uint8 (T, H, W, 3)."""
     if shown.name == "img":
-        with Image.open(io.BytesIO(base64.b64decode(str(shown["src"]).partition(",")[2]))) as image:
+        head, _, data = str(shown["src"]).partition("base64,")
+        source = io.BytesIO(base64.b64decode(data)) if head.startswith("data:") else address(site, shown)
+        with Image.open(source) as image:
             return np.asarray(image.convert("RGB"))[None]
     path = address(site, shown)
     return videos.read_frames(path, range(videos.probe(path).frames))
 
 
 def address(site: Path, shown: Tag) -> Path:
-    """The file of a video."""
+    """The file of a video or picture."""
     return site / unquote(str(shown["src"]))
 
 

@@ -3,6 +3,7 @@
 No command is run: its options and parameters exist.
 """
 
+import base64
 import json
 import re
 import shlex
@@ -185,6 +186,15 @@ def test_the_strip_plays_all_clips_beside_each_other(tmp_path):
         assert strip.info["duration"] == 100
         row = np.asarray(strip.convert("L"))[16]
     assert row[[10, 48 + readme.GAP + 10]] == pytest.approx([50 + 3 * 8, 200 + 8], abs=6)
+
+
+@pytest.mark.parametrize("is_in_the_page", [False, True])
+def test_a_picture_stands_still_beside_clips(tmp_path, is_in_the_page):
+    Image.fromarray(np.full((2, 3, 3), 7, np.uint8)).save(tmp_path / "still.png")
+    data = base64.b64encode((tmp_path / "still.png").read_bytes()).decode()
+    source = f"data:image/png;base64,{data}" if is_in_the_page else "still.png"
+    shown = BeautifulSoup(f'<img src="{source}">', "html.parser").img
+    assert np.array_equal(readme.frames(tmp_path, shown), np.full((1, 2, 3, 3), 7))
 
 
 def test_a_report_that_lacks_what_is_shown_is_refused(tmp_path):
