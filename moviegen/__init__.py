@@ -37,10 +37,11 @@ data/
                samples: a set that is there without data of one's own; assets, film: what others made, shots of it
                latents, embeddings, index, reading: caches, what they hold, and how they are read
   3.5          scores, intervals: PSNR, SSIM, LPIPS; how far a mean may be off
-tae/         3.1.1 model, coder, layers, losses, lpips, tiling, factors, weights, naming
+tae/         3.1.1 model, coder, layers, losses, outliers, lpips, tiling, factors, weights, naming
 dit/         3.1.3 model, layers, patches, positions, weights, values: what they start from; inference: to sample with
 text/        3.1.4 encoders, t5, bert, clip, layers, tokenise, folders, stand_ins, embedding
-flow/        3.1.2 path: X_t, V_t, times, loss; 3.4.2 schedule, sampler: Euler steps with guidance
+flow/        3.1.2 path: X_t, V_t, times, loss; 3.4.2 schedule, sampler: Euler steps with guidance; denoising: what
+             they foretell on their way
 runs/        registry: which program makes what from what; fingerprint, hashes: what its result follows from; run,
              ranks, metrics, machine: what it leaves; folders, files, arrays, parts, weights: how that is written and
              read; signatures: what an unreadable file is; patience: how long the rest takes; busy: whether a silent

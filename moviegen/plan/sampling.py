@@ -53,7 +53,8 @@ class Sampling:
         clip: frames and pixels of a sample.
         samples: at once.
         calls: of the transformer, a batch: how many, and for how many velocities of each sample.
-        batches: as many as are full, of the captions that the parameters ask for; paraphrases come on top.
+        batches: as many as are full, of the captions that the parameters ask for; paraphrases come on top, and the two
+            ways that `sample` keeps of one batch.
         decodes: into pictures.
     """
 

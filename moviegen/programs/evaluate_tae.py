@@ -9,6 +9,8 @@ clips give the same numbers, to the last digit.
     summary.json    means over clips              videos.csv      original beside reconstruction: worst, median, best
     scores/         a clip's rows, of all models: a clip that has them is not scored again
     tiles.csv       what cutting frames into tiles changes, by the tiles' size
+    outliers.csv    a few clips; in outliers/ a frame of each, and which positions of its latents stand out, with and
+                    without the outlier penalty
 
 Intervals are of 95 %, by Student's t over source videos (`data.intervals`). Models are compared clip by clip: scores
 differ far more from clip to clip than from model to model, and the former cancels in the difference.
@@ -54,12 +56,14 @@ from moviegen.device.collectives import barrier
 from moviegen.device.limits import cores
 from moviegen.device.world import World
 from moviegen.launch.pool import SPAWN
+from moviegen.runs.arrays import save_npz
 from moviegen.runs.files import read_json, write_csv, write_json, write_text
 from moviegen.runs.patience import Patience
 from moviegen.runs.ranks import recorded
 from moviegen.runs.weights import to_arrays
 from moviegen.tae.lpips import frame_distance
 from moviegen.tae.model import TAE, Decode, Encode, Reconstruct
+from moviegen.tae.outliers import deviations
 from moviegen.tae.tiling import decode_tiles, encode_tiles
 from moviegen.tae.weights import load_weights
 
@@ -71,6 +75,8 @@ SPLITS = {"ucf101": "ucf101_test", "mixkit": "mixkit_val"}
 # Which model each is compared with: the first of these that is there.
 BASELINES = {"tae-opl-on": ("tae-opl-off",), "tae-mixkit": (START, "tae-opl-off")}
 SHOWN = {"ucf101": "tae-opl-off", "mixkit": "tae-mixkit"}  # whose reconstructions are kept as videos
+PENALISED = {"off": "tae-opl-off", "on": "tae-opl-on"}  # whose latents are compared, by the outlier penalty
+OUTLIER_CLIPS = 3
 AT_ONCE = 8  # clips that are in memory while the models take turns: the weights change as rarely as they may
 TILE_SHARES = (0.75, 0.5, 0.25)  # of a frame's sides, of tiles that are compared with whole frames
 OVERLAP_SHARE = 0.25  # of a tile's shorter side
@@ -152,10 +158,15 @@ class Models:
             self.weights[model] = to_arrays(dict(self.tae.parameters_and_names()))
         self.network = Reconstruct(self.tae)
 
-    def restored(self, model: str, videos: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """What a model makes of each video (3, T, H, W): uint8 (T, H, W, 3)."""
+    def take(self, model: str) -> TAE:
+        """The network with a model's weights."""
         for name, parameter in self.tae.parameters_and_names():
             parameter.set_data(ms.Tensor(self.weights[model][name]))
+        return self.tae
+
+    def restored(self, model: str, videos: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """What a model makes of each video (3, T, H, W): uint8 (T, H, W, 3)."""
+        self.take(model)
         return (restore(self.network, video) for video in videos)
 
 
@@ -297,6 +308,25 @@ def keep_examples(run: runs.Run, models: Models, clips: dict[str, list[Clip]], t
     write_text(run.folder / "videos.csv", pd.DataFrame(rows).to_csv(index=False))
 
 
+def keep_outliers(run: runs.Run, models: Models, clips: list[Clip]) -> None:
+    """Writes which positions of a few clips' latents stand out, by the models without and with the outlier penalty."""
+    if not models.weights.keys() >= set(PENALISED.values()):
+        return
+    chosen = spread(clips, OUTLIER_CLIPS)
+    videos, encode = [view(run.params, clip) for clip in chosen], Encode(models.tae)
+    found: list[dict[str, np.ndarray]] = [{} for _ in chosen]
+    for name, model in PENALISED.items():
+        models.take(model)
+        for video, maps in zip(videos, found, strict=True):
+            maps[name] = deviations(encode(ms.Tensor(video[None]))[0].asnumpy()[0])
+    rows = []
+    for number, (clip, video, maps) in enumerate(zip(chosen, videos, found, strict=True)):
+        file, frames = Path("outliers") / f"{number:02d}.npz", to_uint8(video)
+        save_npz(run.folder / file, frame=frames[len(frames) // 2], **maps)
+        rows.append((file, clip.label, source_of(run, "ucf101", clip)["clip"]))
+    write_csv(run.folder / "outliers.csv", ("file", "label", "clip"), rows)
+
+
 class Tiled:
     """Encodes to the mean and decodes again in tiles."""
 
@@ -360,6 +390,7 @@ def evaluate(run: runs.Run, world: World) -> None:
         summarise(run, table)
         keep_examples(run, models, sound, table)
         score_tiles(run, models, sound)
+        keep_outliers(run, models, sound["ucf101"])
 
 
 def main(params: Params, options: argparse.Namespace) -> None:

@@ -10,6 +10,10 @@ A prompt becomes `000.mp4`, `000.gif`, `000.png` (of a clip: the folder `000` wi
 latent, which `python -m moviegen tae decode` makes a video later. `prompts.csv` lists them with their seeds, and
 `settings.json` says how they were made.
 
+The report's own weights also leave the way by two schedules to the first clip of a training caption in `denoising/`:
+what is there after a few of the steps, and what it foretells (`flow.denoising`), as latents and as pictures, which
+`denoising.csv` lists.
+
 Under `msrun` groups of `sample.shards` ranks take whole batches in turn: a batch holds the same prompts however many
 groups there are, and so the same bits come out. Each latent is kept in `latents/` when it is there, and ranks decode
 them in turn when all are; a run that was cut goes on with what is missing. Where weights are divided (ZeRO 3), or
@@ -33,21 +37,22 @@ from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from moviegen import config, runs
-from moviegen.config import ConfigError, Params, Sample, Tiling, weights_file
+from moviegen.config import TEMPORAL_COMPRESSION, ConfigError, Params, Sample, Tiling, weights_file
 from moviegen.data.clips import Clip
 from moviegen.data.crops import centre_frames, spread
 from moviegen.data.embeddings import TextArrays, embeddings_folder, read_embeddings, text_arrays
 from moviegen.data.formats import clip_writer
 from moviegen.data.pixels import to_uint8
 from moviegen.data.splits import load_split
-from moviegen.data.videos import write_video
+from moviegen.data.videos import write_image, write_video
 from moviegen.device.collectives import barrier
 from moviegen.device.world import World
 from moviegen.dit.inference import described_config, load_described, load_stage, sampling_mesh
 from moviegen.dit.model import DiT
 from moviegen.dit.weights import for_sampling
 from moviegen.flow import schedule
-from moviegen.flow.sampler import Embed, Prompt, Sampler, batches, filled, numbered
+from moviegen.flow.denoising import Way, followed
+from moviegen.flow.sampler import Embed, Prompt, Sampler, batches, filled, full_steps, numbered
 from moviegen.parallel.mesh import Mesh
 from moviegen.runs.arrays import read_npz, save_npz
 from moviegen.runs.files import check_writable, read_json, write_csv, write_json
@@ -65,6 +70,8 @@ PROMPTS = {
     "paraphrase": ("mixkit_train", "paraphrase"),
     "trained": ("mixkit_train", "caption"),
 }
+DENOISED = ("linear", "linear-quadratic")  # schedules whose way is kept to the first clip of DENOISED_KIND
+DENOISED_KIND = "trained"
 # short option -> the parameter it stands for
 PARAMETERS = {name: f"sample.{name}" for name in ("size", "frames", "steps", "guidance", "schedule")} | {"seed": "seed"}
 
@@ -135,8 +142,9 @@ class Pipeline(LatentPipeline):
         clip_writer(path, self.settings.frames)(path, self.clip(latent), self.settings.fps)
 
     def clip(self, latent: np.ndarray) -> Iterator[np.ndarray]:
-        """The frames of a latent (C, T', H', W'), uint8 (H, W, 3) each, as they are decoded."""
-        pieces = decode_tiles(self.decode, self.tae.denormalize(latent[None]), self.settings.frames, self.tiling)
+        """The frames of a latent (C, T', H', W') or of a part of one, uint8 (H, W, 3) each, as they are decoded."""
+        frames = min(self.settings.frames, TEMPORAL_COMPRESSION * latent.shape[1])
+        pieces = decode_tiles(self.decode, self.tae.denormalize(latent[None]), frames, self.tiling)
         return (frame for piece in pieces for frame in to_uint8(piece[0]))
 
 
@@ -183,14 +191,24 @@ def sample(run: runs.Run, world: World) -> None:
     prompts = numbered([text for _, text, _ in clips], params.seed)
     todo = missing(batches(prompts, settings.batch_size), lambda prompt: latent_file(run, prompt).exists())
     undecoded = [prompt for prompt in prompts if not row_file(run, prompt).exists()]
+    own_weights = run.program.name == "sample"
+    ways = [Way(run.folder / "denoising", name, settings.steps) for name in DENOISED if own_weights]
+    unfollowed, unseen = [way for way in ways if not way.file.exists()], [one for way in ways for one in way.unseen()]
     barrier(world)  # nobody writes before all have listed the same
-    progress = Progress(run, world, len(undecoded[world.rank :: world.size]))
+    own = undecoded[world.rank :: world.size], unseen[world.rank :: world.size]
+    turns = list(mesh.turns(unfollowed, settings.exchanges(mesh.shards)))
+    progress = Progress(run, world, len(own[0]), len(turns) * settings.steps + len(own[1]))
     sample_share(run, pipeline, todo, progress)
     barrier(world)
-    decode_share(run, pipeline, clips, undecoded[world.rank :: world.size], progress)
+    decode_share(run, pipeline, clips, own[0], progress)
+    denoised = next(prompt for prompt in prompts if clips[prompt.index][0] == DENOISED_KIND)
+    denoise_share(pipeline, prompts, denoised, turns, progress)
+    barrier(world)
+    picture_share(pipeline, own[1], progress)
     barrier(world)
     if world.is_main:
         write_samples(run, prompts)
+        write_ways(run, denoised, ways)
 
 
 def latent_file(run: runs.Run, prompt: Prompt) -> Path:
@@ -209,10 +227,10 @@ def missing(prompts: list[list[Prompt]], is_there: Callable[[Prompt], bool]) -> 
 
 
 class Progress:
-    """What rank 0 writes of its own work: a line an Euler step, and a line a clip."""
+    """What rank 0 writes of its own work: a line an Euler step, a clip, and a step or a picture of the ways."""
 
-    def __init__(self, run: runs.Run, world: World, clips: int) -> None:
-        self.clips, self.sampled = clips, 0
+    def __init__(self, run: runs.Run, world: World, clips: int, denoising: int) -> None:
+        self.clips, self.sampled, self.denoising, self.denoised = clips, 0, denoising, 0
         self.metrics = runs.MetricsWriter(run.metrics_path) if world.is_main else None
         self.quiet = None if world.is_main else True
         if self.metrics:
@@ -222,13 +240,23 @@ class Progress:
         """So many of its steps are done."""
         self.sampled = steps
         if self.metrics:
-            self.metrics.write(kind="step", step=done, steps=steps + self.clips)
+            self.metrics.write(kind="step", step=done, steps=self.total)
 
     def clip(self, done: int, seconds: float) -> None:
         """So many of its clips are written, the last in so many seconds."""
         if self.metrics:
-            total = self.sampled + self.clips
-            self.metrics.write(kind="clip", step=self.sampled + done, steps=total, seconds=round(seconds, 3))
+            self.metrics.write(kind="clip", step=self.sampled + done, steps=self.total, seconds=round(seconds, 3))
+
+    def way(self) -> None:
+        """One more of its steps or pictures of the ways is done."""
+        self.denoised += 1
+        if self.metrics:
+            self.metrics.write(kind="denoising", step=self.sampled + self.clips + self.denoised, steps=self.total)
+
+    @property
+    def total(self) -> int:
+        """Of all there is to do, so far as it is known."""
+        return self.sampled + self.clips + self.denoising
 
 
 def sample_share(run: runs.Run, pipeline: LatentPipeline, todo: list[list[Prompt]], progress: Progress) -> None:
@@ -267,6 +295,50 @@ def decode_share(
         seconds = {"sampling": [float(sampling), bool(is_steady)], "decoding": [decoding, done > 1]}
         write_json(row_file(run, prompt), {"row": row, "seconds": seconds})
         progress.clip(done, float(sampling) + decoding)
+
+
+def denoise_share(
+    pipeline: Pipeline, prompts: list[Prompt], prompt: Prompt, turns: list[tuple[Way, bool]], progress: Progress
+) -> None:
+    """Keeps what is there, and what is foretold, on this rank's ways to one prompt's latent.
+
+    It is sampled in the company that it had for its clip: the way by the same schedule ends in the same bits.
+    """
+    settings, sampler = pipeline.settings, pipeline.sampler
+    batch = next(batch for batch in batches(prompts, settings.batch_size) if prompt in batch)
+    place = batch.index(prompt)
+    if settings.exchanges(pipeline.mesh.shards):
+        batch = filled(batch, settings.batch_size)
+    for way, is_own in turns:
+        velocity = sampler.velocity(batch, full_steps(settings.steps, settings.guidance_gate))
+        found = followed(sampler.noise(batch), velocity, way.times, way.after, progress.way)
+        if is_own and pipeline.mesh.shard_rank == 0:
+            save_npz(way.file, latents=found[:, :, place])
+
+
+def picture_share(pipeline: Pipeline, todo: list[tuple[Way, int, bool]], progress: Progress) -> None:
+    """Decodes the middle of this rank's latents of ways, as long as a tile, and writes the frame in its middle."""
+    tile = pipeline.tiling.frames // TEMPORAL_COMPRESSION
+    for way, stop, is_foretold in todo:
+        latent = way.latents[int(is_foretold), stop]
+        start = max(0, (latent.shape[1] - tile) // 2)
+        frames = list(pipeline.clip(latent[:, start : start + tile]))
+        write_image(way.picture(stop, is_foretold), frames[len(frames) // 2])
+        progress.way()
+
+
+def write_ways(run: runs.Run, prompt: Prompt, ways: list[Way]) -> None:
+    """Lists the pictures of the ways, and how far what is foretold is from where the way ends, by that one's length."""
+    rows: list[tuple[object, ...]] = []
+    for way in ways:
+        foretold = way.latents[1].reshape(len(way.after), -1)
+        distances = np.linalg.norm(foretold - foretold[-1], axis=1) / np.linalg.norm(foretold[-1])
+        for stop, (after, distance) in enumerate(zip(way.after, distances, strict=True)):
+            files = [way.picture(stop, is_foretold).relative_to(run.folder) for is_foretold in (False, True)]
+            rows.append((way.schedule, after, way.times[after], float(distance), *files, prompt.caption, prompt.seed))
+    if rows:
+        header = ("schedule", "after", "time", "distance", "latent", "foretold", "prompt", "seed")
+        write_csv(run.folder / "denoising.csv", header, rows)
 
 
 def write_samples(run: runs.Run, prompts: list[Prompt]) -> None:

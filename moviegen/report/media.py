@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from moviegen.config import project_root
+from moviegen.config import ConfigError, project_root
 from moviegen.data import clips, videos
 from moviegen.report import markup
 
@@ -45,6 +45,19 @@ def strip(clip: clips.Clip, frames: int) -> str:
         [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)) for image in images], 1
     )
     return _photo(row, f"{frames} frames of {clip.path.name}", "jpeg", quality=88)
+
+
+def photograph(path: Path, alt: str) -> str:
+    """A picture that a program kept, smaller by what eyes do not see.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    try:
+        image = np.asarray(Image.open(path).convert("RGB"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error}): remove it to have it made again") from None
+    return _photo(image, alt, "jpeg", quality=88)
 
 
 def picture(image: np.ndarray, alt: str, height: int = STILL_HEIGHT) -> str:

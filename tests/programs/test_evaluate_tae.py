@@ -111,6 +111,17 @@ class Darker:
         return whole - np.uint8(tiling.tiles(*video.shape[2:]))
 
 
+class Standing:
+    """Stands for an encoder: latents of four positions, of which one stands out by as much as the weights say."""
+
+    def __init__(self, network):
+        self.network = network
+
+    def __call__(self, video):
+        positions = [float(self.network.levels.asnumpy()), 1, 0, 0]
+        return ms.Tensor(np.float32(positions).reshape(1, 1, 1, 2, 2)), None
+
+
 TRAINED = [name for name in evaluate_tae.MODELS if name != evaluate_tae.START]
 
 
@@ -163,6 +174,7 @@ def prepared(tmp_path, monkeypatch, overrides):
     monkeypatch.setattr(evaluate_tae, "load_weights", load_levels)
     monkeypatch.setattr(evaluate_tae, "Reconstruct", lambda network: network)
     monkeypatch.setattr(evaluate_tae, "Tiled", Darker)
+    monkeypatch.setattr(evaluate_tae, "Encode", Standing)
     monkeypatch.setattr(evaluate_tae, "scoring", scoring_here)
 
     def view(params, clip):
@@ -245,6 +257,22 @@ def test_tiles_are_scored_against_whole_frames_and_originals(run):
     assert np.isnan(table["whole"][0]) and table["whole"][1] == pytest.approx(expected_psnr(4))
 
 
+def test_outliers_of_a_few_clips_are_kept_of_both_models(run):
+    evaluate(run)
+    table = pd.read_csv(run.folder / "outliers.csv")
+    assert list(table.columns) == ["file", "label", "clip"]
+    assert set(table["label"]) == {"Grey", "Light"} and len(table) == evaluate_tae.OUTLIER_CLIPS
+    for row in table.itertuples():
+        with np.load(run.folder / row.file) as kept:
+            assert kept["frame"].shape == (16, 16, 3) and set(kept["frame"].ravel()) == {
+                {"G": 100, "L": 150}[row.label[0]]
+            }
+            # off: positions 1, 1, 0, 0 around 1/2; on: 2, 1, 0, 0 around 3/4, of variance 11/16
+            np.testing.assert_allclose(kept["off"], np.ones((1, 2, 2)))
+            wanted = np.array([[1.25, 0.25], [0.75, 0.75]]) / (11 / 16) ** 0.5
+            np.testing.assert_allclose(kept["on"], wanted[None], rtol=1e-6)
+
+
 def test_tiles_of_three_sizes_with_and_without_an_overlap_are_compared():
     found = [(tiling.size, tiling.overlap, tiling.frames) for tiling in evaluate_tae.tilings(13, (256, 128))]
     assert found == [((192, 96), 24, 16), ((128, 64), 0, 16), ((128, 64), 16, 16),
@@ -316,7 +344,7 @@ def test_the_same_clips_give_the_same_numbers_and_no_line_twice(run):
 
 def test_each_clip_is_decoded_once_for_all_models_and_not_again_where_a_run_was_cut(run, monkeypatch):
     decoded, view = [], evaluate_tae.view
-    for beside in ("keep_examples", "score_tiles"):
+    for beside in ("keep_examples", "score_tiles", "keep_outliers"):
         monkeypatch.setattr(evaluate_tae, beside, lambda *given: None)
     monkeypatch.setattr(evaluate_tae, "view", lambda params, clip: decoded.append(clip.path.stem) or view(params, clip))
     monkeypatch.setattr(evaluate_tae, "AT_ONCE", 2)
@@ -402,6 +430,7 @@ def test_a_trained_autoencoder_is_scored_alone(tmp_path, monkeypatch):
     run = prepared(tmp_path, monkeypatch, {"tae.tae_checkpoint": "models/tae.safetensors"})
     evaluate(run)
     assert list(json.loads((run.folder / "summary.json").read_text())["ucf101"]) == ["tae-mixkit"]
+    assert not (run.folder / "outliers.csv").exists()  # there are no two to compare
 
 
 def test_files_of_one_name_in_two_classes_stay_two_clips(tmp_path, monkeypatch):

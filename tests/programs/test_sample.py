@@ -7,13 +7,17 @@ import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 from moviegen import __main__, config, runs
 from moviegen.config import ConfigError
 from moviegen.data import videos
 from moviegen.data.embeddings import caption_file, read_embeddings
 from moviegen.dit.weights import save_dit
+from moviegen.flow import schedule
+from moviegen.flow.sampler import noise_for
 from moviegen.launch.run import run_job
 from moviegen.programs import sample
 from moviegen.runs.arrays import save_arrays
@@ -74,10 +78,10 @@ def test_every_chosen_caption_gets_its_clip_beside_its_own(report, bars_of):
     references = [videos.read_frames(run.folder / row["reference"], range(16)) for row in rows]
     assert np.array_equal(references[2], references[4]) and np.array_equal(references[3], references[5])
     assert all(not np.array_equal(a, b) for a, b in itertools.combinations(references[:4], 2))
-    assert [(line["kind"], line["step"]) for line in run.metrics()] == [  # two batches of two steps, then six clips
-        *(("step", step) for step in range(1, 5)), *(("clip", step) for step in range(5, 11)),
-    ]  # fmt: skip
-    assert {line["steps"] for line in run.metrics()} == {10}
+    kinds = ["step"] * 4 + ["clip"] * 6  # two batches of two steps, then six clips
+    kinds += ["denoising"] * (2 * 2 + 2 * 5)  # two ways of two steps, and three pictures of latents and two of others
+    assert [(line["kind"], line["step"]) for line in run.metrics()] == list(zip(kinds, range(1, 25), strict=True))
+    assert {line["steps"] for line in run.metrics()} == {24}
     summary = json.loads((run.folder / "summary.json").read_text())
     assert summary["clips"] == 6
     assert summary["seconds_per_clip"] is None  # one whole batch, which compiled, and a shorter one, which did too
@@ -104,7 +108,7 @@ def test_a_run_that_was_cut_samples_and_decodes_what_is_missing_to_the_same_bits
     assert command(report) == 2
     assert done.count("__call__") == 3  # the first batch is there
     assert command(report) == 0
-    assert (done.count("__call__"), done.count("clip")) == (3, 7)  # three of six are written
+    assert (done.count("__call__"), done.count("clip")) == (3, 7 + 10)  # three of six are written; pictures of two ways
     resumed = {path.name: path.read_bytes() for path in (run.folder / "videos").glob("*.mp4")}
     shutil.rmtree(run.folder / "videos")
     shutil.rmtree(run.folder / "latents")
@@ -113,13 +117,49 @@ def test_a_run_that_was_cut_samples_and_decodes_what_is_missing_to_the_same_bits
     assert len(resumed) == 12
 
 
+def test_the_way_to_a_clip_is_kept_by_two_schedules_and_what_is_missing_of_it_made_again(report):
+    assert command(report) == 0
+    run = runs.find(report, "sample")
+    rows = pd.read_csv(run.folder / "denoising.csv")
+    assert list(rows.columns) == [
+        "schedule", "after", "time", "distance", "latent", "foretold", "prompt", "seed",
+    ]  # fmt: skip
+    for name, own in rows.groupby("schedule"):
+        assert own["after"].tolist() == [0, 1, 2]
+        assert own["time"].tolist() == schedule.get(name, 2).tolist()
+        shares = own["distance"].tolist()
+        assert shares[0] > shares[1] == shares[2] == 0  # of the last step's velocity the end is what it foretells
+    assert set(rows["prompt"]) == {"three"} and set(rows["seed"]) == {46}  # the first of the captions it was trained on
+    ways = {name: np.load(run.folder / "denoising" / f"{name}.npz")["latents"] for name in sample.DENOISED}
+    own = np.load(run.folder / "latents" / "04.npz")["latent_mean"]  # by the run's own schedule
+    for followed in ways["linear-quadratic"]:
+        assert np.array_equal(followed[-1], own)
+    assert not np.array_equal(ways["linear"][0, -1], own)
+    assert np.array_equal(ways["linear"][0, 0], noise_for(46, own.shape)[0])
+    assert np.array_equal(ways["linear"][:, 0], ways["linear-quadratic"][:, 0])  # they part at the first step
+    pictures = {file: np.asarray(Image.open(run.folder / file)) for file in {*rows["latent"], *rows["foretold"]}}
+    assert len(pictures) == 10 and {picture.shape for picture in pictures.values()} == {(32, 48, 3)}
+    clip = videos.read_frames(run.folder / "videos" / "04-generated.mp4", [8])[0].astype(int)
+    assert np.abs(pictures["denoising/linear-quadratic-002.png"] - clip).mean() < 8  # but for the video's codec
+    bytes_of = {path.name: path.read_bytes() for path in (run.folder / "denoising").iterdir()}
+    kept = run.folder / "denoising" / "linear-quadratic-001.png"
+    old = kept.stat().st_mtime_ns
+    for name in ("linear.npz", "linear-000.png"):
+        (run.folder / "denoising" / name).unlink()
+    assert command(report) == 0
+    assert [line["kind"] for line in run.metrics()] == ["denoising"] * 3  # its two steps, and one picture
+    assert {path.name: path.read_bytes() for path in (run.folder / "denoising").iterdir()} == bytes_of
+    assert kept.stat().st_mtime_ns == old
+
+
 @pytest.mark.whole_job
 @pytest.mark.parametrize("shared", [{}, {"sample.shards": 2, "sample.zero_stage": 3}])
 def test_the_report_s_job_of_two_workers_makes_the_clips_of_one(report, shared):
     assert command(report) == 0
     run = runs.find(report, "sample")
     latents = {path.name: np.load(path)["latent_mean"] for path in (run.folder / "latents").glob("*.npz")}
-    rows = (run.folder / "samples.csv").read_bytes()
+    ways = {path.name: np.load(path)["latents"] for path in (run.folder / "denoising").glob("*.npz")}
+    rows, pictures = (run.folder / "samples.csv").read_bytes(), len(list((run.folder / "denoising").glob("*.png")))
     shutil.rmtree(run.folder)
     two = runs.find(config.load("smoke", OVERRIDES | {"launch.inference_worker_num": 2} | shared), "sample")
     assert two.folder == run.folder
@@ -130,6 +170,9 @@ def test_the_report_s_job_of_two_workers_makes_the_clips_of_one(report, shared):
     assert (two.folder / "samples.csv").read_bytes() == rows
     for name, latent in latents.items():
         np.testing.assert_allclose(np.load(two.folder / "latents" / name)["latent_mean"], latent, atol=1e-5)
+    for name, way in ways.items():
+        np.testing.assert_allclose(np.load(two.folder / "denoising" / name)["latents"], way, atol=1e-5)
+    assert len(list((two.folder / "denoising").glob("*.png"))) == pictures == 10
 
 
 def chosen(params, captions, paraphrases, most):
@@ -262,6 +305,7 @@ def test_shipped_weights_need_data_and_text_only_and_sample_as_the_report_s_own(
     assert run.complete
     assert set(run.manifest["upstream"]) == {"data", "text"}
     assert rows_of(run) == rows_of(own)
+    assert not (run.folder / "denoising").exists()  # of the report's own weights alone
     for row in rows_of(run):
         for kind in ("generated", "reference"):
             assert (run.folder / row[kind]).read_bytes() == (own.folder / row[kind]).read_bytes()

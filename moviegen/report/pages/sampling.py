@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from IPython.display import HTML
 from matplotlib.ticker import LogLocator
 from scipy import stats
 
-from moviegen.config import Sample
+from moviegen.config import Params, Sample
 from moviegen.data import videos
 from moviegen.data.intervals import LEVEL
 from moviegen.flow import schedule
@@ -20,11 +21,11 @@ from moviegen.report.encoders import text_encoders
 from moviegen.report.plots import ACCENT, FOURTH, INK, SECOND, THIRD, drawn, panels, styled
 from moviegen.report.tables import table
 from moviegen.report.wording import between, percent, shown, sides
-from moviegen.runs import Run
+from moviegen.runs import Run, registry
 
 __all__ = [
-    "channels", "clips", "comparison", "ends", "error_curves", "error_table", "film", "guidance", "retrieval",
-    "retrieval_verdict", "schedules", "shipped_transformer", "text_encoders",
+    "channels", "clips", "comparison", "denoising", "ends", "error_curves", "error_table", "film", "guidance", "paces",
+    "retrieval", "retrieval_verdict", "sampled_by", "schedules", "shipped_transformer", "text_encoders",
 ]  # fmt: skip
 
 COLORS = {"linear": THIRD, "linear-quadratic": ACCENT, "linear-quadratic-smooth": SECOND}
@@ -76,6 +77,65 @@ def clips(run: Run | None, shipped: Run | None, kind: str) -> HTML:
         prompt = f'<p class="prompt">{html.escape(row["prompt"])}</p>'
         groups.append(f'<div class="pair">{"".join(players)}{prompt}</div>')
     return markup.card("".join(groups), title, [run, shipped] if shipped else [run])
+
+
+def sampled_by(params: Params) -> HTML:
+    """Whose weights the clips are sampled by, and how."""
+    settings = params.sample
+    stage, other = (registry.find(program).stage for program in ("sample", "schedule-error"))
+    return markup.note(
+        f"Here: by the transformer as stage {stage} left it: {settings.frames} frames of {sides(settings.size)} "
+        f"pixels, in {settings.steps} of Euler's steps ({settings.schedule}), guidance {settings.guidance:g}. "
+        f'Schedules are <a href="#How-close-few-steps-come">compared below</a> on stage {other}\'s.'
+    )
+
+
+def denoising(run: Run | None) -> HTML:
+    """What is there after a few steps on the way to one clip, and what it foretells, by two schedules."""
+    title = "Two ways from noise to a clip"
+    kept = results.read_csv(run, "denoising.csv")
+    if run is None or kept is None:
+        return markup.missing(title)
+    ways = []
+    for name, stops in kept.groupby("schedule", sort=False):
+        tiles = []
+        for stop in stops.to_dict("records"):
+            after = _after(stop)
+            above, below = (
+                media.photograph(run.folder / stop[file], f"{name}, {after}: {what}")
+                for file, what in (("latent", "what is there"), ("foretold", "what that foretells"))
+            )
+            off = f"<br>{percent(stop['distance'])} off" if stop["distance"] else ""
+            said = f"{after}<br><i>t</i> = {shown(stop['time'], 2) if stop['time'] else 0}{off}"
+            tiles.append(f'<figure class="clip">{above}{below}<figcaption>{said}</figcaption></figure>')
+        ways.append(f'<p class="run-line">{name}</p><div class="way">{"".join(tiles)}</div>')
+    first = kept.iloc[0]
+    title = (
+        f"{title}, of the same noise and in as many steps: above the latent that is there, below the one it foretells, "
+        f"both decoded, a frame from the middle. Off: how far the foretold one is from the way's end, by that one's "
+        f"length. Seed {first['seed']}: {first['prompt']}"
+    )
+    return markup.card("".join(ways), title, [run])
+
+
+def paces(run: Run | None) -> HTML:
+    """How far each schedule is on its way, past half of its steps."""
+    kept = results.read_csv(run, "denoising.csv")
+    if kept is None:
+        return markup.missing("The pace of each schedule")
+    said = []
+    for name, stops in kept.groupby("schedule", sort=False):
+        middle = stops.iloc[len(stops) // 2]
+        said.append(
+            f"{name} is at <i>t</i> = {shown(middle['time'], 2)}, and what it foretells is "
+            f"{percent(middle['distance'])} off its end"
+        )
+    after = _after(stops.iloc[len(stops) // 2])
+    return markup.prose(f"{after.capitalize()} of {stops['after'].max()}, {'; '.join(said)}.")
+
+
+def _after(stop: Mapping[Hashable, Any]) -> str:
+    return f"after {stop['after']} step{'' if stop['after'] == 1 else 's'}" if stop["after"] else "before all steps"
 
 
 def retrieval(run: Run | None) -> HTML:
@@ -138,8 +198,9 @@ def error_curves(run: Run | None) -> HTML:
             by_steps.plot(rows["steps"], rows["error"], "o-", ms=4, lw=1.4, color=color, label=name)
             by_steps.fill_between(rows["steps"], rows["least"], rows["most"], color=color, alpha=0.12, lw=0)
             by_seconds.plot(rows["seconds"], rows["error"], "o-", ms=4, lw=1.4, color=color)
-        by_steps.set(xlabel="steps", ylabel="relative error of the final latent", xscale="log", yscale="log")
-        by_seconds.set(xlabel="seconds of the batch", yscale="log", xlim=(0, None), ylim=by_steps.get_ylim())
+        by_steps.set(xlabel="Euler's steps", ylabel="relative error of the final latent", xscale="log", yscale="log")
+        by_seconds.set(xlabel="seconds of all captions together", yscale="log", ylim=by_steps.get_ylim())
+        by_seconds.set_xlim(0, None)
         by_steps.set_xticks(sorted(measured["steps"].unique()), labels=sorted(measured["steps"].unique()))
         for axes in (by_steps, by_seconds):
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
@@ -147,7 +208,12 @@ def error_curves(run: Run | None) -> HTML:
             axes.minorticks_off()
         by_steps.legend(fontsize=7.5)
         reference, captions = f"{summary['reference_steps']} equal steps", _captions(summary)
-        title = f"Distance from the latent of {reference}: mean and range of {captions}; right: the mean by wall time"
+        gate = percent(summary["guidance_gate"]) if GATED in set(measured["schedule"]) else None
+        gated = f"; gated: after {gate} of the steps guidance's last difference is used again" if gate else ""
+        title = (
+            f"How far Euler's steps end from the latent of {reference}, guidance {summary['guidance']:g}: mean and "
+            f"range of {captions}; right: the mean by wall time{gated}"
+        )
         return drawn(figure, title, [run])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,12 @@ from moviegen.report import markup, media, provenance, published, results
 from moviegen.report.credits import film
 from moviegen.report.tables import table
 from moviegen.report.wipe import SCRIPT, differences, wipe
-from moviegen.report.wording import shown, sides, signed
+from moviegen.report.wording import percent, shown, sides, signed
 from moviegen.runs import Run
+from moviegen.runs.arrays import read_npz
 
 __all__ = [
-    "classes", "film", "mixkit_scores", "reconstructions", "rules", "scores", "seams", "wipes",
+    "classes", "film", "mixkit_scores", "outliers", "reconstructions", "rules", "scores", "seams", "wipes",
 ]  # fmt: skip
 
 TITLES = {
@@ -30,6 +33,8 @@ TITLES = {
     "tae-mixkit": "here, {}, then fine-tuned on mixkit",
 }
 IDENTICAL = "identical frames"
+ORANGE, YELLOW = np.array([213, 94, 0]), np.array([240, 228, 66])  # of Okabe and Ito's palette, as plots are
+GREY = np.array([110, 110, 110])  # of a position at the radius: others within it are darker
 BRIGHTEST = 0.99  # quantile of the differences of the worst picture that is drawn brightest
 MEASURES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
 DIGITS = {"psnr": 4, "ssim": 3, "lpips": 3}
@@ -134,6 +139,53 @@ def wipes(run: Run | None, data_set: str) -> HTML:
         f"compressed videos below, so a little of it is their codec's"
     )
     return markup.card(f'<div class="wipes">{shown_pairs}</div>{SCRIPT}', notes, [run])
+
+
+def outliers(run: Run | None) -> HTML:
+    """A frame of a few clips, and which positions of its latents stand out, without and with the outlier penalty."""
+    title = "Positions that stand out of their latent frame"
+    listed = results.read_csv(run, "outliers.csv")
+    if run is None or listed is None:
+        return markup.missing(title)
+    radius, height = run.params.tae.loss.outlier_radius, run.params.tae.evaluation.size[0]
+    kept = [(row["label"], _kept_maps(run.folder / row["file"])) for row in listed.to_dict("records")]
+    largest = max(float(maps.max()) for _, (_, *both) in kept for maps in both)
+    tiles = []
+    for label, (frame, *both) in kept:
+        tiles.append(_tile(media.picture(frame, f"{label}, a frame from the middle"), label))
+        for name, maps in zip(("off", "on"), both, strict=True):
+            beyond = int((maps > radius).sum())
+            said = f"OPL {name}: {beyond} of {maps.size} ({percent(beyond / maps.size)}), at most {maps.max():.2f}"
+            image = outlier_map(maps[len(maps) // 2], radius, largest)
+            tiles.append(_tile(media.picture(image, f"{label}, outliers with OPL {name}", height), said))
+    ramps = {f"within {radius:g}": (0, radius), f"beyond, up to {largest:.2f}": (np.nextafter(radius, 9), largest)}
+    key = "".join(
+        f"<span>{media.picture(outlier_map(np.linspace(*ends, 64)[None].repeat(8, 0), radius, largest), '', 8)}"
+        f"{name} standard deviations</span>"
+        for name, ends in ramps.items()
+    )
+    title = (
+        f"{title}: how far from the frame's mean, in its standard deviations. The outlier penalty (OPL) counts those "
+        f"beyond r = {radius:g}. Latent means of held-out UCF-101 clips; the numbers are of all latent frames of the "
+        f"clip, the map of one from the middle"
+    )
+    return markup.card(f'<div class="key">{key}</div><div class="outliers">{"".join(tiles)}</div>', title, [run])
+
+
+def outlier_map(deviations: np.ndarray, radius: float, largest: float) -> np.ndarray:
+    """Deviations (H', W') as a picture, uint8 (H', W', 3): up to the radius grey, beyond it orange to yellow."""
+    within = (deviations / radius).clip(0, 1)[..., None] * GREY
+    beyond = ((deviations - radius) / max(largest - radius, 1e-6)).clip(0, 1)[..., None]
+    bright = (1 - beyond) * ORANGE + beyond * YELLOW
+    return np.where(deviations[..., None] > radius, bright, within).round().astype(np.uint8)
+
+
+def _kept_maps(path: Path) -> tuple[np.ndarray, ...]:
+    return read_npz(path, "frame", "off", "on", mend=f"remove {path.parent.parent} to have it computed again")
+
+
+def _tile(image: str, caption: str) -> str:
+    return f'<figure class="clip">{image}<figcaption>{html.escape(caption)}</figcaption></figure>'
 
 
 def seams(evaluation: Run | None) -> HTML:

@@ -1,11 +1,18 @@
+import base64
+import html
+import io
 import math
 import re
 import statistics
 
 import numpy as np
 import pytest
+from bs4 import BeautifulSoup
+from PIL import Image
 
 from moviegen import config
+from moviegen.config import ConfigError
+from moviegen.data import videos
 from moviegen.flow import schedule
 from moviegen.report.pages import sampling
 from moviegen.runs import files
@@ -29,6 +36,9 @@ from tests.report.making import begun, cells, coloured, finished, sampled, svg, 
         lambda params: sampling.comparison(finished(params, "schedule-error")),
         lambda params: sampling.ends(None, None),
         lambda params: sampling.ends(finished(params, "schedule-error"), sampled(params)),
+        lambda params: sampling.denoising(None),
+        lambda params: sampling.denoising(finished(params, "sample")),
+        lambda params: sampling.paces(None),
         lambda params: sampling.channels(None),
         lambda params: sampling.channels(sampled(params)),
     ],
@@ -100,6 +110,67 @@ def test_where_no_clip_has_a_paraphrase_the_page_says_so(params):
     assert "No clip here has captions in other words than it was trained on." in words(shown)
 
 
+# --- the way to a clip ---
+
+WAYS = {"linear": (0.0, 0.5, 1.0), "linear-quadratic": (0.0, 0.012, 1.0)}
+
+
+@pytest.fixture
+def followed(params):
+    """A run that kept two ways of three stops; each picture has a grey level of its own."""
+    run, lines, level = finished(params, "sample"), ["schedule,after,time,distance,latent,foretold,prompt,seed"], 0
+    for name, times in WAYS.items():
+        for after, time, distance in zip((0, 10, 20), times, (0.75, 0.25, 0.0), strict=True):
+            named = [f"denoising/{name}-{after}.png", f"denoising/{name}-{after}-foretold.png"]
+            for file in named:
+                level += 20
+                videos.write_image(run.folder / file, np.full((16, 24, 3), level, np.uint8))
+            lines.append(f"{name},{after},{time},{distance},{','.join(named)},a <cat>,44")
+    files.write_text(run.folder / "denoising.csv", "\n".join(lines) + "\n")
+    return run
+
+
+def test_each_way_is_a_row_of_what_is_there_above_what_it_foretells(followed):
+    shown = sampling.denoising(followed)
+    page = BeautifulSoup(shown.data, "html.parser")
+    assert [name.text for name in page.select("p.run-line")] == list(WAYS)
+    assert [len(way.select("figure.clip")) for way in page.select("div.way")] == [3, 3]
+    first = page.select("figure.clip")
+    assert [caption.get_text("|") for caption in page.select("div.way figcaption")][1:4] == [
+        "after 10 steps|t| = 0.50|25.0 % off", "after 20 steps|t| = 1.0", "before all steps|t| = 0|75.0 % off",
+    ]  # fmt: skip
+    levels = [level(image) for one in first for image in one.select("img")]
+    assert levels == pytest.approx(list(range(20, 260, 20)), abs=2)
+    assert "linear-quadratic, after 10 steps: what that foretells" in {image["alt"] for image in page.select("img")}
+    assert "Seed 44: a &lt;cat&gt;" in shown.data
+    assert f'href="provenance.html#{followed.name}"' in shown.data
+
+
+def level(image):
+    """The mean grey level of a picture in the page."""
+    with Image.open(io.BytesIO(base64.b64decode(image["src"].partition("base64,")[2]))) as opened:
+        return np.asarray(opened).mean()
+
+
+def test_the_pace_of_each_schedule_is_told_from_the_stop_in_the_middle(followed):
+    assert words(sampling.paces(followed)) == (
+        "After 10 steps of 20, linear is at t = 0.50, and what it foretells is 25.0 % off its end; linear-quadratic is "
+        "at t = 0.012, and what it foretells is 25.0 % off its end."
+    )
+
+
+def test_a_damaged_picture_is_named(followed):
+    (followed.folder / "denoising/linear-10.png").write_bytes(b"half")
+    with pytest.raises(ConfigError, match=r"linear-10\.png cannot be read .*: remove it"):
+        sampling.denoising(followed)
+
+
+def test_whose_weights_sample_is_told(params):
+    said = words(sampling.sampled_by(params))
+    height, width = params.sample.size
+    assert f"the transformer as stage 3 left it: 16 frames of {height}x{width} pixels" in said and "stage 2's" in said
+
+
 # --- the schedules ---
 
 
@@ -113,19 +184,24 @@ def test_errors_of_the_schedules_are_those_of_the_file(params):
     run = finished(params, "schedule-error")
     lines = ["schedule,steps,error,least,most,seconds", "linear,5,0.5,0.4,0.6,1.25", "linear,50,0.0625,0.05,0.07,12.5"]
     lines += ["linear-quadratic,5,0.75,0.7,0.8,1.5", "linear-quadratic,50,0.03125,0.03,0.04,12.0"]
+    lines += ['"linear-quadratic, gated",5,0.8,0.7,0.9,1.0', '"linear-quadratic, gated",50,0.4,0.3,0.5,9.0']
     files.write_text(run.folder / "errors.csv", "\n".join(lines) + "\n")
     summary = {"prompts": 3, "frames": 16, "size": [48, 80], "reference_steps": 1000, "reference_seconds": 40.0}
+    summary |= {"guidance": 2.5, "guidance_gate": 0.375}
     files.write_json(run.folder / "summary.json", summary)
     shown = sampling.error_table(run)
     assert "3 captions in one batch, clips of 48x80x16" in shown.data
     rows = cells(shown)
-    assert list(rows["schedule"]) == ["linear"] * 2 + ["linear-quadratic"] * 2 + ["linear, the reference"]
+    assert list(rows["schedule"]) == [
+        *["linear"] * 2, *["linear-quadratic"] * 2, *["linear-quadratic, gated"] * 2, "linear, the reference",
+    ]  # fmt: skip
     assert [float(value) for value in rows["relative error"][:4]] == [0.5, 0.0625, 0.75, 0.0312]
-    assert [float(value) for value in rows["wall time (s)"]] == [1.25, 12.5, 1.5, 12.0, 40.0]
-    assert tuple(rows.iloc[4, 1:5]) == ("1000", "-", "-", "-")
+    assert [float(value) for value in rows["wall time (s)"]] == [1.25, 12.5, 1.5, 12.0, 1.0, 9.0, 40.0]
+    assert tuple(rows.iloc[6, 1:5]) == ("1000", "-", "-", "-")
     drawn = sampling.error_curves(run).data
     assert run.name in drawn
-    assert "1000 equal steps" in drawn
+    for said in ("How far Euler's steps end", "1000 equal steps", "guidance 2.5", "gated: after 37.5 % of the steps"):
+        assert html.escape(said) in drawn
     files.write_text(run.folder / "errors.csv", "\n".join(lines).replace("0.75", "0.25") + "\n")
     assert sampling.error_curves(run).data != drawn
 

@@ -8,6 +8,7 @@ from moviegen import config, runs
 from moviegen.data import videos
 from moviegen.report.pages import tae_evaluation
 from moviegen.runs import files
+from moviegen.runs.arrays import save_npz
 from tests.report.making import cells, finished, words
 
 MEASURED = {"clips": 12, "sources": 5, "identical": 0, "psnr": 24.512, "psnr_ci95": 1.31, "ssim": 0.78,
@@ -143,6 +144,25 @@ def test_fine_tuning_stands_beside_what_it_started_from(params):
     assert list(cells(tae_evaluation.mixkit_scores(without, evaluation))[""]) == [
         "here, OPL off", "here, OPL off, then fine-tuned on mixkit",
     ]  # fmt: skip
+
+
+def test_positions_that_stand_out_are_counted_and_drawn_apart(params):
+    evaluation, radius = finished(params, "tae-evaluation"), params.tae.loss.outlier_radius
+    off, on = np.full((2, 4, 4), 0.5), np.full((2, 4, 4), radius)
+    off[1, 0, 0], off[1, 2, 3], off[0, 1, 1] = 2 * radius, 4 * radius, 1.01 * radius
+    save_npz(evaluation.folder / "outliers/00.npz", frame=np.full((32, 32, 3), 90, np.uint8), off=off, on=on)
+    files.write_csv(
+        evaluation.folder / "outliers.csv", ("file", "label", "clip"), [("outliers/00.npz", "Walk", "a.avi")]
+    )
+    shown = tae_evaluation.outliers(evaluation)
+    assert f"OPL off: 3 of 32 (9.4 %), at most {4 * radius:.2f}" in shown.data
+    assert f"OPL on: 0 of 32 (0.0 %), at most {radius:.2f}" in shown.data  # at the radius nothing is penalised
+    assert f"beyond r = {radius:g}." in shown.data
+    drawn = tae_evaluation.outlier_map(off[1], radius, 4 * radius)
+    assert tuple(drawn[2, 3]) == (240, 228, 66)
+    is_grey = (drawn == drawn[..., :1]).all(-1)
+    assert not is_grey[0, 0] and not is_grey[2, 3] and is_grey.sum() == 14
+    assert "not run here" in tae_evaluation.outliers(finished(params, "sample")).data
 
 
 def test_tiles_of_each_size_stand_beside_the_whole_frame(params):
