@@ -20,6 +20,9 @@ _STYLE = """<style>
 .jp-OutputArea .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(15em, 1fr)); gap: 1em; }
 .jp-OutputArea .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(11em, 1fr)); gap: 0.3em 0.9em;
   margin-bottom: 1em; }
+.jp-OutputArea .way { display: grid; grid-template-columns: repeat(auto-fit, minmax(7em, 1fr)); gap: 0.5em 0.4em; }
+.jp-OutputArea .outliers { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 0.9em; }
+.jp-OutputArea .key img.photo { display: inline-block; width: 4em; height: 0.7em; margin: 0 0.4em 0 0.9em; }
 .jp-OutputArea .pair .prompt { grid-column: 1 / -1; margin: 0.3em 0 0; font-style: italic; }
 .jp-OutputArea video { display: block; width: 100%; border-radius: 4px; background: #000; }
 .jp-OutputArea .scroll { overflow-x: auto; max-width: 58em; }
