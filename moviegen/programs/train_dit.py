@@ -254,7 +254,7 @@ def train(run: runs.Run, stage: int, world: World) -> None:
     if world.is_main:
         tell(run, token_batches.training, token_batches.held_out)
     loss, settings = FlowMatchingLoss(by_tokens), recipe.train.settings
-    sampled = sampled_latents(run, stage, dit, recipe.valid.samples, world) if recipe.valid.samples else None
+    sampled = sampled_latents(run, stage, dit, asked, world) if (asked := recipe.valid.samples) else None
     # after Zero: what gathers the weights of a block is recomputed with it
     dit.recompute_blocks(recipe.model.recompute_every_nth_block, keep_attention=recipe.model.not_recompute_fa)
     trainer = Trainer(
@@ -283,9 +283,9 @@ def train(run: runs.Run, stage: int, world: World) -> None:
     trainer.fit(token_batches)
     with trainer.busy("saving", recipe.train.steps):
         save(run, dit, trainer.saved(), world)
-    if sampled:
+    if asked and sampled:
         with trainer.busy("decoding", recipe.train.steps):
-            decode_samples(run, stage, sampled)
+            decode_samples(run, stage, asked, sampled)
 
 
 def save(run: runs.Run, dit: DiT, checkpoint: Checkpoint, world: World) -> None:

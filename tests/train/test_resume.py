@@ -119,6 +119,7 @@ def test_the_program_starts_there_only_where_it_is_told_to(short, monkeypatch, r
     monkeypatch.setattr(dit, "tell", lambda *arguments: None)
     monkeypatch.setattr(dit, "Trainer", built)
     changes = {"train.resume.run": str(short.folder), "train.resume.force": True, "train.steps": 8} if resumes else {}
+    changes |= {"valid.samples": None}
     with pytest.raises(Built):
         dit.train(runs.find(config.load("smoke", STEPS | changes), "stage1"), 1, World())
 

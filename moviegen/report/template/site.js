@@ -159,11 +159,19 @@
       turn(target);
     }), { threshold: 0.5 });
     for (const player of all("main video")) {
+      barsOnDemand(player);
       player.addEventListener("pause", () => { if (seen.has(player) && !calm.matches) stopped.add(player); });
       player.addEventListener("play", () => stopped.delete(player));
       watch.observe(player);
     }
     calm.addEventListener("change", () => seen.forEach(turn));
+  }
+
+  // A small player's bars would hide what it plays: they show under the pointer, by keys, and while it stands still.
+  function barsOnDemand(player) {
+    player.tabIndex = 0;
+    const show = () => { player.controls = player.paused || player.matches(":hover, :focus-within"); };
+    ["pointerenter", "pointerleave", "focusin", "focusout", "play", "pause"].forEach(name => player.addEventListener(name, show));
   }
 
   // What is wider than its box is scrolled by keys, too.
