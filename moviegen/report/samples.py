@@ -19,10 +19,18 @@ SPLITS = ("mixkit_train", "mixkit_val")  # whose captions are sampled
 MOST_UPDATES = 5  # of a strip: the first, the last, and some between
 
 
-def of_caption(run: Run | None, caption: str) -> list[dict[str, Any]]:
-    """The lines of a stage's samples of one caption, in the order of updates; none where it kept none."""
-    listed = results.read_csv(run, LISTED)
-    return [] if listed is None else listed[listed["prompt"] == caption].sort_values("step").to_dict("records")
+def listed(run: Run | None) -> list[list[dict[str, Any]]]:
+    """A stage's samples, those of each caption by themselves in the order of updates; none where it kept none."""
+    found = results.read_csv(run, LISTED)
+    if found is None:
+        return []
+    by_prompt = found.sort_values("step").groupby(["kind", "prompt", "seed"], sort=False)
+    return [rows.to_dict("records") for _, rows in by_prompt]
+
+
+def of_caption(run: Run | None, kind: str, caption: str) -> list[dict[str, Any]]:
+    """Those of one caption."""
+    return next((rows for rows in listed(run) if (rows[0]["kind"], rows[0]["prompt"]) == (kind, caption)), [])
 
 
 def chosen(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -34,7 +42,7 @@ def real(run: Run, caption: str) -> np.ndarray | None:
     """The first frame, as a stage sees it, of a clip that is captioned so; None where it cannot be read."""
     size = run.params.recipes[run.program.stage or 1].dataset.size
     data = find(run.params, "data")
-    clips = [clip for split in SPLITS for clip in load_split(data, split) if clip.caption == caption]
+    clips = [clip for split in SPLITS if data.complete for clip in load_split(data, split) if clip.caption == caption]
     try:
         return next(centre_frames(clips[0], 1, *size)) if clips else None
     except (videos.BrokenVideo, OSError):

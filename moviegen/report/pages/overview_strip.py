@@ -27,19 +27,18 @@ def strip(params: Params, kind: str, stages: StageRuns, sample: Run | None, ship
             f"<b>{TITLES[kind]}:</b> {provenance.why_absent(params, 'sample', sample)}. {made_by('sample')}"
         )
     caption = row["prompt"]
+    kept = {stage: rows for stage in EARLIER if (rows := samples.of_caption(stages.get(stage), kind, caption))}
+    earlier = {stage: run for stage in kept if (run := stages[stage])}
     tiles = [media.video(sample.folder / row["reference"], "the real clip", f"the clip captioned: {caption}")]
-    for stage in EARLIER:
-        tiles += _of_stage(stages.get(stage), stage, caption)
-    tiles.append(_clip(sample, row, "stage 3", caption))
+    tiles += [_tile(run, kept[stage][-1], f"stage {stage}") for stage, run in earlier.items()]
+    tiles.append(_tile(sample, row, "stage 3"))
     other = sampled(shipped, kind)
     if shipped is not None and other is not None:
-        tiles.append(_clip(shipped, other, "shipped weights", caption))
+        tiles.append(_tile(shipped, other, "shipped weights"))
     prompt = f'<p class="prompt">{html.escape(caption)}</p>'
-    said = f'<p class="run-line">{_said(stages, sample, caption)}</p>'
-    shown = [run for stage in EARLIER if samples.of_caption(run := stages.get(stage), caption)]
-    return markup.card(
-        f'<div class="pair tiles">{prompt}{"".join(tiles)}</div>{said}', TITLES[kind], [*shown, sample, shipped]
-    )
+    said = f'<p class="run-line">{_said(earlier, sample)}</p>'
+    content = f'<div class="pair tiles">{prompt}{"".join(tiles)}</div>{said}'
+    return markup.card(content, TITLES[kind], [*earlier.values(), sample, shipped])
 
 
 def sampled(run: Run | None, kind: str) -> dict[str, Any] | None:
@@ -55,27 +54,17 @@ def made_by(program: str) -> str:
     return f'{MADE[program]} is made by <a href="{section.page}">{section.title}</a> (notebooks/{section.notebook}).'
 
 
-def _of_stage(run: Run | None, stage: int, caption: str) -> list[str]:
-    """What the weights at the end of a stage's training made of a caption."""
-    rows = samples.of_caption(run, caption)
-    if run is None or not rows:
-        return []
-    named = f"stage {stage}, seed {rows[-1]['seed']}"
-    return [samples.tile(run.folder / rows[-1]["generated"], named, f"{named}, sampled from: {caption}")]
-
-
-def _clip(run: Run, row: dict[str, Any], maker: str, caption: str) -> str:
+def _tile(run: Run, row: dict[str, Any], maker: str) -> str:
+    """What some weights made of a caption."""
     named = f"{maker}, seed {row['seed']}"
-    return media.video(run.folder / row["generated"], named, f"{named}, sampled from: {caption}")
+    return samples.tile(run.folder / row["generated"], named, f"{named}, sampled from: {row['prompt']}")
 
 
-def _said(stages: StageRuns, sample: Run, caption: str) -> str:
+def _said(earlier: dict[int, Run], sample: Run) -> str:
     """In how many steps each stage's was sampled, and of which there is nothing."""
-    kept = {stage: run for stage in EARLIER if samples.of_caption(run := stages.get(stage), caption)}
-    steps = {
-        stage: asked.steps for stage, run in kept.items() if run and (asked := run.params.recipes[stage].valid.samples)
-    }
-    counts = [f"stage {stage} in {count}" for stage, count in (steps | {3: sample.params.sample.steps}).items()]
+    asked = {stage: run.params.recipes[stage].valid.samples for stage, run in earlier.items()}
+    steps = {stage: one.steps for stage, one in asked.items() if one} | {3: sample.params.sample.steps}
+    counts = [f"stage {stage} in {count}" for stage, count in steps.items()]
     said = f"Sampled by the weights at the end of a stage's training: {listed(counts)} steps."
-    missing = [f"stage {stage}" for stage in EARLIER if stage not in kept]
+    missing = [f"stage {stage}" for stage in EARLIER if stage not in earlier]
     return f"{said} Of {listed(missing)} training kept no sample of this caption." if missing else said

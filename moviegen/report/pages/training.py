@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -249,30 +250,25 @@ def shapes(run: Run | None, stage: int) -> HTML:
 
 def sampled(run: Run | None, stage: int) -> HTML:
     """What the weights made of the same captions and noise at validations, beside the clips that were captioned so."""
-    title, listed = f"Samples while stage {stage} trains", results.read_csv(run, samples.LISTED)
+    title, captions = f"Samples while stage {stage} trains", samples.listed(run)
     if run is None:
         return markup.missing(title)
     asked = run.params.recipes[stage].valid.samples
-    if asked is None or listed is None or listed.empty:
+    if asked is None or not captions:
         return markup.note(f"<b>{title}:</b> none are kept (<code>valid.samples</code>).")
-    groups = []
-    for caption, kind in dict(zip(listed["prompt"], listed["kind"], strict=True)).items():
-        rows = samples.of_caption(run, caption)
-        tiles = [
-            samples.tile(
-                run.folder / row["generated"], _updates(row["step"]), f"sample {_updates(row['step'])}: {caption}"
-            )
-            for row in samples.chosen(rows)
-        ]
-        if (real := samples.real(run, caption)) is not None:
-            tiles.append(media.tile(real, "a real frame", f"a frame of the clip captioned: {caption}"))
-        prompt = f'<p class="prompt">{html.escape(caption)} ({KINDS[kind]}, seed {rows[-1]["seed"]})</p>'
-        groups.append(f'<div class="pair tiles">{prompt}{"".join(tiles)}</div>')
     how = f"{asked.steps} steps (linear-quadratic), guidance {asked.guidance:g}"
-    return markup.card(
-        "".join(groups), f"{title}: the same captions and noise after more and more updates; {how}", [run]
-    )
+    groups = "".join(_strip(run, rows) for rows in captions)
+    return markup.card(groups, f"{title}: the same captions and noise after more and more updates; {how}", [run])
 
 
-def _updates(step: int) -> str:
-    return f"after {step:,} update{'' if step == 1 else 's'}"
+def _strip(run: Run, rows: list[dict[str, Any]]) -> str:
+    """Samples of one caption, and last what is real."""
+    kind, caption, seed = (rows[0][name] for name in ("kind", "prompt", "seed"))
+    tiles = []
+    for row in samples.chosen(rows):
+        when = f"after {row['step']:,} update{'' if row['step'] == 1 else 's'}"
+        tiles.append(samples.tile(run.folder / row["generated"], when, f"a sample {when}: {caption}"))
+    if (real := samples.real(run, caption)) is not None:
+        tiles.append(media.tile(real, "a real frame", f"a frame of the clip captioned: {caption}"))
+    prompt = f'<p class="prompt">{html.escape(caption)} ({KINDS[kind]}, seed {seed})</p>'
+    return f'<div class="pair tiles">{prompt}{"".join(tiles)}</div>'
