@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from moviegen.report import markup, results
 from moviegen.report.plots import ACCENT, FAINT, FOURTH, INK, SECOND, THIRD, drawn, panels, styled
+from moviegen.report.wording import after
 from moviegen.runs import Run
 
 AT = "loss_at_"  # before the time, in the lines of validations
@@ -53,9 +54,8 @@ def by_time(run: Run | None, title: str) -> HTML:
         for place, color in zip(chosen, (FOURTH, SECOND, ACCENT)[-len(chosen) :], strict=True):
             line = validation.iloc[place]
             values = [line[at[t]] for t in times]
-            axes.plot(times, values, "o-", ms=3.5, lw=1.4, color=color, label=f"after {line['step']:,} updates")
+            axes.plot(times, values, "o-", ms=3.5, lw=1.4, color=color, label=after(line["step"]))
         axes.set(xlabel="t  (0 noise, 1 data)", ylabel="validation loss", xlim=(0, 1))
-        axes.set_ylim(bottom=0)
         axes.legend()
         return drawn(figure, title, [run])
 

@@ -58,6 +58,6 @@ def test_the_loss_at_each_time_is_that_of_the_first_a_middle_and_the_last_valida
             kind="validation", step=step, steps=9, loss=1.0, **{"loss_at_0.25": 0.5, "loss_at_0.75": step / 1e4}
         )
     drawing = svg(by_time(run, "By time"))
-    for step in ("0", "2,000", "4,000"):
-        assert f"<!-- after {step} updates -->" in drawing
-    assert drawing.count("<!-- after") == 3
+    for when in ("before the first update", "after 2,000 updates", "after 4,000 updates"):
+        assert f"<!-- {when} -->" in drawing
+    assert drawing.count("update") == 3

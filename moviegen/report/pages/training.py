@@ -15,7 +15,7 @@ from moviegen.report import markup, media, published, results, samples
 from moviegen.report.curves import by_time, losses
 from moviegen.report.plots import ACCENT, FAINT, INK, WIDTH, drawn, panels, styled
 from moviegen.report.tables import bare_table, table
-from moviegen.report.wording import in_checkout, sides
+from moviegen.report.wording import after, in_checkout, sides
 from moviegen.runs import Run, find
 
 __all__ = [
@@ -266,7 +266,7 @@ def _strip(run: Run, rows: list[dict[str, Any]]) -> str:
     kind, caption, seed = (rows[0][name] for name in ("kind", "prompt", "seed"))
     tiles = []
     for row in samples.chosen(rows):
-        when = f"after {row['step']:,} update{'' if row['step'] == 1 else 's'}"
+        when = after(row["step"])
         tiles.append(samples.tile(run.folder / row["generated"], when, f"a sample {when}: {caption}"))
     if (real := samples.real(run, caption)) is not None:
         tiles.append(media.tile(real, "a real frame", f"a frame of the clip captioned: {caption}"))

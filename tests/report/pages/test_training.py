@@ -128,9 +128,7 @@ def test_samples_stand_in_the_order_of_updates_the_first_and_the_last_among_them
     (run.folder / "samples.csv").write_text("\n".join(rows) + "\n")
     shown = training.sampled(run, 1)
     captions = re.findall("<figcaption>(.*?)</figcaption>", shown.data)
-    assert captions == [
-        f"after {step}" for step in ("0 updates", "100 updates", "300 updates", "500 updates", "800 updates")
-    ]
+    assert captions == ["before the first update", *(f"after {step} updates" for step in (100, 300, 500, 800))]
     assert 'alt="a sample after 800 updates: a &lt;cat&gt;"' in shown.data
     assert (
         "a &lt;cat&gt; (held out, seed 42)" in shown.data and "16 steps (linear-quadratic), guidance 1.5" in shown.data
