@@ -312,7 +312,7 @@ def denoise_share(
 
 def picture_share(pipeline: Pipeline, todo: list[tuple[Way, int, bool]], progress: Progress) -> None:
     """Decodes the middle of this rank's latents of ways, as long as a tile, and writes the frame in its middle."""
-    tile = pipeline.tiling.frames // TEMPORAL_COMPRESSION
+    tile = pipeline.decode.tiling.frames // TEMPORAL_COMPRESSION
     for way, stop, is_foretold in todo:
         latent = way.latents[int(is_foretold), stop]
         start = max(0, (latent.shape[1] - tile) // 2)
