@@ -18,7 +18,7 @@ programs/    a verb of the command line each
   3.1.1        train_tae, transcode: the Temporal Autoencoder's training runs; files through it
   3.1.3        count, one_step: the transformer's parameters; one step of a published size
   3.1.4        encode_text: captions to embeddings
-  3.2          encode_latents, train_dit: clips to latents; the three stages
+  3.2          encode_latents, train_dit, training_samples: clips to latents; the three stages, and what they sample
   3.2.1        index_data: which clips there are; fetch_assets: a film, an encoder, LPIPS
   3.4.2        sample, schedule_error: prompts to clips; how far each schedule ends from a many-step solution
   3.5          evaluate_tae, retrieval: PSNR, SSIM, LPIPS; whether clips are nearest to their captions' own
@@ -28,7 +28,7 @@ proofs/      what a CPU can measure of what only large jobs need: proof, records
                autoencoder, tiles: 3.1.1's training in a card's form and its arithmetic; encoding and decoding
                transformer, checkpoints: what each rank holds at its start, writes, and waits for
                start, cards: what a stage reads at its start, sees, and compiles; 3.4.2 on several cards
-train/       3.2   loop, step, batches, turns, optim, ema (3.3), state, checkpoint, saving, resume
+train/       3.2   loop, step, batches, samples, turns, optim, ema (3.3), state, checkpoint, saving, resume
 data/
   3.2.1        videos, streams, readers, proofs, pictures: one file, read exactly; pixels, formats: resized, written
                layouts, captions, tables: what a folder holds; datasets, ucf101, choice, splits: what is trained on
@@ -37,7 +37,7 @@ data/
                samples: a set that is there without data of one's own; assets, film: what others made, shots of it
                latents, embeddings, index, reading: caches, what they hold, and how they are read
   3.5          scores, intervals: PSNR, SSIM, LPIPS; how far a mean may be off
-tae/         3.1.1 model, coder, layers, losses, outliers, lpips, tiling, factors, weights, naming
+tae/         3.1.1 model, coder, layers, losses, outliers, lpips, tiling, decoding, factors, weights, naming
 dit/         3.1.3 model, layers, patches, positions, weights, values: what they start from; inference: to sample with
 text/        3.1.4 encoders, t5, bert, clip, layers, tokenise, folders, stand_ins, embedding
 flow/        3.1.2 path: X_t, V_t, times, loss; 3.4.2 schedule, sampler: Euler steps with guidance; denoising: what

@@ -48,6 +48,7 @@ from moviegen.config.recipe import (
     Save,
     Settings,
     Train,
+    TrainingSamples,
     merge,
 )
 from moviegen.config.shapes import (
@@ -99,6 +100,7 @@ __all__ = [
     "TextEncoder",
     "Tiling",
     "Train",
+    "TrainingSamples",
     "by_graph",
     "check_tables",
     "from_root",

@@ -229,12 +229,21 @@ class Train(Group):
     save: Annotated[Save, UNCOUNTED] = Save()
 
 
+class TrainingSamples(Group):
+    """What the weights make, at each validation, of the same captions and noise, as the stage's longest clips."""
+
+    prompts: int = Field(1, gt=0, description="captions of each split: so many trained on, and so many held out")
+    steps: int = Field(16, gt=0, description="of Euler, linear-quadratic")
+    guidance: float = Field(3.0, ge=0, allow_inf_nan=False, description="as sample.guidance")
+
+
 class Valid(Group):
     """Validation loss at fixed times and fixed noise."""
 
     frequency: int = Field(100, gt=0, description="training steps between two validations")
     sampling_steps: int = Field(10, gt=0, description="how many fixed times in (0, 1)")
     max_clips: int = Field(0, ge=0, description="at most so many held-out clips, evenly over their buckets; 0: all")
+    samples: TrainingSamples | None = Field(None, description="null: training keeps no samples")
 
 
 class Recipe(Group):

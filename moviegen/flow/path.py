@@ -72,6 +72,18 @@ class FlowMatchingLoss(nn.Cell):
 
     def construct(self, x_1: ms.Tensor, x_0: ms.Tensor, t: ms.Tensor, *rest: ms.Tensor) -> ms.Tensor:
         """x_1, x_0 (B, C, T', H', W') or tokens (B, N, ...), t (B,), the rest as the network takes it -> scalar."""
+        return self.squared_error(x_1, x_0, t, *rest).mean()
+
+    def squared_error(self, x_1: ms.Tensor, x_0: ms.Tensor, t: ms.Tensor, *rest: ms.Tensor) -> ms.Tensor:
+        """Of each number of the velocity; see `construct`."""
         x_t = interpolate(x_1, x_0, t.reshape((-1,) + (1,) * (x_1.ndim - 1)))
         error = self.network(x_t, timestep(t), *rest) - velocity(x_1, x_0)
-        return (error * error).mean()
+        return error * error
+
+
+class SampleLosses(FlowMatchingLoss):
+    """The same of each sample by itself, so that it is known at each time."""
+
+    def construct(self, x_1: ms.Tensor, x_0: ms.Tensor, t: ms.Tensor, *rest: ms.Tensor) -> ms.Tensor:
+        """As `FlowMatchingLoss` -> (B,)."""
+        return self.squared_error(x_1, x_0, t, *rest).reshape(x_1.shape[0], -1).mean(1)

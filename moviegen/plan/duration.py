@@ -24,7 +24,7 @@ class Duration:
     Attributes:
         updates: of the stage.
         update: on the mean of the media, as often as the stage sees each.
-        validation: of all held-out clips, over the updates between two validations.
+        validation: of all held-out clips, with what is sampled, over the updates between two validations.
         waiting: for batches that are read more slowly than an update is computed; with `checkpoint` 0 where nobody
             says how fast a host's storage is.
         checkpoint: that an update waits for one that is still being written when the next is due; the copying, a
@@ -84,12 +84,19 @@ def seen_shares(params: Params, stage: int) -> dict[Bucket, float]:
 
 
 def validation_seconds(params: Params, stage: int, card: Card, speed: Speed, clips: int) -> float:
-    """Of one validation: every clip that it sees at each of its fixed times, divided over the groups of shards."""
+    """Of one validation: every clip that it sees at each of its fixed times, divided over the groups of shards.
+
+    What it samples each group of shards samples whole.
+    """
     recipe, clip = params.recipes[stage], params.recipes[stage].dataset.longest_clip
     groups = params.launch_of(stage).worker_num // recipe.train.sequence_parallel.shards
     pairs = validated(params, stage, clips) * recipe.valid.sampling_steps
     work = forward_work(params, stage, clip)
-    return -(-pairs // (groups * work.samples)) * update_seconds(work, card, speed)
+    seconds = -(-pairs // (groups * work.samples)) * update_seconds(work, card, speed)
+    if asked := recipe.valid.samples:
+        each = forward_work(params, stage, clip, samples=1 if asked.guidance in (0, 1) else 2)
+        seconds += 2 * asked.prompts * asked.steps * update_seconds(each, card, speed)  # captions of both splits
+    return seconds
 
 
 def validated(params: Params, stage: int, clips: int) -> int:
@@ -98,12 +105,13 @@ def validated(params: Params, stage: int, clips: int) -> int:
     return min(held_out, params.recipes[stage].valid.max_clips or held_out)
 
 
-def forward_work(params: Params, stage: int, clip: Bucket) -> Work:
-    """What a card does in a forward pass of a stage's micro-batch."""
+def forward_work(params: Params, stage: int, clip: Bucket, samples: int | None = None) -> Work:
+    """What a card does in a forward pass of so many clips, or else of a stage's micro-batch."""
     recipe, config, cards = params.recipes[stage], params.dit_config(stage), params.launch_of(stage).worker_num
     settings, shards = recipe.train.settings, recipe.train.sequence_parallel.shards
     dtype = "bfloat16" if settings.dtype == "auto" else settings.dtype
-    samples, tokens = recipe.dataloader.batch_size.samples(clip), -(-visual_tokens(*clip) // shards) * shards
+    samples = samples or recipe.dataloader.batch_size.samples(clip)
+    tokens = -(-visual_tokens(*clip) // shards) * shards
     once, lengths = dit_forward(config, tokens, params.text.lengths), params.text.lengths
     each = once + (shards - 1) * dit_forward(config, 0, lengths)  # what is of no token each shard computes for itself
     swapped = config.num_layers * ulysses_traffic(config, tokens, shards)

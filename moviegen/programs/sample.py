@@ -58,9 +58,7 @@ from moviegen.runs.arrays import read_npz, save_npz
 from moviegen.runs.files import check_writable, read_json, write_csv, write_json
 from moviegen.runs.fingerprint import content_hash, digest
 from moviegen.runs.ranks import joined, recorded
-from moviegen.tae.model import Decode
-from moviegen.tae.tiling import decode_tiles
-from moviegen.tae.weights import load_tae
+from moviegen.tae.decoding import LatentDecoder
 from moviegen.text.encoders import encoders, origins
 
 STAGE = 3  # whose transformer samples
@@ -132,10 +130,7 @@ class Pipeline(LatentPipeline):
         self, transformer: DiT, settings: Sample, tae: Path, embed: Embed, tiling: Tiling, mesh: Mesh | None = None
     ) -> None:
         super().__init__(transformer, settings, embed, mesh)
-        self.tae, self.tiling = load_tae(tae), tiling
-        if (channels := self.tae.config.latent_channels) != self.channels:
-            raise ConfigError(f"{tae} decodes latents of {channels} channels, and {self.channels} are sampled")
-        self.decode = Decode(self.tae)
+        self.decode = LatentDecoder(tae, self.channels, tiling)
 
     def write(self, path: Path, latent: np.ndarray) -> None:
         """Decodes a latent (C, T', H', W') and writes its clip."""
@@ -144,8 +139,7 @@ class Pipeline(LatentPipeline):
     def clip(self, latent: np.ndarray) -> Iterator[np.ndarray]:
         """The frames of a latent (C, T', H', W') or of a part of one, uint8 (H, W, 3) each, as they are decoded."""
         frames = min(self.settings.frames, TEMPORAL_COMPRESSION * latent.shape[1])
-        pieces = decode_tiles(self.decode, self.tae.denormalize(latent[None]), frames, self.tiling)
-        return (frame for piece in pieces for frame in to_uint8(piece[0]))
+        return (frame for piece in self.decode(latent, frames) for frame in to_uint8(piece))
 
 
 def chosen_clips(run: runs.Run) -> list[tuple[str, str, Clip]]:
@@ -318,7 +312,7 @@ def denoise_share(
 
 def picture_share(pipeline: Pipeline, todo: list[tuple[Way, int, bool]], progress: Progress) -> None:
     """Decodes the middle of this rank's latents of ways, as long as a tile, and writes the frame in its middle."""
-    tile = pipeline.tiling.frames // TEMPORAL_COMPRESSION
+    tile = pipeline.decode.tiling.frames // TEMPORAL_COMPRESSION
     for way, stop, is_foretold in todo:
         latent = way.latents[int(is_foretold), stop]
         start = max(0, (latent.shape[1] - tile) // 2)

@@ -40,10 +40,11 @@ from moviegen.device.world import World
 from moviegen.dit.model import DiT, TokenDiT
 from moviegen.dit.values import Drawn, Stored, declared
 from moviegen.dit.weights import EMA_WEIGHTS, WEIGHTS, save_dit
-from moviegen.flow.path import FlowMatchingLoss
+from moviegen.flow.path import FlowMatchingLoss, SampleLosses
 from moviegen.parallel.mesh import Mesh
 from moviegen.parallel.ulysses import sequence_of
 from moviegen.parallel.zero import Zero
+from moviegen.programs.training_samples import decode_samples, sampled_latents
 from moviegen.runs.files import write_csv
 from moviegen.runs.ranks import recorded
 from moviegen.text.encoders import encoders, origins
@@ -56,17 +57,25 @@ from moviegen.train.resume import start
 
 
 def validation(
-    loss: nn.Cell, batches: TokenBatches | ValidationBatches
+    losses: nn.Cell, batches: TokenBatches | ValidationBatches, counts: Mapping[float, float]
 ) -> Callable[[Callable[..., None]], Mapping[str, float]]:
-    """The mean loss of this rank's samples; tells which of its batches is done."""
+    """The mean loss of this rank's samples, and its part of the mean at each time; tells which of its batches is done.
+
+    Args:
+        losses: of each sample of a batch.
+        counts: how many samples of each time a rank takes in the mean, by which it divides: ranks need not take
+            each equally often, and the mean of their parts is that of all samples.
+    """
 
     def validate(alive: Callable[..., None]) -> Mapping[str, float]:
-        sizes, losses = [], []
+        measured, times = [], []
         for done, inputs in enumerate(batches, 1):
-            sizes.append(len(inputs[0]))
-            losses.append(float(loss(*(ms.Tensor(array) for array in inputs))))
+            measured.append(losses(*map(ms.Tensor, inputs)).asnumpy().astype(np.float64))
+            times.append(inputs[2])
             alive(batch=done, batches=len(batches))
-        return {"loss": float(np.average(losses, weights=sizes))}
+        each, at = np.concatenate(measured), np.concatenate(times)
+        parts = {f"loss_at_{t:g}": float(each[at == t].sum() / count) for t, count in counts.items()}
+        return {"loss": float(each.mean())} | parts
 
     return validate
 
@@ -233,7 +242,10 @@ def tell(run: runs.Run, training: Batches, held_out: ValidationBatches) -> None:
 
 
 def train(run: runs.Run, stage: int, world: World) -> None:
-    """Trains one stage; rank 0 leaves `dit.safetensors`, and `dit_ema.safetensors` where an average is kept."""
+    """Trains one stage; rank 0 leaves `dit.safetensors`, `dit_ema.safetensors` where an average is kept, and samples.
+
+    Samples are decoded when the weights are written: nothing of what they need is in memory while it trains.
+    """
     recipe = run.params.recipes[stage]
     mesh = Mesh(world.rank, world.size, recipe.train.sequence_parallel.shards)
     dit, zero = build(run, stage, mesh)
@@ -242,6 +254,7 @@ def train(run: runs.Run, stage: int, world: World) -> None:
     if world.is_main:
         tell(run, token_batches.training, token_batches.held_out)
     loss, settings = FlowMatchingLoss(by_tokens), recipe.train.settings
+    sampled = sampled_latents(run, stage, dit, asked, world) if (asked := recipe.valid.samples) else None
     # after Zero: what gathers the weights of a block is recomputed with it
     dit.recompute_blocks(recipe.model.recompute_every_nth_block, keep_attention=recipe.model.not_recompute_fa)
     trainer = Trainer(
@@ -259,7 +272,8 @@ def train(run: runs.Run, stage: int, world: World) -> None:
         ),
         optimizer_config=recipe.train.optimizer,
         rate_config=recipe.train.lr_scheduler,
-        validate=validation(loss, token_batches),
+        validate=validation(SampleLosses(by_tokens), token_batches, token_batches.held_out.counts()),
+        sample=sampled,
         ema=EMA(zero, recipe.train.ema.decay) if recipe.train.ema else None,
         moment_dtype=device.compute_dtype(settings.moment_dtype),
         gradient_dtype=device.compute_dtype(settings.gradient_dtype),
@@ -269,6 +283,9 @@ def train(run: runs.Run, stage: int, world: World) -> None:
     trainer.fit(token_batches)
     with trainer.busy("saving", recipe.train.steps):
         save(run, dit, trainer.saved(), world)
+    if asked and sampled:
+        with trainer.busy("decoding", recipe.train.steps):
+            decode_samples(run, stage, asked, sampled)
 
 
 def save(run: runs.Run, dit: DiT, checkpoint: Checkpoint, world: World) -> None:

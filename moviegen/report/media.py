@@ -19,18 +19,23 @@ from moviegen.report import markup
 STILL_HEIGHT = 240  # twice the height it is shown at: sharp on dense screens
 
 
-def video(path: Path, caption: str) -> str:
-    """A player with its caption.
+def video(path: Path, caption: str, seen: str = "") -> str:
+    """A player with its caption; `seen`: what there is to see, where the caption does not say it.
 
     The address is relative to notebooks/, where JupyterLab finds it; publishing copies the file into the site, and
     shows its first frame until it is played.
     """
-    address, label = quote(os.path.relpath(path, project_root() / "notebooks")), html.escape(caption)
+    address = quote(os.path.relpath(path, project_root() / "notebooks"))
     return (
-        f'<figure class="clip"><video src="{address}" aria-label="{label}" controls loop muted playsinline '
-        'preload="metadata"></video>'
-        f"<figcaption>{label}</figcaption></figure>"
+        f'<figure class="clip"><video src="{address}" aria-label="{html.escape(seen or caption)}" controls loop muted '
+        'playsinline preload="metadata"></video>'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
+
+
+def tile(image: np.ndarray, caption: str, seen: str) -> str:
+    """An image with its caption, as `video` has them."""
+    return f'<figure class="clip">{picture(image, seen)}<figcaption>{html.escape(caption)}</figcaption></figure>'
 
 
 def strip(clip: clips.Clip, frames: int) -> str:

@@ -89,7 +89,7 @@ TAE_RUNS = ("tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit")
 STAGES = ("stage1", "stage2", "stage3")
 SECTIONS = (
     Section("overview", "Overview", "01_overview.ipynb",
-            reads=("data", "tae-evaluation", "text", *STAGES, "sample", "shipped", "retrieval", "schedule-error")),
+            reads=("tae-evaluation", "text", *STAGES, "sample", "shipped", "retrieval")),
     Section("data", "Data", "02_data.ipynb", launches=("data",)),
     Section("tae-training", "Temporal Autoencoder: training", "03_tae_training.ipynb",
             launches=TAE_RUNS),

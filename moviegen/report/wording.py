@@ -66,6 +66,13 @@ def in_checkout(text: str) -> str:
     return text.replace(f"{project_root()}/", "")
 
 
+def after(updates: int) -> str:
+    """When in training: `after 800 updates`."""
+    if not updates:
+        return "before the first update"
+    return f"after {updates:,} update{'s' if updates > 1 else ''}"
+
+
 def listed(items: Iterable[object]) -> str:
     """`5, 10 and 25`."""
     *first, last = [*map(str, items)] or [""]

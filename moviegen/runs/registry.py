@@ -177,7 +177,7 @@ def _stage(stage: int) -> Program:
         arguments=("train", "--stage", str(stage)),
         module="moviegen.programs.train_dit",
         upstream=("data", "tae-mixkit", "latents", "text", *before),
-        reads=("seed", *DEVICE, "launch.worker_num"),
+        reads=("seed", *DEVICE, "launch.worker_num", "tae.tiling"),
         workers="recipe",
         stage=stage,
     )

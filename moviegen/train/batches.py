@@ -154,12 +154,17 @@ class ValidationBatches:
         rank, ranks = self.world.rank, self.world.size
         times = path.validation_times(self.recipe.valid.sampling_steps)
         for bucket, clips in self.sets.items():
-            pairs = len(clips.names) * len(times)
-            share = np.resize(np.arange(pairs), self._count(bucket) * ranks)[rank::ranks]
-            for batch in share.reshape(-1, self._size(bucket)):
+            for batch in self._pairs(bucket)[rank::ranks].reshape(-1, self._size(bucket)):
                 indices, at = np.divmod(batch, len(times))
                 samples = clips.read(indices)
                 yield samples.mean, self._noise(indices, samples.mean.shape[1:]), times[at], *samples.text
+
+    def counts(self) -> dict[float, float]:
+        """How many pairs of each time a rank takes, in the mean over the ranks."""
+        times = path.validation_times(self.recipe.valid.sampling_steps)
+        taken = np.concatenate([self._pairs(bucket) for bucket in self.sets]) % len(times)
+        counts = np.bincount(taken, minlength=len(times)) / self.world.size
+        return dict(zip(times.tolist(), counts.tolist(), strict=True))
 
     def graphs(self) -> dict[tuple[int, int], list[Bucket]]:
         """The buckets whose batches share a compiled graph, by samples and tokens."""
@@ -168,6 +173,11 @@ class ValidationBatches:
     def _noise(self, indices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The noise of each clip, the same at all its times: (B, *shape)."""
         return np.stack([normal(np.random.default_rng([self.seed, 0, index, NOISE]), shape) for index in indices])
+
+    def _pairs(self, bucket: Bucket) -> np.ndarray:
+        """The (clip, time) pairs of a bucket, numbered, times innermost; the ranks take them in turn."""
+        pairs = np.arange(len(self.sets[bucket].names) * self.recipe.valid.sampling_steps)
+        return np.resize(pairs, self._count(bucket) * self.world.size)
 
     def _count(self, bucket: Bucket) -> int:
         """(clip, time) pairs of a bucket that a rank takes."""

@@ -75,6 +75,8 @@ class Trainer:
         terms: names of what `loss` returns after the total; what has none is not logged.
         validate: this rank's share of the validation metrics; `loss` among them steers the learning rate. It calls what
             it is given after each batch, so that whoever watches the job sees that it goes on.
+        sample: keeps samples of the weights after an update, which has this number; all ranks call it at each
+            validation.
         ema: updated once an update.
         moment_dtype, gradient_dtype: in which the first moment and gradients are held, see `AdamW` and `Step`.
         loss_scale: of the first step; float16 needs one, other arithmetic works with 1, which never changes.
@@ -89,6 +91,7 @@ class Trainer:
     optimizer_config: Optimizer
     rate_config: LRScheduler
     validate: Callable[[Callable[..., None]], Mapping[str, float]]
+    sample: Callable[[int], None] | None = None
     ema: EMA | None = None
     moment_dtype: ms.Type = ms.float32
     gradient_dtype: ms.Type = ms.float32
@@ -260,19 +263,33 @@ class Trainer:
         )  # fmt: skip
 
     def _validate(self, step: int) -> float:
-        """Measures the weights that are to be used: the averaged ones, where there are any."""
+        """Measures and samples the weights that are to be used: the averaged ones, where there are any."""
+        with self.ema.swapped() if self.ema else nullcontext():
+            loss = self._measure(step)
+            self._sample(step)
+        if step and self.rate.observe(loss):
+            self._write(kind="plateau", step=step, scale=self.rate.scale)
+        return loss
+
+    def _measure(self, step: int) -> float:
         self._write(kind="validating", step=step)
         started = time.perf_counter()
-        with self.ema.swapped() if self.ema else nullcontext(), self.busy("validating", step):
+        with self.busy("validating", step):
             share = dict(sorted(self.validate(self._alive("validating", step)).items()))
         values = dict(zip(share, map(float, self._over_ranks(np.array(list(share.values())))), strict=True))
         if not math.isfinite(values["loss"]):
             raise DivergedError(f"validation loss {values['loss']} at step {step} of {self.run.name}")
-        if step:
-            self.rate.observe(values["loss"])
         seconds = round(time.perf_counter() - started, 3)  # the first time its compilation too
         self._write(kind="validation", step=step, steps=self.schedule.steps, **values, seconds=seconds)
         return values["loss"]
+
+    def _sample(self, step: int) -> None:
+        if self.sample is None:
+            return
+        started = time.perf_counter()
+        with self.busy("sampling", step):
+            self.sample(step)
+        self._write(kind="sampled", step=step, seconds=round(time.perf_counter() - started, 3))  # compilation too
 
     def _is_saved(self, step: int) -> bool:
         """Whether there is to be a checkpoint of a step; where minutes count, rank 0's clock says so to all."""
@@ -305,5 +322,6 @@ class Trainer:
         if checkpoint:
             with self.busy("loading", 0):
                 self.state.restore(checkpoint, f"{self.run.name}, step {step}")
+            self._write(kind="resumed", step=step)
             self._last_saved = step
         return step

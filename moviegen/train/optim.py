@@ -87,14 +87,16 @@ class LearningRate:
         warm = min(1.0, step / self.config.warmup_steps) if self.config.warmup_steps else 1.0
         return max(self.config.lr * self.scale, min(self.config.min_lr, self.config.lr)) * warm
 
-    def observe(self, validation_loss: float) -> None:
-        """Takes one validation loss into account."""
+    def observe(self, validation_loss: float) -> bool:
+        """Takes one validation loss into account; whether the rate is cut for it."""
         if validation_loss < self.best * (1 - self.config.min_delta):
             self.best, self.waited = validation_loss, 0
-            return
+            return False
         self.waited += 1
-        if self.waited >= self.config.patience:
-            self.scale, self.waited = self.scale * self.config.factor, 0
+        if self.waited < self.config.patience:
+            return False
+        self.scale, self.waited = self.scale * self.config.factor, 0
+        return True
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

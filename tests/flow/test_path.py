@@ -89,7 +89,10 @@ def test_loss_against_numpy():
     data, noise = RNG.standard_normal((2, 2, 1, 1, 2, 2)).astype(np.float32)
     t = np.array([0.25, 0.75], np.float32)
     empty = ms.Tensor(np.zeros((2, 1, 1)), ms.float32)
-    loss = flow.FlowMatchingLoss(Linear())(*(ms.Tensor(a) for a in (data, noise, t)), empty, empty, empty, empty)
+    inputs = (*(ms.Tensor(a) for a in (data, noise, t)), empty, empty, empty, empty)
+    loss, of_each = (cell(Linear())(*inputs) for cell in (flow.FlowMatchingLoss, flow.SampleLosses))
     shaped = t.reshape(2, 1, 1, 1, 1)
     predicted = 2 * flow.interpolate(data, noise, shaped) + 1000 * (1 - shaped)
-    assert float(loss) == pytest.approx(np.mean((predicted - flow.velocity(data, noise)) ** 2), rel=1e-5)
+    squares = (predicted - flow.velocity(data, noise)) ** 2
+    assert float(loss) == pytest.approx(np.mean(squares), rel=1e-5)
+    np.testing.assert_allclose(of_each.asnumpy(), [np.mean(one) for one in squares], rtol=1e-5)

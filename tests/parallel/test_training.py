@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from functools import partial
 
 import numpy as np
 import psutil
@@ -9,6 +10,12 @@ import pytest
 
 from moviegen import config, plan, runs
 from moviegen.config import Save
+from moviegen.data.embeddings import read_embeddings
+from moviegen.data.splits import load_split
+from moviegen.data.videos import probe
+from moviegen.dit.inference import load_stage
+from moviegen.flow.sampler import Prompt, Sampler
+from moviegen.flow.schedule import linear_quadratic
 from moviegen.launch.run import run_job
 from moviegen.launch.watch import WorkerError
 from moviegen.parallel.mesh import Mesh
@@ -34,6 +41,8 @@ SMALL = {
     "train.ema.decay": 0.5,
     "valid.frequency": 3,
     "valid.sampling_steps": 2,
+    "stages.1.valid.samples": None,
+    "stages.2.valid.samples": None,
 } | {
     f"stages.{stage}.dataloader.batch_size.{medium}_batch_size": 2
     for stage in (1, 2, 3)
@@ -51,7 +60,7 @@ def train(params, stage, on_progress=None):
 
 def divided(workers, **others):
     """The recipe for another number of workers, none of which share tokens."""
-    alike = {"launch.worker_num": workers, "launch.local_worker_num": workers}
+    alike = {"launch.worker_num": workers, "launch.local_worker_num": workers, "valid.samples": None}
     return config.load("smoke", SMALL | alike | {"stages.3.train.sequence_parallel.shards": 1} | others)
 
 
@@ -168,6 +177,31 @@ def test_a_stage_killed_after_a_checkpoint_goes_on_to_the_same_bits(stages, outp
     assert len(lines(run, "state")) == 2  # it was resumed; starting over would drop the line
     assert_same_bits(run, stages[3])
     assert lines(run, "train", "validation") == lines(stages[3], "train", "validation")
+    assert [line["step"] for line in lines(run, "resumed")] == [2] and not lines(stages[3], "resumed")
+    for path in (stages[3].folder / "samples").glob("*.npz"):
+        assert (run.folder / "samples" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.whole_job
+def test_a_stage_whose_weights_and_tokens_are_divided_keeps_what_its_whole_weights_sample(stages, params):
+    """Two ranks sampled with the averages in the last validation: the file of averages, asked by one, agrees."""
+    run, settings = stages[3], params.recipes[3].valid.samples
+    with (run.folder / "samples.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found = [(int(row["step"]), row["kind"]) for row in rows]
+    assert found == [(step, kind) for step in (0, 3, 6) for kind in ("trained", "unseen")]
+    assert [row["prompt"] for row in rows[:2]] == [
+        load_split(run.upstream("data"), split)[0].caption for split in ("mixkit_train", "mixkit_val")
+    ]
+    whole = load_stage(run.folder / dit.EMA_WEIGHTS, params, 3)
+    embed = partial(read_embeddings, run.upstream("text").folder, settings=params.text)
+    sampler = Sampler(whole, embed, settings.guidance, (16, 48, 80))
+    for row in rows[-2:]:
+        wanted = sampler([Prompt(0, row["prompt"], int(row["seed"]))], linear_quadratic(settings.steps))[0]
+        clip = run.folder / row["generated"]
+        kept = np.load(clip.with_suffix(".npz"))["latent_mean"]
+        np.testing.assert_allclose(kept, wanted, atol=1e-4)
+        assert probe(clip).frames == 16
 
 
 def kill_everything():

@@ -169,6 +169,17 @@ def test_validation_is_spread_over_the_updates_between_two():
     assert duration.stage_duration(params, 3, CARD, SPEED, 100).validation == pytest.approx(whole / 50)
 
 
+@pytest.mark.parametrize(("guidance", "samples"), [(1, 1), (0, 1), (7.5, 2)])
+def test_what_a_validation_samples_takes_its_forward_passes(guidance, samples):
+    """Two captions of each of two splits, in ten steps, with and without the caption where guidance needs both."""
+    plain = config.load("5B")
+    asked = config.load("5B", {"valid.samples": {"prompts": 2, "steps": 10, "guidance": guidance}})
+    work = duration.forward_work(plain, 3, Bucket(256, 576, 1024), samples)
+    before, after = (duration.validation_seconds(one, 3, CARD, SPEED, 100) for one in (plain, asked))
+    assert after - before == pytest.approx(4 * 10 * plan.update_seconds(work, CARD, SPEED))
+    assert work.products == pytest.approx(samples * duration.forward_work(plain, 3, Bucket(256, 576, 1024)).products)
+
+
 def test_a_validation_is_of_no_more_clips_than_the_recipe_says():
     params = config.load("30B", {"stages.3.valid.max_clips": 3})
     assert duration.validated(params, 3, 10) == 2  # a fifth of them is held out

@@ -13,7 +13,7 @@ from moviegen.data.embeddings import read_embeddings
 from moviegen.data.splits import load_split
 from moviegen.device.world import World
 from moviegen.dit.weights import save_dit
-from moviegen.flow.path import FlowMatchingLoss
+from moviegen.flow.path import SampleLosses
 from moviegen.parallel.mesh import Mesh
 from moviegen.programs.encode_text import encode_captions
 from moviegen.programs.train_dit import Caches, build, clip_sets, validation
@@ -65,13 +65,29 @@ def test_validation_loss_repeats_and_is_the_mean_over_clips_and_times():
     assert [len(inputs[0]) for inputs in batches] == [6, 6, 4]
     dit = small_runs.random_dit(CONFIG)
     told = []
-    validate = validation(FlowMatchingLoss(dit), batches)
+    validate = validation(SampleLosses(dit), batches, batches.counts())
     first, second = (validate(lambda **said: told.append((said["batch"], said["batches"]))) for _ in range(2))
     assert told == 2 * [(1, 3), (2, 3), (3, 3)]
     assert first == second
     losses = losses_one_by_one(dit, groups)
     assert len(losses) == 16
-    assert first["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert first.pop("loss") == pytest.approx(np.mean(losses), rel=1e-5)
+    at_each = dict(zip(("0.125", "0.375", "0.625", "0.875"), np.reshape(losses, (-1, TIMES)).mean(0), strict=True))
+    assert first == pytest.approx({f"loss_at_{t}": loss for t, loss in at_each.items()}, rel=1e-5)
+
+
+def test_at_each_time_ranks_have_parts_of_the_mean_over_all_of_them():
+    """Three ranks, four times: no rank has each equally often; one clip's pairs do not divide, and two come twice."""
+    recipe = config.load("smoke", {"valid.sampling_steps": TIMES}).recipes[2]
+    clips = small_runs.latent_set(("a",), held_out(Bucket(8, 32, 64), 1))
+    shares = [ValidationBatches({Bucket(8, 32, 64): clips}, recipe, SEED, World(rank, 3)) for rank in range(3)]
+
+    def times_as_losses(x_1, x_0, t, *text):
+        return 10 + t
+
+    found = [validation(times_as_losses, share, share.counts())(lambda **said: None) for share in shares]
+    for t in (0.125, 0.375, 0.625, 0.875):
+        assert np.mean([one[f"loss_at_{t}"] for one in found]) == pytest.approx(10 + t)
 
 
 @pytest.fixture(autouse=True)

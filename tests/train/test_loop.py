@@ -116,6 +116,36 @@ def test_metrics_hold_the_losses_of_the_weights_before_each_update(uninterrupted
     assert [line["step"] for line in metrics(uninterrupted, "validation")] == [0, 2, 4, 6, 7]
 
 
+def test_a_plateau_and_a_resumed_run_are_told(uninterrupted, resumed):
+    cuts = [(line["step"], line["scale"]) for line in metrics(uninterrupted, "plateau")]
+    assert cuts == [(4, 0.5), (6, 0.25), (7, 0.125)]
+    assert metrics(resumed[0], "plateau") == metrics(uninterrupted, "plateau")
+    assert [line["step"] for line in metrics(resumed[0], "resumed")] == [4]
+    assert metrics(uninterrupted, "resumed") == []
+
+
+def test_samples_are_of_the_weights_that_are_validated_and_change_nothing(uninterrupted, tmp_path):
+    seen = {"validated": [], "sampled": []}
+    trained = trainer(tmp_path)
+    trained.ema = EMA(trained.zero, 0.5)  # not in the step's graph: it stays as it begins, and so is told apart
+
+    def look(what):
+        seen[what].append({name: weight.asnumpy().copy() for name, weight in trained.zero.weights.items()})
+
+    trained.validate = lambda alive: look("validated") or {"loss": 1.0}
+    steps = []
+    trained.sample = lambda step: look("sampled") or steps.append(step)
+    trained.fit(batch_at)
+    assert steps == [0, 2, 4, 6, 7] == [line["step"] for line in metrics(trained, "sampled")]
+    for validated, sampled in zip(seen["validated"], seen["sampled"], strict=True):
+        for name, weight in validated.items():
+            np.testing.assert_array_equal(sampled[name], weight)
+    average = trained.ema.arrays()
+    for name, weight in trained.zero.arrays().items():
+        np.testing.assert_array_equal(seen["sampled"][-1][name], average[name])
+        np.testing.assert_array_equal(weight, uninterrupted.zero.arrays()[name])
+
+
 def test_the_gradients_norm_is_that_of_the_mean_over_micro_batches(uninterrupted):
     start = to_arrays(dict(Regression().parameters_and_names()))
     of_weight, of_bias = np.zeros((3, 2)), np.zeros(2)

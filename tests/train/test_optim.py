@@ -102,10 +102,11 @@ PLATEAU = [(10, 1.0), (9.5, 1.0), (8.9, 1.0), (8.95, 1.0), (8.5, 0.5), (8.5, 0.5
 
 
 def test_rate_halves_on_a_plateau_down_to_its_floor():
-    rate = LearningRate(scheduler())
+    rate, before = LearningRate(scheduler()), 1.0
     for number, (loss, wanted) in enumerate(PLATEAU):
-        rate.observe(loss)
-        assert rate.at(10) == wanted, f"after validation {number}"
+        is_cut = rate.observe(loss)
+        assert (rate.at(10), is_cut) == (wanted, wanted < before), f"after validation {number}"
+        before = wanted
 
 
 @pytest.mark.parametrize("seen", range(len(PLATEAU)))

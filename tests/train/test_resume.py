@@ -1,5 +1,7 @@
 """A run that goes on from another one: with more steps, other parameters where that is asked for, other workers."""
 
+from types import SimpleNamespace
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -115,10 +117,11 @@ def test_the_program_starts_there_only_where_it_is_told_to(short, monkeypatch, r
     network.dtype, network.recompute_blocks = ms.float32, lambda *arguments, **options: None
     network.by_tokens = lambda: network
     monkeypatch.setattr(dit, "build", lambda *arguments: (network, Zero(network, 0, World())))
-    monkeypatch.setattr(dit, "batches", lambda *arguments: (None, None))
+    monkeypatch.setattr(dit, "batches", lambda *arguments: (None, SimpleNamespace(counts=dict)))
     monkeypatch.setattr(dit, "tell", lambda *arguments: None)
     monkeypatch.setattr(dit, "Trainer", built)
     changes = {"train.resume.run": str(short.folder), "train.resume.force": True, "train.steps": 8} if resumes else {}
+    changes |= {"valid.samples": None}
     with pytest.raises(Built):
         dit.train(runs.find(config.load("smoke", STEPS | changes), "stage1"), 1, World())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -10,16 +11,18 @@ from IPython.display import HTML
 from matplotlib.patches import Rectangle
 
 from moviegen.config import Params, Recipe, load, visual_tokens
-from moviegen.report import markup, published, results
-from moviegen.report.curves import losses
+from moviegen.report import markup, media, published, results, samples
+from moviegen.report.curves import by_time, losses
 from moviegen.report.plots import ACCENT, FAINT, INK, WIDTH, drawn, panels, styled
 from moviegen.report.tables import bare_table, table
-from moviegen.report.wording import in_checkout, sides
+from moviegen.report.wording import after, in_checkout, sides
 from moviegen.runs import Run, find
 
 __all__ = [
-    "buckets", "command", "frequencies", "losses", "objective", "parameters", "recipe", "script", "shapes", "stages",
+    "buckets", "by_time", "command", "frequencies", "losses", "objective", "parameters", "recipe", "sampled", "script",
+    "shapes", "stages",
 ]  # fmt: skip
+KINDS = {"trained": "trained on", "unseen": "held out"}  # captions of samples
 # What the original's scripts call otherwise, or what decides it here
 RENAMED = {
     "env.jit_level": "launch.jit_level",
@@ -243,3 +246,29 @@ def shapes(run: Run | None, stage: int) -> HTML:
         for row in graphs.itertuples()
     ]
     return table(rows, title, [run])
+
+
+def sampled(run: Run | None, stage: int) -> HTML:
+    """What the weights made of the same captions and noise at validations, beside the clips that were captioned so."""
+    title, captions = f"Samples while stage {stage} trains", samples.listed(run)
+    if run is None:
+        return markup.missing(title)
+    asked = run.params.recipes[stage].valid.samples
+    if asked is None or not captions:
+        return markup.note(f"<b>{title}:</b> none are kept (<code>valid.samples</code>).")
+    how = f"{asked.steps} steps (linear-quadratic), guidance {asked.guidance:g}"
+    groups = "".join(_strip(run, rows) for rows in captions)
+    return markup.card(groups, f"{title}: the same captions and noise after more and more updates; {how}", [run])
+
+
+def _strip(run: Run, rows: list[dict[str, Any]]) -> str:
+    """Samples of one caption, and last what is real."""
+    kind, caption, seed = (rows[0][name] for name in ("kind", "prompt", "seed"))
+    tiles = []
+    for row in samples.chosen(rows):
+        when = after(row["step"])
+        tiles.append(samples.tile(run.folder / row["generated"], when, f"a sample {when}: {caption}"))
+    if (real := samples.real(run, caption)) is not None:
+        tiles.append(media.tile(real, "a real frame", f"a frame of the clip captioned: {caption}"))
+    prompt = f'<p class="prompt">{html.escape(caption)} ({KINDS[kind]}, seed {seed})</p>'
+    return f'<div class="pair tiles">{prompt}{"".join(tiles)}</div>'

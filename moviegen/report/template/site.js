@@ -159,11 +159,21 @@
       turn(target);
     }), { threshold: 0.5 });
     for (const player of all("main video")) {
+      barsOnDemand(player, calm);
       player.addEventListener("pause", () => { if (seen.has(player) && !calm.matches) stopped.add(player); });
       player.addEventListener("play", () => stopped.delete(player));
       watch.observe(player);
     }
     calm.addEventListener("change", () => seen.forEach(turn));
+  }
+
+  // A small player's bars would hide what it plays: they show under the pointer and by keys, or where nothing moves.
+  function barsOnDemand(player, calm) {
+    player.tabIndex = 0;
+    const show = () => { player.controls = calm.matches || player.matches(":hover, :focus-within"); };
+    ["pointerenter", "pointerleave", "focusin", "focusout"].forEach(name => player.addEventListener(name, show));
+    calm.addEventListener("change", show);
+    show();
   }
 
   // What is wider than its box is scrolled by keys, too.

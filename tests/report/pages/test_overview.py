@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from moviegen import config, runs
-from moviegen.data.clips import Clip, save_index
+from moviegen.data import videos
 from moviegen.data.embeddings import caption_file
-from moviegen.data.splits import data_folder
 from moviegen.plan.verdict import stage_verdict
 from moviegen.report.pages import overview
 from moviegen.report.planned import published_card
@@ -19,7 +18,7 @@ from tests.report.making import cells, coloured, finished, words
     [
         lambda params: overview.summary(params, None, dict.fromkeys((1, 2, 3)), None),
         lambda params: overview.numbers(params, None, None, None, None),
-        lambda params: overview.strip(params, "trained", None, None, None, None),
+        lambda params: overview.strip(params, "trained", {}, None, None),
         lambda params: overview.way(params, None, None),
     ],
 )
@@ -28,7 +27,7 @@ def test_without_a_run_a_table_says_so(params, show):
 
 
 def test_a_sample_without_such_a_caption_has_no_strip(params):
-    said = overview.strip(params, "unseen", None, None, finished(params, "sample"), None).data
+    said = overview.strip(params, "unseen", {}, finished(params, "sample"), None).data
     assert "not recorded" in said and "07_sampling.ipynb" in said
 
 
@@ -78,62 +77,58 @@ def tiles(strip):
     return re.findall("<figcaption>(.*?)</figcaption>", strip.data.partition('<p class="run-line">')[0])
 
 
-def solved(params, *captions):
-    """The runs of the validation set's captions and of stage 2's latents of them."""
-    data, errors = finished(params, "data"), finished(params, "schedule-error")
-    root = data_folder(params)
-    clips = [Clip(root / f"{index}.mp4", caption=one) for index, one in enumerate(captions)]
-    save_index(data.folder / "mixkit_val.csv", clips, root)
-    (errors.folder / "solutions").mkdir()
-    steps = params.sample.schedule_error.reference_steps
-    np.savez(errors.folder / f"solutions/reference-{steps}.npz", end=np.zeros((len(captions), 16, 2, 6, 10)))
-    return data, errors
+def trained_stages(params, kind, caption):
+    """Runs of stages 1 and 2 that sampled a caption of a kind before training and after it."""
+    found = {stage: finished(params, f"stage{stage}") for stage in (1, 2)}
+    for stage, run in found.items():
+        rows = ["step,kind,prompt,seed,generated"]
+        for step in (100, 0):
+            file = run.folder / f"update-{step}.{'png' if stage == 1 else 'mp4'}"
+            if stage == 1:
+                videos.write_image(file, np.full((48, 80, 3), step, np.uint8))
+            else:
+                videos.write_video(file, np.full((16, 48, 80, 3), step, np.uint8), 12)
+            rows.append(f"{step},{kind},{caption},7,{file.name}")
+        (run.folder / "samples.csv").write_text("\n".join(rows) + "\n")
+    return found
 
 
 def test_a_caption_of_training_stands_beside_the_real_clip_and_what_was_made_of_it(params):
     sample = coloured(params)
-    shown = overview.strip(params, "trained", None, None, sample, None)
+    shown = overview.strip(params, "trained", {1: None, 2: None}, sample, None)
     assert tiles(shown) == ["the real clip", "stage 3, seed 43"]
-    assert "a trained &lt;cat&gt;" in shown.data and "Of stages 1 and 2 no run keeps a picture." in words(shown)
+    assert "a trained &lt;cat&gt;" in shown.data
+    assert "Of stage 1 and stage 2 training kept no sample of this caption." in words(shown)
     shipped = finished(params, "shipped")
     (shipped.folder / "samples.csv").write_text((sample.folder / "samples.csv").read_text())
-    shown = overview.strip(params, "trained", None, None, sample, shipped)
+    shown = overview.strip(params, "trained", {}, sample, shipped)
     assert tiles(shown) == ["the real clip", "stage 3, seed 43", "shipped weights, seed 43"]
     assert all(f'href="provenance.html#{one.name}"' in shown.data for one in (sample, shipped))
 
 
-def test_of_an_unseen_caption_there_is_stage_2_s_latent_too(params):
-    sample, (data, errors) = coloured(params), solved(params, "another", "a unseen <cat>")
-    shown = overview.strip(params, "unseen", data, errors, sample, None)
-    assert tiles(shown) == ["the real clip", "stage 2, seed 43", "stage 3, seed 42"]
-    assert errors.name in shown.data
+def test_what_the_weights_of_earlier_stages_ended_with_stands_between(params):
+    sample, stages = coloured(params), trained_stages(params, "unseen", "a unseen <cat>")
+    shown = overview.strip(params, "unseen", stages, sample, None)
+    assert tiles(shown) == ["the real clip", "stage 1, seed 7", "stage 2, seed 7", "stage 3, seed 42"]
+    assert 'alt="stage 1, seed 7, sampled from: a unseen &lt;cat&gt;"' in shown.data
+    assert "update-100.mp4" in shown.data and "update-0.mp4" not in shown.data
+    assert all(run.name in shown.data for run in stages.values())
+    assert "stage 1 in 16, stage 2 in 16 and stage 3 in 50 steps." in words(shown)
+    other = overview.strip(params, "trained", stages, sample, None)  # of another kind of caption
+    assert tiles(other) == ["the real clip", "stage 3, seed 43"]
+    assert not any(run.name in other.data for run in stages.values())
 
 
 def test_pictures_of_latents_that_say_nothing_of_colours_are_left_out(params):
-    sample, (data, errors) = coloured(params), solved(params, "a unseen <cat>")
+    sample = coloured(params)
     assert cells(overview.way(params, None, sample))["here"][4].count("<img") == 1
     for path in (sample.folder / "latents").iterdir():
         np.savez(path, latent_mean=np.random.default_rng(7).standard_normal((16, 2, 18, 30)))
-    shown = overview.strip(params, "unseen", data, errors, sample, None)
-    assert tiles(shown) == ["the real clip", "stage 3, seed 42"]
-    assert re.search(r"latent is not shown: a linear map of it explains \d\.\d %", words(shown))
     assert "<img" not in cells(overview.way(params, None, sample))["here"][4]
 
 
 def test_the_strip_says_which_notebook_makes_what_is_missing(params):
-    assert "notebooks/07_sampling.ipynb" in words(overview.strip(params, "unseen", None, None, None, None))
-    shown = overview.strip(params, "unseen", None, None, coloured(params), None)
-    assert tiles(shown) == ["the real clip", "stage 3, seed 42"]
-    assert "Stage 2's latent is made by Sampling (notebooks/07_sampling.ipynb)" in words(shown)
-    data, errors = solved(params, "another")
-    shown = overview.strip(params, "unseen", data, errors, coloured_again(params), None)
-    assert tiles(shown) == ["the real clip", "stage 3, seed 42"]
-    assert "Of stage 2 no run keeps a picture of this caption." in words(shown)
-
-
-def coloured_again(params):
-    """The run that `coloured` left."""
-    return runs.find(params, "sample")
+    assert "notebooks/07_sampling.ipynb" in words(overview.strip(params, "unseen", {}, None, None))
 
 
 def test_one_caption_is_followed_with_the_numbers_of_its_run(params):

@@ -1,12 +1,16 @@
 import html
 import re
 
+import numpy as np
 import pytest
 import yaml
 
 from moviegen import config
+from moviegen.data import videos
+from moviegen.data.clips import Clip, save_index
+from moviegen.data.splits import data_folder
 from moviegen.flow import path
-from moviegen.report import published
+from moviegen.report import published, samples
 from moviegen.report.pages import training
 from moviegen.runs import files
 from tests.report.making import cells, finished, svg, words
@@ -112,3 +116,35 @@ def test_a_command_starts_as_many_workers_as_the_recipe_has(params):
 def test_every_parameter_of_a_stage_is_there(params):
     written = html.unescape(training.parameters(params, 3).data).partition("<pre>")[2].partition("</pre>")[0]
     assert yaml.safe_load(written) == params.recipes[3].model_dump(mode="json")
+
+
+def test_samples_stand_in_the_order_of_updates_the_first_and_the_last_among_them(params):
+    run = finished(params, "stage1")
+    rows, steps = ["step,kind,prompt,seed,generated"], (1, 800, 0, 100, 200, 300, 400, 500, 600, 700)
+    for step in steps:
+        videos.write_image(run.folder / f"{step}.png", np.zeros((48, 80, 3), np.uint8))
+        rows.append(f"{step},unseen,a <cat>,42,{step}.png")
+    assert "none are kept" in words(training.sampled(run, 1))
+    (run.folder / "samples.csv").write_text("\n".join(rows) + "\n")
+    shown = training.sampled(run, 1)
+    captions = re.findall("<figcaption>(.*?)</figcaption>", shown.data)
+    assert captions == ["before the first update", *(f"after {step} updates" for step in (100, 300, 500, 800))]
+    assert 'alt="a sample after 800 updates: a &lt;cat&gt;"' in shown.data
+    assert (
+        "a &lt;cat&gt; (held out, seed 42)" in shown.data and "16 steps (linear-quadratic), guidance 1.5" in shown.data
+    )
+    assert "not run here" in training.sampled(None, 1).data
+
+
+def test_samples_stand_beside_a_frame_of_the_clip_that_is_captioned_so(params):
+    run, data, root = finished(params, "stage1"), finished(params, "data"), data_folder(params)
+    videos.write_video(root / "cat.mp4", np.full((20, 96, 160, 3), (200, 0, 0), np.uint8), 12)
+    clips = [Clip(root / "cat.mp4", caption="a cat", frames=20, height=96, width=160)]
+    for split in ("mixkit_train", "mixkit_val"):
+        save_index(data.folder / f"{split}.csv", clips, root)
+    assert samples.real(run, "a dog") is None
+    frame = samples.real(run, "a cat")
+    assert frame.shape == (48, 80, 3)
+    np.testing.assert_allclose(frame.mean((0, 1)), (200, 0, 0), atol=4)
+    (root / "cat.mp4").unlink()
+    assert samples.real(run, "a cat") is None
