@@ -32,8 +32,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from moviegen import config, runs
-from moviegen.config import ConfigError, Params, Sample, Tiling, weights_file
+from moviegen import config, device, runs
+from moviegen.config import ConfigError, DiTConfig, Params, Sample, Tiling, weights_file
 from moviegen.data.clips import Clip
 from moviegen.data.crops import centre_frames, spread
 from moviegen.data.embeddings import TextArrays, embeddings_folder, read_embeddings, text_arrays
@@ -43,13 +43,13 @@ from moviegen.data.splits import load_split
 from moviegen.data.videos import write_video
 from moviegen.device.collectives import barrier
 from moviegen.device.world import World
-from moviegen.dit.inference import described_config, load_described, load_stage, sampling_mesh
+from moviegen.dit.inference import described_config, load_described, load_dit, load_stage, sampling_mesh
 from moviegen.dit.model import DiT
 from moviegen.dit.weights import for_sampling
 from moviegen.flow import schedule
 from moviegen.flow.sampler import Embed, Prompt, Sampler, batches, filled, numbered
 from moviegen.parallel.mesh import Mesh
-from moviegen.runs.arrays import read_npz, save_npz
+from moviegen.runs.arrays import read_npz, save_npz, stored_metadata
 from moviegen.runs.files import check_writable, read_json, write_csv, write_json
 from moviegen.runs.fingerprint import content_hash, digest
 from moviegen.runs.ranks import joined, recorded
@@ -184,7 +184,7 @@ def sample(run: runs.Run, world: World) -> None:
     todo = missing(batches(prompts, settings.batch_size), lambda prompt: latent_file(run, prompt).exists())
     undecoded = [prompt for prompt in prompts if not row_file(run, prompt).exists()]
     barrier(world)  # nobody writes before all have listed the same
-    progress = Progress(run, world, len(undecoded[world.rank :: world.size]))
+    progress = Progress(run.metrics_path, world, len(undecoded[world.rank :: world.size]))
     sample_share(run, pipeline, todo, progress)
     barrier(world)
     decode_share(run, pipeline, clips, undecoded[world.rank :: world.size], progress)
@@ -209,14 +209,15 @@ def missing(prompts: list[list[Prompt]], is_there: Callable[[Prompt], bool]) -> 
 
 
 class Progress:
-    """What rank 0 writes of its own work: a line an Euler step, and a line a clip."""
+    """What rank 0 writes of its own work: that it begins, which first compiles; a line an Euler step, a line a clip."""
 
-    def __init__(self, run: runs.Run, world: World, clips: int) -> None:
+    def __init__(self, metrics: Path, world: World, clips: int) -> None:
         self.clips, self.sampled = clips, 0
-        self.metrics = runs.MetricsWriter(run.metrics_path) if world.is_main else None
+        self.metrics = runs.MetricsWriter(metrics) if world.is_main else None
         self.quiet = None if world.is_main else True
         if self.metrics:
-            self.metrics.drop_after(0)
+            self.metrics.drop_after(-1)
+            self.metrics.write(kind="state", step=0)
 
     def step(self, done: int, steps: int) -> None:
         """So many of its steps are done."""
@@ -420,11 +421,22 @@ def todo_of(order: Order) -> tuple[list[list[Prompt]], list[Prompt]]:
     return unsampled, [prompt for prompt in order.prompts if not (is_same and order.is_made(prompt))]
 
 
+def config_of(dit: Path, params: Params) -> DiTConfig:
+    """What the transformer of a named file is like: as the file says, else as stage 3's is; it takes these encoders."""
+    expected = params.dit_config(STAGE)
+    said = stored_metadata(dit).get("dit_config") if dit.suffix == ".safetensors" else None
+    if said is None:
+        return expected
+    return described_config(dit).model_copy(update={"text_widths": expected.text_widths})
+
+
 def write_share(order: Order, params: Params, world: World) -> None:
     """Samples this rank's batches, writes their latents, and decodes its share of all of them when all are there."""
-    mesh = sampling_mesh(params, world, params.dit_config(STAGE))
+    config = config_of(order.dit, params)
+    mesh = sampling_mesh(params, world, config)
     look_up = embed(params, order.prompts)  # before the transformer is there: encoders may be large
-    sized = load_stage(order.dit, params, STAGE, mesh), order.settings
+    dtype = device.compute_dtype(params.recipes[STAGE].train.settings.dtype)
+    sized = load_dit(order.dit, config, dtype, mesh, params.sample.zero_stage), order.settings
     pipeline = (
         Pipeline(*sized, order.tae, look_up, params.tae.tiling, mesh)
         if order.tae
@@ -434,16 +446,19 @@ def write_share(order: Order, params: Params, world: World) -> None:
     barrier(world)  # nobody writes before all have listed the same
     if world.is_main:
         write_index(order)
-    for prompt, latent, _ in pipeline.latents(unsampled, quiet=None if world.is_main else True):
+    own = undecoded[world.rank :: world.size] if order.tae else []
+    progress = Progress(order.folder / "metrics.jsonl", world, len(own))
+    for prompt, latent, _ in pipeline.latents(unsampled, progress.quiet, progress.step):
         if mesh.shard_rank == 0:
             pipeline.write_latent(order.latent(prompt), latent)
     barrier(world)
     if not isinstance(pipeline, Pipeline):  # latents are what was asked for
         return
-    for prompt in undecoded[world.rank :: world.size]:
-        path = order.latent(prompt)
+    for done, prompt in enumerate(own, 1):
+        path, started = order.latent(prompt), time.perf_counter()
         (latent,) = read_npz(path, "latent_mean", mend=f"remove {path}")
         pipeline.write(order.path(prompt), latent)
+        progress.clip(done, time.perf_counter() - started)
 
 
 def write_index(order: Order) -> None:
