@@ -10,11 +10,11 @@ from IPython.display import HTML
 from matplotlib.ticker import LogLocator
 from scipy import stats
 
-from moviegen.config import Sample
+from moviegen.config import Params, Sample
 from moviegen.data import videos
 from moviegen.data.intervals import LEVEL
 from moviegen.flow import schedule
-from moviegen.report import latents, markup, media, results
+from moviegen.report import jupyter, latents, markup, media, own_prompt, results
 from moviegen.report.credits import film, shipped_transformer
 from moviegen.report.encoders import text_encoders
 from moviegen.report.plots import ACCENT, FOURTH, INK, SECOND, THIRD, drawn, panels, styled
@@ -23,7 +23,7 @@ from moviegen.report.wording import between, percent, shown, sides
 from moviegen.runs import Run
 
 __all__ = [
-    "channels", "clips", "comparison", "ends", "error_curves", "error_table", "film", "guidance", "retrieval",
+    "channels", "clips", "comparison", "ends", "error_curves", "error_table", "film", "guidance", "panel", "retrieval",
     "retrieval_verdict", "schedules", "shipped_transformer", "text_encoders",
 ]  # fmt: skip
 
@@ -76,6 +76,20 @@ def clips(run: Run | None, shipped: Run | None, kind: str) -> HTML:
         prompt = f'<p class="prompt">{html.escape(row["prompt"])}</p>'
         groups.append(f'<div class="pair">{"".join(players)}{prompt}</div>')
     return markup.card("".join(groups), title, [run, shipped] if shipped else [run])
+
+
+def panel(params: Params) -> Any:
+    """A form that samples prompts of one's own, for who has this notebook open; for who reads the page, where it is."""
+    if not jupyter.is_live():
+        return markup.note(
+            "With this notebook open in JupyterLab (<code>make lab</code>) a form stands here that samples prompts of "
+            f"your own. <code>make demo SCALE={html.escape(params.scale)}</code> opens the same as a local web page."
+        )
+    if not (titled := own_prompt.weights(params)):
+        return markup.note(own_prompt.NO_WEIGHTS)
+    from moviegen.report.panel import Panel  # with its widgets, which nobody else needs
+
+    return Panel(params, titled).box
 
 
 def retrieval(run: Run | None) -> HTML:
