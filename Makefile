@@ -35,7 +35,7 @@ COMPILE := from moviegen.device import compiled; compiled.prepare()
 # A parameter is given once.
 options_of_step = $(if $(findstring dataset.size,$(ARGS)),,--dataset.size "[256, 256]") $(ARGS)
 
-.PHONY: help setup parity-setup report html verify archive pdf data pretrain plan test test-site parity bench step-1B scale-proof lint lab clean
+.PHONY: help setup parity-setup report html verify archive pdf data pretrain plan test test-site parity bench step-1B scale-proof lint lab demo clean
 
 help:  ## list the targets
 	@echo "make TARGET [SCALE=tiny|1B|5B|30B] [DATA=/folder/with/clips] [ASSETS=none] [ARGS='--sample.steps 10 ...']"
@@ -89,7 +89,7 @@ test: setup  ## run the tests; with ARGS=--all those of whole jobs too
 	@$(VENV)/bin/python -m tests $(ARGS)
 
 test-site: setup  ## test what was published of SCALE in the system's Chromium; screenshots beside it
-	@$(add-browser-driver)
+	@$(call add-packages,$(BROWSER))
 	$(VENV)/bin/python -m pytest tests/browser --confcutdir tests/browser --site "$${MOVIEGEN_OUTPUTS:-outputs}/$(SCALE)/html" $(ARGS)
 
 parity: parity-setup  ## compare with PyTorch, diffusers and lpips, in an environment of their own
@@ -112,7 +112,14 @@ lint: setup  ## check style, types and import rules
 lab: setup  ## open the notebooks in JupyterLab
 	@export JUPYTER_PATH="$$PWD/$(VENV)/share/jupyter$${JUPYTER_PATH:+:$$JUPYTER_PATH}"  # its python3 before all others
 	[ "$$(id -u)" != 0 ] || set -- --allow-root  # which JupyterLab wants to be told
+	executed=("$${MOVIEGEN_OUTPUTS:-outputs}"/*/notebooks/*.ipynb)  # by the report: else Jupyter leaves their style out
+	[ ! -e "$${executed[0]}" ] || $(VENV)/bin/jupyter trust "$${executed[@]}" >/dev/null || true
 	$(VENV)/bin/jupyter lab --notebook-dir=. notebooks/01_overview.ipynb "$$@" $(ARGS)
+
+demo: setup  ## a local web page that samples prompts of your own, by Gradio, which it adds to .venv
+	@$(call add-packages,$(DEMO))
+	$(options)
+	$(RUN) demo "$$@"
 
 clean:  ## remove what was generated, after asking where training left something; with FORCE=1 at once; the environments stay
 	@left=$$([ ! -d outputs ] || find -L outputs -mindepth 1 \( -name checkpoints -o -name '*.safetensors' \) -prune -print | sort)
@@ -180,16 +187,17 @@ fi
 echo "$$made_from" >$(1)/.made-from
 endef
 
-# Added to the environment when the site is first tested: no report needs it.
+# Added to the environment when they are first asked for: no report needs them. $(1): a file of packages.
 BROWSER := tests/browser/requirements.txt
-define add-browser-driver
-[ "$$(cat $(VENV)/.browser-driver 2>/dev/null)" = "$$(cat $(BROWSER))" ] || (
+DEMO := requirements-demo.lock
+define add-packages
+[ "$$(cat $(VENV)/.added-$(notdir $(1)) 2>/dev/null)" = "$$(cat $(1))" ] || (
   unset $(MISLEADING)
   export PIP_USER=0
   install=(uv pip install --quiet --python $(VENV)/bin/python)
   command -v uv >/dev/null || install=($(VENV)/bin/python -m pip install --quiet --disable-pip-version-check)
-  echo "adding $(BROWSER) ..."
-  "$${install[@]}" --no-deps --require-hashes -r $(BROWSER)
-  cp $(BROWSER) $(VENV)/.browser-driver
+  echo "adding $(1) ..."
+  "$${install[@]}" --no-deps --require-hashes -r $(1)
+  cp $(1) $(VENV)/.added-$(notdir $(1))
 )
 endef

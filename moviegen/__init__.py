@@ -12,7 +12,9 @@ report/      the sections' notebooks, executed and published as one HTML site
                derive, traced, verify: pages derived again from runs, and compared; crate: runs and pages as RO-Crate
                plots, curves, diagrams, tables, media, latents, wipe, markup, encoders, credits, glossary, wording: what
                pages share
-               publish: the site; documents: numbers and references; themes: light and dark; search; scales: all reports
+               own_prompt, panel, demo: prompts of one's own, in JupyterLab and on a local page
+               publish: the site; documents: numbers and references; addresses: where links and films lead; themes:
+               light and dark; search; scales: all reports
                pdf: one file to print; archive: the site in one file
 programs/    a verb of the command line each
   3.1.1        train_tae, transcode: the Temporal Autoencoder's training runs; files through it

@@ -41,6 +41,7 @@ VERBS = {
     "report": ("report.run", "every section's notebook, then the HTML"),
     "verify": ("report.verify", "derives every number of the published pages again from the runs, and compares"),
     "archive": ("report.archive", "the published pages as one file: the same pages, the same bytes"),
+    "demo": ("report.demo", "a local web page that samples prompts of your own; `make demo` installs what it needs"),
     "pdf": ("report.pdf", "the published HTML as one PDF, by the system's Chromium"),
 }
 WITHOUT_OUTPUTS = ("plan", "step")  # they print

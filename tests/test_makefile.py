@@ -217,28 +217,35 @@ def test_python_3_11_is_taken_from_where_it_is(checkout):
 
 
 @pytest.mark.parametrize("installer", ["pip", "uv"])
-def test_what_drives_a_browser_is_added_once_when_the_site_is_tested(installer, checkout):
+@pytest.mark.parametrize(
+    ("target", "packages"),
+    [("test-site", "tests/browser/requirements.txt"), ("demo", "requirements-demo.lock")],
+)
+def test_what_only_one_target_needs_is_added_once_when_it_is_asked_for(target, packages, installer, checkout):
     if installer == "uv":
         checkout.add("uv", UV)
-    wanted = checkout.folder / "tests" / "browser" / "requirements.txt"
-    wanted.parent.mkdir(parents=True)
-    wanted.write_text("driver==1\n")
+    wanted = checkout.folder / packages
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    wanted.write_text("one==1\n")
     assert checkout.make("setup").status == 0, checkout.said
-    assert not any("tests/browser/requirements.txt" in words for words, _ in checkout.installed)
-    for text, count in (("driver==1\n", 1), ("driver==1\n", 0), ("driver==2\n", 1)):
+    assert not any(packages in words for words, _ in checkout.installed)
+    for text, count in (("one==1\n", 1), ("one==1\n", 0), ("one==2\n", 1)):
         wanted.write_text(text)
-        assert checkout.make("test-site", "SCALE=smoke", **MISLEADING).status == 0, checkout.said
+        assert checkout.make(target, "SCALE=smoke", **MISLEADING).status == 0, checkout.said
         assert len(checkout.installed) == count
         for words, variables in checkout.installed:
-            assert {"--require-hashes", "--no-deps", "tests/browser/requirements.txt"} <= set(words)
+            assert {"--require-hashes", "--no-deps", packages} <= set(words)
             assert (".venv/bin/python" in words) == (installer == "uv")
             assert not set(MISLEADING) & set(variables)
         program, told, _ = checkout.ran[-1]
         assert program == ".venv/bin/python"
-        assert told[told.index("--site") + 1] == "outputs/smoke/html"
+        if target == "test-site":
+            assert told[told.index("--site") + 1] == "outputs/smoke/html"
+        else:
+            assert told == ["-m", "moviegen", "demo", "--config", "smoke"]
 
 
-def test_a_driver_that_could_not_be_added_is_added_the_next_time(made):
+def test_packages_that_could_not_be_added_are_added_the_next_time(made):
     wanted = made.folder / "tests" / "browser" / "requirements.txt"
     wanted.parent.mkdir(parents=True)
     wanted.write_text("driver==1\n")
@@ -294,6 +301,16 @@ def test_lab_opens_the_notebooks_with_this_environments_python(user, allowed, ma
     assert told[0] == "lab"
     assert told[2:] == ["notebooks/01_overview.ipynb", *allowed, "--port", "9999", "--no-browser"]
     assert environment["JUPYTER_PATH"] == f"{made.folder}/.venv/share/jupyter:/the/users/own"
+
+
+def test_lab_trusts_what_the_report_executed(made):
+    executed = made.folder / "outputs" / "tiny" / "notebooks" / "data.ipynb"
+    executed.parent.mkdir(parents=True)
+    executed.touch()
+    assert made.make("lab").status == 0, made.said
+    (program, told, _), (_, after, _) = made.ran[-2:]
+    assert (program, told) == (".venv/bin/jupyter", ["trust", "outputs/tiny/notebooks/data.ipynb"])
+    assert after[0] == "lab"
 
 
 # --- what is removed ---

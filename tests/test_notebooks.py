@@ -3,12 +3,15 @@ import importlib
 import inspect
 import json
 import re
+import typing
 
 import nbformat
 import papermill
+import pydantic
 import pytest
 
 from moviegen.config import Params, project_root
+from moviegen.config.recipe import STAGE_GROUPS, Recipe
 from moviegen.report.notebook import GROUPS
 from moviegen.report.published import FACTS
 from moviegen.report.sections import SECTIONS
@@ -56,6 +59,37 @@ def test_takes_dotted_names_before_papermill_gives_them(path):
     parameters = code(path)[0]
     assert "parameters" in parameters.metadata.tags
     assert "take_dotted_names()" in parameters.source
+
+
+def fields(kind):
+    """The names that a group of parameters takes, with those of the groups in it."""
+    for one in (kind, *typing.get_args(kind)):
+        if inspect.isclass(one) and issubclass(one, pydantic.BaseModel):
+            for name, field in one.model_fields.items():
+                yield name
+                yield from fields(field.annotation)
+
+
+KINDS = {name: field.annotation for name, field in (Recipe.model_fields | Params.model_fields).items()}
+KINDS |= {name: Recipe.model_fields[name].annotation for name in STAGE_GROUPS}
+NAMED = re.compile(r'"(\w+)": ')
+
+
+def test_every_line_of_the_parameters_says_what_it_is(path):
+    lines, taken = code(path)[0].source.splitlines(), []
+    for statement in trees(path)[0].body:
+        if isinstance(statement, ast.Assign):
+            name, comment = statement.targets[0].id, lines[statement.lineno - 1].partition("  # ")[2]
+            taken.append(name)
+            assert len(comment.split()) > 2, name
+            known = set(fields(KINDS.get(name))) | (set(KINDS) if name in ("without_assets", "stages") else set())
+            assert set(NAMED.findall(comment)) <= known, name
+    assert set(Params.model_fields) < set(taken)
+
+
+def test_the_parameters_are_said_alike_everywhere(path):
+    said = [[line for line in code(one)[0].source.splitlines() if not line.startswith("stage ")] for one in NOTEBOOKS]
+    assert said[NOTEBOOKS.index(path)] == said[0]
 
 
 def test_imports_only_its_page(path):

@@ -36,8 +36,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from moviegen import config, runs
-from moviegen.config import TEMPORAL_COMPRESSION, ConfigError, Params, Sample, Tiling, weights_file
+from moviegen import config, device, runs
+from moviegen.config import (
+    TEMPORAL_COMPRESSION,
+    ConfigError,
+    DiTConfig,
+    Params,
+    Sample,
+    Tiling,
+    weights_file,
+)
 from moviegen.data.clips import Clip
 from moviegen.data.crops import centre_frames, spread
 from moviegen.data.embeddings import TextArrays, embeddings_folder, read_embeddings, text_arrays
@@ -47,14 +55,14 @@ from moviegen.data.splits import load_split
 from moviegen.data.videos import write_image, write_video
 from moviegen.device.collectives import barrier
 from moviegen.device.world import World
-from moviegen.dit.inference import described_config, load_described, load_stage, sampling_mesh
+from moviegen.dit.inference import described_config, load_described, load_dit, load_stage, sampling_mesh
 from moviegen.dit.model import DiT
 from moviegen.dit.weights import for_sampling
 from moviegen.flow import schedule
 from moviegen.flow.denoising import Way, followed
 from moviegen.flow.sampler import Embed, Prompt, Sampler, batches, filled, full_steps, numbered
 from moviegen.parallel.mesh import Mesh
-from moviegen.runs.arrays import read_npz, save_npz
+from moviegen.runs.arrays import read_npz, save_npz, stored_metadata
 from moviegen.runs.files import check_writable, read_json, write_csv, write_json
 from moviegen.runs.fingerprint import content_hash, digest
 from moviegen.runs.ranks import joined, recorded
@@ -191,7 +199,7 @@ def sample(run: runs.Run, world: World) -> None:
     barrier(world)  # nobody writes before all have listed the same
     own = undecoded[world.rank :: world.size], unseen[world.rank :: world.size]
     turns = list(mesh.turns(unfollowed, settings.exchanges(mesh.shards)))
-    progress = Progress(run, world, len(own[0]), len(turns) * settings.steps + len(own[1]))
+    progress = Progress(run.metrics_path, world, len(own[0]), len(turns) * settings.steps + len(own[1]))
     sample_share(run, pipeline, todo, progress)
     barrier(world)
     decode_share(run, pipeline, clips, own[0], progress)
@@ -221,14 +229,15 @@ def missing(prompts: list[list[Prompt]], is_there: Callable[[Prompt], bool]) -> 
 
 
 class Progress:
-    """What rank 0 writes of its own work: a line an Euler step, a clip, and a step or a picture of the ways."""
+    """What rank 0 writes of its own work: that it begins, which first compiles; a line a step, a clip, a way's picture."""
 
-    def __init__(self, run: runs.Run, world: World, clips: int, denoising: int) -> None:
+    def __init__(self, metrics: Path, world: World, clips: int, denoising: int = 0) -> None:
         self.clips, self.sampled, self.denoising, self.denoised = clips, 0, denoising, 0
-        self.metrics = runs.MetricsWriter(run.metrics_path) if world.is_main else None
+        self.metrics = runs.MetricsWriter(metrics) if world.is_main else None
         self.quiet = None if world.is_main else True
         if self.metrics:
-            self.metrics.drop_after(0)
+            self.metrics.drop_after(-1)
+            self.metrics.write(kind="state", step=0)
 
     def step(self, done: int, steps: int) -> None:
         """So many of its steps are done."""
@@ -486,11 +495,22 @@ def todo_of(order: Order) -> tuple[list[list[Prompt]], list[Prompt]]:
     return unsampled, [prompt for prompt in order.prompts if not (is_same and order.is_made(prompt))]
 
 
+def config_of(dit: Path, params: Params) -> DiTConfig:
+    """What the transformer of a named file is like: as the file says, else as stage 3's is; it takes these encoders."""
+    expected = params.dit_config(STAGE)
+    said = stored_metadata(dit).get("dit_config") if dit.suffix == ".safetensors" else None
+    if said is None:
+        return expected
+    return described_config(dit).model_copy(update={"text_widths": expected.text_widths})
+
+
 def write_share(order: Order, params: Params, world: World) -> None:
     """Samples this rank's batches, writes their latents, and decodes its share of all of them when all are there."""
-    mesh = sampling_mesh(params, world, params.dit_config(STAGE))
+    config = config_of(order.dit, params)
+    mesh = sampling_mesh(params, world, config)
     look_up = embed(params, order.prompts)  # before the transformer is there: encoders may be large
-    sized = load_stage(order.dit, params, STAGE, mesh), order.settings
+    dtype = device.compute_dtype(params.recipes[STAGE].train.settings.dtype)
+    sized = load_dit(order.dit, config, dtype, mesh, params.sample.zero_stage), order.settings
     pipeline = (
         Pipeline(*sized, order.tae, look_up, params.tae.tiling, mesh)
         if order.tae
@@ -500,16 +520,19 @@ def write_share(order: Order, params: Params, world: World) -> None:
     barrier(world)  # nobody writes before all have listed the same
     if world.is_main:
         write_index(order)
-    for prompt, latent, _ in pipeline.latents(unsampled, quiet=None if world.is_main else True):
+    own = undecoded[world.rank :: world.size] if order.tae else []
+    progress = Progress(order.folder / "metrics.jsonl", world, len(own))
+    for prompt, latent, _ in pipeline.latents(unsampled, progress.quiet, progress.step):
         if mesh.shard_rank == 0:
             pipeline.write_latent(order.latent(prompt), latent)
     barrier(world)
     if not isinstance(pipeline, Pipeline):  # latents are what was asked for
         return
-    for prompt in undecoded[world.rank :: world.size]:
-        path = order.latent(prompt)
+    for done, prompt in enumerate(own, 1):
+        path, started = order.latent(prompt), time.perf_counter()
         (latent,) = read_npz(path, "latent_mean", mend=f"remove {path}")
         pipeline.write(order.path(prompt), latent)
+        progress.clip(done, time.perf_counter() - started)
 
 
 def write_index(order: Order) -> None:

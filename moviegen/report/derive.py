@@ -20,8 +20,8 @@ from unittest import mock
 import nbformat
 
 from moviegen.config import Params, outputs_folder
+from moviegen.report import addresses, jupyter, sections
 from moviegen.report import notebook as notebooks
-from moviegen.report import sections
 from moviegen.report.run import parameters
 
 _readers: list[list[Path]] = []  # of those who ask which files are read, what was
@@ -40,7 +40,8 @@ def derive(params: Params, section: sections.Section) -> Derivation:
 
     It must be current, so that nothing is started; see `sections.is_current`.
     """
-    return _derived(params.model_dump_json(), section, json.dumps(sections.mark(params, section)))
+    with jupyter.as_published():
+        return _derived(params.model_dump_json(), section, json.dumps(sections.mark(params, section)))
 
 
 def forget() -> None:
@@ -57,6 +58,7 @@ def _derived(content: str, section: sections.Section, mark: str) -> Derivation:
             if cell.cell_type == "code":
                 cell.outputs = _outputs(cell.source, names)
         read.append(tuple(dict.fromkeys(path for path in files if runs in path.parents)))
+    addresses.for_executed(made, section, section.executed(params).parent)
     return Derivation(made, tuple(read))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from IPython.core.getipython import get_ipython
 from IPython.display import HTML
@@ -44,6 +46,18 @@ def is_notebook() -> bool:
 def is_live() -> bool:
     """Whether a person executes this notebook."""
     return is_notebook() and PUBLISHING not in os.environ
+
+
+@contextmanager
+def as_published() -> Iterator[None]:
+    """Has pages show meanwhile what they show to nobody in particular, as in a notebook that a report executes."""
+    before = os.environ.get(PUBLISHING)
+    os.environ[PUBLISHING] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[PUBLISHING]
 
 
 def style() -> HTML:

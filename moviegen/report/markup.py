@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from IPython.display import HTML
 
+from moviegen.report import jupyter
 from moviegen.report.reproduce import commands
 from moviegen.runs import Run
 
@@ -34,8 +35,9 @@ def _again(runs: Mapping[str, Run]) -> str:
 
 
 def run_link(name: str) -> str:
-    """A run's id, linked to its entry in the appendix."""
-    return f'<a class="run" href="provenance.html#{html.escape(name)}">{html.escape(name)}</a>'
+    """A run's id, linked to its entry in the appendix: its page, or in JupyterLab its notebook."""
+    appendix = "10_provenance.ipynb" if jupyter.is_live() else "provenance.html"
+    return f'<a class="run" href="{appendix}#{html.escape(name)}">{html.escape(name)}</a>'
 
 
 def note(text: str) -> HTML:

@@ -38,6 +38,17 @@ def tile(image: np.ndarray, caption: str, seen: str) -> str:
     return f'<figure class="clip">{picture(image, seen)}<figcaption>{html.escape(caption)}</figcaption></figure>'
 
 
+def embedded(path: Path, caption: str) -> str:
+    """The same of a file that the page itself holds, a clip or an image, which plays at once."""
+    label, data = html.escape(caption), base64.b64encode(path.read_bytes()).decode()
+    if path.suffix == ".mp4":
+        address = f"data:video/mp4;base64,{data}"
+        shown = f'<video src="{address}" aria-label="{label}" controls autoplay loop muted playsinline></video>'
+    else:
+        shown = markup.image(f"data:image/{path.suffix[1:]};base64,{data}", caption, "photo")
+    return f'<figure class="clip">{shown}<figcaption>{label}</figcaption></figure>'
+
+
 def strip(clip: clips.Clip, frames: int) -> str:
     """Evenly spaced frames of one clip, side by side."""
     try:

@@ -260,12 +260,13 @@ def _run(run: Run, others: Sequence[Run] = ()) -> None:
 
 
 def _follow(started: Job, name: str) -> None:
-    """Runs a job to its end, and shows how far it is: by a bar, and to a person by a curve too."""
-    watching: list[Any] = [Progress(name)]
+    """Runs a job to its end, and shows how far it is: by a bar, and to a person by a curve above it too."""
+    watching: list[Any] = []
     if jupyter.is_live():
         from moviegen.report.live import LiveCurve  # with matplotlib: not for each notebook
 
         watching.append(LiveCurve(name))
+    watching.append(Progress(name))  # last: a bar is redrawn in its line only while nothing else is shown after it
 
     def moved(line: dict[str, Any]) -> None:
         for one in watching:

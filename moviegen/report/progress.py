@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 TICK_SECONDS = 2.0  # between two looks at the clock while a program says nothing: it starts, or compiles
 LINE_SECONDS = 30.0  # between two lines where there is no terminal
+BESIDE = ("loading", "validating", "saving")  # kinds of lines: what a training does beside its steps
 WITHOUT_STEPS = "{desc}, {elapsed}"
 _BAR = re.compile(r" *\|[^|\r\n]*\| *")
 
@@ -46,18 +47,22 @@ class Progress:
         self._bar.close()
 
     def _move(self, line: Mapping[str, Any]) -> None:
-        if line.get("kind") == "state":  # all is there: the first step is compiled next
+        is_before = line.get("kind") == "validation" and line["step"] == 0
+        if line.get("kind") == "state" or is_before:  # all is there: the first step is compiled next
             self._bar.reset()
             self._bar.total, self._bar.bar_format = None, WITHOUT_STEPS
             self._bar.set_description_str(f"{self._name}: compiling")
             return
-        if "step" not in line:
+        if line.get("kind") in BESIDE:
+            self._bar.set_description_str(f"{self._name}: {line['kind']}")
+            return
+        if "steps" not in line:
             return
         if self._bar.total is None:
             self._bar.bar_format = None
-            self._bar.reset(line.get("steps"))
+            self._bar.reset(line["steps"])
             self._bar.initial, self._bar.start_t = line["step"] - 1, time.time()
-            self._bar.set_description_str(self._name, refresh=False)
+        self._bar.set_description_str(self._name, refresh=False)
         self._bar.n = max(self._bar.n, line["step"])
         if "loss" in line:
             self._bar.set_postfix(loss=f"{line['loss']:.4f}", refresh=False)

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 from bs4 import BeautifulSoup, Tag
 
 from moviegen.config import Params, outputs_folder, outputs_root, project_root
-from moviegen.report import documents, scales, search, themes
+from moviegen.report import addresses, documents, scales, search, themes
 from moviegen.report.sections import SECTIONS, Section
 from moviegen.runs import fingerprint
 from moviegen.runs.files import write_text
@@ -46,6 +46,7 @@ def render(params: Params, section: Section, mark: str) -> str:
     executed = section.shown(params)
     if executed.is_file():
         notebook = nbformat.read(executed, as_version=4)
+        addresses.for_site(notebook, section)
     else:
         text = f"# {section.title}\n\nThis section has not been executed yet: run `make report SCALE={params.scale}`."
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text, id="missing")])
@@ -99,7 +100,7 @@ def _write_pages(params: Params, stale: Mapping[Section, str], folder: Path) -> 
         if section in stale:
             page = documents.parse(render(params, section, stale[section]))
             documents.finish(page, chapter)
-            _take_media(page, folder)
+            _take_media(page, folder, section.executed(params).parent)
         else:
             page = documents.parse((folder / section.page).read_text(encoding="utf-8"))
         pages[section.page] = page
@@ -137,11 +138,15 @@ def publish_scales() -> None:
     write_text(folder / "index.html", str(page))
 
 
-def _take_media(page: BeautifulSoup, folder: Path) -> None:
-    """Copies the files a page shows into the site, and points the page there. A video is loaded once it is played."""
+def _take_media(page: BeautifulSoup, folder: Path, notebooks: Path) -> None:
+    """Copies the files a page shows into the site, and points the page there. A video is loaded once it is played.
+
+    Args:
+        notebooks: the folder from which their films are told; see `addresses.for_executed`.
+    """
     for part in page.find_all(["video", "img"], src=True):
         address = str(part["src"])
-        source = (project_root() / "notebooks" / unquote(address)).resolve()
+        source = (notebooks / unquote(address)).resolve()
         if address.startswith(("data:", "http:", "https:")) or not source.is_file():
             continue
         target = folder / "media" / f"{source.stem[:40]}-{file_hash(source)[:16]}{source.suffix}"

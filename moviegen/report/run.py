@@ -16,7 +16,7 @@ from typing import Any
 
 from moviegen.config import ConfigError, Params, outputs_folder, project_root
 from moviegen.device import compiled
-from moviegen.report import crate, publish, sections
+from moviegen.report import addresses, crate, publish, sections
 from moviegen.report.failure import Failure, show
 from moviegen.report.progress import ProgressLines
 from moviegen.report.wording import duration
@@ -149,7 +149,7 @@ def execute_section(params: Params, section: sections.Section, label: str = "") 
                 # the progress bars of the programs
                 stdout_file=sys.stdout if sys.stdout.isatty() else ProgressLines(sys.stdout, label),
             )
-        _stamp(partial, {"fingerprint": mark, "runs": sections.state(params, section)})
+        _finish(partial, section, target.parent, {"fingerprint": mark, "runs": sections.state(params, section)})
         os.replace(partial, target)
         section.failed(params).unlink(missing_ok=True)
     except papermill.PapermillExecutionError as error:
@@ -183,6 +183,7 @@ def _failed(params: Params, failure: Failure, notebook: Path) -> SectionFailed:
             continue
     else:
         reached = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {failure.section.title}")])
+    addresses.for_executed(reached, failure.section, target.parent)
     show(reached, failure)
     files.write_text(target, nbformat.writes(reached) + "\n")
     return SectionFailed(failure, target)
@@ -211,10 +212,14 @@ def _no_pattern(path: Path) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def _stamp(notebook: Path, mark: dict[str, Any]) -> None:
-    content = json.loads(notebook.read_text(encoding="utf-8"))
-    content["metadata"]["moviegen"] = mark
-    files.write_json(notebook, content)
+def _finish(notebook: Path, section: sections.Section, folder: Path, mark: dict[str, Any]) -> None:
+    """Has an executed notebook find from its folder what it shows, and say what it was made from."""
+    import nbformat
+
+    content = nbformat.read(notebook, as_version=4)
+    addresses.for_executed(content, section, folder)
+    content.metadata["moviegen"] = mark
+    files.write_text(notebook, nbformat.writes(content) + "\n")
 
 
 @contextmanager

@@ -78,10 +78,12 @@ def test_every_chosen_caption_gets_its_clip_beside_its_own(report, bars_of):
     references = [videos.read_frames(run.folder / row["reference"], range(16)) for row in rows]
     assert np.array_equal(references[2], references[4]) and np.array_equal(references[3], references[5])
     assert all(not np.array_equal(a, b) for a, b in itertools.combinations(references[:4], 2))
+    begun, *lines = run.metrics()
+    assert begun == {"kind": "state", "step": 0}  # the first step is compiled next
     kinds = ["step"] * 4 + ["clip"] * 6  # two batches of two steps, then six clips
     kinds += ["denoising"] * (2 * 2 + 2 * 5)  # two ways of two steps, and three pictures of latents and two of others
-    assert [(line["kind"], line["step"]) for line in run.metrics()] == list(zip(kinds, range(1, 25), strict=True))
-    assert {line["steps"] for line in run.metrics()} == {24}
+    assert [(line["kind"], line["step"]) for line in lines] == list(zip(kinds, range(1, 25), strict=True))
+    assert {line["steps"] for line in lines} == {24}
     summary = json.loads((run.folder / "summary.json").read_text())
     assert summary["clips"] == 6
     assert summary["seconds_per_clip"] is None  # one whole batch, which compiled, and a shorter one, which did too

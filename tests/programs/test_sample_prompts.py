@@ -21,6 +21,8 @@ from moviegen.flow.sampler import Prompt, Sampler
 from moviegen.launch.job import Job
 from moviegen.launch.run import run_job
 from moviegen.programs import sample as program
+from moviegen.runs.arrays import save_arrays
+from moviegen.runs.weights import to_arrays
 from moviegen.tae.model import TAE
 from moviegen.tae.weights import save_tae
 from tests import small_runs
@@ -223,11 +225,23 @@ def test_output_must_not_be_a_file(sample, tmp_path, capsys):
     assert (tmp_path / "mine").read_text() == "precious"
 
 
-def test_a_transformer_of_another_size_is_an_error(sample, tmp_path, capsys):
-    wide = config.load("smoke").dit_config(3).model_copy(update={"width": 32})
-    save_dit(tmp_path / "wide.safetensors", small_runs.random_dit(wide))
+def test_a_transformer_of_another_size_is_taken_where_its_file_says_so_and_else_an_error(sample, tmp_path, capsys):
+    wide = small_runs.random_dit(config.load("smoke").dit_config(3).model_copy(update={"width": 32}))
+    save_arrays(tmp_path / "wide.safetensors", to_arrays(dict(wide.parameters_and_names())))
     assert sample("--dit", tmp_path / "wide.safetensors")[0] == 2
     assert "wide.safetensors does not fit the model" in capsys.readouterr().err
+    save_dit(tmp_path / "wide.safetensors", wide)
+    status, folder = sample("--dit", tmp_path / "wide.safetensors")
+    assert status == 0
+    assert (folder / "000.mp4").is_file()
+
+
+def test_who_watches_is_told_of_each_step_and_clip(sample):
+    _, folder = sample()
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0] == {"kind": "state", "step": 0}  # the first step is compiled next
+    assert [line["kind"] for line in lines[1:]] == ["step"] * 6 + ["clip"] * 3  # two steps a prompt
+    assert [(line["step"], line["steps"]) for line in lines[1:]] == [(step, 9) for step in range(1, 10)]
 
 
 @pytest.fixture
@@ -372,7 +386,12 @@ def test_clips_are_the_same_whatever_the_number_of_workers(prompts, weights, tmp
 @pytest.mark.usefixtures("eager_programs")
 def test_what_was_cut_goes_on_with_what_is_missing_to_the_same_bits(sample, weights, tmp_path, monkeypatch):
     whole = sample()[1]
-    first = {path.relative_to(whole): path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+
+    def made():
+        files = (path for path in whole.rglob("*") if path.is_file() and path.name != "metrics.jsonl")
+        return {path.relative_to(whole): path.read_bytes() for path in files}
+
+    first = made()
     assert len(first) == 8  # three clips, their latents, and two lists
     asked = []
 
@@ -391,7 +410,7 @@ def test_what_was_cut_goes_on_with_what_is_missing_to_the_same_bits(sample, weig
     (whole / "latents" / "002.npz").unlink()
     sample()
     assert asked == [[2], "000.mp4", "002.mp4"]
-    assert {path.relative_to(whole): path.read_bytes() for path in whole.rglob("*") if path.is_file()} == first
+    assert made() == first
     asked.clear()
     sample("--seed", "7")  # other clips take the place of all
     assert len(asked) == 6

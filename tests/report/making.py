@@ -9,7 +9,7 @@ import pandas as pd
 
 from moviegen import runs
 from moviegen.data import videos
-from moviegen.report import sections
+from moviegen.report import addresses, sections
 from moviegen.report.sections import SECTIONS
 from moviegen.runs import files
 
@@ -83,6 +83,7 @@ def write_executed(params, name, *contents):
         notebook.cells.append(cell)
     path = section(name).executed(params)
     path.parent.mkdir(parents=True, exist_ok=True)
+    addresses.for_executed(notebook, section(name), path.parent)
     nbformat.write(notebook, path)
 
 

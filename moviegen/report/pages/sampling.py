@@ -15,7 +15,7 @@ from moviegen.config import Params, Sample
 from moviegen.data import videos
 from moviegen.data.intervals import LEVEL
 from moviegen.flow import schedule
-from moviegen.report import latents, markup, media, results
+from moviegen.report import jupyter, latents, markup, media, own_prompt, results
 from moviegen.report.credits import film, shipped_transformer
 from moviegen.report.encoders import text_encoders
 from moviegen.report.plots import ACCENT, FOURTH, INK, SECOND, THIRD, drawn, panels, styled
@@ -25,7 +25,7 @@ from moviegen.runs import Run, registry
 
 __all__ = [
     "channels", "clips", "comparison", "denoising", "ends", "error_curves", "error_table", "film", "guidance", "paces",
-    "retrieval", "retrieval_verdict", "sampled_by", "schedules", "shipped_transformer", "text_encoders",
+    "panel", "retrieval", "retrieval_verdict", "sampled_by", "schedules", "shipped_transformer", "text_encoders",
 ]  # fmt: skip
 
 COLORS = {"linear": THIRD, "linear-quadratic": ACCENT, "linear-quadratic-smooth": SECOND}
@@ -136,6 +136,20 @@ def paces(run: Run | None) -> HTML:
 
 def _after(stop: Mapping[Hashable, Any]) -> str:
     return f"after {stop['after']} step{'' if stop['after'] == 1 else 's'}" if stop["after"] else "before all steps"
+
+
+def panel(params: Params) -> Any:
+    """A form that samples prompts of one's own, for who has this notebook open; for who reads the page, where it is."""
+    if not jupyter.is_live():
+        return markup.note(
+            "With this notebook open in JupyterLab (<code>make lab</code>) a form stands here that samples prompts of "
+            f"your own. <code>make demo SCALE={html.escape(params.scale)}</code> opens the same as a local web page."
+        )
+    if not (titled := own_prompt.weights(params)):
+        return markup.note(own_prompt.NO_WEIGHTS)
+    from moviegen.report.panel import Panel  # with its widgets, which nobody else needs
+
+    return Panel(params, titled).box
 
 
 def retrieval(run: Run | None) -> HTML:
