@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import filecmp
-import os
 import sys
 import tempfile
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
 import nbformat
 
@@ -64,16 +64,13 @@ def verify(params: Params) -> dict[str, Traced]:
         }
 
 
-def _published(params: Params, notebooks: dict[sections.Section, object], folder: Path) -> Path:
+def _published(params: Params, notebooks: Mapping[sections.Section, Any], folder: Path) -> Path:
     """Publishes some notebooks below a folder; returns where."""
-    runs = outputs_folder(params) / "runs"
-    with mock.patch.dict(os.environ, MOVIEGEN_OUTPUTS=str(folder)):
-        for section, notebook in notebooks.items():
-            path = section.executed(params)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            nbformat.write(notebook, path)
-        (outputs_folder(params) / "runs").symlink_to(runs)
-        return publish.publish(params).parent
+    files = {section: folder / section.executed(params).name for section in notebooks}
+    for section, path in files.items():
+        nbformat.write(notebooks[section], path)
+    publish.write_site(params, files, folder / "html")
+    return folder / "html"
 
 
 def _trace(page: Path, again: Path) -> Traced:
