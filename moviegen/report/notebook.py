@@ -208,7 +208,7 @@ def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
 
     A person is shown which runs the notebook needs, and which are there.
 
-    What was remembered of files and code is then forgotten: a kernel of JupyterLab outlives what is edited meanwhile.
+    What was remembered of files and code is forgotten: a kernel of JupyterLab outlives what is edited meanwhile.
 
     Args:
         notebook: its file name without number and suffix.
@@ -218,7 +218,7 @@ def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
         ConfigError: an unknown name (papermill itself only warns), or a value that cannot be.
     """
     screen = variables.get(SCREEN) or Screen()
-    if screen.is_live:
+    if SCREEN not in variables:  # whoever derives a page again looks at files and code once
         fingerprint.forget()
     if not any(isinstance(value, OpenSection) for value in variables.values()):  # else they may be the reader's own
         _refuse_unknown(variables)

@@ -16,6 +16,7 @@ from moviegen.runs import Run, hashes, registry
 from moviegen.runs import fingerprint as fingerprints
 
 NOTEBOOK_CODE = "moviegen.report.notebook"  # what every notebook calls
+COMPARISON = "reproduced.json"  # in a scale's folder: how its report compares with a second one
 PLANNED_BY = ("base/cards.yaml", "base/ascend.yaml", "1B.yaml", "5B.yaml", "30B.yaml")  # in params/
 
 
@@ -103,7 +104,7 @@ SECTIONS = (
     Section("parallelism", "Parallelism", "08_parallelism.ipynb", reads=STAGES, shows_proofs=True),
     Section("cost", "Cost and performance", "09_cost.ipynb", reads=("calibration", *TAE_RUNS, *STAGES, "sample")),
     Section("provenance", "Appendix: provenance", "10_provenance.ipynb", reads=tuple(registry.PROGRAMS),
-            lists_figures=True),
+            lists_figures=True, shows_proofs=True),
 )  # fmt: skip
 
 
@@ -203,6 +204,8 @@ def fingerprint(params: Params, section: Section) -> str:
     }
     if section.lists_figures:
         parts["sections"] = [fingerprint(params, other) for other in SECTIONS if other is not section]
+        compared = outputs_folder(params) / COMPARISON
+        parts["compared"] = hashes.file_hash(compared) if compared.is_file() else None
     if section.shows_proofs:
         measured = [topic for topic in records.TOPICS if records.path(topic).is_file()]
         parts["proofs"] = [(hashes.file_hash(records.path(topic)), records.code(topic)) for topic in measured]

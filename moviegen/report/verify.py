@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 
 from moviegen.config import ConfigError, Params, outputs_folder
-from moviegen.report import publish, sections
+from moviegen.report import publish, reproduced, sections
 from moviegen.report.derive import derive, forget
 from moviegen.report.traced import Traced, trace
 
@@ -22,7 +22,12 @@ SHOWN = 10  # of a page's differences
 
 
 def main(params: Params, options: Namespace) -> None:
-    """Says of each page how many of its numbers and pictures came out again; ends with status 1 if anything did not."""
+    """Says of each page how many of its numbers and pictures came out again; ends with status 1 if anything did not.
+
+    With `against`, of each run and page how much is the same in another report.
+    """
+    if options.against:
+        return reproduced.main(params, Path(options.against))
     traces = verify(params)
     for page, traced in traces.items():
         print(f"{page}: {line(traced)}")

@@ -15,6 +15,7 @@ from IPython.display import HTML
 from moviegen.config import Params, project_root
 from moviegen.report import markup, published, sections
 from moviegen.report.derive import Derivation, derive, html_outputs
+from moviegen.report.pages.provenance_again import compared, killed
 from moviegen.report.provenance import cost
 from moviegen.report.reproduce import commands
 from moviegen.report.tables import table
@@ -22,6 +23,9 @@ from moviegen.report.traced import Traced, trace
 from moviegen.report.wording import in_checkout
 from moviegen.runs import Run, fingerprint
 from moviegen.runs.hashes import file_hash
+
+
+__all__ = ["compared", "details", "facts", "figures_and_runs", "killed", "numbers"]
 
 
 def details(runs: Sequence[Run | None]) -> HTML:
