@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moviegen.launch.watch import last_lines
+from moviegen.report import markup
 from moviegen.report.sections import Section
 from moviegen.report.wording import in_checkout
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # half a second to import: not for a report without failures
 
 SHOWN_LINES, SHOWN_WIDTH = 12, 400  # of an error; the rest is folded
 PAPERMILLS_MARK = "papermill-error-cell-tag"  # of the cells that it puts around an error
+DAMAGED = "DamagedFile"  # the error that its own cell alone shows: all others of the page are executed
 HIDDEN = "parameters"  # the tag of the one cell that a page leaves out
 # what terminals take for colours, titles and cursors
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
@@ -48,6 +50,11 @@ class Failure:
         """`06_training.ipynb, In [4]: latents = section.launch("latents")`."""
         first = self.code.strip().partition("\n")[0]
         return ", ".join(filter(None, (self.section.notebook, self.place))) + (f": {first}" if first else "")
+
+    @property
+    def is_damage(self) -> bool:
+        """Whether the page is there but for what damaged files hold."""
+        return self.error.startswith(f"{DAMAGED}: ")
 
     @property
     def last_error(self) -> str:
@@ -91,13 +98,18 @@ def box(failure: Failure) -> str:
 
 
 def show(notebook: NotebookNode, failure: Failure) -> None:
-    """Has a notebook, as far as it came, begin with its failure; what it printed of it is taken out."""
+    """Has a notebook, as far as it came, begin with its failure; what it printed of it is taken out.
+
+    Where files are damaged, what would show them says so instead.
+    """
     import nbformat
 
     notebook.cells = [cell for cell in notebook.cells if PAPERMILLS_MARK not in cell.metadata.get("tags", ())]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = list(_without_noise(cell.outputs))
+    if failure.is_damage:
+        return
     shown = nbformat.v4.new_output("display_data", {"text/html": box(failure), "text/plain": failure.last_error})
     begun = [
         cell for cell in notebook.cells if cell.cell_type == "code" and HIDDEN not in cell.metadata.get("tags", ())
@@ -108,11 +120,24 @@ def show(notebook: NotebookNode, failure: Failure) -> None:
     begun[0].outputs.insert(0, shown)
 
 
+def damages(notebook: NotebookNode) -> list[str]:
+    """What is said of the damaged files that an executed notebook met, each once."""
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
+    return list(dict.fromkeys(output.evalue for output in outputs if output.get("ename") == DAMAGED))
+
+
 def _without_noise(outputs: Iterable[Any]) -> Iterable[Any]:
-    """But for errors, which the box tells, and bars, which were written over."""
+    """But for errors, which the box tells, or a note in the place of what is damaged; and bars, written over."""
+    import nbformat
+
     for output in outputs:
         is_bar = output.output_type == "stream" and "\r" in output.text
-        if output.output_type != "error" and not is_bar:
+        if output.get("ename") == DAMAGED:
+            said = in_checkout(plain(output.evalue))
+            content = f"<b>This cannot be shown:</b> {html.escape(said)}"
+            shown = {"text/html": markup.note(content).data, "text/plain": said}
+            yield nbformat.v4.new_output("display_data", shown)
+        elif output.output_type != "error" and not is_bar:
             yield output
 
 

@@ -204,6 +204,7 @@ def fingerprint(params: Params, section: Section) -> str:
     }
     if section.lists_figures:
         parts["sections"] = [fingerprint(params, other) for other in SECTIONS if other is not section]
+        parts["failed"] = [other.name for other in SECTIONS if other is not section and other.failed(params).is_file()]
         compared = outputs_folder(params) / COMPARISON
         parts["compared"] = hashes.file_hash(compared) if compared.is_file() else None
     if section.shows_proofs:

@@ -12,11 +12,12 @@ import yaml
 from bs4 import BeautifulSoup
 from IPython.display import HTML
 
+from moviegen import runs
 from moviegen.config import Params, project_root
 from moviegen.report import markup, published, sections
 from moviegen.report.derive import Derivation, derive, html_outputs
 from moviegen.report.pages.provenance_again import compared, killed
-from moviegen.report.provenance import cost
+from moviegen.report.provenance import cost, why_absent
 from moviegen.report.reproduce import commands
 from moviegen.report.tables import table
 from moviegen.report.traced import Traced, trace
@@ -24,13 +25,12 @@ from moviegen.report.wording import in_checkout
 from moviegen.runs import Run, fingerprint
 from moviegen.runs.hashes import file_hash
 
-
 __all__ = ["compared", "details", "facts", "figures_and_runs", "killed", "numbers"]
 
 
-def details(runs: Sequence[Run | None]) -> HTML:
+def details(made: Sequence[Run | None]) -> HTML:
     """Each finished run, to which captions link: its command, its machine, versions and, folded, its parameters."""
-    return HTML("".join(_details(run) for run in runs if run) or str(markup.note("No run has finished yet.").data))
+    return HTML("".join(_details(run) for run in made if run) or str(markup.note("No run has finished yet.").data))
 
 
 def figures_and_runs(params: Params) -> HTML:
@@ -38,7 +38,7 @@ def figures_and_runs(params: Params) -> HTML:
     rows = []
     for section in _others():
         derived = _derived(params, section)
-        for place, cell in enumerate(_cells(section.executed(params))):
+        for place, cell in enumerate(_cells(section.shown(params))):
             files = derived.read[place] if derived else ()
             for names, caption in _cards(html_outputs(cell)):
                 links = [_read(name, files) for name in names]
@@ -66,9 +66,9 @@ def numbers(params: Params) -> HTML:
     for section in _others():
         page = f'<a href="{section.page}">{html.escape(section.title)}</a>'
         if (derived := _derived(params, section)) is None:
-            rows.append({"page": page, "numbers": markup.NOT_RUN, "pictures and clips": markup.NOT_RUN})
+            rows.append({"page": page} | dict.fromkeys(("numbers", "pictures and clips"), _why_not(params, section)))
             continue
-        traced = trace(_shown(_cells(section.executed(params))), _shown(derived.notebook.cells))
+        traced = trace(_shown(_cells(section.shown(params))), _shown(derived.notebook.cells))
         found.append(traced)
         rows.append({"page": page} | _of(traced))
     all_numbers, same = sum(one.numbers for one in found), sum(one.same_numbers for one in found)
@@ -86,6 +86,16 @@ def _derived(params: Params, section: sections.Section) -> Derivation | None:
     if not sections.is_current(params, section):
         return None
     return derive(params, section)
+
+
+def _why_not(params: Params, section: sections.Section) -> str:
+    """Why a page was not derived again: it failed, or a run of its is not there, or it is older than its runs."""
+    if section.failed(params).is_file():
+        return "failed: its page says where"
+    for name in section.programs(params):
+        if not sections.is_complete(runs.find(params, name)):
+            return why_absent(params, name)
+    return f"older than its runs: open {section.notebook}"
 
 
 def _of(traced: Traced) -> dict[str, str]:

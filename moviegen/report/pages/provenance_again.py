@@ -29,7 +29,7 @@ def compared(params: Params) -> HTML:
         return markup.note(f"<b>{title}:</b> not run yet: <code>{AGAIN} SCALE={params.scale}</code>.")
     found = read_json(path, f"remove it, and run `{AGAIN}` again")
     differing = sum(found["differing"].values())
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"compared": "runs", "count": len(found["runs"])},
         {"compared": "values of their metrics, tables and summaries, and checksums of their other files, and cells of "
          "the pages' tables", "count": f"{found['values']:,}"},
