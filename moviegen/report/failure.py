@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moviegen.launch.watch import last_lines
-from moviegen.report import markup
 from moviegen.report.sections import Section
 from moviegen.report.wording import in_checkout
 
@@ -129,6 +128,8 @@ def damages(notebook: NotebookNode) -> list[str]:
 def _without_noise(outputs: Iterable[Any]) -> Iterable[Any]:
     """But for errors, which the box tells, or a note in the place of what is damaged; and bars, written over."""
     import nbformat
+
+    from moviegen.report import markup  # slow to import, as IPython is
 
     for output in outputs:
         is_bar = output.output_type == "stream" and "\r" in output.text

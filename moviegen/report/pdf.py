@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from moviegen.config import ConfigError, Params, outputs_folder
+from moviegen.report.documents import heading_text
 from moviegen.report.sections import SECTIONS, Section
 from moviegen.runs.files import write_text
 
@@ -92,6 +93,11 @@ def merged(pages: dict[Section, str], scale: str) -> str:
                 one["id"] = place
         if soup.main is None:
             raise ConfigError(f"{section.page} has no <main>: `make html` publishes it again")
+        for heading in soup.main.select("h1"):
+            if (
+                heading_text(heading) == TITLE
+            ):  # the whole begins with it: the page gets the name it has in the contents
+                heading.string = section.title
         soup.main["id"] = section.name
         bodies.append(str(soup.main))
     contents = "".join(f'<li><a href="#{one.name}">{html.escape(one.title)}</a></li>' for one in pages)

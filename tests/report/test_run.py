@@ -245,7 +245,7 @@ def test_a_report_that_is_ended_leaves_neither_kernel_nor_job(sent, status, tmp_
 
 UP_TO_DATE = """
 import json
-from moviegen import config
+from moviegen import config, runs
 from moviegen.report import publish, sections
 from moviegen.runs import files, registry
 params = config.load("tiny", {"assets": "none"})
