@@ -46,8 +46,8 @@ text/        3.1.4 encoders, t5, bert, clip, layers, tokenise, folders, stand_in
 flow/        3.1.2 path: X_t, V_t, times, loss; 3.4.2 schedule, sampler: Euler steps with guidance
 runs/        registry: which program makes what from what; fingerprint, hashes: what its result follows from; run,
              ranks, metrics, machine: what it leaves; folders, files, arrays, parts, weights: how that is written and
-             read; repeated: what of it must come out the same again; signatures: what an unreadable file is; patience: how long the rest takes; busy: whether a silent
-             process works
+             read; repeated: what of it must come out the same again; signatures: what an unreadable file is; patience:
+             how long the rest takes; busy: whether a silent process works
 launch/      run, job, hosts, watch, guard, worker, pool, lock: processes, and how they end; fitting: whether they may
              begin
 parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes
