@@ -7,11 +7,13 @@ clip's bytes, and every table but for its columns and rows of such. Nothing is c
 from __future__ import annotations
 
 import csv
+import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from bs4 import BeautifulSoup, Tag
 
 from moviegen import runs
@@ -23,7 +25,11 @@ from moviegen.runs.metrics import read_metrics
 from moviegen.runs.run import flat
 
 SHOWN = 10  # of what differs in a run or on a page
-TABLES = (".csv", ".json", ".jsonl")  # files that are compared value by value; others byte by byte
+TABLES = (
+    ".csv",
+    ".json",
+    ".jsonl",
+)  # files that are compared value by value, as arrays of .npz are; others byte by byte
 PICTURES = ("svg", "img", "video")
 # what pages show of clocks: figures by their anchors, tables' columns by their heads, rows by their first cells
 TIMED_CARDS = frozenset({"cost.html", "provenance.html"})
@@ -104,6 +110,9 @@ def _content(path: Path) -> dict[str, str]:
     """What counts of a file: its values by their place, with all their digits, or its checksum."""
     if not path.is_file():
         return {}
+    if path.suffix == ".npz":
+        with np.load(path) as arrays:
+            return {name: _digest(arrays[name]) for name in arrays if name not in repeated.MEASURED}
     if path.suffix not in TABLES:
         return {"": checksum(path)}
     if path.suffix == ".csv":
@@ -120,6 +129,11 @@ def _content(path: Path) -> dict[str, str]:
         for number, row in enumerate(rows, 1)
         for name, value in flat(row).items()
     }
+
+
+def _digest(array: np.ndarray) -> str:
+    """Of an array's bits, with its type and shape."""
+    return f"{array.dtype} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
 
 
 def _page(site: Path, other: Path, name: str) -> Compared:

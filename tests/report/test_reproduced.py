@@ -4,6 +4,7 @@ import json
 import shutil
 from argparse import Namespace
 
+import numpy as np
 import pytest
 
 from moviegen.config import ConfigError, outputs_folder
@@ -31,6 +32,7 @@ def write_report(folder, name, lines, seconds):
     (run / "errors.csv").write_text(f"schedule,error,seconds\nlinear,0.25,{seconds}\n")
     (run / "summary.json").write_text(json.dumps({"prompts": 4, "seconds": {"sampling": seconds}}))
     (run / "weights.bin").write_bytes(b"\x00\x01")
+    np.savez(run / "latent.npz", latent=np.float32([1, 2]), seconds=float(seconds))
     (run / "logs").mkdir()
     (run / "logs" / "worker_0.log").write_text(seconds)
     (folder / "html").mkdir()
@@ -69,7 +71,7 @@ def recorded(params):
 def test_reports_that_differ_in_seconds_alone_are_the_same(params, second, capsys):
     printed, failed = compared(params, second, capsys)
     assert not failed
-    # kind, step and parameters; kind, step and loss; schedule and error; prompts; status; two files
+    # kind, step and parameters; kind, step and loss; schedule and error; prompts; status; an array; three files
     assert f"{second.name}: 12 values, 0 pictures and clips, 0 not the same" in printed
     assert "training-1.html: 1 values, 1 pictures and clips, 0 not the same" in printed
     assert recorded(params)["runs"] == [second.name]
@@ -94,6 +96,8 @@ def test_the_last_digit_a_byte_a_file_or_a_picture_that_differs_is_named(params,
         assert failed and said in printed, said
         assert list(recorded(params)["differing"].values()) == [1]
         path.write_text(before)
+    np.savez(second / "latent.npz", latent=np.nextafter(np.float32([1, 2]), 2, dtype=np.float32), seconds=3.0)
+    assert "latent.npz, latent: float32 (2,) " in compared(params, second, capsys)[0]
     (second / "weights.bin").unlink()
     assert "weights.bin: " in compared(params, second, capsys)[0]
     (site / "data.html").unlink()
