@@ -1,7 +1,7 @@
 """`python -m moviegen verify --against OUTPUTS`: whether a second report has the same numbers and the same figures.
 
 All that runs left is compared, but for what a clock measured (`runs.repeated`); and of the pages every picture's and
-clip's bytes, and every table but for its columns and rows of such. Nothing is compared with a tolerance.
+clip's bytes, and every table but for columns and rows of such. Nothing is compared with a tolerance.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,32 @@ TABLES = (
     ".jsonl",
 )  # files that are compared value by value, as arrays of .npz are; others byte by byte
 PICTURES = ("svg", "img", "video")
-# what pages show of clocks: figures by their anchors, tables' columns by their heads, rows by their first cells
-TIMED_CARDS = frozenset({"cost.html", "provenance.html"})
-TIMED_COLUMNS = frozenset({"s/step", "wall time (s)", "tokens/s", "peak memory", "cost", "finished (UTC)", "commit"})
+ALL = ("all",)
+# What pages show of clocks and of a machine's memory: columns by their heads, or a card as a whole ...
+MEASURED_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "tae-training.html#terms": ("s/step",),
+    "tae-evaluation.html#scores": ("s/step",),
+    "sampling.html#error_table": ("wall time (s)",),
+    "sampling.html#error_curves": ALL,  # beside the errors, which the table has, it draws seconds
+    "parallelism.html#speed": (
+        "tokens/s", "waited for data (s a step)", "waited, of all time", "peak memory",
+    ),
+    "cost.html#timings": ("here", "here, update"),
+    "cost.html#costs": ("s an update", "s a sample", "rate reached"),
+    "cost.html#this_machine": ALL,
+    "cost.html#steps_memory": ALL,
+    "cost.html#memory_measured": ("measured",),
+    # ... what other commands left beside one of the reports ...
+    "parallelism.html#proven": ALL,
+    "provenance.html#compared": ALL,
+    "provenance.html#killed": ALL,
+}  # fmt: skip
+# ... and rows by their first cells
+MEASURED_ROWS: Mapping[str, tuple[str, ...]] = {
+    "index.html#numbers": ("stage 3, seconds",),
+    "index.html#way": ("steps", "clip"),
+    "index.html#summary": ("sampling (s/clip)",),
+}
 
 
 @dataclass(frozen=True)
@@ -156,25 +180,30 @@ def compare_pages(name: str, page: str, other: str) -> Compared:
 
 
 def _cards(name: str, page: BeautifulSoup) -> Iterator[tuple[str, str]]:
-    """The pictures, by their bytes, and the cells of each card of a page, by their place; without what is timed."""
+    """The pictures, by their bytes, and the cells of each card of a page, by their place; without what was measured."""
     for card in page.select("figure.card[id]"):
         place = f"{name}#{card['id']}"
-        if place in TIMED_CARDS or name in TIMED_CARDS:
+        shown = place.rstrip("0123456789").removesuffix(
+            "-"
+        )  # of several cards of a cell all but the first are numbered
+        columns, rows = MEASURED_COLUMNS.get(shown, ()), MEASURED_ROWS.get(shown, ())
+        if columns == ALL:
             continue
         for number, picture in enumerate(card.find_all(PICTURES), 1):
             yield f"{place}, picture {number}, {picture.name}", str(picture)
-        for number, cell in enumerate(_cells(card), 1):
+        for number, cell in enumerate(_cells(card, columns, rows), 1):
             yield f"{place}, cell {number}", cell
 
 
-def _cells(card: Tag) -> Iterable[str]:
-    """The texts of a table's cells."""
+def _cells(card: Tag, columns: Collection[str], rows: Collection[str]) -> Iterator[str]:
+    """The texts of a table's cells, but for some columns and rows."""
     heads = [head.get_text(" ", strip=True) for head in card.select("thead th, thead td")]
+    yield from heads
     for row in card.select("tbody tr"):
         cells = [cell.get_text(" ", strip=True) for cell in row.find_all(["td", "th"])]
-        for place, cell in enumerate(cells):
-            if place >= len(heads) or heads[place] not in TIMED_COLUMNS:
-                yield cell
+        if cells[0] not in rows:
+            named = zip_longest(heads, cells, fillvalue="")
+            yield from (cell for head, cell in named if head not in columns)
 
 
 def _said(content: str | None) -> str:
