@@ -12,8 +12,8 @@ report/      the sections' notebooks, executed and published as one HTML site
                how a stranger gets them; planned: what is foretold of what was not run
                derive, traced, verify: pages derived again from runs, and compared; reproduced: a second report
                beside the first; crate: runs and pages as RO-Crate
-               plots, curves, diagrams, tables, media, latents, wipe, markup, encoders, credits, glossary, wording: what
-               pages share
+               plots, curves, diagrams, tables, media, latents, wipe, markup, templates, encoders, credits, glossary,
+               wording: what pages share
                publish: the site; documents: numbers and references; themes: light and dark; search; scales: all reports
                pdf: one file to print; archive: the site in one file
 programs/    a verb of the command line each

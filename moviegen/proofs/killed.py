@@ -31,17 +31,21 @@ from moviegen.runs.metrics import read_metrics
 
 KILLS, SEED = 30, 30
 STAGE = "stage1"
-STEPS = 60
+STEPS = 120
 KINDS = ("train", "validation")  # of the lines that hold losses
-# smoke's first stage, longer, on few clips, through the autoencoder that came with the repository
+# smoke's first stage, longer, on few clips, through the autoencoder that came with the repository, in one process: many
+# starts are waited for, and tests/parallel kills jobs of several
 SMALL: dict[str, Any] = {
     "data.max_clips": 8,
     "tae.tae_checkpoint": "params/weights/tae.safetensors",
     "tae.model.base_channels": 16,
     "tae.model.channel_multipliers": [1, 2, 4, 8],
     "stages.1.train.steps": STEPS,
-    "stages.1.train.save.interval": 3,
-    "stages.1.valid.frequency": 5,
+    "stages.1.train.save.interval": 4,
+    "stages.1.valid.frequency": 10,
+    "launch.worker_num": 1,
+    "launch.local_worker_num": 1,
+    "stages.3.train.sequence_parallel.shards": 1,
 }
 DELAY = 0.3  # seconds, at most, between what is waited for and the kill
 COMPILING_EVERY = 6  # one kill in so many comes before the first step of a start, which then has moved nothing
@@ -63,7 +67,7 @@ class Moment:
 def moments(kills: int, steps: int) -> list[Moment]:
     """Drawn, in the order of their steps."""
     draw = random.Random(SEED)
-    at = sorted(draw.sample(range(1, steps), kills))
+    at = sorted(draw.sample(range(1, steps - steps // 10), kills))  # a kill comes some steps late: the end is left out
     kinds = ["state" if number % COMPILING_EVERY == 0 else "train" for number in range(1, kills + 1)]
     return [
         Moment(kind, step if kind == "train" else 0, draw.uniform(0, DELAY))
@@ -157,7 +161,7 @@ def start(run: Run, moment: Moment | None = None) -> bool:
 
 
 def kill() -> None:
-    """`kill -9` of every process below this one: guard, msrun, scheduler and workers."""
+    """`kill -9` of every process below this one: the guard and what it guards."""
     for process in psutil.Process().children(recursive=True):
         process.kill()
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from moviegen.launch.watch import last_lines
 from moviegen.report.sections import Section
+from moviegen.report.templates import filled
 from moviegen.report.wording import in_checkout
 
 if TYPE_CHECKING:  # half a second to import: not for a report without failures
@@ -81,18 +82,11 @@ def box(failure: Failure) -> str:
         f"The end of its log, {log}": plain(last_lines(log)) if log else "",
         "All that was said": plain("\n".join([failure.error, "", *failure.calls])),
     }
-    details = "".join(
-        f'<details><summary>{html.escape(in_checkout(title))}</summary><pre style="max-height: 30em; overflow: auto">'
-        f"{html.escape(in_checkout(content.strip()))}</pre></details>"
-        for title, content in folded.items()
-        if content.strip()
-    )
-    return (
-        f'<div class="note failure" style="border-left-color: #c0392b"><p><b>This section failed</b> in '
-        f"<code>{html.escape(failure.where)}</code></p>"
-        f"<pre><b>{html.escape(in_checkout(failure.last_error))}</b></pre>{details}"
-        f"<p>What comes after that cell was not executed. Once its cause is mended, the same command again executes "
-        f"this section, and no other that is up to date.</p></div>"
+    return filled(
+        "failure",
+        where=failure.where,
+        last_error=in_checkout(failure.last_error),
+        folded=[(in_checkout(title), in_checkout(said.strip())) for title, said in folded.items() if said.strip()],
     )
 
 

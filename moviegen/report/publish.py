@@ -18,11 +18,11 @@ from bs4 import BeautifulSoup, Tag
 from moviegen.config import Params, outputs_folder, outputs_root, project_root
 from moviegen.report import documents, scales, search, themes
 from moviegen.report.sections import SECTIONS, Section
+from moviegen.report.templates import TEMPLATE
 from moviegen.runs import fingerprint
 from moviegen.runs.files import write_text
 from moviegen.runs.hashes import file_hash, folder_hash
 
-TEMPLATE = Path(__file__).parent / "template"
 MOST_BYTES = 15 * 2**20  # of a site: it is sent around, and opened on telephones
 LARGEST_NAMED = 5
 

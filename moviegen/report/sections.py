@@ -11,6 +11,7 @@ from typing import Any
 from moviegen import device, runs
 from moviegen.config import ConfigError, Params, nearest, outputs_folder, project_root
 from moviegen.proofs import records
+from moviegen.report.templates import TEMPLATE
 from moviegen.report.wording import listed
 from moviegen.runs import Run, hashes, registry
 from moviegen.runs import fingerprint as fingerprints
@@ -198,6 +199,7 @@ def fingerprint(params: Params, section: Section) -> str:
         "programs": {name: fingerprints.fingerprint(params, name) for name in section.programs(params)},
         "replacements": {name: section.replacement(params, name) for name in section.launches},
         "code": [fingerprints.code_hash(module, without=()) for module in (NOTEBOOK_CODE, section.code)],
+        "templates": hashes.folder_hash(TEMPLATE, (".j2",)),
         "environment": hashes.file_hash(project_root() / "requirements.lock"),
         "plan": [hashes.file_hash(project_root() / "params" / name) for name in PLANNED_BY],
         "can run": [can_run_here(params, name) for name in section.launches],

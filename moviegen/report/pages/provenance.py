@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from bs4 import BeautifulSoup
 from IPython.display import HTML
+from markupsafe import Markup
 
 from moviegen import runs
 from moviegen.config import Params, project_root
@@ -20,6 +21,7 @@ from moviegen.report.pages.provenance_again import compared, killed
 from moviegen.report.provenance import cost, why_absent
 from moviegen.report.reproduce import commands
 from moviegen.report.tables import table
+from moviegen.report.templates import filled
 from moviegen.report.traced import Traced, trace
 from moviegen.report.wording import in_checkout
 from moviegen.runs import Run, fingerprint
@@ -145,29 +147,23 @@ def _deterministic(manifest: Mapping[str, Any]) -> str:
 
 def _details(run: Run) -> str:
     manifest = run.manifest
-    versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
     upstream = ", ".join(map(markup.run_link, manifest.get("upstream", {}).values())) or "nothing"
     facts = {
-        "command": f"<code>{html.escape(in_checkout(manifest.get('command', '')))}</code>",
-        "built on": upstream,
-        "inputs": html.escape(_inputs(run)) or "nothing else",
-        "seed": str(run.params.seed),
-        "finished": html.escape(f"{manifest.get('finished', '-')}, after {cost(manifest)}"),
-        "commit": html.escape(manifest.get("commit", "-")),
-        "machine": html.escape(_machine(manifest.get("machine"))),
-        "operators": html.escape(manifest.get("operators", "-")),
+        "command": Markup("<code>{}</code>").format(in_checkout(manifest.get("command", ""))),
+        "built on": Markup(upstream),
+        "inputs": _inputs(run) or "nothing else",
+        "seed": run.params.seed,
+        "finished": f"{manifest.get('finished', '-')}, after {cost(manifest)}",
+        "commit": manifest.get("commit", "-"),
+        "machine": _machine(manifest.get("machine")),
+        "operators": manifest.get("operators", "-"),
         "deterministic": _deterministic(manifest),
-        "versions": html.escape(versions),
+        "versions": ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items()),
         "lock file": f"requirements.lock, SHA-256 {file_hash(project_root() / 'requirements.lock')}",
         "fingerprint": run.fingerprint,
     }
-    items = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
-    parameters = html.escape(yaml.safe_dump(manifest.get("parameters", {}), sort_keys=False))
-    return (
-        f'<details class="run" id="{run.name}" open><summary><code>{run.name}</code></summary><dl>{items}</dl>'
-        f"<pre>{html.escape(commands([run]))}</pre>"
-        f"<details><summary>Its parameters</summary><pre>{parameters}</pre></details></details>"
-    )
+    parameters = yaml.safe_dump(manifest.get("parameters", {}), sort_keys=False)
+    return filled("run", run=run.name, facts=facts, again=commands([run]), parameters=parameters)
 
 
 def _inputs(run: Run) -> str:
