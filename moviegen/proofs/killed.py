@@ -143,18 +143,25 @@ def needed(params: Params, name: str) -> list[str]:
 
 
 def start(run: Run, moment: Moment | None = None) -> bool:
-    """Runs a job to its end, or to a moment at which all of its processes are killed; whether it came to its end."""
+    """Runs a job to its end, or to a moment at which all of its processes are killed; whether it came to its end.
+
+    Raises:
+        WorkerError: it failed by itself.
+    """
     run.write_params()
+    killed = False
 
     def look(line: dict[str, Any]) -> None:
-        if moment and moment.is_reached(line):
+        nonlocal killed
+        if moment and not killed and moment.is_reached(line):
+            killed = True
             time.sleep(moment.delay)
             kill()
 
     try:
         run_job(run.job(), look)
     except WorkerError:
-        if moment is None:
+        if not killed:
             raise
         return False
     return True
