@@ -70,7 +70,10 @@ reproduce: report  ## make the report a second time, from nothing, and compare e
 	mkdir -p "$$again"
 	[ ! -d "$$outputs/assets" ] || ln -s "$$outputs/assets" "$$again/assets"
 	MOVIEGEN_OUTPUTS="$$again" $(RUN) report "$$@"
-	$(RUN) verify "$$@" --against "$$again"
+	status=0
+	$(RUN) verify "$$@" --against "$$again" || status=$$?
+	$(RUN) report "$$@"  # its appendix says how they compare
+	exit $$status
 
 archive: setup  ## the published pages as one file, outputs/SCALE/moviegen-SCALE.zip: same pages, same bytes
 	@$(options)

@@ -102,7 +102,7 @@ def finished(params: Params) -> list[runs.Run]:
     """Those of all sections, but for measurements of this machine."""
     names = dict.fromkeys(name for section in sections.SECTIONS for name in section.programs(params))
     found = [runs.find(params, name) for name in names if name not in repeated.MEASURING]
-    return [run for run in found if run.complete]
+    return [run for run in found if sections.is_complete(run)]
 
 
 def summary(params: Params, found: Mapping[str, Compared]) -> dict[str, object]:
