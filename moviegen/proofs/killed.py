@@ -11,6 +11,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -47,31 +48,29 @@ SMALL: dict[str, Any] = {
     "launch.local_worker_num": 1,
     "stages.3.train.sequence_parallel.shards": 1,
 }
-DELAY = 0.3  # seconds, at most, between what is waited for and the kill
-COMPILING_EVERY = 6  # one kill in so many comes before the first step of a start, which then has moved nothing
+DELAY = 0.3  # seconds, at most, between a step that is waited for and the kill
+STARTING = (1.0, 6.0)  # seconds after the start of every other job: it loads, joins, compiles or has just begun
 
 
 @dataclass(frozen=True)
 class Moment:
-    """When a job is killed: so many seconds after its metrics say this."""
+    """When a job is killed: so many seconds after its metrics tell of a step, or after its start."""
 
-    kind: str
-    step: int
+    step: int | None
     delay: float
 
     def is_reached(self, line: dict[str, Any]) -> bool:
-        """Whether a line of metrics is what is waited for, or says that it is past."""
-        return line["kind"] == self.kind and line["step"] >= self.step
+        """Whether a line of metrics is of the step that is waited for, or of a later one."""
+        return self.step is not None and line["kind"] == "train" and line["step"] >= self.step
 
 
 def moments(kills: int, steps: int) -> list[Moment]:
     """Drawn, in the order of their steps."""
     draw = random.Random(SEED)
-    at = sorted(draw.sample(range(1, steps - steps // 10), kills))  # a kill comes some steps late: the end is left out
-    kinds = ["state" if number % COMPILING_EVERY == 0 else "train" for number in range(1, kills + 1)]
+    at = sorted(draw.sample(range(1, steps - steps // 10), (kills + 1) // 2))  # a kill comes late: the end is left out
     return [
-        Moment(kind, step if kind == "train" else 0, draw.uniform(0, DELAY))
-        for kind, step in zip(kinds, at, strict=True)
+        Moment(None, draw.uniform(*STARTING)) if number % 2 else Moment(at[number // 2], draw.uniform(0, DELAY))
+        for number in range(kills)
     ]
 
 
@@ -149,21 +148,29 @@ def start(run: Run, moment: Moment | None = None) -> bool:
         WorkerError: it failed by itself.
     """
     run.write_params()
-    killed = False
+    killed = threading.Event()
+
+    def strike() -> None:
+        killed.set()
+        kill()
 
     def look(line: dict[str, Any]) -> None:
-        nonlocal killed
-        if moment and not killed and moment.is_reached(line):
-            killed = True
+        if moment and moment.is_reached(line) and not killed.is_set():
             time.sleep(moment.delay)
-            kill()
+            strike()
 
+    timer = threading.Timer(moment.delay, strike) if moment and moment.step is None else None
+    if timer:
+        timer.start()
     try:
         run_job(run.job(), look)
     except WorkerError:
-        if not killed:
+        if not killed.is_set():
             raise
         return False
+    finally:
+        if timer:
+            timer.cancel()
     return True
 
 

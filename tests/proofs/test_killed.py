@@ -31,16 +31,20 @@ def test_a_single_loss_weight_or_rate_that_differs_does_not_hold():
 def test_kills_come_at_different_moments_all_over_the_job():
     moments = killed.moments(killed.KILLS, killed.STEPS)
     assert moments == killed.moments(killed.KILLS, killed.STEPS)
-    steps = [moment.step for moment in moments if moment.kind == "train"]
-    assert steps == sorted(set(steps)) and steps[0] < 10 and 100 < steps[-1] < killed.STEPS - 10
-    assert sum(moment.kind == "state" for moment in moments) == killed.KILLS // killed.COMPILING_EVERY
+    steps = [moment.step for moment in moments if moment.step is not None]
+    assert len(steps) == killed.KILLS // 2  # the others come while a job starts
+    assert steps == sorted(set(steps)) and steps[0] < 20 and 90 < steps[-1] < killed.STEPS - 10
     assert len({moment.delay for moment in moments}) == killed.KILLS
 
 
-def test_a_moment_is_reached_by_the_line_it_waits_for_or_a_later_one():
-    moment = killed.Moment("train", 5, 0.0)
+def test_a_moment_is_reached_by_the_step_it_waits_for_or_a_later_one():
     lines = [("train", 4), ("validation", 5), ("train", 5), ("train", 6)]
-    assert [moment.is_reached({"kind": kind, "step": step}) for kind, step in lines] == [False, False, True, True]
+
+    def reached(moment):
+        return [moment.is_reached({"kind": kind, "step": step}) for kind, step in lines]
+
+    assert reached(killed.Moment(5, 0.0)) == [False, False, True, True]
+    assert not any(reached(killed.Moment(None, 0.0)))  # it waits for the clock
 
 
 def test_all_that_the_stage_needs_comes_before_it():
