@@ -35,7 +35,7 @@ COMPILE := from moviegen.device import compiled; compiled.prepare()
 # A parameter is given once.
 options_of_step = $(if $(findstring dataset.size,$(ARGS)),,--dataset.size "[256, 256]") $(ARGS)
 
-.PHONY: help setup parity-setup report html verify archive pdf data pretrain plan test test-site parity bench step-1B scale-proof lint lab demo clean
+.PHONY: help setup parity-setup report html verify reproduce archive pdf data pretrain plan test test-site parity bench step-1B scale-proof lint lab demo clean
 
 help:  ## list the targets
 	@echo "make TARGET [SCALE=tiny|1B|5B|30B] [DATA=/folder/with/clips] [ASSETS=none] [ARGS='--sample.steps 10 ...']"
@@ -60,6 +60,20 @@ html: setup  ## publish what has been run, run nothing
 verify: setup  ## derive every number of the published pages again from outputs/SCALE/runs, and compare
 	@$(options)
 	$(RUN) verify "$$@"
+
+# The second report has an outputs folder of its own, with the first one's assets: nothing is fetched again.
+reproduce: report  ## make the report a second time, from nothing, and compare every number and figure with the first
+	@$(options)
+	outputs=$$(realpath -- "$${MOVIEGEN_OUTPUTS:-outputs}")
+	again="$$outputs/$(SCALE)/again"
+	rm -rf "$$again"
+	mkdir -p "$$again"
+	[ ! -d "$$outputs/assets" ] || ln -s "$$outputs/assets" "$$again/assets"
+	MOVIEGEN_OUTPUTS="$$again" $(RUN) report "$$@"
+	status=0
+	$(RUN) verify "$$@" --against "$$again" || status=$$?
+	$(RUN) report "$$@"  # its appendix says how they compare
+	exit $$status
 
 archive: setup  ## the published pages as one file, outputs/SCALE/moviegen-SCALE.zip: same pages, same bytes
 	@$(options)

@@ -6,12 +6,14 @@ report/      the sections' notebooks, executed and published as one HTML site
                notebook sees beside: its style, what it needs and how long that takes, a curve that moves
                pages/: overview, data, tae_training, tae_evaluation, transformer, training, sampling, parallelism,
                provenance, cost (cost_published, cost_here, cost_memory, cost_roofline, cost_sliders, cost_scaling,
-               cost_questions, parallelism_proofs, overview_strip, overview_way): what each page shows
+               cost_questions, parallelism_proofs, provenance_again, overview_strip, overview_way): what each
+               page shows
                published: others' numbers; results: what runs left; provenance, reproduce: where numbers come from, and
                how a stranger gets them; planned: what is foretold of what was not run
-               derive, traced, verify: pages derived again from runs, and compared; crate: runs and pages as RO-Crate
-               plots, curves, diagrams, tables, media, latents, wipe, markup, encoders, credits, glossary, wording: what
-               pages share
+               derive, traced, verify: pages derived again from runs, and compared; reproduced: a second report
+               beside the first; crate: runs and pages as RO-Crate
+               plots, curves, diagrams, tables, media, latents, wipe, markup, templates, encoders, credits, glossary,
+               wording: what pages share
                own_prompt, panel, demo: prompts of one's own, in JupyterLab and on a local page
                publish: the site; documents: numbers and references; addresses: where links and films lead; themes:
                light and dark; search; scales: all reports
@@ -30,6 +32,7 @@ proofs/      what a CPU can measure of what only large jobs need: proof, records
                autoencoder, tiles: 3.1.1's training in a card's form and its arithmetic; encoding and decoding
                transformer, checkpoints: what each rank holds at its start, writes, and waits for
                start, cards: what a stage reads at its start, sees, and compiles; 3.4.2 on several cards
+               killed: a stage that is killed thirty times, beside the same that never is
 train/       3.2   loop, step, batches, samples, turns, optim, ema (3.3), state, checkpoint, saving, resume
 data/
   3.2.1        videos, streams, readers, proofs, pictures: one file, read exactly; pixels, formats: resized, written
@@ -46,8 +49,8 @@ flow/        3.1.2 path: X_t, V_t, times, loss; 3.4.2 schedule, sampler: Euler s
              they foretell on their way
 runs/        registry: which program makes what from what; fingerprint, hashes: what its result follows from; run,
              ranks, metrics, machine: what it leaves; folders, files, arrays, parts, weights: how that is written and
-             read; signatures: what an unreadable file is; patience: how long the rest takes; busy: whether a silent
-             process works
+             read; repeated: what of it must come out the same again; signatures: what an unreadable file is; patience:
+             how long the rest takes; busy: whether a silent process works
 launch/      run, job, hosts, watch, guard, worker, pool, lock: processes, and how they end; fitting: whether they may
              begin
 parallel/    3.1.6 mesh, ulysses, zero: what each rank holds and computes

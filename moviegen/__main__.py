@@ -130,6 +130,8 @@ def parser() -> argparse.ArgumentParser:
     added["plan"].add_argument("--json", action="store_true", help="numbers without rounding, bytes and seconds")
     for verb in STARTING:
         added[verb].add_argument("--force", action="store_true", help="start also what cannot fit the recipe's cards")
+    against = "another outputs folder, whose report must have the same numbers and figures"
+    added["verify"].add_argument("--against", metavar="DIR", help=against)
     added["report"].add_argument("--only-html", action="store_true", help="publish what has been run, run nothing")
     return top
 

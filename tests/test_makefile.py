@@ -285,6 +285,19 @@ def test_nothing_is_fetched_where_that_is_asked_for(made):
     assert told == ["-m", "moviegen", "report", "--config", "smoke", "--assets", "none"]
 
 
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_second_report_is_made_from_nothing_compared_and_shown(status, made):
+    again = made.folder / "outputs" / "smoke" / "again"
+    (again / "left").mkdir(parents=True)
+    differs = PYTHON.replace('case "$*" in', f'case "$*" in\n  *" --against "*) exit {status} ;;')
+    (made.folder / ".venv" / "bin" / "python").write_text(differs)
+    assert (made.make("reproduce", "SCALE=smoke").status == 0) == (status == 0), made.said
+    commands = [(told[2:], own.get("MOVIEGEN_OUTPUTS")) for _, told, own in made.ran if told[:2] == ["-m", "moviegen"]]
+    report, verify = ["report", "--config", "smoke"], ["verify", "--config", "smoke", "--against", str(again)]
+    assert commands == [(report, None), (report, str(again)), (verify, None), (report, None)]
+    assert again.is_dir() and not (again / "left").exists()
+
+
 def test_pretraining_starts_the_autoencoder_of_clips_from_the_weights_that_are_shipped(made):
     assert made.make("pretrain").status == 0, made.said
     commands = [told[2:] for _, told, _ in made.ran if told[:2] == ["-m", "moviegen"]]

@@ -19,7 +19,9 @@ TOPICS = {
     "checkpoints": "Checkpoints of many ranks",
     "start": "Starting a stage, and its batches",
     "cards": "Sampling on several cards",
+    "killed": "Training that is killed again and again",
 }  # in this order; a topic is a module of this room
+KEPT = "kept.json"  # what a topic leaves in its folder besides: its record keeps it
 
 
 def folder() -> Path:
@@ -33,10 +35,12 @@ def path(topic: str) -> Path:
 
 
 def write(params: Params, topic: str, proofs: list[Proof], seconds: float) -> None:
-    """Leaves what was found, with all that it follows from."""
+    """Leaves what was found, with all that it follows from, and what the topic left besides."""
+    kept = folder() / topic / KEPT
     content = _origin(params, topic) | {
         "topic": topic,
         "proofs": [proof.content() for proof in proofs],
+        "kept": read_json(kept, "measure it again") if kept.is_file() else {},
         "seconds": round(seconds, 1),
         "commit": git_commit(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -15,13 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import nbformat
 
 from moviegen.config import Params, outputs_folder
 from moviegen.report import addresses, jupyter, sections
-from moviegen.report import notebook as notebooks
+from moviegen.report.notebook import SCREEN, Screen
 from moviegen.report.run import parameters
 
 _readers: list[list[Path]] = []  # of those who ask which files are read, what was
@@ -52,11 +51,12 @@ def forget() -> None:
 @functools.cache
 def _derived(content: str, section: sections.Section, mark: str) -> Derivation:
     params = Params.model_validate_json(content)
-    made, runs, names, read = _given(params, section), outputs_folder(params) / "runs", dict[str, Any](), []
+    made, runs, screen, read = _given(params, section), outputs_folder(params) / "runs", _Gathered(), []
+    names: dict[str, Any] = {SCREEN: screen}
     for cell in made.cells:
         with _reading() as files:
             if cell.cell_type == "code":
-                cell.outputs = _outputs(cell.source, names)
+                cell.outputs = _outputs(cell.source, names, screen)
         read.append(tuple(dict.fromkeys(path for path in files if runs in path.parents)))
     addresses.for_executed(made, section, section.executed(params).parent)
     return Derivation(made, tuple(read))
@@ -73,20 +73,31 @@ def _given(params: Params, section: sections.Section) -> Any:
     return made
 
 
-def _outputs(source: str, names: dict[str, Any]) -> list[Any]:
+class _Gathered(Screen):
+    """What a cell shows, in the place of a notebook that a report executes."""
+
+    is_notebook = True
+    is_live = False
+
+    def __init__(self) -> None:
+        self.shown: list[Any] = []
+
+    def show(self, content: Any) -> None:
+        self.shown.append(content)
+
+    def clear(self) -> None:
+        self.shown.clear()
+
+
+def _outputs(source: str, names: dict[str, Any], screen: _Gathered) -> list[Any]:
     """What a cell displays, and the value of its last expression."""
-    shown: list[Any] = []
+    screen.clear()
     value, cell = None, ast.parse(source)
     last = cell.body.pop() if cell.body and isinstance(cell.body[-1], ast.Expr) else None
-    with (
-        mock.patch.multiple(notebooks, display=shown.append, clear_output=lambda wait: shown.clear()),
-        mock.patch.multiple(notebooks.jupyter, is_notebook=lambda: True, is_live=lambda: False),  # as it was executed
-        mock.patch.object(notebooks.fingerprint, "forget"),  # nothing is edited meanwhile
-    ):
-        exec(compile(cell, source, "exec"), names)
-        if isinstance(last, ast.Expr):
-            value = eval(compile(ast.Expression(last.value), source, "eval"), names)
-    outputs = [_output("display_data", one) for one in shown]
+    exec(compile(cell, source, "exec"), names)
+    if isinstance(last, ast.Expr):
+        value = eval(compile(ast.Expression(last.value), source, "eval"), names)
+    outputs = [_output("display_data", one) for one in screen.shown]
     return outputs if value is None else [*outputs, _output("execute_result", value)]
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from moviegen.launch.watch import last_lines
 from moviegen.report.sections import Section
+from moviegen.report.templates import filled
 from moviegen.report.wording import in_checkout
 
 if TYPE_CHECKING:  # half a second to import: not for a report without failures
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # half a second to import: not for a report without failures
 
 SHOWN_LINES, SHOWN_WIDTH = 12, 400  # of an error; the rest is folded
 PAPERMILLS_MARK = "papermill-error-cell-tag"  # of the cells that it puts around an error
+DAMAGED = "DamagedFile"  # the error that its own cell alone shows: all others of the page are executed
 HIDDEN = "parameters"  # the tag of the one cell that a page leaves out
 # what terminals take for colours, titles and cursors
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
@@ -50,6 +52,11 @@ class Failure:
         return ", ".join(filter(None, (self.section.notebook, self.place))) + (f": {first}" if first else "")
 
     @property
+    def is_damage(self) -> bool:
+        """Whether the page is there but for what damaged files hold."""
+        return self.error.startswith(f"{DAMAGED}: ")
+
+    @property
     def last_error(self) -> str:
         """The error itself: without the calls that led to it, be they of a program's traceback in the message."""
         return _shortened(_last_error(plain(self.error)))
@@ -75,29 +82,27 @@ def box(failure: Failure) -> str:
         f"The end of its log, {log}": plain(last_lines(log)) if log else "",
         "All that was said": plain("\n".join([failure.error, "", *failure.calls])),
     }
-    details = "".join(
-        f'<details><summary>{html.escape(in_checkout(title))}</summary><pre style="max-height: 30em; overflow: auto">'
-        f"{html.escape(in_checkout(content.strip()))}</pre></details>"
-        for title, content in folded.items()
-        if content.strip()
-    )
-    return (
-        f'<div class="note failure" style="border-left-color: #c0392b"><p><b>This section failed</b> in '
-        f"<code>{html.escape(failure.where)}</code></p>"
-        f"<pre><b>{html.escape(in_checkout(failure.last_error))}</b></pre>{details}"
-        f"<p>What comes after that cell was not executed. Once its cause is mended, the same command again executes "
-        f"this section, and no other that is up to date.</p></div>"
+    return filled(
+        "failure",
+        where=failure.where,
+        last_error=in_checkout(failure.last_error),
+        folded=[(in_checkout(title), in_checkout(said.strip())) for title, said in folded.items() if said.strip()],
     )
 
 
 def show(notebook: NotebookNode, failure: Failure) -> None:
-    """Has a notebook, as far as it came, begin with its failure; what it printed of it is taken out."""
+    """Has a notebook, as far as it came, begin with its failure; what it printed of it is taken out.
+
+    Where files are damaged, what would show them says so instead.
+    """
     import nbformat
 
     notebook.cells = [cell for cell in notebook.cells if PAPERMILLS_MARK not in cell.metadata.get("tags", ())]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = list(_without_noise(cell.outputs))
+    if failure.is_damage:
+        return
     shown = nbformat.v4.new_output("display_data", {"text/html": box(failure), "text/plain": failure.last_error})
     begun = [
         cell for cell in notebook.cells if cell.cell_type == "code" and HIDDEN not in cell.metadata.get("tags", ())
@@ -108,11 +113,26 @@ def show(notebook: NotebookNode, failure: Failure) -> None:
     begun[0].outputs.insert(0, shown)
 
 
+def damages(notebook: NotebookNode) -> list[str]:
+    """What is said of the damaged files that an executed notebook met, each once."""
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
+    return list(dict.fromkeys(output.evalue for output in outputs if output.get("ename") == DAMAGED))
+
+
 def _without_noise(outputs: Iterable[Any]) -> Iterable[Any]:
-    """But for errors, which the box tells, and bars, which were written over."""
+    """But for errors, which the box tells, or a note in the place of what is damaged; and bars, written over."""
+    import nbformat
+
+    from moviegen.report import markup  # slow to import, as IPython is
+
     for output in outputs:
         is_bar = output.output_type == "stream" and "\r" in output.text
-        if output.output_type != "error" and not is_bar:
+        if output.get("ename") == DAMAGED:
+            said = in_checkout(plain(output.evalue))
+            content = f"<b>This cannot be shown:</b> {html.escape(said)}"
+            shown = {"text/html": markup.note(content).data, "text/plain": said}
+            yield nbformat.v4.new_output("display_data", shown)
+        elif output.output_type != "error" and not is_bar:
             yield output
 
 

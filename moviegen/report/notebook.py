@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from IPython.core.getipython import get_ipython
@@ -43,18 +43,42 @@ GROUPS = tuple(name for name in Params.model_fields if name != "scale")
 PARAMETERS = ("scale", "extends", "overrides", "stage", *GROUPS)
 NOT_PARAMETERS = {"In", "Out", "PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}  # IPython's and papermill's own
 DOTTED = "_dotted"  # the variable that holds what was given by a dotted name
+SCREEN = "_screen"  # the one that holds where cells show things, where that is not the notebook
 _DOTTED_LINE = re.compile(r"^([\w.-]*[.-][\w.-]*) = ")
 MAY_BE_SILENT = ("data", "text")  # for as long as a file, or an encoder's first captions, take
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its fonts is nothing for a page
 PLAIN_DATA = (str, int, float, bool, list, dict, type(None))
 
 
+class Screen:
+    """Where a cell shows what it does not return: below itself."""
+
+    @property
+    def is_notebook(self) -> bool:
+        """Whether what is shown is kept."""
+        return jupyter.is_notebook()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a person is there."""
+        return jupyter.is_live()
+
+    def show(self, content: Any) -> None:
+        """Adds something."""
+        display(content)
+
+    def clear(self) -> None:
+        """Takes away what the cell has shown, once it shows something else."""
+        clear_output(wait=True)
+
+
 @dataclass(frozen=True)
 class OpenSection:
-    """A section being executed: its parameters, and the runs it may start and show."""
+    """A section being executed: its parameters, the runs it may start and show, and where it shows them."""
 
     section: sections.Section
     params: Params
+    screen: Screen = field(default_factory=Screen, compare=False)
 
     @property
     def stage(self) -> int:
@@ -78,27 +102,27 @@ class OpenSection:
         if not registry.is_asked_for(self.params, program):
             return None
         if path := self.section.replacement(self.params, program):
-            display(markup.note(f"{program} is not run: {html.escape(path)} is used instead."))
+            self.screen.show(markup.note(f"{program} is not run: {html.escape(path)} is used instead."))
             return None
         run = runs.find(self.params, program)
         if not run.complete:
             if not sections.can_run_here(self.params, program):
                 run.write_params()  # the command that is shown names this file
-                display(provenance.would_run(run, job(run)))
+                self.screen.show(provenance.would_run(run, job(run)))
                 if (plan := planned.planned(self.params, program)) is not None:
-                    display(plan)
+                    self.screen.show(plan)
                 return None
             needed = sections.missing(self.params, program)
             for name in (*needed, program) if with_upstream else (program,):
                 check_fits(self.params, name)
             if needed and not with_upstream:
-                display(prospect.needs(self.params, program, needed))
+                self.screen.show(prospect.needs(self.params, program, needed))
                 return None
             for name in needed:
-                _run(runs.find(self.params, name))
-            _run(run)
-        clear_output(wait=True)
-        display(provenance.line(run))
+                self._compute(runs.find(self.params, name))
+            self._compute(run)
+        self.screen.clear()
+        self.screen.show(provenance.line(run))
         return run
 
     def compute_together(self, *programs: str) -> None:
@@ -115,7 +139,7 @@ class OpenSection:
         for name in names:
             check_fits(self.params, name)
         if names.issuperset(one for name in names for one in sections.missing(self.params, name)):
-            _run(waiting[0], waiting[1:])  # else `launch` says what is not there
+            self._compute(waiting[0], waiting[1:])  # else `launch` says what is not there
 
     def run(self, program: str) -> Run | None:
         """The finished run of a program, or None; also where something else is used in its place."""
@@ -127,7 +151,7 @@ class OpenSection:
         try:
             return run if run.complete else None
         except ConfigError as error:
-            display(markup.note(f"<b>{html.escape(program)}</b> is left out: {html.escape(str(error))}"))
+            self.screen.show(markup.note(f"<b>{html.escape(program)}</b> is left out: {html.escape(str(error))}"))
             return None
 
     def stages(self) -> dict[int, Run | None]:
@@ -141,6 +165,18 @@ class OpenSection:
     def provenance(self) -> HTML:
         """Where this page's numbers come from."""
         return provenance.table_of_runs([runs.find(self.params, name) for name in self.section.programs(self.params)])
+
+    def _compute(self, run: Run, others: Sequence[Run] = ()) -> None:
+        for one in (run, *others):
+            one.write_params()
+        started = job(run, others)
+        if started.host_num > 1:
+            self.screen.show(provenance.other_hosts(started))
+        _follow(started, run.name, self.screen.is_live)
+        for one in (run, *others):
+            if not one.complete:
+                output = f"its output: {started.log_dir}"
+                raise RuntimeError(f"{one.name} ended without an error but did not finish; {output}")
 
 
 def take_dotted_names() -> None:
@@ -181,7 +217,9 @@ def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
     Raises:
         ConfigError: an unknown name (papermill itself only warns), or a value that cannot be.
     """
-    fingerprint.forget()
+    screen = variables.get(SCREEN) or Screen()
+    if SCREEN not in variables:  # whoever derives a page again looks at files and code once
+        fingerprint.forget()
     if not any(isinstance(value, OpenSection) for value in variables.values()):  # else they may be the reader's own
         _refuse_unknown(variables)
     section = sections.find(notebook, _stage(variables.get("stage")))
@@ -200,11 +238,11 @@ def open_section(notebook: str, variables: Mapping[str, Any]) -> OpenSection:
     def read(**more: Any) -> Params:
         return parse(content, {**overrides, **more}, origin=f"params/{source} and the notebook")
 
-    opened = OpenSection(section, provided(read))
-    if jupyter.is_notebook():
-        display(jupyter.style())
-    if jupyter.is_live():
-        display(prospect.table(opened.params, section))
+    opened = OpenSection(section, provided(read), screen)
+    if screen.is_notebook:
+        screen.show(jupyter.style())
+    if screen.is_live:
+        screen.show(prospect.table(opened.params, section))
     return opened
 
 
@@ -247,22 +285,10 @@ def _environment(run: Run) -> dict[str, str]:
     }
 
 
-def _run(run: Run, others: Sequence[Run] = ()) -> None:
-    for one in (run, *others):
-        one.write_params()
-    started = job(run, others)
-    if started.host_num > 1:
-        display(provenance.other_hosts(started))
-    _follow(started, run.name)
-    for one in (run, *others):
-        if not one.complete:
-            raise RuntimeError(f"{one.name} ended without an error but did not finish; its output: {started.log_dir}")
-
-
-def _follow(started: Job, name: str) -> None:
+def _follow(started: Job, name: str, is_live: bool) -> None:
     """Runs a job to its end, and shows how far it is: by a bar, and to a person by a curve above it too."""
     watching: list[Any] = []
-    if jupyter.is_live():
+    if is_live:
         from moviegen.report.live import LiveCurve  # with matplotlib: not for each notebook
 
         watching.append(LiveCurve(name))

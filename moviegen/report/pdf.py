@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import shutil
 import subprocess
 import tempfile
@@ -10,17 +9,18 @@ from argparse import Namespace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from bs4 import BeautifulSoup
+from markupsafe import Markup
+
 from moviegen.config import ConfigError, Params, outputs_folder
+from moviegen.report.documents import heading_text
 from moviegen.report.sections import SECTIONS, Section
+from moviegen.report.templates import filled
 from moviegen.runs.files import write_text
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 TITLE = "MindSpore Movie Gen Report"
 PATIENCE = 600  # seconds
-STYLE = """
-main { break-before: page; }
-@page { size: A4; margin: 18mm 16mm; @bottom-center { content: counter(page); font: 9pt sans-serif; } }
-"""
 
 
 class NoBrowser(ConfigError):
@@ -68,8 +68,6 @@ def write(site: Path, target: Path, scale: str) -> None:
 
 def merged(pages: dict[Section, str], scale: str) -> str:
     """One page of what all pages hold, without scripts; what linked from one to another links to a place in it."""
-    from bs4 import BeautifulSoup
-
     soups = {section: BeautifulSoup(text, "html.parser") for section, text in pages.items()}
     linked = set()
     for section, soup in soups.items():
@@ -92,14 +90,14 @@ def merged(pages: dict[Section, str], scale: str) -> str:
                 one["id"] = place
         if soup.main is None:
             raise ConfigError(f"{section.page} has no <main>: `make html` publishes it again")
+        for heading in soup.main.select("h1"):
+            if (
+                heading_text(heading) == TITLE
+            ):  # the whole begins with it: the page gets the name it has in the contents
+                heading.string = section.title
         soup.main["id"] = section.name
-        bodies.append(str(soup.main))
-    contents = "".join(f'<li><a href="#{one.name}">{html.escape(one.title)}</a></li>' for one in pages)
-    return (
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{TITLE}</title>'
-        f'<link rel="stylesheet" href="style.css"><style>{STYLE}</style></head><body><header><h1>{TITLE}</h1>'
-        f"<p>scale <b>{html.escape(scale)}</b></p><ol>{contents}</ol></header>{''.join(bodies)}</body></html>"
-    )
+        bodies.append(Markup(soup.main))
+    return filled("print", title=TITLE, scale=scale, sections=list(pages), bodies=bodies)
 
 
 def _place(section: Section, address: str) -> str | None:

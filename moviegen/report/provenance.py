@@ -14,6 +14,7 @@ from moviegen.device import accelerators
 from moviegen.launch.job import Job, host_commands
 from moviegen.report import markup, sections
 from moviegen.report.tables import bare_table
+from moviegen.report.templates import filled
 from moviegen.report.wording import duration, in_checkout
 from moviegen.runs import Run
 
@@ -30,22 +31,27 @@ def table_of_runs(runs: Sequence[Run]) -> HTML:
 
 def would_run(run: Run, job: Job) -> HTML:
     """What this machine cannot run: the command for each host, and the parameters that decide the result."""
-    parameters = yaml.safe_dump(run.program.parameters(run.params), sort_keys=False)
     return HTML(
-        f'<div class="note"><p><b>{html.escape(run.program.name)}: {markup.NOT_RUN}.</b> This recipe is written for '
-        f"{run.launch.local_worker_num} {run.launch.device} cards a host, and this machine has "
-        f"{accelerators()}. {_where(job)}:</p>"
-        f"{_commands(job, range(job.host_num))}"
-        f"<details><summary>Its parameters</summary><pre>{html.escape(parameters)}</pre></details></div>"
+        filled(
+            "would_run",
+            program=run.program.name,
+            not_run=markup.NOT_RUN,
+            launch=run.launch,
+            cards=accelerators(),
+            where=_where(job),
+            commands=_typed(job, range(job.host_num)),
+            parameters=yaml.safe_dump(run.program.parameters(run.params), sort_keys=False),
+        )
     )
 
 
 def other_hosts(job: Job) -> HTML:
     """What is to be typed on the hosts that this one waits for."""
     others = [rank for rank in range(job.host_num) if rank != job.node_rank]
+    typed = html.escape(_typed(job, others))
     return HTML(
         f'<div class="note"><p>This is host {job.node_rank} of {job.host_num}; it waits {job.cluster_time_out} s for '
-        f"the others. On each of them, which share this folder, type:</p>{_commands(job, others)}</div>"
+        f"the others. On each of them, which share this folder, type:</p><pre>{typed}</pre></div>"
     )
 
 
@@ -75,12 +81,11 @@ def _where(job: Job) -> str:
     return f"On {job.host_num} hosts that have and that share this folder, these run it, the first on host 0{address}"
 
 
-def _commands(job: Job, ranks: Sequence[int]) -> str:
+def _typed(job: Job, ranks: Sequence[int]) -> str:
     """The commands to type, each under its host where there are several; paths are from the checkout."""
     commands = host_commands(job)
     headed = [f"# host {rank}\n{commands[rank]}" if job.host_num > 1 else commands[rank] for rank in ranks]
-    typed = in_checkout("\n\n".join(headed))
-    return f"<pre>{html.escape(typed)}</pre>"
+    return in_checkout("\n\n".join(headed))
 
 
 def _row(run: Run) -> dict[str, Any]:

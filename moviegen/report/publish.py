@@ -18,32 +18,37 @@ from bs4 import BeautifulSoup, Tag
 from moviegen.config import Params, outputs_folder, outputs_root, project_root
 from moviegen.report import addresses, documents, scales, search, themes
 from moviegen.report.sections import SECTIONS, Section
+from moviegen.report.templates import TEMPLATE
 from moviegen.runs import fingerprint
 from moviegen.runs.files import write_text
 from moviegen.runs.hashes import file_hash, folder_hash
 
-TEMPLATE = Path(__file__).parent / "template"
 MOST_BYTES = 15 * 2**20  # of a site: it is sent around, and opened on telephones
 LARGEST_NAMED = 5
 
 
 def publish(params: Params) -> Path:
     """Writes every page whose notebook, or the template, changed; returns the first page."""
-    folder, site = outputs_folder(params) / "html", _site_mark()
-    marks = {section: _mark(section.shown(params), site) for section in SECTIONS}
-    stale = {section: mark for section, mark in marks.items() if _mark_of(folder / section.page) != mark}
-    if stale or not all((folder / name).is_file() for name in ("style.css", "site.js", "search.js")):
-        _write_shared(folder)
-        _write_pages(params, stale, folder)
-        _warn_of_size(folder)
+    folder = outputs_folder(params) / "html"
+    write_site(params, {section: section.shown(params) for section in SECTIONS}, folder)
     return folder / SECTIONS[0].page
 
 
-def render(params: Params, section: Section, mark: str) -> str:
+def write_site(params: Params, notebooks: Mapping[Section, Path], folder: Path) -> None:
+    """The same of executed notebooks that lie anywhere, into any folder."""
+    site = _site_mark()
+    marks = {section: _mark(notebook, site) for section, notebook in notebooks.items()}
+    stale = {section: mark for section, mark in marks.items() if _mark_of(folder / section.page) != mark}
+    if stale or not all((folder / name).is_file() for name in ("style.css", "site.js", "search.js")):
+        _write_shared(folder)
+        _write_pages(params, {section: (notebooks[section], mark) for section, mark in stale.items()}, folder)
+        _warn_of_size(folder)
+
+
+def render(params: Params, section: Section, executed: Path, mark: str) -> str:
     """One section's page as nbconvert makes it; media still point into the runs, and nothing is numbered."""
     import nbformat
 
-    executed = section.shown(params)
     if executed.is_file():
         notebook = nbformat.read(executed, as_version=4)
         addresses.for_site(notebook, section)
@@ -93,12 +98,12 @@ def _write_shared(folder: Path) -> None:
     write_text(folder / "site.js", (TEMPLATE / "site.js").read_text(encoding="utf-8"))
 
 
-def _write_pages(params: Params, stale: Mapping[Section, str], folder: Path) -> None:
-    """The stale pages; others where what they refer to changed; and the search index of all."""
+def _write_pages(params: Params, stale: Mapping[Section, tuple[Path, str]], folder: Path) -> None:
+    """The stale pages, by notebook and mark; others where what they refer to changed; and the search index of all."""
     pages = {}
     for chapter, section in enumerate(SECTIONS, 1):
         if section in stale:
-            page = documents.parse(render(params, section, stale[section]))
+            page = documents.parse(render(params, section, *stale[section]))
             documents.finish(page, chapter)
             _take_media(page, folder, section.executed(params).parent)
         else:

@@ -16,6 +16,11 @@ from moviegen.data.intervals import LEVEL
 from moviegen.plan.host import CALIBRATION_FILE, Calibration, parse_calibration
 from moviegen.runs import Run, files
 
+
+class DamagedFile(ConfigError):
+    """What a run left cannot be read; the message says how to have it computed again. See `failure.DAMAGED`."""
+
+
 StageRuns = dict[int, Run | None]  # the finished run of each training stage, or None
 WARM_UP_STEPS = 2  # the first steps compile; they are not the speed of the rest
 # the columns of runs' tables that hold names and captions, which may look like numbers
@@ -36,17 +41,21 @@ def read_json(run: Run | None, name: str) -> dict[str, Any] | None:
     """A JSON file of the run's folder.
 
     Raises:
-        ConfigError: it is damaged.
+        DamagedFile: it is damaged.
     """
     path = run.folder / name if run else None
-    return files.read_json(path, f"remove {path.parent} to have it computed again") if path and path.is_file() else None
+    try:
+        mend = f"remove {path.parent} to have it computed again" if path else ""
+        return files.read_json(path, mend) if path and path.is_file() else None
+    except ConfigError as error:
+        raise DamagedFile(str(error)) from None
 
 
 def read_csv(run: Run | None, name: str) -> pd.DataFrame | None:
     """A CSV file of the run's folder: texts as they are, "0003" and "NA" too, and an empty cell is an empty text.
 
     Raises:
-        ConfigError: it is damaged.
+        DamagedFile: it is damaged.
     """
     path = run.folder / name if run else None
     if not path or not path.is_file():
@@ -55,7 +64,7 @@ def read_csv(run: Run | None, name: str) -> pd.DataFrame | None:
         _check_rows(path)
         return pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(TEXTS, str))
     except (ValueError, csv.Error) as error:  # pandas' own are some of these
-        raise ConfigError(f"{path} is damaged ({error}): remove {path.parent} to have it computed again") from None
+        raise DamagedFile(f"{path} is damaged ({error}): remove {path.parent} to have it computed again") from None
 
 
 def _check_rows(path: Path) -> None:
@@ -69,9 +78,16 @@ def _check_rows(path: Path) -> None:
 
 
 def calibration(run: Run | None) -> Calibration | None:
-    """The rates of a machine that a run measured."""
+    """The rates of a machine that a run measured.
+
+    Raises:
+        DamagedFile: they are damaged.
+    """
     content = read_json(run, CALIBRATION_FILE)
-    return parse_calibration(content, str(run.folder / CALIBRATION_FILE)) if run and content is not None else None
+    try:
+        return parse_calibration(content, str(run.folder / CALIBRATION_FILE)) if run and content is not None else None
+    except ConfigError as error:
+        raise DamagedFile(str(error)) from None
 
 
 def is_of(found: Calibration, machine: Mapping[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 from moviegen.config import ConfigError, Params, outputs_folder, project_root
 from moviegen.device import compiled
 from moviegen.report import addresses, crate, publish, sections
-from moviegen.report.failure import Failure, show
+from moviegen.report.failure import DAMAGED, Failure, damages, show
 from moviegen.report.progress import ProgressLines
 from moviegen.report.wording import duration
 from moviegen.runs import files
@@ -120,8 +120,8 @@ def execute_section(params: Params, section: sections.Section, label: str = "") 
         label: what stands before its progress where standard output is no terminal.
 
     Raises:
-        SectionFailed: it raised, or its kernel ended; the notebook as far as it came is kept beside the others, as
-            `<name>.failed.ipynb`.
+        SectionFailed: it raised, or its kernel ended, or a file that it shows is damaged; the notebook as far as it
+            came is kept beside the others, as `<name>.failed.ipynb`.
     """
     import papermill  # 1 s to import: not for a report that is up to date
     from nbformat.reader import NotJSONError
@@ -145,6 +145,7 @@ def execute_section(params: Params, section: sections.Section, label: str = "") 
                 kernel_manager_class=own_kernel,
                 start_timeout=kernel.START_SECONDS,
                 progress_bar=False,
+                allow_error_names=[DAMAGED],
                 extra_arguments=["--log-level=CRITICAL"],  # it warns of its default transport, and of being interrupted
                 # the progress bars of the programs
                 stdout_file=sys.stdout if sys.stdout.isatty() else ProgressLines(sys.stdout, label),
@@ -153,7 +154,7 @@ def execute_section(params: Params, section: sections.Section, label: str = "") 
         os.replace(partial, target)
         section.failed(params).unlink(missing_ok=True)
     except papermill.PapermillExecutionError as error:
-        told = f"{error.ename}: {error.evalue}"
+        told = f"{error.ename}: {_all_damaged(partial) if error.ename == DAMAGED else error.evalue}"
         place = f"In [{error.exec_count}]"
         raise _failed(params, Failure(section, told, place, error.source, tuple(error.traceback)), partial) from None
     except NotJSONError as error:
@@ -187,6 +188,13 @@ def _failed(params: Params, failure: Failure, notebook: Path) -> SectionFailed:
     show(reached, failure)
     files.write_text(target, nbformat.writes(reached) + "\n")
     return SectionFailed(failure, target)
+
+
+def _all_damaged(notebook: Path) -> str:
+    """What an executed notebook says of damaged files."""
+    import nbformat
+
+    return "\n".join(damages(nbformat.read(notebook, as_version=4)))
 
 
 def _running_cell(notebook: Path) -> tuple[str, str]:

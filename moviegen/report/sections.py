@@ -11,11 +11,13 @@ from typing import Any
 from moviegen import device, runs
 from moviegen.config import ConfigError, Params, nearest, outputs_folder, project_root
 from moviegen.proofs import records
+from moviegen.report.templates import TEMPLATE
 from moviegen.report.wording import listed
 from moviegen.runs import Run, hashes, registry
 from moviegen.runs import fingerprint as fingerprints
 
 NOTEBOOK_CODE = "moviegen.report.notebook"  # what every notebook calls
+COMPARISON = "reproduced.json"  # in a scale's folder: how its report compares with a second one
 PLANNED_BY = ("base/cards.yaml", "base/ascend.yaml", "1B.yaml", "5B.yaml", "30B.yaml")  # in params/
 
 
@@ -103,7 +105,7 @@ SECTIONS = (
     Section("parallelism", "Parallelism", "08_parallelism.ipynb", reads=STAGES, shows_proofs=True),
     Section("cost", "Cost and performance", "09_cost.ipynb", reads=("calibration", *TAE_RUNS, *STAGES, "sample")),
     Section("provenance", "Appendix: provenance", "10_provenance.ipynb", reads=tuple(registry.PROGRAMS),
-            lists_figures=True),
+            lists_figures=True, shows_proofs=True),
 )  # fmt: skip
 
 
@@ -197,12 +199,16 @@ def fingerprint(params: Params, section: Section) -> str:
         "programs": {name: fingerprints.fingerprint(params, name) for name in section.programs(params)},
         "replacements": {name: section.replacement(params, name) for name in section.launches},
         "code": [fingerprints.code_hash(module, without=()) for module in (NOTEBOOK_CODE, section.code)],
+        "templates": hashes.folder_hash(TEMPLATE, (".j2",)),
         "environment": hashes.file_hash(project_root() / "requirements.lock"),
         "plan": [hashes.file_hash(project_root() / "params" / name) for name in PLANNED_BY],
         "can run": [can_run_here(params, name) for name in section.launches],
     }
     if section.lists_figures:
         parts["sections"] = [fingerprint(params, other) for other in SECTIONS if other is not section]
+        parts["failed"] = [other.name for other in SECTIONS if other is not section and other.failed(params).is_file()]
+        compared = outputs_folder(params) / COMPARISON
+        parts["compared"] = hashes.file_hash(compared) if compared.is_file() else None
     if section.shows_proofs:
         measured = [topic for topic in records.TOPICS if records.path(topic).is_file()]
         parts["proofs"] = [(hashes.file_hash(records.path(topic)), records.code(topic)) for topic in measured]

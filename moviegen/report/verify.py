@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import filecmp
-import os
 import sys
 import tempfile
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
 import nbformat
 
 from moviegen.config import ConfigError, Params, outputs_folder
-from moviegen.report import publish, sections
+from moviegen.report import publish, reproduced, sections
 from moviegen.report.derive import derive, forget
 from moviegen.report.traced import Traced, trace
 
@@ -22,7 +22,12 @@ SHOWN = 10  # of a page's differences
 
 
 def main(params: Params, options: Namespace) -> None:
-    """Says of each page how many of its numbers and pictures came out again; ends with status 1 if anything did not."""
+    """Says of each page how many of its numbers and pictures came out again; ends with status 1 if anything did not.
+
+    With `against`, of each run and page how much is the same in another report.
+    """
+    if options.against:
+        return reproduced.main(params, Path(options.against))
     traces = verify(params)
     for page, traced in traces.items():
         print(f"{page}: {line(traced)}")
@@ -64,16 +69,13 @@ def verify(params: Params) -> dict[str, Traced]:
         }
 
 
-def _published(params: Params, notebooks: dict[sections.Section, object], folder: Path) -> Path:
+def _published(params: Params, notebooks: Mapping[sections.Section, Any], folder: Path) -> Path:
     """Publishes some notebooks below a folder; returns where."""
-    runs = outputs_folder(params) / "runs"
-    with mock.patch.dict(os.environ, MOVIEGEN_OUTPUTS=str(folder)):
-        for section, notebook in notebooks.items():
-            path = section.executed(params)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            nbformat.write(notebook, path)
-        (outputs_folder(params) / "runs").symlink_to(runs)
-        return publish.publish(params).parent
+    files = {section: folder / section.executed(params).name for section in notebooks}
+    for section, path in files.items():
+        nbformat.write(notebooks[section], path)
+    publish.write_site(params, files, folder / "html")
+    return folder / "html"
 
 
 def _trace(page: Path, again: Path) -> Traced:

@@ -176,8 +176,9 @@ def test_no_caption_becomes_markup_of_a_page_or_of_the_appendix(params):
 
 
 def test_no_scale_becomes_markup(params):
+    data = section("data")
     page, plain = (
-        Parsed(publish.render(params.model_copy(update={"scale": scale}), section("data"), "mark"))
+        Parsed(publish.render(params.model_copy(update={"scale": scale}), data, data.shown(params), "mark"))
         for scale in ("<i>mine</i>", "mine")
     )
     assert page.elements == plain.elements

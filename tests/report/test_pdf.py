@@ -42,6 +42,13 @@ def test_links_lead_to_the_same_places_in_the_whole():
     assert [whole.find(id=address[1:]).name for address in contents] == ["main"] * 3
 
 
+def test_the_title_of_the_whole_stands_once(params):
+    repeated = page("").replace("<h1>T</h1>", f'<h1 id="R">{pdf.TITLE}<a class="anchor-link" href="#R">¶</a></h1>')
+    pages = {section("overview"): repeated, section("data"): page("")}
+    whole = BeautifulSoup(pdf.merged(pages, "tiny"), "html.parser")
+    assert [heading.text for heading in whole.select("h1")] == [pdf.TITLE, "Overview", "T"]
+
+
 def test_scripts_are_left_out_and_what_they_replace_stays():
     whole = merged(cost="<p>sliders</p><script>document.querySelector('p').hidden = true</script>")
     assert whole.script is None

@@ -101,13 +101,14 @@ import sys
 from moviegen import config
 from moviegen.report import documents, markup, media, publish
 from tests.report.making import section
-sys.stdout.write(publish.render(config.load("tiny"), section("data"), "mark"))
+params = config.load("tiny")
+sys.stdout.write(publish.render(params, section("data"), section("data").shown(params), "mark"))
 """
 
 
 def test_a_readers_own_templates_and_configuration_change_no_page(params, tmp_path):
     write_executed(params, "data", HTML("<p>shown</p>"))
-    expected = publish.render(params, section("data"), "mark")
+    expected = publish.render(params, section("data"), section("data").shown(params), "mark")
     for name in ("basic", "classic", "base"):
         template = tmp_path / "jupyter" / "nbconvert" / "templates" / name
         template.mkdir(parents=True)

@@ -149,6 +149,32 @@ def test_a_report_with_a_failing_section_is_published_names_the_place_and_ends_w
     assert not data.failed(params).exists()
 
 
+DAMAGED = """
+from pathlib import Path
+from types import SimpleNamespace
+from moviegen.report import results
+results.read_csv(SimpleNamespace(folder=Path({folder!r})), "quarantine.csv")
+"""
+
+
+def test_a_damaged_table_is_named_in_the_place_of_its_card_and_the_rest_of_its_page_is_there(
+    section, monkeypatch, capsys
+):
+    params, data, source = section
+    for module in (publish, sections):
+        monkeypatch.setattr(module, "SECTIONS", (data,))
+    (source.parent / "quarantine.csv").write_text("path,kind,reason\na.mp4,<mixkit>\n")
+    write(source, "x = 0", "print('before')", DAMAGED.format(folder=str(source.parent)), "print('after')")
+    said = r"In \[4\]: from pathlib import Path\nDamagedFile: .*quarantine\.csv is damaged \(line 2 has 2 of 3 values\)"
+    with pytest.raises(SystemExit, match=said):
+        run.main(params, Namespace(only_html=False))
+    page = (config.outputs_folder(params) / "html" / data.page).read_text()
+    assert page.index("before") < page.index("This cannot be shown:") < page.index("after")
+    assert page.count("line 2 has 2 of 3 values") == 1
+    assert "This section failed" not in page and "Traceback" not in page
+    assert not sections.is_current(params, data)
+
+
 def test_a_user_without_a_home_folder_has_a_report(section, monkeypatch, capsys):
     params, data, source = section
     write(source, "x = 0", "import pathlib\nprint(pathlib.Path.home())")

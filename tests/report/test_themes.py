@@ -9,7 +9,7 @@ from pygments.styles import get_style_by_name
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from moviegen.report import curves, themes
-from moviegen.report.pages import cost_memory, cost_roofline, sampling
+from moviegen.report.pages import cost_memory, cost_roofline, parallelism, sampling
 from moviegen.report.plots import INK, PALETTE
 from moviegen.report.publish import TEMPLATE
 
@@ -42,6 +42,7 @@ DRAWN = {
     "media": [strong for _, strong in curves.COLORS],
     "schedules": [*sampling.COLORS.values(), sampling.GATED_COLOR],
     "parts of memory": cost_memory.COLORS,
+    "stages of ZeRO": parallelism.SHADES,
     "sizes": list(cost_roofline.COLORS.values()),
 }
 
@@ -58,6 +59,16 @@ def test_the_palette_stands_out_from_both_pages():
     for color in PALETTE:
         assert themes.contrast(color, themes.CARD) >= themes.GRAPHIC_CONTRAST
         assert themes.contrast(themes.on_dark(color), themes.DARK_CARD) >= themes.GRAPHIC_CONTRAST
+
+
+def test_shades_of_a_ramp_stand_out_from_both_pages_and_grow_stronger():
+    for shades, card in (
+        (parallelism.SHADES, themes.CARD),
+        ([themes.on_dark(shade) for shade in parallelism.SHADES], themes.DARK_CARD),
+    ):
+        contrasts = [themes.contrast(shade, card) for shade in shades]
+        assert contrasts[0] >= themes.GRAPHIC_CONTRAST
+        assert contrasts == sorted(contrasts)
 
 
 def test_greys_stand_out_from_a_dark_page_as_from_a_light_one():

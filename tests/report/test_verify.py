@@ -1,3 +1,5 @@
+from argparse import Namespace
+
 import nbformat
 import pytest
 
@@ -46,7 +48,7 @@ def edit(path, old, new):
 def verified(params, capsys):
     """What is printed, and whether it failed."""
     try:
-        verify.main(params, None)
+        verify.main(params, Namespace(against=None))
     except SystemExit as error:
         return capsys.readouterr().out + str(error), True
     return capsys.readouterr().out, False

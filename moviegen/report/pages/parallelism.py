@@ -12,7 +12,7 @@ from moviegen.config import SIZES, Params, visual_tokens
 from moviegen.plan.memory import FLOAT32, HALF, Types
 from moviegen.report import markup, provenance, published, results
 from moviegen.report.pages.parallelism_proofs import only_on_cards, proven
-from moviegen.report.plots import ACCENT, FAINT, INK, SECOND, drawn, panels, styled
+from moviegen.report.plots import INK, SECOND, drawn, panels, styled
 from moviegen.report.results import StageRuns
 from moviegen.report.tables import table
 from moviegen.report.wording import listed, shown
@@ -21,6 +21,7 @@ __all__ = ["held", "only_on_cards", "proven", "speed", "state", "traffic", "zero
 SPEEDS = ("medium", "steps", "tokens/s", "waited for data (s a step)", "waited, of all time", "peak memory")
 CARD_TYPES = Types(arithmetic=HALF)
 MICRO_BATCHES = 5  # an update, in the published scripts of stages 2 and 3
+SHADES = ("#6a99bc", "#427293", "#154e6d", "#002642")  # of ZeRO 0 to 3, the deeper the more is divided
 
 
 def traffic(params: Params, shards: tuple[int, ...] = (1, 2, 4, 8)) -> HTML:
@@ -61,7 +62,7 @@ def zero(ranks: int = 8) -> HTML:
     sizes = list(published.SUPPORT)
     with styled():
         figure, (axes,) = panels(1, height=2.9)
-        for stage, color in enumerate((FAINT, "#6a96c4", ACCENT, "#16406e")):
+        for stage, color in enumerate(SHADES):
             memory = [
                 plan.state_bytes(SIZES[size], ranks, stage, MICRO_BATCHES, CARD_TYPES).total / 1e9 for size in sizes
             ]

@@ -11,22 +11,28 @@ from typing import Any
 import yaml
 from bs4 import BeautifulSoup
 from IPython.display import HTML
+from markupsafe import Markup
 
+from moviegen import runs
 from moviegen.config import Params, project_root
 from moviegen.report import markup, published, sections
 from moviegen.report.derive import Derivation, derive, html_outputs
-from moviegen.report.provenance import cost
+from moviegen.report.pages.provenance_again import compared, killed
+from moviegen.report.provenance import cost, why_absent
 from moviegen.report.reproduce import commands
 from moviegen.report.tables import table
+from moviegen.report.templates import filled
 from moviegen.report.traced import Traced, trace
 from moviegen.report.wording import in_checkout
 from moviegen.runs import Run, fingerprint
 from moviegen.runs.hashes import file_hash
 
+__all__ = ["compared", "details", "facts", "figures_and_runs", "killed", "numbers"]
 
-def details(runs: Sequence[Run | None]) -> HTML:
+
+def details(made: Sequence[Run | None]) -> HTML:
     """Each finished run, to which captions link: its command, its machine, versions and, folded, its parameters."""
-    return HTML("".join(_details(run) for run in runs if run) or str(markup.note("No run has finished yet.").data))
+    return HTML("".join(_details(run) for run in made if run) or str(markup.note("No run has finished yet.").data))
 
 
 def figures_and_runs(params: Params) -> HTML:
@@ -34,7 +40,7 @@ def figures_and_runs(params: Params) -> HTML:
     rows = []
     for section in _others():
         derived = _derived(params, section)
-        for place, cell in enumerate(_cells(section.executed(params))):
+        for place, cell in enumerate(_cells(section.shown(params))):
             files = derived.read[place] if derived else ()
             for names, caption in _cards(html_outputs(cell)):
                 links = [_read(name, files) for name in names]
@@ -62,9 +68,9 @@ def numbers(params: Params) -> HTML:
     for section in _others():
         page = f'<a href="{section.page}">{html.escape(section.title)}</a>'
         if (derived := _derived(params, section)) is None:
-            rows.append({"page": page, "numbers": markup.NOT_RUN, "pictures and clips": markup.NOT_RUN})
+            rows.append({"page": page} | dict.fromkeys(("numbers", "pictures and clips"), _why_not(params, section)))
             continue
-        traced = trace(_shown(_cells(section.executed(params))), _shown(derived.notebook.cells))
+        traced = trace(_shown(_cells(section.shown(params))), _shown(derived.notebook.cells))
         found.append(traced)
         rows.append({"page": page} | _of(traced))
     all_numbers, same = sum(one.numbers for one in found), sum(one.same_numbers for one in found)
@@ -82,6 +88,16 @@ def _derived(params: Params, section: sections.Section) -> Derivation | None:
     if not sections.is_current(params, section):
         return None
     return derive(params, section)
+
+
+def _why_not(params: Params, section: sections.Section) -> str:
+    """Why a page was not derived again: it failed, or a run of its is not there, or it is older than its runs."""
+    if section.failed(params).is_file():
+        return "failed: its page says where"
+    for name in section.programs(params):
+        if not sections.is_complete(runs.find(params, name)):
+            return why_absent(params, name)
+    return f"older than its runs: open {section.notebook}"
 
 
 def _of(traced: Traced) -> dict[str, str]:
@@ -131,29 +147,23 @@ def _deterministic(manifest: Mapping[str, Any]) -> str:
 
 def _details(run: Run) -> str:
     manifest = run.manifest
-    versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
     upstream = ", ".join(map(markup.run_link, manifest.get("upstream", {}).values())) or "nothing"
     facts = {
-        "command": f"<code>{html.escape(in_checkout(manifest.get('command', '')))}</code>",
-        "built on": upstream,
-        "inputs": html.escape(_inputs(run)) or "nothing else",
-        "seed": str(run.params.seed),
-        "finished": html.escape(f"{manifest.get('finished', '-')}, after {cost(manifest)}"),
-        "commit": html.escape(manifest.get("commit", "-")),
-        "machine": html.escape(_machine(manifest.get("machine"))),
-        "operators": html.escape(manifest.get("operators", "-")),
+        "command": Markup("<code>{}</code>").format(in_checkout(manifest.get("command", ""))),
+        "built on": Markup(upstream),
+        "inputs": _inputs(run) or "nothing else",
+        "seed": run.params.seed,
+        "finished": f"{manifest.get('finished', '-')}, after {cost(manifest)}",
+        "commit": manifest.get("commit", "-"),
+        "machine": _machine(manifest.get("machine")),
+        "operators": manifest.get("operators", "-"),
         "deterministic": _deterministic(manifest),
-        "versions": html.escape(versions),
+        "versions": ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items()),
         "lock file": f"requirements.lock, SHA-256 {file_hash(project_root() / 'requirements.lock')}",
         "fingerprint": run.fingerprint,
     }
-    items = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
-    parameters = html.escape(yaml.safe_dump(manifest.get("parameters", {}), sort_keys=False))
-    return (
-        f'<details class="run" id="{run.name}" open><summary><code>{run.name}</code></summary><dl>{items}</dl>'
-        f"<pre>{html.escape(commands([run]))}</pre>"
-        f"<details><summary>Its parameters</summary><pre>{parameters}</pre></details></details>"
-    )
+    parameters = yaml.safe_dump(manifest.get("parameters", {}), sort_keys=False)
+    return filled("run", run=run.name, facts=facts, again=commands([run]), parameters=parameters)
 
 
 def _inputs(run: Run) -> str:

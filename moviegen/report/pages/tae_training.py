@@ -8,20 +8,21 @@ from IPython.display import HTML
 
 from moviegen.config import TAE_PHASES, Params, TAEConfig, latent_size
 from moviegen.config.shapes import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION
-from moviegen.report import markup, published, results
+from moviegen.report import markup, provenance, published, results
 from moviegen.report.credits import shipped_autoencoders, used_weights
 from moviegen.report.curves import losses
 from moviegen.report.diagrams import GREY, PALE, WARM, box, sheet
 from moviegen.report.plots import INK, drawn, styled
 from moviegen.report.tables import table
 from moviegen.report.wording import listed, shown, sides
-from moviegen.runs import Run
+from moviegen.runs import Run, registry
 
 __all__ = [
     "compression", "diagram", "hyperparameters", "inflation", "losses", "shipped_autoencoders", "terms", "used_weights",
 ]  # fmt: skip
 
 LAST_STEPS = 10
+RUNS = {"tae-image": "images", "tae-opl-off": "OPL off", "tae-opl-on": "OPL on", "tae-mixkit": "mixkit"}
 PHASES = {"image": "single frames", "opl-off": "OPL off", "opl-on": "OPL on", "mixkit": "mixkit"}
 
 
@@ -118,14 +119,17 @@ def inflation(run: Run | None) -> HTML:
     return table(rows, "The image autoencoder and its inflation", [run])
 
 
-def terms(trained: dict[str, Run | None]) -> HTML:
+def terms(params: Params, trained: dict[str, Run | None]) -> HTML:
     """Each term of the loss at the end of each training run."""
     rows = []
     for name, run in trained.items():
         lines, summary = results.metrics(run, "train"), results.read_json(run, "summary.json") or {}
-        row = {"run": name, "steps": len(lines) or markup.NOT_RUN}
+        not_there = (
+            "its weights are given" if registry.adopted(params, name) else provenance.why_absent(params, name, run)
+        )
+        row = {"run": RUNS[name], "steps": len(lines) or not_there}
         for term in ("reconstruction", "perceptual", "kl", "outlier"):
-            absent = markup.NOT_RUN if lines.empty else "not in the loss"
+            absent = not_there if lines.empty else "not in the loss"
             row[f"{term} loss"] = shown(float(lines[term].tail(LAST_STEPS).mean())) if term in lines else absent
         rows.append(
             row | {"clips set aside": summary.get("set_aside", "-"), "s/step": shown(results.seconds_per_step(run))}

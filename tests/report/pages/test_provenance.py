@@ -62,7 +62,29 @@ def test_numbers_are_counted_where_they_come_out_again(params, monkeypatch):
     counted = provenance.numbers(params)
     assert "2 of 3 numbers traced" in counted.data
     assert cells(counted).set_index("page").filter(like="Data", axis=0)["numbers"].item() == "2 of 3"
-    assert set(cells(counted)["numbers"]) == {"2 of 3", markup.NOT_RUN}
+    others = cells(counted).set_index("page")["numbers"].drop(cells(counted)["page"][1])
+    assert all(said.startswith("not run yet: open 0") for said in others)
+
+
+def test_a_page_that_was_not_derived_says_why(params, monkeypatch):
+    def said():
+        rows = cells(provenance.numbers(params)).set_index("page")
+        return rows.filter(like="Data", axis=0)["numbers"].item()
+
+    assert said() == "not run yet: open 02_data.ipynb"
+    finished(params, "data")
+    assert said() == "older than its runs: open 02_data.ipynb"
+    section("data").failed(params).parent.mkdir(parents=True)
+    section("data").failed(params).write_text('{"cells": []}')
+    assert said() == "failed: its page says where"
+
+
+def test_of_a_failed_section_what_its_page_shows_is_listed(params):
+    write_executed(params, "data", markup.card("<td>1</td>", "of an earlier run"))
+    section("data").executed(params).rename(section("data").failed(params))
+    write_executed(params, "data", markup.card("<td>1</td>", "that came before"))
+    listed = provenance.figures_and_runs(params).data
+    assert "of an earlier run" in listed and "that came before" not in listed
 
 
 def test_figures_name_the_files_that_were_read_and_the_cell(params, monkeypatch):
