@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup
 from IPython.display import HTML
 
 from moviegen.config import Params, project_root
-from moviegen.report import markup, published, sections
+from moviegen.report import bibliography, markup, published, sections
 from moviegen.report.derive import Derivation, derive, html_outputs
 from moviegen.report.provenance import cost
 from moviegen.report.reproduce import commands
@@ -120,6 +120,11 @@ def facts() -> HTML:
         if fact.words in texts[fact.notebook]
     ]
     return table(rows, "Published numbers in the text, and their sources")
+
+
+def references() -> HTML:
+    """The works that the pages cite."""
+    return bibliography.listed()
 
 
 def _deterministic(manifest: Mapping[str, Any]) -> str:

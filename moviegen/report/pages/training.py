@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from moviegen.config import Params, Recipe, load, visual_tokens
 from moviegen.report import markup, published, results
 from moviegen.report.curves import losses
+from moviegen.report.formulas import mathml
 from moviegen.report.plots import ACCENT, FAINT, INK, WIDTH, drawn, panels, styled
 from moviegen.report.tables import bare_table, table
 from moviegen.report.wording import in_checkout, sides
@@ -21,6 +22,7 @@ __all__ = [
     "buckets", "command", "frequencies", "losses", "objective", "parameters", "recipe", "script", "shapes", "stages",
 ]  # fmt: skip
 # What the original's scripts call otherwise, or what decides it here
+SIGMA = r"\sigma_{\min}"
 RENAMED = {
     "env.jit_level": "launch.jit_level",
     "env.max_device_memory": "launch.max_device_memory",
@@ -66,7 +68,7 @@ def objective(params: Params, stage: int) -> HTML:
     """The numbers of the objective, and how times are drawn."""
     train, valid = params.recipes[stage].train, params.recipes[stage].valid
     return markup.prose(
-        f"<i>&sigma;</i><sub>min</sub> is {published.SIGMA_MIN:g}. In this stage times are drawn from a "
+        f"{mathml(SIGMA)} is {published.SIGMA_MIN:g}. In this stage times are drawn from a "
         f"{train.time_sampling} distribution, with a shift of {train.time_shift:g}. Every {valid.frequency:,} "
         f"updates the loss is measured on held-out clips at {valid.sampling_steps} fixed times."
     )
