@@ -15,8 +15,8 @@ from moviegen.report.plots import INK, PALETTE, drawn, styled
 
 LARGEST = "30B"
 CARD = "#ffffff"  # what drawings lie on
-BACKED = {"boxstyle": "round,pad=0.25", "facecolor": CARD, "edgecolor": "none"}  # words on a rank's colour
-SIDE, LEFT, RIGHT = 0.165, 0.04, 0.995
+BACKED = {"boxstyle": "round,pad=0.12", "facecolor": CARD, "edgecolor": "none"}  # words on a rank's colour
+SIDE, LEFT, RIGHT = 0.176, 0.035, 0.995
 FLOOR, CEILING = 0.36, 0.8
 
 
@@ -85,7 +85,7 @@ def _part(axes: Axes, corner: tuple[float, float], size: Sequence[float], color:
 
 
 def _size(count: int) -> float:
-    return {4: 5, 3: 6}.get(count, 7.5)
+    return {4: 5.2, 3: 6.5}.get(count, 7.5)
 
 
 def _between(axes: Axes, start: float, end: float, words: str) -> None:

@@ -51,7 +51,7 @@ def _frames(axes: Axes) -> None:
         for tap in (-1, 0, 1):
             arrow(axes, (_middle(output + tap), FEATURE + SIZE[1]), (_middle(output) + 0.016 * tap, OUTPUT))
     for row, words in ((FRAME, "2-D convolution,\neach by itself"), (FEATURE, "1-D convolution\nover time")):
-        axes.text(0.12, row + (FEATURE - FRAME + SIZE[1]) / 2, words, fontsize=7, ha="right", va="center", color=ACCENT)
+        axes.text(0.12, row + (FEATURE - FRAME + SIZE[1]) / 2, words, fontsize=7, ha="right", va="center", color=INK)
 
 
 def _kernel(axes: Axes) -> None:
