@@ -6,8 +6,8 @@ report/      the sections' notebooks, executed and published as one HTML site
                notebook sees beside: its style, what it needs and how long that takes, a curve that moves
                pages/: overview, data, tae_training, tae_evaluation, transformer, training, sampling, parallelism,
                provenance, cost (cost_published, cost_here, cost_memory, cost_roofline, cost_sliders, cost_scaling,
-               cost_questions, parallelism_proofs, provenance_again, overview_strip, overview_way): what each
-               page shows
+               cost_questions, parallelism_proofs, parallelism_swap, tae_convolution, transformer_block,
+               provenance_again, overview_strip, overview_way): what each page shows
                published: others' numbers; results: what runs left; provenance, reproduce: where numbers come from, and
                how a stranger gets them; planned: what is foretold of what was not run
                derive, traced, verify: pages derived again from runs, and compared; reproduced: a second report
@@ -15,8 +15,9 @@ report/      the sections' notebooks, executed and published as one HTML site
                plots, curves, diagrams, tables, media, latents, wipe, markup, templates, encoders, credits, glossary,
                wording: what pages share
                own_prompt, panel, demo: prompts of one's own, in JupyterLab and on a local page
-               publish: the site; documents: numbers and references; addresses: where links and films lead; themes:
-               light and dark; search; scales: all reports
+               publish: the site; markdown, formulas: LaTeX and citations; bibliography: what is cited; documents:
+               numbers and references; addresses: where links and films lead; themes: light and dark; search; scales:
+               all reports
                pdf: one file to print; archive: the site in one file
 programs/    a verb of the command line each
   3.1.1        train_tae, transcode: the Temporal Autoencoder's training runs; files through it

@@ -229,7 +229,7 @@ def missing(prompts: list[list[Prompt]], is_there: Callable[[Prompt], bool]) -> 
 
 
 class Progress:
-    """What rank 0 writes of its own work: that it begins, and compiles first; a line a step, a clip, a way's picture."""
+    """What rank 0 writes of its own work: that it begins, and compiles; a line a step, a clip, a picture of a way."""
 
     def __init__(self, metrics: Path, world: World, clips: int, denoising: int = 0) -> None:
         self.clips, self.sampled, self.denoising, self.denoised = clips, 0, denoising, 0

@@ -9,6 +9,7 @@ from matplotlib.patches import FancyBboxPatch
 from moviegen.report.plots import INK, WIDTH
 
 PALE, WARM, GREY = "#e4edf7", "#fbeadf", "#f1f2f4"
+EDGE, LINE = "#b9c0c9", "#6c747e"  # around boxes, and between them
 
 
 def sheet(height: float) -> tuple[Figure, Axes]:
@@ -28,7 +29,7 @@ def box(
     axes.text(x + width / 2, y, text, ha="center", va="center", fontsize=size, color=INK, linespacing=1.35)
 
 
-def rounded(x: float, y: float, width: float, height: float, color: str, edge: str = "#b9c0c9") -> FancyBboxPatch:
+def rounded(x: float, y: float, width: float, height: float, color: str, edge: str = EDGE) -> FancyBboxPatch:
     """A rectangle with round corners, from its lower left one."""
     shape = "round,pad=0,rounding_size=0.012"
     return FancyBboxPatch((x, y), width, height, boxstyle=shape, facecolor=color, edgecolor=edge, linewidth=0.9)
@@ -37,5 +38,5 @@ def rounded(x: float, y: float, width: float, height: float, color: str, edge: s
 def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
     """An arrow between two points."""
     axes.annotate(
-        "", end, start, arrowprops={"arrowstyle": "-|>", "color": "#6c747e", "lw": 0.9, "shrinkA": 1, "shrinkB": 1}
+        "", end, start, arrowprops={"arrowstyle": "-|>", "color": LINE, "lw": 0.9, "shrinkA": 1, "shrinkB": 1}
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import html
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -50,6 +51,7 @@ def finish(page: BeautifulSoup, chapter: int | None) -> None:
     _draw_inline(page)
     _name_headings(page)
     _number(page, chapter)
+    _name_citations(page)
     _list_headings(page)
     _label_tables(page)
 
@@ -57,18 +59,23 @@ def finish(page: BeautifulSoup, chapter: int | None) -> None:
 def refer(pages: Mapping[str, BeautifulSoup]) -> None:
     """Completes references by the targets' numbers, and gives links to other pages what is shown beside them.
 
+    The list of references says of each work where it is cited.
+
     May be done again: a page that was complete stays as it is unless a target changed.
 
     Args:
         pages: by file name.
     """
+    for page in pages.values():
+        for cited in page.select("li .cited"):
+            cited.decompose()
     targets = {f"{name}#{anchor}": one for name, page in pages.items() for anchor, one in _targets(page)}
-    by_address = {address: one for page in pages.values() for address, one in _cited(page)}
     for name, page in pages.items():
         for link in _main(page).find_all("a", href=True):
             address = str(link["href"])
-            target = targets.get(name + address if address.startswith("#") else address) or by_address.get(address)
+            target = targets.get(name + address if address.startswith("#") else address)
             _complete(link, target, is_here=address.startswith("#"))
+    _say_where_cited(pages)
 
 
 def _complete(link: Tag, target: Target | None, is_here: bool) -> None:
@@ -78,7 +85,7 @@ def _complete(link: Tag, target: Target | None, is_here: bool) -> None:
     if "data-kind" in link.attrs:
         link.string = target.label if target and target.label else str(link["data-kind"])
     del link["data-preview"]
-    if target and not is_here and not link.find_parent(id=lambda name: bool(name) and name.startswith("reference-")):
+    if target and not is_here:
         link["data-preview"] = target.text
 
 
@@ -90,11 +97,31 @@ def _targets(page: BeautifulSoup) -> Iterator[tuple[str, Target]]:
         yield str(item["id"]), Target("", " ".join(item.get_text().split()))
 
 
-def _cited(page: BeautifulSoup) -> Iterator[tuple[str, Target]]:
-    """What is referred to by its address elsewhere."""
-    for item in page.select("li[id^=reference-]"):
-        for link in item.select("a[href^=http]"):
-            yield str(link["href"]), Target("", " ".join(item.get_text().split()))
+def _name_citations(page: BeautifulSoup) -> None:
+    """The first of each work on a page can be linked to: `#cite-lipman2023`."""
+    named: set[str] = set()
+    for link in page.select("a.cite[href]"):
+        name = f"cite-{str(link['href']).partition('#reference-')[2]}"
+        if name not in named:
+            link["id"] = name
+            named.add(name)
+
+
+def _say_where_cited(pages: Mapping[str, BeautifulSoup]) -> None:
+    for item in (item for page in pages.values() for item in page.select("li[id^=reference-]")):
+        name = f"cite-{str(item['id']).removeprefix('reference-')}"
+        where = {f"{file}#{name}": _entry(page) for file, page in pages.items() if page.find(id=name)}
+        said = parse(", ".join(f'<a href="{address}">{html.escape(title)}</a>' for address, title in where.items()))
+        if where:
+            cited = said.new_tag("span", attrs={"class": "cited"}, string=" Cited in: ")
+            cited.extend(list(said.children))
+            item.append(cited)
+
+
+def _entry(page: BeautifulSoup) -> str:
+    """What a page is called in the contents."""
+    entry = page.select_one("nav.contents li.current > a")
+    return " ".join(entry.get_text().split()) if entry else "this page"
 
 
 def _main(page: BeautifulSoup) -> Tag:
@@ -181,16 +208,6 @@ def _number(page: BeautifulSoup, chapter: int | None) -> None:
                 card["data-label"] = label
                 link = page.new_tag("a", attrs={"class": "number", "href": f"#{card['id']}"}, string=label)
                 card.find_all("figcaption")[-1].insert(0, link, " ")
-    _name_references(page)
-
-
-def _name_references(page: BeautifulSoup) -> None:
-    """The entries of the list below a heading `References` can be linked to: `provenance.html#reference-1`."""
-    for heading in _main(page).find_all("h2"):
-        entries = heading.find_next(["ol", "h2"]) if heading_text(heading) == "References" else None
-        if entries and entries.name == "ol":
-            for number, item in enumerate(entries.find_all("li", recursive=False), 1):
-                item["id"] = f"reference-{number}"
 
 
 def _list_headings(page: BeautifulSoup) -> None:

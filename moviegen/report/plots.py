@@ -57,9 +57,9 @@ def panels(
     return figure, axes.ravel()
 
 
-def drawn(figure: Figure, caption: str, runs: Sequence[Run | None] = ()) -> HTML:
-    """A finished figure as SVG in a card."""
+def drawn(figure: Figure, caption: str, runs: Sequence[Run | None] = (), alt: str = "") -> HTML:
+    """A finished figure as SVG in a card; `alt`: what is seen, where the caption does not say it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     data = base64.b64encode(buffer.getvalue()).decode()
-    return markup.card(markup.image(f"data:image/svg+xml;base64,{data}", caption, "plot"), caption, runs)
+    return markup.card(markup.image(f"data:image/svg+xml;base64,{data}", alt or caption, "plot"), caption, runs)

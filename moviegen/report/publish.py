@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 from bs4 import BeautifulSoup, Tag
 
 from moviegen.config import Params, outputs_folder, outputs_root, project_root
-from moviegen.report import addresses, documents, scales, search, themes
+from moviegen.report import addresses, bibliography, documents, scales, search, themes
 from moviegen.report.sections import SECTIONS, Section
 from moviegen.report.templates import TEMPLATE
 from moviegen.runs import fingerprint
@@ -61,6 +61,7 @@ def render(params: Params, section: Section, executed: Path, mark: str) -> str:
         title=section.title,
         kicker=f"Stage {section.stage} of 3" if section.stage else "",
         scale=params.scale,
+        notebook=section.notebook,
         contents=[(one.page, one.title) for one in SECTIONS],
         current=section.page,
         previous=SECTIONS[position - 1] if position else None,
@@ -74,23 +75,23 @@ def stylesheet() -> str:
     return themes.stylesheet(TEMPLATE)
 
 
-def _converted(notebook: Any, **site: Any) -> str:
+def _converted(executed: Any, **site: Any) -> str:
     """A notebook as a page; `site`: what the template says around it."""
-    for cell in notebook.cells:
+    for cell in executed.cells:
         if cell.cell_type == "code":
             cell.metadata["shows"] = documents.shown_by(cell.source)
-    body, _ = _exporter().from_notebook_node(notebook, resources={"site": site})
+    body, _ = _exporter().from_notebook_node(executed, resources={"site": site})
     return body
 
 
 @functools.cache
 def _exporter() -> Any:
-    from nbconvert import HTMLExporter  # 1 s to import: not for a site that is up to date
+    from moviegen.report.markdown import PageExporter  # 1 s to import: not for a site that is up to date
 
     # named, as a reader's Jupyter folders may hold others of the same names
     own = f"{sys.prefix}/share/jupyter/nbconvert/templates"
     paths = [str(TEMPLATE), *(f"{own}/{name}" for name in ("basic", "classic", "base")), own]
-    return HTMLExporter(template_name=TEMPLATE.name, template_paths=paths)
+    return PageExporter(template_name=TEMPLATE.name, template_paths=paths)
 
 
 def _write_shared(folder: Path) -> None:
@@ -224,6 +225,7 @@ def _site_mark() -> dict[str, Any]:
         "template": folder_hash(TEMPLATE, (".css", ".j2", ".js", ".json")),
         "environment": file_hash(project_root() / "requirements.lock"),  # nbconvert and Pygments
         "code": fingerprint.code_hash(__name__, without=()),
+        "references": file_hash(bibliography.path()),
         "contents": [(section.name, section.title, section.page) for section in SECTIONS],
     }
 

@@ -41,6 +41,8 @@ def _parts(tag: Tag) -> Iterator[Tag | str]:
         if isinstance(child, Tag):
             if child.name in HEADINGS[1:] and child.get("id"):
                 yield child
+            elif child.name == "math":
+                yield child.get_text()
             elif child.name not in _NOT_SEARCHED and "code" not in child.get_attribute_list("class"):
                 yield from _parts(child)
         elif type(child) is NavigableString:

@@ -11,6 +11,7 @@ from typing import Any
 from moviegen import device, runs
 from moviegen.config import ConfigError, Params, nearest, outputs_folder, project_root
 from moviegen.proofs import records
+from moviegen.report import bibliography
 from moviegen.report.templates import TEMPLATE
 from moviegen.report.wording import listed
 from moviegen.runs import Run, hashes, registry
@@ -205,6 +206,7 @@ def fingerprint(params: Params, section: Section) -> str:
         "can run": [can_run_here(params, name) for name in section.launches],
     }
     if section.lists_figures:
+        parts["references"] = hashes.file_hash(bibliography.path())
         parts["sections"] = [fingerprint(params, other) for other in SECTIONS if other is not section]
         parts["failed"] = [other.name for other in SECTIONS if other is not section and other.failed(params).is_file()]
         compared = outputs_folder(params) / COMPARISON

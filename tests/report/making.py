@@ -92,6 +92,11 @@ def svg(figure):
     return base64.b64decode(re.search(r"base64,([^\"]+)", figure.data)[1]).decode()
 
 
+def labels(figure):
+    """The lines of text of a drawing, in its order."""
+    return re.findall(r"<!-- (.*?) -->", svg(figure))
+
+
 def cells(table):
     """The cells of an HTML table by its header."""
     rows = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in re.findall(r"<tr.*?>(.*?)</tr>", table.data, re.S)]

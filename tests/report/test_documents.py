@@ -76,12 +76,21 @@ def test_references_are_completed_on_every_page_and_may_be_completed_again():
     assert written["a.html"].p.find_all("a")[1].get_text() == "Figure 4.2"
 
 
-def test_a_link_to_a_listed_work_brings_its_entry():
-    works = '<h2 id="References">References</h2><ol><li>A. <i>Work.</i> <a href="https://a.org/1">a</a></li></ol>'
-    here, there = page('<p><a href="https://a.org/1">A</a> <a href="https://a.org/2">B</a></p>'), page(works)
-    documents.refer({"a.html": here, "b.html": there})
-    assert [link.get("data-preview") for link in here.p.find_all("a")] == ["A. Work. a", None]
-    assert there.find(id="reference-1").a.get("data-preview") is None
+def test_a_citation_brings_its_entry_and_the_list_says_where_it_is():
+    cite = '<a class="cite" href="b.html#reference-{0}">{0}</a>'
+    here = page(f"<p>{cite.format('one')}, {cite.format('none')} and {cite.format('one')}</p>")
+    works = '<ul><li id="reference-one">A. <i>Work.</i></li><li id="reference-two">B.</li></ul>'
+    pages = {"a.html": here, "b.html": page(works)}
+    documents.refer(pages)
+    assert [link.get("data-preview") for link in here.p.find_all("a")] == ["A. Work.", None, "A. Work."]
+    one, two = pages["b.html"].find_all("li", id=lambda name: bool(name) and name.startswith("reference"))
+    assert one.get_text() == "A. Work. Cited in: A"
+    assert one.a["href"] == "a.html#cite-one"
+    assert len(here.find_all(id="cite-one")) == 1
+    assert two.get_text() == "B."
+    before = {name: str(found) for name, found in pages.items()}
+    documents.refer(pages)
+    assert {name: str(found) for name, found in pages.items()} == before
 
 
 def test_headings_have_one_anchor_each_and_are_listed():

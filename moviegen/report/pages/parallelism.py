@@ -12,12 +12,13 @@ from moviegen.config import SIZES, Params, visual_tokens
 from moviegen.plan.memory import FLOAT32, HALF, Types
 from moviegen.report import markup, provenance, published, results
 from moviegen.report.pages.parallelism_proofs import only_on_cards, proven
+from moviegen.report.pages.parallelism_swap import exchange
 from moviegen.report.plots import INK, SECOND, drawn, panels, styled
 from moviegen.report.results import StageRuns
 from moviegen.report.tables import table
 from moviegen.report.wording import listed, shown
 
-__all__ = ["held", "only_on_cards", "proven", "speed", "state", "traffic", "zero"]
+__all__ = ["exchange", "held", "only_on_cards", "proven", "speed", "state", "traffic", "zero"]
 SPEEDS = ("medium", "steps", "tokens/s", "waited for data (s a step)", "waited, of all time", "peak memory")
 CARD_TYPES = Types(arithmetic=HALF)
 MICRO_BATCHES = 5  # an update, in the published scripts of stages 2 and 3

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from moviegen import runs
 from moviegen.config import Params, project_root
-from moviegen.report import markup, published, sections
+from moviegen.report import bibliography, markup, published, sections
 from moviegen.report.derive import Derivation, derive, html_outputs
 from moviegen.report.pages.provenance_again import compared, killed
 from moviegen.report.provenance import cost, why_absent
@@ -136,6 +136,11 @@ def facts() -> HTML:
         if fact.words in texts[fact.notebook]
     ]
     return table(rows, "Published numbers in the text, and their sources")
+
+
+def references() -> HTML:
+    """The works that the pages cite."""
+    return bibliography.listed()
 
 
 def _deterministic(manifest: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from moviegen.flow import schedule
 from moviegen.report import jupyter, latents, markup, media, own_prompt, results
 from moviegen.report.credits import film, shipped_transformer
 from moviegen.report.encoders import text_encoders
+from moviegen.report.formulas import mathml
 from moviegen.report.plots import ACCENT, FOURTH, INK, SECOND, THIRD, drawn, panels, styled
 from moviegen.report.tables import table
 from moviegen.report.wording import between, percent, shown, sides
@@ -373,6 +374,6 @@ def guidance(settings: Sample) -> HTML:
     gate = settings.guidance_gate
     reused = f" After {percent(gate)} of the steps the last difference is used again." if gate < 1 else ""
     return markup.note(
-        f"Here <i>s</i> = {settings.guidance:g}: the network is asked {asked}, in {settings.steps} steps "
+        f"Here {mathml('s')} = {settings.guidance:g}: the network is asked {asked}, in {settings.steps} steps "
         f"({settings.schedule}).{reused}"
     )

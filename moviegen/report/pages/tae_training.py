@@ -12,13 +12,15 @@ from moviegen.report import markup, provenance, published, results
 from moviegen.report.credits import shipped_autoencoders, used_weights
 from moviegen.report.curves import losses
 from moviegen.report.diagrams import GREY, PALE, WARM, box, sheet
+from moviegen.report.pages.tae_convolution import convolution
 from moviegen.report.plots import INK, drawn, styled
 from moviegen.report.tables import table
 from moviegen.report.wording import listed, shown, sides
 from moviegen.runs import Run, registry
 
 __all__ = [
-    "compression", "diagram", "hyperparameters", "inflation", "losses", "shipped_autoencoders", "terms", "used_weights",
+    "compression", "convolution", "diagram", "hyperparameters", "inflation", "losses", "shipped_autoencoders", "terms",
+    "used_weights",
 ]  # fmt: skip
 
 LAST_STEPS = 10
@@ -43,7 +45,12 @@ def diagram(config: TAEConfig) -> HTML:
         decoder = "decoder: each of the last three levels starts\n2x larger in space, then in time"
         axes.text(3 / 11, 0.02, encoder, **centred)
         axes.text(8 / 11, 0.02, decoder, **centred)
-        return drawn(figure, "The Temporal Autoencoder of this recipe; every convolution is a Conv2.5D")
+        return drawn(
+            figure,
+            "The Temporal Autoencoder of this recipe; every convolution is a Conv2.5D",
+            alt="Boxes from left to right: a video, the encoder's levels, each lower than the one before, the latent, "
+            "the decoder's levels in the opposite order, a video. Each level names its channels.",
+        )
 
 
 def compression(params: Params) -> HTML:

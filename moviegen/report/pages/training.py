@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from moviegen.config import Params, Recipe, load, visual_tokens
 from moviegen.report import markup, media, published, results, samples
 from moviegen.report.curves import by_time, losses
+from moviegen.report.formulas import mathml
 from moviegen.report.plots import ACCENT, FAINT, INK, WIDTH, drawn, panels, styled
 from moviegen.report.tables import bare_table, table
 from moviegen.report.wording import after, in_checkout, sides
@@ -24,6 +25,7 @@ __all__ = [
 ]  # fmt: skip
 KINDS = {"trained": "trained on", "unseen": "held out"}  # captions of samples
 # What the original's scripts call otherwise, or what decides it here
+SIGMA = r"\sigma_{\min}"
 RENAMED = {
     "env.jit_level": "launch.jit_level",
     "env.max_device_memory": "launch.max_device_memory",
@@ -69,7 +71,7 @@ def objective(params: Params, stage: int) -> HTML:
     """The numbers of the objective, and how times are drawn."""
     train, valid = params.recipes[stage].train, params.recipes[stage].valid
     return markup.prose(
-        f"<i>&sigma;</i><sub>min</sub> is {published.SIGMA_MIN:g}. In this stage times are drawn from a "
+        f"{mathml(SIGMA)} is {published.SIGMA_MIN:g}. In this stage times are drawn from a "
         f"{train.time_sampling} distribution, with a shift of {train.time_shift:g}. Every {valid.frequency:,} "
         f"updates the loss is measured on held-out clips at {valid.sampling_steps} fixed times."
     )

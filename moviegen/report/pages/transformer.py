@@ -12,43 +12,48 @@ from moviegen.config import SIZES, DiTConfig, Params, load
 from moviegen.report import markup, provenance, published, results
 from moviegen.report.diagrams import GREY, PALE, WARM, arrow, box, rounded, sheet
 from moviegen.report.encoders import TITLES, text_encoders
-from moviegen.report.plots import ACCENT, drawn, styled
+from moviegen.report.pages.transformer_block import block
+from moviegen.report.plots import ACCENT, INK, drawn, styled
 from moviegen.report.tables import table
 from moviegen.report.wording import count, listed, sides
 from moviegen.runs import Run
 
-__all__ = ["backbone", "positions", "sizes", "text_encoders", "text_inputs"]
+__all__ = ["backbone", "block", "positions", "sizes", "text_encoders", "text_inputs"]
 
 
 def backbone(config: DiTConfig) -> HTML:
-    """The transformer from latent to velocity, with one block opened."""
+    """The transformer from latent to velocity."""
     with styled():
-        figure, axes = sheet(height=5.6)
+        figure, axes = sheet(height=4.4)
         column = [
-            (0.03, f"noisy latent: {config.latent_channels} channels, 1/8 of T, H, W", GREY),
-            (0.11, f"patches of 1x2x2, linear to width {config.width}", PALE),
-            (0.24, "+ positions: rows of the T, H and W tables", WARM),
-            (0.33, "RMSNorm · scale and shift · self-attention · gate", PALE),
-            (0.45, "cross-attention to the text", PALE),
-            (0.57, f"RMSNorm · scale and shift · SwiGLU {config.ffn_width} · gate", PALE),
-            (0.75, "RMSNorm · scale and shift, linear to patches", PALE),
-            (0.86, "velocity, of the latent's shape", GREY),
+            (0.02, f"noisy latent: {config.latent_channels} channels, 1/8 of T, H, W", GREY),
+            (0.14, f"patches of 1x2x2, linear to width {config.width:,}", PALE),
+            (0.31, "+ positions: rows of the T, H and W tables", WARM),
+            (0.44, "a block: self-attention, cross-attention, SwiGLU", PALE),
+            (0.67, "RMSNorm · scale and shift, linear to patches", PALE),
+            (0.79, "velocity, of the latent's shape", GREY),
         ]
-        axes.add_patch(rounded(0.27, 0.2, 0.46, 0.47, "none", edge=ACCENT))
-        axes.text(0.275, 0.685, f"{config.num_layers} blocks, {config.num_heads} heads", fontsize=8, color=ACCENT)
+        axes.add_patch(rounded(0.27, 0.27, 0.46, 0.29, "none", edge=ACCENT))
+        axes.text(0.275, 0.58, f"{config.num_layers} times", fontsize=8, color=INK)
         for y, text, color in column:
-            box(axes, 0.3, y + 0.03, 0.4, text, color, height=0.06)
+            box(axes, 0.3, y + 0.04, 0.4, text, color, height=0.08)
         for (below, *_), (above, *_) in itertools.pairwise(column):
-            arrow(axes, (0.5, below + 0.06), (0.5, above))
+            arrow(axes, (0.5, below + 0.08), (0.5, above))
         present = {title: width for title, width in zip(TITLES.values(), config.text_widths, strict=True) if width}
         text = f"{' · '.join(present)}\n{' · '.join(map(str, present.values()))}\nlinear and norm, concatenated"
-        box(axes, 0, 0.48, 0.235, text, WARM, height=0.12)
+        box(axes, 0, 0.48, 0.235, text, WARM, height=0.17)
         arrow(axes, (0.235, 0.48), (0.3, 0.48))
         time = f"time t\nsinusoid {config.frequency_width}, MLP\n6 vectors, plus a table a block"
-        box(axes, 0.765, 0.48, 0.235, time, WARM, height=0.12)
-        for y in (0.36, 0.6, 0.78):
+        box(axes, 0.765, 0.48, 0.235, time, WARM, height=0.17)
+        for y in (0.48, 0.71):
             arrow(axes, (0.765, 0.48), (0.7, y))
-        return drawn(figure, "The backbone of this recipe")
+        return drawn(
+            figure,
+            "The backbone of this recipe",
+            alt="Boxes from the bottom to the top: the noisy latent, patches, positions that are added before every "
+            "block, a block that is repeated, the last layer, the velocity. The text leads into the block, the time "
+            "into the block and the last layer.",
+        )
 
 
 def sizes(params: Params, count_run: Run | None) -> HTML:

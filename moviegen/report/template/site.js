@@ -178,7 +178,7 @@
 
   // What is wider than its box is scrolled by keys, too.
   function scrolling() {
-    const boxes = all(".scroll, .plot, pre");
+    const boxes = all(".scroll, .plot, .formula, pre");
     const mark = () => boxes.forEach(box => {
       if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
       else box.removeAttribute("tabindex");

@@ -1,12 +1,10 @@
-import re
-
 import pytest
 
 from moviegen import config, runs
 from moviegen.plan.dit_memory import fullest
 from moviegen.report.pages import cost
 from moviegen.runs import files
-from tests.report.making import cells, finished, svg
+from tests.report.making import cells, finished, labels
 
 AUTOENCODERS = ("tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit")
 
@@ -14,11 +12,6 @@ AUTOENCODERS = ("tae-image", "tae-opl-off", "tae-opl-on", "tae-mixkit")
 @pytest.fixture(scope="module")
 def needs():
     return cost.published_needs()
-
-
-def labels(figure):
-    """The texts of a drawing, in its order."""
-    return re.findall(r"<!-- (.*?) -->", svg(figure))
 
 
 def test_there_is_a_bar_for_all_that_is_trained_and_sampled(needs):

@@ -2,7 +2,7 @@ import pytest
 
 from moviegen import config, plan, runs
 from moviegen.report.pages import parallelism
-from tests.report.making import cells, finished, svg, words
+from tests.report.making import cells, finished, labels, svg, words
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,27 @@ def test_each_medium_has_a_row(params):
         writer.write(kind="train", step=step, seconds=1.0, data_wait=0.0, media=("image", "video", "mixed")[step % 3],
                      tokens_per_second=1.0, memory_bytes=1)  # fmt: skip
     assert list(cells(parallelism.speed(params, {2: run}))["medium"]) == ["videos", "images and videos", "images"]
+
+
+@pytest.mark.parametrize(("shards", "own_tokens", "own_heads"), [(2, 135, 3), (3, 90, 2)])
+def test_all_to_alls_are_drawn_with_the_recipes_numbers(shards, own_tokens, own_heads):
+    workers = {"launch.worker_num": shards, "launch.local_worker_num": shards, "stages.3.train.worker_num": shards}
+    params = config.load("tiny", {**workers, "stages.3.train.sequence_parallel.shards": shards})
+    figure = parallelism.exchange(params)
+    drawn = labels(figure)
+    assert drawn.count(f"a rank: {own_tokens} tokens,") == 2  # before the exchanges, and after them
+    assert sum(f"{own_heads} of 6 heads" in text for text in drawn) == 2
+    for rank in range(shards):  # each gets a part of every other rank's in each of the all-to-alls, and keeps its own
+        assert drawn.count(f"to {rank}") == shards - 1
+        assert drawn.count(f"from {rank}") == 2 * (shards - 1)
+    assert drawn.count("stays") == 3 * shards
+    assert "drawn for" not in figure.data
+
+
+def test_of_a_recipe_that_divides_no_tokens_the_published_exchange_is_drawn():
+    figure = parallelism.exchange(config.load("small"))
+    assert "30B&#x27;s stage 3, drawn for 4 ranks instead of 8" in figure.data
+    assert {"a rank: 18,432 tokens,", "all 48 heads:"} <= set(labels(figure))
 
 
 def test_zero_shows_the_state_of_every_published_size():

@@ -1,9 +1,11 @@
+import re
+
 import pytest
 
 from moviegen import config, runs
-from moviegen.report import published
-from moviegen.report.pages import tae_training
-from tests.report.making import cells, finished, svg, words
+from moviegen.report import plots, published
+from moviegen.report.pages import tae_convolution, tae_training
+from tests.report.making import cells, finished, labels, svg, words
 
 
 def test_without_a_run_a_table_says_so(params):
@@ -34,6 +36,14 @@ def test_diagram_has_the_channels_of_the_recipe(params):
     drawing, config = svg(tae_training.diagram(params.tae.model)), params.tae.model
     for multiplier in config.channel_multipliers:
         assert f"<!-- {config.base_channels * multiplier} -->" in drawing
+
+
+def test_the_kernel_that_is_drawn_is_the_identity_in_its_middle_alone():
+    figure = tae_training.convolution()
+    filled = re.findall(rf'M (\S+) (\S+) [^"]*"[^>]*fill: {plots.ACCENT}; stroke', svg(figure))
+    columns, rows = ({corner[axis] for corner in filled} for axis in (0, 1))
+    assert len(filled) == len(columns) == len(rows) == tae_convolution.CHANNELS
+    assert [text for text in labels(figure) if text in ("zeros", "identity")] == ["zeros", "identity", "zeros"]
 
 
 def test_hyperparameters_are_those_of_the_run_beside_the_published_ones():

@@ -1,7 +1,7 @@
 from moviegen import config, plan
 from moviegen.report.pages import transformer
 from moviegen.runs import files
-from tests.report.making import cells, finished, svg, words
+from tests.report.making import cells, finished, labels, svg, words
 
 
 def test_without_a_run_nothing_was_counted(params):
@@ -29,8 +29,18 @@ def test_position_tables_grow_as_the_recipes_say():
 
 def test_backbone_has_the_sizes_of_the_recipe(params):
     drawing, dit = svg(transformer.backbone(params.dit_config(3))), params.dit_config(3)
-    assert f"<!-- {dit.num_layers} blocks, {dit.num_heads} heads -->" in drawing
+    assert f"<!-- {dit.num_layers} times -->" in drawing
     assert f"linear to width {dit.width} -->" in drawing
+
+
+def test_a_block_is_drawn_as_it_is_computed():
+    dit = config.load("1B").dit_config(3)
+    drawn = labels(transformer.block(dit))
+    assert drawn.count("+") == 4  # positions, and what the three branches give
+    assert drawn.count("RMSNorm") == 2  # none before cross-attention
+    assert [text for text in drawn if text.startswith("gate ")] == ["gate 1", "gate 2"]
+    assert {"cross-attention, 16 heads", "SwiGLU, width 4,096 inside", "tokens of width 1,536"} <= set(drawn)
+    assert f"one of {dit.num_layers} blocks" in drawn
 
 
 def test_padding_and_dropped_captions_are_those_of_the_recipes():
