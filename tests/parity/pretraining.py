@@ -23,7 +23,8 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -153,16 +154,15 @@ class Training:
 
 def videos(folder: Path, device: torch.device) -> list[torch.Tensor]:
     """The clips of a folder, uint8 (T, 3, H, W)."""
+    with ThreadPoolExecutor() as threads:
+        return [frames.to(device) for frames in threads.map(frames_of, sorted(folder.iterdir()))]
 
-    def frames(path: Path) -> Iterator[np.ndarray]:
-        capture = cv2.VideoCapture(str(path))
-        while (read := capture.read())[0]:
-            yield cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
 
-    return [
-        torch.tensor(np.stack(list(frames(path)))).permute(0, 3, 1, 2).contiguous().to(device)
-        for path in sorted(folder.glob("*.mp4"))
-    ]
+def frames_of(path: Path) -> torch.Tensor:
+    capture, frames = cv2.VideoCapture(str(path)), []
+    while (read := capture.read())[0]:
+        frames.append(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB))
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
 
 
 def crop(video: torch.Tensor, frames: int, size: tuple[int, int], rng: np.random.Generator) -> torch.Tensor:

@@ -3,27 +3,24 @@
     python -m tests.parity.training_data tae FOLDER --config pretrain
     python -m tests.parity.training_data transformer FOLDER --config small
 
-Both hold what training may see and nothing that is held out. For the autoencoder: the centre frames of every training
-clip, small, as videos (`clips/`), and VGG16 with the heads of LPIPS in 8 bits (`lpips.npz`), so that all of it fits
-into what a machine elsewhere may be sent. For the transformer: the latents that stage 3 trains on, by bucket
-(`16x144x240.npz`), and the captions' embeddings beside them, and the
-values that a transformer starts from. `settings.json` has the networks and the recipe.
+Both hold what training may see and nothing that is held out. For the autoencoder: the files of the training clips
+(`clips/`), and VGG16 with the heads of LPIPS, its kernels in 8 bits (`lpips.npz`): these are the most bytes, and a
+machine elsewhere may be sent only so many. For the transformer: the latents that stage 3 trains on, by bucket
+(`16x144x240.npz`), the captions' embeddings beside them, and the values that a transformer starts from.
+`settings.json` has the networks and the recipe's seed.
 """
 
 from __future__ import annotations
 
 import argparse
-from fractions import Fraction
+import shutil
 from pathlib import Path
 
-import av
 import numpy as np
-from tqdm import tqdm
 
 from moviegen import config, runs
-from moviegen.config import Params, from_root, weights_file
-from moviegen.data import assets, clips, pixels
-from moviegen.data.clips import Clip
+from moviegen.config import Params, weights_file
+from moviegen.data import assets
 from moviegen.data.splits import load_split
 from moviegen.device.world import World
 from moviegen.dit.model import DiT
@@ -34,22 +31,8 @@ from moviegen.runs.files import write_json
 from moviegen.tae.lpips import arrays_of_flax
 from moviegen.train.batches import ClipSet
 
-SHORT_SIDE, MOST_FRAMES = 216, 32  # of the clips: crops of half as many pixels and more are cut out of them
-QUALITY = {"crf": "18", "preset": "medium"}
+MOST_BYTES = 700_000  # of a clip without a caption, so that all of it may be sent elsewhere
 STAGE = 3
-
-
-def write_clip(path: Path, clip: Clip) -> None:
-    """The centre frames of a clip, its short side `SHORT_SIDE`."""
-    frames = clips.frames_of(clip, pixels.clip_indices(clip.frames, min(clip.frames, MOST_FRAMES)))
-    scale = SHORT_SIDE / min(clip.height, clip.width)
-    height, width = (2 * round(side * scale / 2) for side in (clip.height, clip.width))
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(clip.fps).limit_denominator(1001), options=QUALITY)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for frame in pixels.cover(frames, height, width):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
 
 
 def in_8_bits(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -62,13 +45,14 @@ def write_autoencoder_data(folder: Path, params: Params) -> None:
     data = runs.find(params, "tae-mixkit").upstream("data")
     training = [clip for split in ("ucf101_train", "mixkit_train") for clip in load_split(data, split)]
     (folder / "clips").mkdir(parents=True, exist_ok=True)
-    for number, clip in enumerate(tqdm(training, "writing clips")):
-        write_clip(folder / "clips" / f"{number:03d}.mp4", clip)
+    for clip in training:
+        if clip.caption or clip.path.stat().st_size <= MOST_BYTES:
+            shutil.copyfile(clip.path, folder / "clips" / clip.path.name)
     published = arrays_of_flax(weights_file("tae.loss.lpips_checkpoint", params.tae.loss.lpips_checkpoint))
     kernels = {
         name: in_8_bits(array) for name, array in published.items() if name.startswith("net.") and array.ndim > 1
     }
-    save_npz(
+    np.savez_compressed(
         folder / "lpips.npz",
         **{name: array for name, array in published.items() if name not in kernels},
         **{name: array for name, (array, _) in kernels.items()},
@@ -107,7 +91,7 @@ def main() -> None:
     options = parser.parse_args()
     params = assets.provided(lambda **given: config.load(options.config, given))
     write = {"tae": write_autoencoder_data, "transformer": write_transformer_data}[options.what]
-    write(from_root(options.folder), params)
+    write(options.folder, params)
 
 
 if __name__ == "__main__":
