@@ -1,12 +1,13 @@
 """Trains the PyTorch twins on a GPU, by their own clock: what came of it is in `params/weights`.
 
-    python -m tests.parity.training_data tae build/twin/tae --config pretrain
-    python -m tests.parity.pretraining tae build/twin/tae --start params/weights/tae.safetensors --minutes 5
-    python -m tests.parity.shipping tae build/twin/tae --config pretrain
-    python -m moviegen precompute --config small        # and `text encode`: with the new autoencoder
-    python -m tests.parity.training_data transformer build/twin/transformer --config small
-    python -m tests.parity.pretraining transformer build/twin/transformer --minutes 6
-    python -m tests.parity.shipping transformer build/twin/transformer --config small
+    python -m tests.parity.training_data tae build/tae --config pretrain
+    python -m tests.parity.pretraining tae build/tae --start params/weights/tae.safetensors --minutes 5
+    python -m tests.parity.shipping tae build/tae --config pretrain
+    python -m moviegen data index --config small; python -m moviegen text encode --config small
+    python -m tests.parity.training_data transformer build/transformer --config small
+    python -m tests.parity.encoding build/transformer --tae params/weights/tae.safetensors
+    python -m tests.parity.pretraining transformer build/transformer --minutes 6
+    python -m tests.parity.shipping transformer build/transformer --config small
 
 The twins are the same networks (`make parity` compares them), the losses and the data those of `params/pretrain.yaml`
 and `params/small.yaml`; what differs is in `Recipe`: larger batches, a learning rate that falls to zero when the time
@@ -36,12 +37,12 @@ import torch.nn.functional as F
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
+from tests.parity.names import RECORD, START, WEIGHTS
 from tests.parity.torch_dit import TorchDiT
 from tests.parity.torch_lpips import TorchLPIPS
 from tests.parity.torch_tae import TorchTAE
 
 SIGMA_MIN = 1e-5
-START, WEIGHTS, RECORD = "start.safetensors", "weights.safetensors", "training.json"
 SAVING_SECONDS = 60
 
 
@@ -286,7 +287,7 @@ def train_transformer(
     dit.load_state_dict({name: torch.tensor(array).float() for name, array in load_file(start).items()})
     dit.to(device)
     dit.frequencies = dit.frequencies.to(device)
-    if device.type == "cuda":
+    if settings["is_compiled"]:
         for layer in dit.layers:  # one graph for all of them
             layer.compile(dynamic=False)
     job = training(dit)
@@ -324,10 +325,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--output", type=Path, help="default: the folder of the data")
     parser.add_argument("--recipe", type=json.loads, default={}, metavar="JSON", help="other values of the recipe")
+    parser.add_argument("--eager", action="store_true", help="do not compile the transformer's blocks")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="default: bfloat16 on a GPU")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = getattr(torch, options.dtype or ("bfloat16" if device.type == "cuda" else "float32"))
+    is_compiled = device.type == "cuda" and not options.eager
     torch.backends.cudnn.benchmark = torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     settings = json.loads((options.data / "settings.json").read_text(encoding="utf-8"))
     torch.manual_seed(settings["seed"])
@@ -350,7 +353,13 @@ def main() -> None:
         return Training(network, recipe, 60 * options.minutes, options.output or options.data, record)
 
     train = {"tae": train_tae, "transformer": train_transformer}[options.what]
-    train(options.data, options.start or options.data / START, settings | {"device": device}, training, dtype)
+    train(
+        options.data,
+        options.start or options.data / START,
+        settings | {"device": device, "is_compiled": is_compiled},
+        training,
+        dtype,
+    )
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@
 
 Both hold what training may see and nothing that is held out. For the autoencoder: the files of the training clips
 (`clips/`), and VGG16 with the heads of LPIPS, its kernels in 8 bits (`lpips.npz`): these are the most bytes, and a
-machine elsewhere may be sent only so many. For the transformer: the latents that stage 3 trains on, by bucket
-(`16x144x240.npz`), the captions' embeddings beside them, and the values that a transformer starts from.
+machine elsewhere may be sent only so many. For the transformer: the files of the captioned clips and
+what stage 3 sees of them, by bucket (`views.json`; `tests.parity.encoding` makes latents of them), the captions'
+embeddings, and the values that a transformer starts from.
 `settings.json` has the networks and the recipe's seed.
 """
 
@@ -21,15 +22,18 @@ import numpy as np
 from moviegen import config, runs
 from moviegen.config import Params, weights_file
 from moviegen.data import assets
+from moviegen.data.clips import Clip
+from moviegen.data.embeddings import embeddings_folder, read_embeddings
+from moviegen.data.latents import image_buckets, video_buckets
+from moviegen.data.pixels import clip_indices
 from moviegen.data.splits import load_split
-from moviegen.device.world import World
 from moviegen.dit.model import DiT
 from moviegen.dit.weights import save_dit
-from moviegen.programs import train_dit
 from moviegen.runs.arrays import save_npz
 from moviegen.runs.files import write_json
 from moviegen.tae.lpips import arrays_of_flax
-from moviegen.train.batches import ClipSet
+from moviegen.text.encoders import encoders, origins
+from tests.parity.names import START
 
 MOST_BYTES = 700_000  # of a clip without a caption, so that all of it may be sent elsewhere
 STAGE = 3
@@ -62,21 +66,30 @@ def write_autoencoder_data(folder: Path, params: Params) -> None:
 
 
 def write_transformer_data(folder: Path, params: Params) -> None:
-    run = runs.find(params, f"stage{STAGE}")
-    batches = train_dit.training_batches(run, STAGE, train_dit.Caches.of(run, STAGE), World())
-    folder.mkdir(parents=True, exist_ok=True)
-    for bucket, clip_set in (batches.images | batches.videos).items():
-        write_bucket(folder / f"{bucket}.npz", clip_set)
-    save_npz(folder / "empty.npz", text=batches.empty[0][0], mask=batches.empty[-1][0])
-    save_dit(folder / "start.safetensors", DiT(params.dit_config(STAGE)))
+    run, recipe = runs.find(params, f"stage{STAGE}"), params.recipes[STAGE]
+    training = load_split(run.upstream("data"), "mixkit_train")
+    (folder / "clips").mkdir(parents=True, exist_ok=True)
+    for clip in training:
+        shutil.copyfile(clip.path, folder / "clips" / clip.path.name)
+    row = {clip: number for number, clip in enumerate(training)}
+    buckets = image_buckets(recipe, training) | video_buckets(recipe, training)
+    views = {
+        str(bucket): [
+            {"file": clip.path.name, "caption": row[clip], "frames": frames_seen(clip, bucket.frames)} for clip in clips
+        ]
+        for bucket, clips in buckets.items()
+    }
+    write_json(folder / "views.json", views)
+    embeddings = embeddings_folder(run, STAGE, origins(encoders(params)))
+    for name, captions in {"captions": [clip.caption for clip in training], "empty": [""]}.items():
+        text, mask = read_embeddings(embeddings, captions, params.text)
+        save_npz(folder / f"{name}.npz", text=text.astype(np.float16), mask=mask)
+    save_dit(folder / START, DiT(params.dit_config(STAGE)))
     write_settings(folder, run.upstream("data"), params, network=params.dit_config(STAGE).model_dump())
 
 
-def write_bucket(path: Path, clip_set: ClipSet) -> None:
-    samples = clip_set.read(np.arange(len(clip_set.names)))
-    text, mask = samples.text
-    half = {"mean": samples.mean, "std": samples.std, "text": text}
-    save_npz(path, mask=mask, **{name: array.astype(np.float16) for name, array in half.items()})
+def frames_seen(clip: Clip, length: int) -> list[int]:
+    return [index * clip.stride for index in clip_indices(clip.frames, length)]
 
 
 def write_settings(folder: Path, data: runs.Run, params: Params, network: dict) -> None:
