@@ -30,7 +30,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -160,6 +159,9 @@ def videos(folder: Path, device: torch.device) -> list[torch.Tensor]:
 
 
 def frames_of(path: Path) -> torch.Tensor:
+    """A video's frames, uint8 (T, 3, H, W)."""
+    import cv2  # where PyTorch is, PyAV need not be; only what reads videos needs it
+
     capture, frames = cv2.VideoCapture(str(path)), []
     while (read := capture.read())[0]:
         frames.append(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB))
