@@ -129,7 +129,8 @@ def retrieval_scores(dit: DiT, run: runs.Run) -> dict[str, Any]:
         those = [question for question in asked if question.kind == kind]
         rows = [question.prompt.index for question in those]
         wanted = [question.caption for question in those]
-        summary[kind] = retrieval.summarise(distance[rows], wanted, captions, scenes)[0]
+        if those:
+            summary[kind] = retrieval.summarise(distance[rows], wanted, captions, scenes)[0]
     return summary
 
 
