@@ -1,4 +1,4 @@
-"""Trains the PyTorch twins on a GPU, by their own clock: what came of it is in `params/weights`.
+"""Trains the PyTorch twins on a GPU, by their own clock; `tests.parity.shipping` takes over what is better.
 
     python -m tests.parity.training_data tae build/tae --config pretrain
     python -m tests.parity.pretraining tae build/tae --start params/weights/tae.safetensors --minutes 5
