@@ -26,8 +26,9 @@ import torch
 from moviegen.config import DiTConfig, TAEConfig
 from tests.golden import CASES, FRAMES, GIVEN, SMALL, STEPS, Golden, difference, weights
 from tests.parity.comparing import random_weights
+from tests.parity.names import torch_name
 from tests.parity.torch_dit import TorchDiT
-from tests.parity.torch_tae import TorchTAE, torch_name
+from tests.parity.torch_tae import TorchTAE
 
 Arrays = dict[str, np.ndarray]
 BOUNDS = {"dit": 5e-6, "tae": 5e-6, "schedule": 1e-12}  # of `difference`; the networks were run in float32

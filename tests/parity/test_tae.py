@@ -14,7 +14,8 @@ from moviegen.tae.losses import reconstruction_loss
 from moviegen.tae.model import TAE, Decode, Encode
 from moviegen.tae.weights import export_diffusers, load_weights
 from tests.parity.comparing import assert_equal, random_weights
-from tests.parity.torch_tae import TorchTAE, torch_name
+from tests.parity.names import torch_name
+from tests.parity.torch_tae import TorchTAE
 
 RNG = np.random.default_rng(0)
 SD35 = {

@@ -81,19 +81,19 @@ class FinalLayer(nn.Module):
 
 
 class TextProjector(nn.Module):
+    """Of the encoders that are there: those whose embeddings have a width."""
+
     def __init__(self, config: SimpleNamespace) -> None:
         super().__init__()
-        for name, width in zip(("ul2", "metaclip", "byt5"), config.text_widths, strict=True):
-            self.add_module(f"{name}_linear", nn.Linear(width, config.width, bias=False))
+        widths = dict(zip(("ul2", "metaclip", "byt5"), config.text_widths, strict=True))
+        self.encoders = [name for name, width in widths.items() if width]
+        for name in self.encoders:
+            self.add_module(f"{name}_linear", nn.Linear(widths[name], config.width, bias=False))
             self.add_module(f"{name}_layernorm", Norm(config.width, config.norm_eps))
 
-    def forward(self, ul2: torch.Tensor, metaclip: torch.Tensor, byt5: torch.Tensor) -> torch.Tensor:
-        parts = (
-            self.ul2_layernorm(self.ul2_linear(ul2)),
-            self.metaclip_layernorm(self.metaclip_linear(metaclip)),
-            self.byt5_layernorm(self.byt5_linear(byt5)),
-        )
-        return torch.cat(parts, 1)
+    def forward(self, *texts: torch.Tensor) -> torch.Tensor:
+        parts = zip(self.encoders, texts, strict=True)
+        return torch.cat([getattr(self, f"{n}_layernorm")(getattr(self, f"{n}_linear")(text)) for n, text in parts], 1)
 
 
 class TorchDiT(nn.Module):
@@ -130,8 +130,8 @@ class TorchDiT(nn.Module):
             + self.pos_embedding_table_h["embedding_table"][None, :rows, None]
             + self.pos_embedding_table_w["embedding_table"][None, None, :columns]
         ).reshape(1, x.shape[1], -1)
-        angles = (timestep[:, None] * self.frequencies).to(x.dtype)
-        time = self.timestep_embedder["mlp"](torch.cat((angles.cos(), angles.sin()), 1))
+        angles = timestep[:, None] * self.frequencies
+        time = self.timestep_embedder["mlp"](torch.cat((angles.cos(), angles.sin()), 1).to(x.dtype))
         modulation, text = self.adaLN_modulation(time).view(batch, 6, -1), self.text_projector(*texts)
         for layer in self.layers:
             x = layer(x + positions, modulation, text, mask)

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tests.parity.names import torch_name
+
 
 class SpatialConv(nn.Conv2d):
     """A convolution over every frame, which keeps H and W, or halves them (padded right and bottom only)."""
@@ -210,8 +212,3 @@ class TorchTAE(nn.Module):
         shapes = {name: parameter.shape for name, parameter in self.named_parameters()}
         named = {torch_name(name): torch.tensor(array) for name, array in arrays.items()}
         self.load_state_dict({name: array.reshape(shapes[name]) for name, array in named.items()})
-
-
-def torch_name(name: str) -> str:
-    """`encoder.norm_out.gamma` -> `encoder.norm_out.weight`."""
-    return name.replace(".gamma", ".weight").replace(".beta", ".bias")
