@@ -6,7 +6,7 @@ report/      the sections' notebooks, executed and published as one HTML site
                notebook sees beside: its style, what it needs and how long that takes, a curve that moves
                pages/: overview, data, tae_training, tae_evaluation, transformer, training, sampling, parallelism,
                provenance, cost (cost_published, cost_here, cost_memory, cost_roofline, cost_sliders, cost_scaling,
-               cost_questions, parallelism_proofs, parallelism_swap, tae_convolution, transformer_block,
+               cost_questions, parallelism_proofs, parallelism_swap, tae_training_convolution, transformer_block,
                provenance_again, overview_strip, overview_way): what each page shows
                published: others' numbers; results: what runs left; provenance, reproduce: where numbers come from, and
                how a stranger gets them; planned: what is foretold of what was not run

@@ -62,7 +62,7 @@ def test_a_link_to_a_run_shows_its_entry_in_the_appendix(site, open_page):
     from playwright.sync_api import expect
 
     page, _ = open_page((site / "data.html").as_uri())
-    link = page.locator("main a[href^='provenance.html#']:visible").first
+    link = page.locator("main a.run[href^='provenance.html#']:visible").first
     name = link.get_attribute("href").partition("#")[2]
     link.click()
     entry = page.locator(f"[id='{name}']")

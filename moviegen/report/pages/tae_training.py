@@ -12,7 +12,7 @@ from moviegen.report import markup, provenance, published, results
 from moviegen.report.credits import shipped_autoencoders, used_weights
 from moviegen.report.curves import losses
 from moviegen.report.diagrams import GREY, PALE, WARM, box, sheet
-from moviegen.report.pages.tae_convolution import convolution
+from moviegen.report.pages.tae_training_convolution import convolution
 from moviegen.report.plots import INK, drawn, styled
 from moviegen.report.tables import table
 from moviegen.report.wording import listed, shown, sides

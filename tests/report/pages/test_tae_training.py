@@ -4,7 +4,7 @@ import pytest
 
 from moviegen import config, runs
 from moviegen.report import plots, published
-from moviegen.report.pages import tae_convolution, tae_training
+from moviegen.report.pages import tae_training, tae_training_convolution
 from tests.report.making import cells, finished, labels, svg, words
 
 
@@ -42,7 +42,7 @@ def test_the_kernel_that_is_drawn_is_the_identity_in_its_middle_alone():
     figure = tae_training.convolution()
     filled = re.findall(rf'M (\S+) (\S+) [^"]*"[^>]*fill: {plots.ACCENT}; stroke', svg(figure))
     columns, rows = ({corner[axis] for corner in filled} for axis in (0, 1))
-    assert len(filled) == len(columns) == len(rows) == tae_convolution.CHANNELS
+    assert len(filled) == len(columns) == len(rows) == tae_training_convolution.CHANNELS
     assert [text for text in labels(figure) if text in ("zeros", "identity")] == ["zeros", "identity", "zeros"]
 
 
