@@ -27,7 +27,7 @@ from moviegen.report.wording import in_checkout
 from moviegen.runs import Run, fingerprint
 from moviegen.runs.hashes import file_hash
 
-__all__ = ["compared", "details", "facts", "figures_and_runs", "killed", "numbers"]
+__all__ = ["compared", "details", "facts", "figures_and_runs", "killed", "numbers", "references"]
 
 
 def details(made: Sequence[Run | None]) -> HTML:
