@@ -643,8 +643,8 @@ STAGES = {"stage1", "stage2", "stage3"}
         ("programs/train_dit.py", STAGES),
         ("programs/one_step.py", {"calibration"}),  # which has it measure steps
         ("plan/flops.py", {"count", "calibration"}),  # which compare it with what they measure: no training
-        ("flow/schedule.py", SAMPLED | CLIPS),
-        ("flow/sampler.py", SAMPLED | CLIPS),
+        ("flow/schedule.py", STAGES | SAMPLED | CLIPS),
+        ("flow/sampler.py", STAGES | SAMPLED | CLIPS),
         ("flow/path.py", STAGES | SAMPLED | CLIPS | {"calibration"}),
         # only through the transformer's model does anything import its layers
         ("dit/layers.py", TRANSFORMER | CLIPS | {"calibration"}),
