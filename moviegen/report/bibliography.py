@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from IPython.display import HTML
-
 from moviegen.config import ConfigError, nearest, project_root
 from moviegen.report.wording import in_checkout
 
@@ -57,10 +55,10 @@ def anchor(key: str) -> str:
     return f"reference-{key}"
 
 
-def listed() -> HTML:
-    """All entries, by author and year; where they are cited is added when the site is published."""
+def listed() -> str:
+    """All entries as HTML, by author and year; where they are cited is added when the site is published."""
     items = (f'<li id="{anchor(key)}">{work.entry}</li>' for key, work in read().items())
-    return HTML(f'<ul class="references">{"".join(items)}</ul>')
+    return f'<ul class="references">{"".join(items)}</ul>'
 
 
 @functools.cache

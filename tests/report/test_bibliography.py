@@ -36,7 +36,7 @@ def test_labels_name_who_and_when(works):
 
 
 def test_entries_are_listed_whole_with_their_addresses(works):
-    items = documents.parse(bibliography.listed().data).select("ul > li")
+    items = documents.parse(bibliography.listed()).select("ul > li")
     assert [item["id"] for item in items] == [f"reference-{key}" for key in works]
     (one,) = (item for item in items if item["id"] == "reference-one2001")
     assert one.get_text() == "Ann One. A <b> & B. J, 2001. doi:10.1/x."

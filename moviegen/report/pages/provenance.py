@@ -140,7 +140,7 @@ def facts() -> HTML:
 
 def references() -> HTML:
     """The works that the pages cite."""
-    return bibliography.listed()
+    return HTML(bibliography.listed())
 
 
 def _deterministic(manifest: Mapping[str, Any]) -> str:
