@@ -14,6 +14,7 @@ from moviegen.report.themes import in_both_themes
 
 HEADINGS = ("h1", "h2", "h3")
 KINDS = ("figure", "table")  # a link that says no more than this is completed with its target's number
+VALUE_LENGTH = 16  # of what is read at a glance: `22.54 ± 3.7`, `+18 %`
 _SVG = "data:image/svg+xml;base64,"
 _DROPPED = ("metadata", "style")  # of drawings: the second would hold for the whole page
 
@@ -224,7 +225,7 @@ def _list_headings(page: BeautifulSoup) -> None:
 
 
 def _label_tables(page: BeautifulSoup) -> None:
-    """A screen reader is told which table it enters, and of which cells are headers."""
+    """A screen reader is told which table it enters, and of which cells are headers; values stay in one line."""
     for box in page.select(".scroll"):
         card = box.find_parent("figure", class_="card")
         box.attrs |= {"role": "group", "aria-label": (card and _title(card)) or "Table"}
@@ -233,6 +234,10 @@ def _label_tables(page: BeautifulSoup) -> None:
             header.name = "td"
         elif header.find_parent("thead"):
             header["scope"] = "col"
+    for cell in page.select("tbody td"):
+        words = cell.get_text(strip=True)
+        if len(words) <= VALUE_LENGTH and words.lstrip("+-")[:1].isdigit():
+            cell["class"] = "value"
 
 
 def _unique(name: str, taken: set[str]) -> str:

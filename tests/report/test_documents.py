@@ -103,6 +103,12 @@ def test_headings_have_one_anchor_each_and_are_listed():
     assert [link["aria-label"] for link in found.main.select(".anchor-link")] == ["Link to: A b"] * 2
 
 
+def test_short_values_stay_in_one_line():
+    rows = [{"x": "22.54 ± 3.7", "y": "+18 %", "z": "stage 3", "w": "0.126 a step; 0.132 a clip", "v": "-"}]
+    cells = page(cell("rows", table(rows, "Rows").data)).select("tbody td")
+    assert [found.get("class") is not None for found in cells] == [True, True, False, False, False]
+
+
 def test_drawings_are_part_of_the_page_in_its_colours():
     found = page(cell("a", FIGURE), cell("b", FIGURE))
     drawings = found.select(".plot > svg")
