@@ -48,6 +48,12 @@ def test_belongs_to_a_section_and_opens_it(path):
     assert f'open_section("{path.stem.partition("_")[2]}", globals())' in code(path)[1].source
 
 
+def test_prose_leads_to_what_is_beside_it(path):
+    prose = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    for link in re.findall(r"\]\(([^)#]+)", prose):
+        assert re.match("https?://", link) or (path.parent / link).is_file(), link
+
+
 def test_declares_every_parameter(path):
     declared = papermill.inspect_notebook(path)  # papermill warns of every other name it is given
     stage = {"stage"} if path.name == "06_training.ipynb" else set()

@@ -1,7 +1,8 @@
 """Where links and films of a notebook lead: from `notebooks/`, from where the executed one lies, and on the site.
 
-A page is written for `notebooks/`, where its films are found, and names other pages as on the site (`data.html#clips`).
-In `outputs/<scale>/notebooks/` both are told from there, so that JupyterLab finds them; publishing takes that back.
+A page is written for `notebooks/`, where its films are found. Its prose names other notebooks (`02_data.ipynb#clips`; of
+one with several pages that is the first), what cells show names pages as on the site (`data.html#clips`). In
+`outputs/<scale>/notebooks/` all are told from there, so that JupyterLab finds them; publishing takes that back.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from moviegen.report import documents
 from moviegen.report.sections import SECTIONS, Section
 
 SITE = "../html/"  # from an executed notebook
-PAGES = tuple(section.page for section in SECTIONS)
+PAGES = {section.page: section.page for section in SECTIONS}
+PAGES |= {section.notebook: section.page for section in reversed(SECTIONS)}  # by what prose calls them
 _ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|//|/", re.IGNORECASE)
 _IN_MARKDOWN = re.compile(r"(?<=\]\()[^)\s]+")
 
@@ -33,8 +35,9 @@ def for_executed(notebook: Any, section: Section, folder: Path) -> None:
     def moved(address: str) -> str:
         if address.startswith("#"):
             return f"{SITE}{section.page}{address}"
-        if address.partition("#")[0] in PAGES:
-            return f"{SITE}{address}"
+        name, mark, anchor = address.partition("#")
+        if name in PAGES:
+            return f"{SITE}{PAGES[name]}{mark}{anchor}"
         path = os.path.normpath(project_root() / "notebooks" / unquote(address))
         return quote(os.path.relpath(path, folder))
 
