@@ -1,6 +1,6 @@
 """Where links and films of a notebook lead: from `notebooks/`, from where the executed one lies, and on the site.
 
-A page is written for `notebooks/`, where its films are found. Its prose names other notebooks (`02_data.ipynb#clips`; of
+A page is written for `notebooks/`, where its films are found. Its prose names notebooks (`02_data.ipynb#clips`; of
 one with several pages that is the first), what cells show names pages as on the site (`data.html#clips`). In
 `outputs/<scale>/notebooks/` all are told from there, so that JupyterLab finds them; publishing takes that back.
 """

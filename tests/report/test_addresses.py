@@ -10,9 +10,7 @@ from moviegen.config import outputs_folder
 from moviegen.report import addresses, media
 from tests.report.making import section
 
-PROSE = (
-    "See [data](02_data.ipynb), [a figure](06_training.ipynb#losses), [it](#here) and [the paper](https://arxiv.org/abs/1)."
-)
+PROSE = "See [data](02_data.ipynb), [a figure](06_training.ipynb#losses), [it](#here) and [the paper](https://arxiv.org/abs/1)."
 SHOWN = '<p>from <a class="run" href="provenance.html#stage1-ab">stage1-ab</a>, <a href="#here">here</a></p>'
 
 
@@ -54,7 +52,7 @@ def test_on_the_site_links_lead_to_pages(params, notebook):
     addresses.for_executed(notebook, one, one.executed(params).parent)
     addresses.for_site(notebook, one)
     prose, shown, _ = contents(notebook)
-    assert "(data.html)" in prose and "(training-1.html#losses)" in prose and "(#here)" in prose
+    assert "(data.html)" in prose and "(#losses)" in prose and "(#here)" in prose
     assert shown == before[1]
 
 
