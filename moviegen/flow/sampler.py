@@ -52,18 +52,22 @@ def filled(batch: Sequence[Prompt], size: int) -> list[Prompt]:
 
 
 # 3.4.2: the first-order solver
+class NotFiniteError(ConfigError):
+    """Values of a latent on its way are not finite."""
+
+
 def euler(
     x: np.ndarray, velocity: Velocity, times: np.ndarray, on_step: Callable[[], object] = lambda: None
 ) -> np.ndarray:
     """Follows dx/dt = velocity(x, t) from times[0] to times[-1], one first-order step between neighbours.
 
     Raises:
-        ConfigError: the velocity is not finite; no distance from such a latent means anything, and it decodes to black.
+        NotFiniteError: the velocity is not; no distance from such a latent means anything, and it decodes to black.
     """
     for now, then in itertools.pairwise(times):
         x = x + np.float32(then - now) * velocity(x, float(now))
         if not np.isfinite(x).all():
-            raise ConfigError(
+            raise NotFiniteError(
                 f"the latent at t = {then:.4g} has values that are not finite: the transformer's weights have diverged "
                 f"or are damaged, or the guidance is too high; train again, name other weights or lower it"
             )

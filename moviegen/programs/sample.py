@@ -193,8 +193,9 @@ def sample(run: runs.Run, world: World) -> None:
     prompts = numbered([text for _, text, _ in clips], params.seed)
     todo = missing(batches(prompts, settings.batch_size), lambda prompt: latent_file(run, prompt).exists())
     undecoded = [prompt for prompt in prompts if not row_file(run, prompt).exists()]
-    own_weights = run.program.name == "sample"
-    ways = [Way(run.folder / "denoising", name, settings.steps) for name in DENOISED if own_weights]
+    denoised = next((prompt for prompt in prompts if clips[prompt.index][0] == DENOISED_KIND), None)
+    schedules = DENOISED if denoised and run.program.name == "sample" else ()
+    ways = [Way(run.folder / "denoising", name, settings.steps) for name in schedules]
     unfollowed, unseen = [way for way in ways if not way.file.exists()], [one for way in ways for one in way.unseen()]
     barrier(world)  # nobody writes before all have listed the same
     own = undecoded[world.rank :: world.size], unseen[world.rank :: world.size]
@@ -203,14 +204,15 @@ def sample(run: runs.Run, world: World) -> None:
     sample_share(run, pipeline, todo, progress)
     barrier(world)
     decode_share(run, pipeline, clips, own[0], progress)
-    denoised = next(prompt for prompt in prompts if clips[prompt.index][0] == DENOISED_KIND)
-    denoise_share(pipeline, prompts, denoised, turns, progress)
+    if denoised:  # the same on all ranks
+        denoise_share(pipeline, prompts, denoised, turns, progress)
     barrier(world)
     picture_share(pipeline, own[1], progress)
     barrier(world)
     if world.is_main:
         write_samples(run, prompts)
-        write_ways(run, denoised, ways)
+        if denoised and ways:
+            write_ways(run, denoised, ways)
 
 
 def latent_file(run: runs.Run, prompt: Prompt) -> Path:
@@ -339,9 +341,8 @@ def write_ways(run: runs.Run, prompt: Prompt, ways: list[Way]) -> None:
         for stop, (after, distance) in enumerate(zip(way.after, distances, strict=True)):
             files = [way.picture(stop, is_foretold).relative_to(run.folder) for is_foretold in (False, True)]
             rows.append((way.schedule, after, way.times[after], float(distance), *files, prompt.caption, prompt.seed))
-    if rows:
-        header = ("schedule", "after", "time", "distance", "latent", "foretold", "prompt", "seed")
-        write_csv(run.folder / "denoising.csv", header, rows)
+    header = ("schedule", "after", "time", "distance", "latent", "foretold", "prompt", "seed")
+    write_csv(run.folder / "denoising.csv", header, rows)
 
 
 def write_samples(run: runs.Run, prompts: list[Prompt]) -> None:
@@ -446,6 +447,8 @@ def read_order(params: Params, options: argparse.Namespace) -> Order:
     folder = Path(options.output) if options.output else config.outputs_folder(params) / "samples" / mark
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--output: {folder} is a file; name a folder")
+    if (folder / "manifest.json").exists():
+        raise ConfigError(f"--output: {folder} is a run's own folder; name another")
     check_writable(folder, "--output")
     return Order(prompts, changed.sample, kind, dit, tae, folder, mark)
 

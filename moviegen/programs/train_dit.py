@@ -44,7 +44,7 @@ from moviegen.flow.path import FlowMatchingLoss, SampleLosses
 from moviegen.parallel.mesh import Mesh
 from moviegen.parallel.ulysses import sequence_of
 from moviegen.parallel.zero import Zero
-from moviegen.programs.training_samples import decode_samples, sampled_latents
+from moviegen.programs.training_samples import decode_samples, sampled_latents, sampling_graphs
 from moviegen.runs.files import write_csv
 from moviegen.runs.ranks import recorded
 from moviegen.text.encoders import encoders, origins
@@ -226,6 +226,8 @@ def batches(run: runs.Run, stage: int, mesh: Mesh) -> tuple[Batches, ValidationB
 def tell(run: runs.Run, training: Batches, held_out: ValidationBatches) -> None:
     """Says before a stage starts what it will compile and see: `graphs.csv`, `clips_seen.csv`, and in a line."""
     compiled = {"training": training.graphs(), "validation": held_out.graphs()}
+    if asked := training.recipe.valid.samples:
+        compiled["sampling"] = sampling_graphs(training.recipe, asked)
     rows = [
         (use, samples, tokens, " ".join(map(str, buckets)))
         for use, graphs in compiled.items()
@@ -244,7 +246,7 @@ def tell(run: runs.Run, training: Batches, held_out: ValidationBatches) -> None:
 def train(run: runs.Run, stage: int, world: World) -> None:
     """Trains one stage; rank 0 leaves `dit.safetensors`, `dit_ema.safetensors` where an average is kept, and samples.
 
-    Samples are decoded when the weights are written: nothing of what they need is in memory while it trains.
+    Samples are decoded when the weights are written: the autoencoder is not in memory while it trains.
     """
     recipe = run.params.recipes[stage]
     mesh = Mesh(world.rank, world.size, recipe.train.sequence_parallel.shards)

@@ -8,19 +8,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 from moviegen import runs
-from moviegen.config import TrainingSamples
+from moviegen.config import Bucket, Recipe, TrainingSamples, visual_tokens
 from moviegen.data.clips import SHOWN_FPS
 from moviegen.data.crops import spread
-from moviegen.data.embeddings import embeddings_folder, read_embeddings
+from moviegen.data.embeddings import check_captions, embeddings_folder, open_embeddings, read_embeddings
 from moviegen.data.formats import clip_writer
 from moviegen.data.pixels import to_uint8
 from moviegen.data.splits import load_split
 from moviegen.device.world import World
 from moviegen.dit.model import DiT
 from moviegen.flow import schedule
-from moviegen.flow.sampler import Sampler, numbered
+from moviegen.flow.sampler import Sampler, asked_texts, numbered
 from moviegen.runs.arrays import read_npz
 from moviegen.runs.files import write_csv
 from moviegen.tae.decoding import LatentDecoder
@@ -34,12 +35,18 @@ HEADER = ("step", "kind", "prompt", "seed", "generated")
 
 
 def captions_of(run: runs.Run, count: int) -> list[tuple[str, str]]:
-    """At most so many captions of each kind, evenly spread, with their kind; `sample` begins with the same ones."""
+    """At most so many captions of each kind, evenly spread, with their kind; the first of each is `sample`'s first."""
     data = run.upstream("data")
     captions = {kind: [clip.caption for clip in load_split(data, split)] for kind, split in KINDS.items()}
     return [
         (kind, one) for kind, all_of_them in captions.items() for one in spread(list(filter(None, all_of_them)), count)
     ]
+
+
+def sampling_graphs(recipe: Recipe, asked: TrainingSamples) -> dict[tuple[int, int], list[Bucket]]:
+    """What sampling compiles: the one clip's shape by samples, with guidance two, and tokens."""
+    longest = recipe.dataset.longest_clip
+    return {(len(asked_texts([""], asked.guidance)), visual_tokens(*longest)): [longest]}
 
 
 def sampled_latents(run: runs.Run, stage: int, dit: DiT, asked: TrainingSamples, world: World) -> SampledLatents:
@@ -48,6 +55,9 @@ def sampled_latents(run: runs.Run, stage: int, dit: DiT, asked: TrainingSamples,
     embeddings = embeddings_folder(run, stage, origins(encoders(run.params)))
     embed = partial(read_embeddings, embeddings, settings=run.params.text)
     captions = [caption for _, caption in captions_of(run, asked.prompts)]
+    check_captions(open_embeddings(embeddings, world.is_main), captions, run.params.text)  # better now than after hours
+    if world.is_main:  # of an attempt that was stopped: the others wait for the new one
+        _listed(run).unlink(missing_ok=True)
     return SampledLatents(
         Sampler(dit, embed, asked.guidance, (frames, height, width)),
         numbered(captions, run.params.seed),
@@ -60,11 +70,15 @@ def sampled_latents(run: runs.Run, stage: int, dit: DiT, asked: TrainingSamples,
 
 def decode_samples(run: runs.Run, stage: int, asked: TrainingSamples, sampled: SampledLatents) -> None:
     """Rank 0 decodes what is not there yet, and lists all; the others wait for the list."""
-    listed = run.folder / "samples.csv"
+    listed = _listed(run)
     if sampled.world.is_main:
         write_csv(listed, HEADER, _decoded(run, stage, asked, sampled))
     while not listed.is_file():  # not in a collective, whose time is limited
         time.sleep(POLL_SECONDS)
+
+
+def _listed(run: runs.Run) -> Path:
+    return run.folder / "samples.csv"
 
 
 def _decoded(

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def held(found: dict[str, Any]) -> Iterator[Proof]:
     for quantity, measured in (
         (f"of {losses} losses of training and validation", differing(one["losses"], other["losses"])),
         ("of as many learning rates, gradient norms and the rest of these steps", found["lines"]),
-        (f"of {len(one['weights'])} files of trained weights", differing(one["weights"], other["weights"])),
+        (f"of {len(one['files'])} files of trained weights and samples", differing(one["files"], other["files"])),
     ):
         yield Proof(claim, f"{quantity}, those that are not the same to the last bit", measured, 0, 0, 0)
 
@@ -118,11 +119,15 @@ def as_list(value: Any) -> list[Any]:
 
 
 def trained(run: Run) -> dict[str, Any]:
-    """What a finished run leaves: its losses by step, its weights' hashes, and all that its metrics say of steps."""
+    """What a finished run leaves: losses by step, hashes of weights and samples, and what its metrics say of steps."""
     said = {kind: [line for line in read_metrics(run.metrics_path) if line["kind"] == kind] for kind in KINDS}
     return {
         "losses": {kind: [[line["step"], line["loss"]] for line in lines] for kind, lines in said.items()},
-        "weights": {path.name: checksum(path) for path in sorted(run.folder.glob("*.safetensors"))},
+        "files": {
+            str(path.relative_to(run.folder)): checksum(path)
+            for pattern in ("*.safetensors", "samples/*")
+            for path in sorted(run.folder.glob(pattern))
+        },
         "lines": {kind: repeated.lines(lines) for kind, lines in said.items()},
     }
 
@@ -171,13 +176,15 @@ def start(run: Run, moment: Moment | None = None) -> bool:
     finally:
         if timer:
             timer.cancel()
+            timer.join()  # a strike under way must not reach the next job
     return True
 
 
 def kill() -> None:
     """`kill -9` of every process below this one: the guard and what it guards."""
     for process in psutil.Process().children(recursive=True):
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # the guard's end ended it
+            process.kill()
 
 
 def both(params: Params, kills: int) -> dict[str, Any]:

@@ -13,7 +13,13 @@ from tqdm import tqdm
 
 TICK_SECONDS = 2.0  # between two looks at the clock while a program says nothing: it starts, or compiles
 LINE_SECONDS = 30.0  # between two lines where there is no terminal
-BESIDE = ("loading", "validating", "saving")  # kinds of lines: what a training does beside its steps
+BESIDE = (
+    "loading",
+    "validating",
+    "sampling",
+    "saving",
+    "decoding",
+)  # kinds of lines: what a training does beside its steps
 WITHOUT_STEPS = "{desc}, {elapsed}"
 _BAR = re.compile(r" *\|[^|\r\n]*\| *")
 

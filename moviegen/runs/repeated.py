@@ -16,8 +16,12 @@ MEASURED = frozenset(
         "memory_bytes", "card_memory_bytes", "peak_memory_bytes", "started", "finished", "command", "commit", "machine",
     }
 )  # fmt: skip
-# lines of metrics that only say that work goes on; how many there are is the clock's
-ALIVE = frozenset({"validating", "compiling", "saving", "loading"})
+# lines of metrics that only say that work goes on, or went on again after an interruption: the clock's
+ALIVE = frozenset(
+    {
+        "state", "resumed", "loading", "compiling", "compile", "validating", "sampling", "decoding", "saving", "copied",
+    }
+)  # fmt: skip
 MEASURING = ("calibration",)  # programs whose whole result is a measurement
 LOGS = "logs"  # a run's folder of what its processes said
 

@@ -146,6 +146,10 @@ class ValidationBatches:
     seed: int
     world: World
 
+    def __post_init__(self) -> None:
+        if not self.sets:
+            raise ConfigError("no held-out clip fills a bucket of this stage: there is nothing to validate on")
+
     def __len__(self) -> int:
         return sum(self._count(bucket) // self._size(bucket) for bucket in self.sets)
 

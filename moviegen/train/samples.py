@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ import numpy as np
 
 from moviegen.device.collectives import Average
 from moviegen.device.world import World
-from moviegen.flow.sampler import Prompt, Sampler
+from moviegen.flow.sampler import NotFiniteError, Prompt, Sampler
 from moviegen.runs.arrays import save_npz
 
 FOLDER = "samples"  # in a run's
@@ -47,7 +48,11 @@ class SampledLatents:
         They may hold parts of weights and of tokens: each rank asks as often as the others, and rank 0 writes.
         """
         for prompt in self._missing(step):
-            (latent,) = self.sampler([prompt], self.times)
+            try:
+                (latent,) = self.sampler([prompt], self.times)
+            except NotFiniteError as error:  # of a sample alone, on all ranks: the losses say whether training diverges
+                warnings.warn(f"no sample of {prompt.caption!r} after update {step}: {error}", stacklevel=2)
+                continue
             if self.world.is_main:
                 frames, fps = self.clip
                 save_npz(self.path(step, prompt), latent_mean=latent, frames=frames, fps=fps)

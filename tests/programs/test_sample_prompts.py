@@ -218,6 +218,16 @@ def test_a_file_without_prompts_is_an_error(sample, prompts, content, capsys):
     assert not folder.exists()
 
 
+def test_output_must_not_be_the_folder_of_a_run(sample, tmp_path, capsys):
+    files = {"manifest.json": "{}", "metrics.jsonl": '{"kind": "train", "step": 1}\n'}
+    (tmp_path / "mine").mkdir()
+    for name, content in files.items():
+        (tmp_path / "mine" / name).write_text(content)
+    assert sample()[0] == 2
+    assert "mine is a run's own folder; name another" in capsys.readouterr().err
+    assert {name: (tmp_path / "mine" / name).read_text() for name in files} == files
+
+
 def test_output_must_not_be_a_file(sample, tmp_path, capsys):
     (tmp_path / "mine").write_text("precious")
     assert sample()[0] == 2

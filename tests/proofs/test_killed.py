@@ -6,7 +6,7 @@ from moviegen.config import load
 from moviegen.proofs import killed
 
 CURVES = {"train": [[1, 2.5], [2, 2.25]], "validation": [[0, 2.5]]}
-JOB = {"losses": CURVES, "weights": {"dit.safetensors": "ab"}}
+JOB = {"losses": CURVES, "files": {"dit.safetensors": "ab"}}
 FOUND = {
     "asked": 30, "steps": 2, "lines": 0, "kills": [{"step": 1, "during": "train"}] * 30,
     "undisturbed": JOB, "killed": JOB,
@@ -24,8 +24,8 @@ def test_a_single_loss_weight_or_rate_that_differs_does_not_hold():
     assert verdicts(killed=JOB | {"losses": next_to}) == [True, False, True, True]
     assert verdicts(killed=JOB | {"losses": CURVES | {"validation": []}}) == [True, False, True, True]
     assert verdicts(lines=1) == [True, True, False, True]
-    assert verdicts(killed=JOB | {"weights": {"dit.safetensors": "ac"}}) == [True, True, True, False]
-    assert verdicts(killed=JOB | {"weights": {}}) == [True, True, True, False]
+    assert verdicts(killed=JOB | {"files": {"dit.safetensors": "ac"}}) == [True, True, True, False]
+    assert verdicts(killed=JOB | {"files": {}}) == [True, True, True, False]
 
 
 def test_kills_come_at_different_moments_all_over_the_job():

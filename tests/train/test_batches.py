@@ -239,6 +239,11 @@ def test_no_clip_at_all_is_refused():
 # --- validation ---
 
 
+def test_no_held_out_clip_is_refused():
+    with pytest.raises(ConfigError, match="nothing to validate on"):
+        ValidationBatches({}, recipe(), 1, World(0, 1))
+
+
 def drawn(world, counts=None, **changes):
     found = ValidationBatches(sets(counts or {SHORT: 3, LONG: 1}), recipe(**changes), 1, world)
     return [list(batch) for batch in found]

@@ -1,5 +1,7 @@
 """Interrupted training goes on as if it never stopped, and diverging training says where."""
 
+import ast
+import inspect
 import json
 import time
 from dataclasses import dataclass, replace
@@ -14,9 +16,14 @@ from moviegen.config import LRScheduler, Optimizer, Profile, Save
 from moviegen.device.profiler import StepTrace
 from moviegen.device.world import World
 from moviegen.parallel.zero import Zero
+from moviegen.programs import train_dit
+from moviegen.report import progress
 from moviegen.runs import metrics as metrics_module
+from moviegen.runs import repeated
 from moviegen.runs.files import NoSpaceError
+from moviegen.runs.metrics import read_metrics
 from moviegen.runs.weights import to_arrays
+from moviegen.train import loop
 from moviegen.train.ema import EMA
 from moviegen.train.loop import Batch, DivergedError, Schedule, Trainer
 from tests.train.conftest import Regression, regression_batch
@@ -122,6 +129,20 @@ def test_a_plateau_and_a_resumed_run_are_told(uninterrupted, resumed):
     assert metrics(resumed[0], "plateau") == metrics(uninterrupted, "plateau")
     assert [line["step"] for line in metrics(resumed[0], "resumed")] == [4]
     assert metrics(uninterrupted, "resumed") == []
+
+
+def test_metrics_of_a_resumed_run_say_the_same_but_for_what_a_clock_measured(uninterrupted, resumed):
+    said, again = (repeated.lines(read_metrics(of.run.metrics_path)) for of in (uninterrupted, resumed[0]))
+    assert {line["kind"] for line in said} == {"train", "validation", "plateau"}
+    assert again == said
+
+
+def test_lines_of_what_takes_long_are_not_compared():
+    trees = [ast.parse(inspect.getsource(module)) for module in (loop, train_dit)]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    kinds = {call.args[0].value for call in calls if getattr(call.func, "attr", "") == "busy"}
+    assert kinds >= {"validating", "sampling", "decoding"}
+    assert kinds <= repeated.ALIVE & {*progress.BESIDE, "compiling"}
 
 
 def test_samples_are_of_the_weights_that_are_validated_and_change_nothing(uninterrupted, tmp_path):

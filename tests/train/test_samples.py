@@ -48,6 +48,14 @@ def test_each_prompt_is_sampled_from_its_own_noise_by_the_weights_of_that_moment
         assert (found[0, prompt.caption] != found[100, prompt.caption]).any()
 
 
+def test_a_sample_that_is_not_finite_is_told_and_ends_no_training(kept):
+    weight = kept.sampler.dit.dit.final_layer.trainable_params()[0]
+    weight.set_data(weight * float("nan"))
+    with pytest.warns(UserWarning, match="no sample of 'a dog' after update 3"):
+        kept(3)
+    assert latents(kept) == {}
+
+
 def test_what_is_there_is_not_made_again_and_what_is_not_is_the_same(kept, monkeypatch):
     kept(5)
     before, asked = latents(kept), []
