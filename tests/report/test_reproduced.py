@@ -94,7 +94,7 @@ def test_reports_that_differ_in_seconds_alone_are_the_same(params, second, capsy
 def test_the_last_digit_a_byte_a_file_or_a_picture_that_differs_is_named(params, second, capsys):
     site = second.parents[1] / "html"
     for path, old, new, said in (
-        (second / "metrics.jsonl", "0.1,", "0.10000000000000002,", "line 1, loss: 0.1 here, 0.10000000000000002 there"),
+        (second / "metrics.jsonl", "0.1,", "0.10000000000000002,", "metrics.jsonl, loss: 0.1 here, 0.10000000000000002 there"),
         (second / "errors.csv", "0.25", "0.250", "errors.csv, error: '0.25' here, '0.250' there"),
         (second / "summary.json", "4", "5", "summary.json, prompts: 4 here, 5 there"),
         (second / "weights.bin", "\x01", "\x02", "weights.bin: "),
