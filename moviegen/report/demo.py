@@ -36,9 +36,9 @@ def main(params: Params, options: Namespace) -> None:
     except ModuleNotFoundError:
         raise ConfigError("Gradio is not installed: `make demo` adds it to .venv, and then starts this") from None
     theme = gradio.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace"))
-    blocks, allowed = page(gradio, params, titled), [str(outputs_folder(params))]
+    blocks, allowed = page(gradio, params, titled), [str(outputs_folder(params) / "samples")]
     _, address, _ = blocks.launch(
-        server_name=HOST, theme=theme, footer_links=[], allowed_paths=allowed, ssr_mode=False, quiet=True,
+        server_name=HOST, share=False, theme=theme, footer_links=[], allowed_paths=allowed, ssr_mode=False, quiet=True,
         prevent_thread_lock=True,
     )  # fmt: skip
     print(f"demo: {address}", flush=True)
