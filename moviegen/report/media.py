@@ -12,9 +12,10 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from moviegen.config import ConfigError, project_root
+from moviegen.config import project_root
 from moviegen.data import clips, videos
 from moviegen.report import markup
+from moviegen.report.results import DamagedFile
 
 STILL_HEIGHT = 240  # twice the height it is shown at: sharp on dense screens
 
@@ -67,13 +68,23 @@ def photograph(path: Path, alt: str) -> str:
     """A picture that a program kept, smaller by what eyes do not see.
 
     Raises:
-        ConfigError: it is damaged.
+        DamagedFile: it is damaged.
+    """
+    return _photo(pixels(path), alt, "jpeg", quality=88)
+
+
+def pixels(path: Path) -> np.ndarray:
+    """Those of a picture that a program kept, uint8 (H, W, 3).
+
+    Raises:
+        DamagedFile: it is damaged, or not there.
     """
     try:
-        image = np.asarray(Image.open(path).convert("RGB"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error}): remove it to have it made again") from None
-    return _photo(image, alt, "jpeg", quality=88)
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's own, of a PNG the second
+        run = next((one for one in path.parents if one.parent.name == "runs"), path.parent)
+        raise DamagedFile(f"{path} cannot be read ({error}): remove {run} to have it made again") from None
 
 
 def picture(image: np.ndarray, alt: str, height: int = STILL_HEIGHT) -> str:
