@@ -159,7 +159,7 @@ def outliers(run: Run | None) -> HTML:
             said = f"OPL {name}: {beyond} of {maps.size} ({percent(beyond / maps.size)}), at most {maps.max():.2f}"
             image = outlier_map(maps[len(maps) // 2], radius, largest)
             tiles.append(_tile(media.picture(image, f"{label}, outliers with OPL {name}", height), said))
-    ramps = {f"within {radius:g}": (0, radius)}
+    ramps = {f"within {radius:g}": (0.0, radius)}
     if largest > radius:
         ramps[f"beyond, up to {largest:.2f}"] = (float(np.nextafter(radius, np.inf)), largest)
     key = "".join(
