@@ -6,11 +6,12 @@ processes of its own, and what it makes is kept below `outputs/<scale>/samples/`
 
 from __future__ import annotations
 
+import html
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -32,6 +33,7 @@ NO_WEIGHTS = "There are no weights to sample with yet: run 06_training.ipynb wit
 NO_PROMPT = "write a prompt first"
 ERROR = "error: "  # as a program's last words begin
 STOPPED = "stopped: what was computed of this clip is not kept"
+TICK_SECONDS = 0.5  # between two looks at how far a clip is
 _ONE_AT_A_TIME = threading.Lock()  # jobs: one that was stopped goes on until it says something
 
 
@@ -60,6 +62,9 @@ class Asked:
     def caption(self) -> str:
         """What stands under the clip."""
         return f"{self.prompt} (seed {self.seed}, {self.steps} steps, {self.schedule}, guidance {self.guidance:g})"
+
+
+FIELDS = tuple(field.name for field in fields(Asked))  # of a form
 
 
 @dataclass(frozen=True)
@@ -193,3 +198,8 @@ def said(error: Exception) -> str:
         if begins:
             return f"{ERROR}{words}".strip()
     return f"{ERROR}{error}"
+
+
+def shown(words: str) -> str:
+    """What a form says, as HTML: an error may have several lines."""
+    return f'<span style="white-space: pre-wrap">{html.escape(words)}</span>'

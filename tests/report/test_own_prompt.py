@@ -45,8 +45,7 @@ def started(monkeypatch):
         videos.write_video(folder / "000.mp4", np.zeros((4, 32, 32, 3), np.uint8), 8)
 
     monkeypatch.setattr(own_prompt, "run_job", run)
-    monkeypatch.setattr("moviegen.report.panel.TICK_SECONDS", 0.01)
-    monkeypatch.setattr(demo, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(own_prompt, "TICK_SECONDS", 0.01)
     jobs.append(let)
     yield jobs
     let.set()

@@ -153,12 +153,14 @@ def outliers(run: Run | None) -> HTML:
     largest = max(float(maps.max()) for _, (_, *both) in kept for maps in both)
     tiles = []
     for label, (frame, *both) in kept:
-        tiles.append(_tile(media.picture(frame, f"{label}, a frame from the middle"), label))
+        tiles.append(media.tile(frame, label, f"{label}, a frame from the middle"))
         for name, maps in zip(("off", "on"), both, strict=True):
             beyond = int((maps > radius).sum())
             said = f"OPL {name}: {beyond} of {maps.size} ({percent(beyond / maps.size)}), at most {maps.max():.2f}"
             image = outlier_map(maps[len(maps) // 2], radius, largest)
-            tiles.append(_tile(media.picture(image, f"{label}, outliers with OPL {name}", height), said))
+            tiles.append(
+                media.clip(media.picture(image, f"{label}, outliers with OPL {name}", height), html.escape(said))
+            )
     ramps = {f"within {radius:g}": (0.0, radius)}
     if largest > radius:
         ramps[f"beyond, up to {largest:.2f}"] = (float(np.nextafter(radius, np.inf)), largest)
@@ -181,10 +183,6 @@ def outlier_map(deviations: np.ndarray, radius: float, largest: float) -> np.nda
     beyond = ((deviations - radius) / max(largest - radius, 1e-6)).clip(0, 1)[..., None]
     bright = (1 - beyond) * ORANGE + beyond * YELLOW
     return np.where(deviations[..., None] > radius, bright, within).round().astype(np.uint8)
-
-
-def _tile(image: str, caption: str) -> str:
-    return f'<figure class="clip">{image}<figcaption>{html.escape(caption)}</figcaption></figure>'
 
 
 def seams(evaluation: Run | None) -> HTML:
