@@ -61,14 +61,17 @@ verify: setup  ## derive every number of the published pages again from outputs/
 	@$(options)
 	$(RUN) verify "$$@"
 
-# The second report has an outputs folder of its own, with the first one's assets: nothing is fetched again.
+# The second report has an outputs folder of its own, with the first one's assets and proofs: neither is fetched or
+# measured again.
 reproduce: report  ## make the report a second time, from nothing, and compare every number and figure with the first
 	@$(options)
 	outputs=$$(realpath -- "$${MOVIEGEN_OUTPUTS:-outputs}")
 	again="$$outputs/$(SCALE)/again"
 	rm -rf "$$again"
 	mkdir -p "$$again"
-	[ ! -d "$$outputs/assets" ] || ln -s "$$outputs/assets" "$$again/assets"
+	for shared in assets scale-proof; do
+	  [ ! -d "$$outputs/$$shared" ] || ln -s "$$outputs/$$shared" "$$again/$$shared"
+	done
 	MOVIEGEN_OUTPUTS="$$again" $(RUN) report "$$@"
 	status=0
 	$(RUN) verify "$$@" --against "$$again" || status=$$?

@@ -17,6 +17,7 @@ TOOLS = (
     "env",
     "find",
     "grep",
+    "ln",
     "mkdir",
     "realpath",
     "rm",
@@ -289,6 +290,7 @@ def test_nothing_is_fetched_where_that_is_asked_for(made):
 def test_a_second_report_is_made_from_nothing_compared_and_shown(status, made):
     again = made.folder / "outputs" / "smoke" / "again"
     (again / "left").mkdir(parents=True)
+    (made.folder / "outputs" / "scale-proof").mkdir()
     differs = PYTHON.replace('case "$*" in', f'case "$*" in\n  *" --against "*) exit {status} ;;')
     (made.folder / ".venv" / "bin" / "python").write_text(differs)
     assert (made.make("reproduce", "SCALE=smoke").status == 0) == (status == 0), made.said
@@ -296,6 +298,7 @@ def test_a_second_report_is_made_from_nothing_compared_and_shown(status, made):
     report, verify = ["report", "--config", "smoke"], ["verify", "--config", "smoke", "--against", str(again)]
     assert commands == [(report, None), (report, str(again)), (verify, None), (report, None)]
     assert again.is_dir() and not (again / "left").exists()
+    assert (again / "scale-proof").samefile(made.folder / "outputs" / "scale-proof")
 
 
 def test_pretraining_starts_the_autoencoder_of_clips_from_the_weights_that_are_shipped(made):

@@ -38,8 +38,8 @@ def for_executed(notebook: Any, section: Section, folder: Path) -> None:
         name, mark, anchor = address.partition("#")
         if name in PAGES:
             return f"{SITE}{PAGES[name]}{mark}{anchor}"
-        path = os.path.normpath(project_root() / "notebooks" / unquote(address))
-        return quote(os.path.relpath(path, folder))
+        path = os.path.normpath(project_root() / "notebooks" / unquote(name))
+        return f"{quote(os.path.relpath(path, folder))}{mark}{anchor}"
 
     _change(notebook, moved)
 

@@ -63,16 +63,27 @@ def listed() -> str:
 
 @functools.cache
 def read() -> dict[str, Work]:
-    """The entries by key, in the order of the list."""
+    """The entries by key, in the order of the list.
+
+    Raises:
+        ConfigError: the file is no BibTeX, or an entry lacks what its kind needs.
+    """
     from pybtex.database import parse_file  # with its style 0.5 s to import: not for a site that is up to date
+    from pybtex.exceptions import PybtexError
     from pybtex.plugin import find_plugin
 
-    found = parse_file(str(path()), bib_format="bibtex")
     written, style = find_plugin("pybtex.backends", "html")("utf-8"), find_plugin("pybtex.style.formatting", "plain")()
-    works = {
-        one.key: Work(_label(found.entries[one.key]), " ".join(one.text.render(written).split()))
-        for one in style.format_bibliography(found)
-    }
+    try:
+        found = parse_file(str(path()), bib_format="bibtex")
+        for key, entry in found.entries.items():
+            if not entry.persons.get("author"):
+                raise ConfigError(f"{in_checkout(str(path()))}: entry {key} has no author: add one")
+        works = {
+            one.key: Work(_label(found.entries[one.key]), " ".join(one.text.render(written).split()))
+            for one in style.format_bibliography(found)
+        }
+    except (PybtexError, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{in_checkout(str(path()))} cannot be read as BibTeX: {error}") from None
     return dict(sorted(works.items(), key=lambda item: item[1].label.lower()))
 
 

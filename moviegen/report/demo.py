@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 import time
 from argparse import Namespace
@@ -15,10 +14,8 @@ from moviegen.report.own_prompt import Making, NotMadeError
 from moviegen.report.wording import in_checkout
 
 HOST = "127.0.0.1"
-TICK_SECONDS = 0.5
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 FONTS = ("system-ui", "sans-serif")  # Gradio's own ones come from the internet
-FIELDS = ("prompt", "seed", "steps", "guidance", "schedule", "weights")
 
 
 def main(params: Params, options: Namespace) -> None:
@@ -36,9 +33,9 @@ def main(params: Params, options: Namespace) -> None:
     except ModuleNotFoundError:
         raise ConfigError("Gradio is not installed: `make demo` adds it to .venv, and then starts this") from None
     theme = gradio.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace"))
-    blocks, allowed = page(gradio, params, titled), [str(outputs_folder(params))]
+    blocks, allowed = page(gradio, params, titled), [str(outputs_folder(params) / "samples")]
     _, address, _ = blocks.launch(
-        server_name=HOST, theme=theme, footer_links=[], allowed_paths=allowed, ssr_mode=False, quiet=True,
+        server_name=HOST, share=False, theme=theme, footer_links=[], allowed_paths=allowed, ssr_mode=False, quiet=True,
         prevent_thread_lock=True,
     )  # fmt: skip
     print(f"demo: {address}", flush=True)
@@ -55,7 +52,7 @@ def page(gradio: Any, params: Params, titled: dict[str, tuple[str, ...]]) -> Any
     settings = params.sample
 
     def press(*values: Any) -> Iterator[tuple[Any, str]]:
-        form = dict(zip(FIELDS, values, strict=True))
+        form = dict(zip(own_prompt.FIELDS, values, strict=True))
         yield from made(params, form | {"weights": titled[form["weights"]]}, gradio.skip())
 
     with gradio.Blocks(title="Movie Gen in MindSpore", analytics_enabled=False) as blocks:
@@ -76,7 +73,7 @@ def page(gradio: Any, params: Params, titled: dict[str, tuple[str, ...]]) -> Any
                 clip = gradio.Video(label="clip", autoplay=True, loop=True, interactive=False, buttons=["download"])
                 words = gradio.HTML()
         pressed = sample.click(press, fields, [clip, words], concurrency_limit=1, show_progress="hidden")
-        stop.click(lambda: _words(own_prompt.STOPPED), None, words, cancels=[pressed])
+        stop.click(lambda: own_prompt.shown(own_prompt.STOPPED), None, words, cancels=[pressed])
     return blocks
 
 
@@ -91,15 +88,11 @@ def made(params: Params, form: dict[str, Any], unchanged: Any) -> Iterator[tuple
         making = Making(params, asked)
         try:
             while not making.is_over:
-                yield unchanged, _words(making.told.words)
-                time.sleep(TICK_SECONDS)
+                yield unchanged, own_prompt.shown(making.told.words)
+                time.sleep(own_prompt.TICK_SECONDS)
         finally:
             making.stop()
         path = making.clip()
-        yield str(path), _words(f"{asked.caption}: {in_checkout(str(path))}")
+        yield str(path), own_prompt.shown(f"{asked.caption}: {in_checkout(str(path))}")
     except NotMadeError as error:
-        yield unchanged, _words(str(error))
-
-
-def _words(text: str) -> str:
-    return f'<p style="white-space: pre-wrap">{html.escape(text)}</p>'
+        yield unchanged, own_prompt.shown(str(error))

@@ -23,6 +23,8 @@ _STYLE = """<style>
 .jp-OutputArea .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(11em, 1fr)); gap: 0.3em 0.9em;
   margin-bottom: 1em; }
 .jp-OutputArea .way { display: grid; grid-template-columns: repeat(auto-fit, minmax(7em, 1fr)); gap: 0.5em 0.4em; }
+.jp-OutputArea .channels { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.2rem, 1fr)); gap: 0.6rem; }
+.jp-OutputArea .channels figure.large { grid-column: span 2; grid-row: span 2; }
 .jp-OutputArea .outliers { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 0.9em; }
 .jp-OutputArea .key img.photo { display: inline-block; width: 4em; height: 0.7em; margin: 0 0.4em 0 0.9em; }
 .jp-OutputArea .pair .prompt { grid-column: 1 / -1; margin: 0.3em 0 0; font-style: italic; }

@@ -12,7 +12,6 @@ from moviegen.config import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION
 from moviegen.data import videos
 from moviegen.report import results
 from moviegen.runs import Run
-from moviegen.runs.arrays import read_npz
 
 GREY_RANGE = 3.0  # of a channel: what is less is black, more is white; normalised latents spread by about 1
 LEAST_EXPLAINED = 0.5  # share of the colours' variance below which a map's pictures tell nothing
@@ -87,9 +86,9 @@ def load(path: Path, name: str) -> np.ndarray:
     """An array of an `.npz` file.
 
     Raises:
-        ConfigError: it is damaged.
+        DamagedFile: it is damaged.
     """
-    (array,) = read_npz(path, name, mend=f"remove {path.parent.parent} to have it computed again")
+    (array,) = results.read_npz(path, name)
     return array
 
 

@@ -12,9 +12,10 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from moviegen.config import ConfigError, project_root
+from moviegen.config import project_root
 from moviegen.data import clips, videos
 from moviegen.report import markup
+from moviegen.report.results import DamagedFile
 
 STILL_HEIGHT = 240  # twice the height it is shown at: sharp on dense screens
 
@@ -26,16 +27,21 @@ def video(path: Path, caption: str, seen: str = "") -> str:
     shows its first frame until it is played.
     """
     address = quote(os.path.relpath(path, project_root() / "notebooks"))
-    return (
-        f'<figure class="clip"><video src="{address}" aria-label="{html.escape(seen or caption)}" controls loop muted '
+    player = (
+        f'<video src="{address}" aria-label="{html.escape(seen or caption)}" controls loop muted '
         'playsinline preload="metadata"></video>'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
+    return clip(player, html.escape(caption))
+
+
+def clip(content: str, caption: str) -> str:
+    """A player or pictures with a caption, both HTML."""
+    return f'<figure class="clip">{content}<figcaption>{caption}</figcaption></figure>'
 
 
 def tile(image: np.ndarray, caption: str, seen: str) -> str:
     """An image with its caption, as `video` has them."""
-    return f'<figure class="clip">{picture(image, seen)}<figcaption>{html.escape(caption)}</figcaption></figure>'
+    return clip(picture(image, seen), html.escape(caption))
 
 
 def embedded(path: Path, caption: str) -> str:
@@ -46,13 +52,13 @@ def embedded(path: Path, caption: str) -> str:
         shown = f'<video src="{address}" aria-label="{label}" controls autoplay loop muted playsinline></video>'
     else:
         shown = markup.image(f"data:image/{path.suffix[1:]};base64,{data}", caption, "photo")
-    return f'<figure class="clip">{shown}<figcaption>{label}</figcaption></figure>'
+    return clip(shown, label)
 
 
-def strip(clip: clips.Clip, frames: int) -> str:
+def strip(of: clips.Clip, frames: int) -> str:
     """Evenly spaced frames of one clip, side by side."""
     try:
-        images = clips.read(clip, np.linspace(0, clip.frames - 1, frames).round().astype(int).tolist())
+        images = clips.read(of, np.linspace(0, of.frames - 1, frames).round().astype(int).tolist())
     except videos.BrokenVideo as error:
         return str(markup.note(html.escape(str(error))).data)
     scale = STILL_HEIGHT / images.shape[1]
@@ -60,20 +66,30 @@ def strip(clip: clips.Clip, frames: int) -> str:
     row = np.concatenate(
         [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)) for image in images], 1
     )
-    return _photo(row, f"{frames} frames of {clip.path.name}", "jpeg", quality=88)
+    return _photo(row, f"{frames} frames of {of.path.name}", "jpeg", quality=88)
 
 
 def photograph(path: Path, alt: str) -> str:
     """A picture that a program kept, smaller by what eyes do not see.
 
     Raises:
-        ConfigError: it is damaged.
+        DamagedFile: it is damaged.
+    """
+    return _photo(pixels(path), alt, "jpeg", quality=88)
+
+
+def pixels(path: Path) -> np.ndarray:
+    """Those of a picture that a program kept, uint8 (H, W, 3).
+
+    Raises:
+        DamagedFile: it is damaged, or not there.
     """
     try:
-        image = np.asarray(Image.open(path).convert("RGB"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error}): remove it to have it made again") from None
-    return _photo(image, alt, "jpeg", quality=88)
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's own, of a PNG the second
+        run = next((one for one in path.parents if one.parent.name == "runs"), path.parent)
+        raise DamagedFile(f"{path} cannot be read ({error}): remove {run} to have it made again") from None
 
 
 def picture(image: np.ndarray, alt: str, height: int = STILL_HEIGHT) -> str:

@@ -6,11 +6,12 @@ processes of its own, and what it makes is kept below `outputs/<scale>/samples/`
 
 from __future__ import annotations
 
+import html
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -32,6 +33,8 @@ NO_WEIGHTS = "There are no weights to sample with yet: run 06_training.ipynb wit
 NO_PROMPT = "write a prompt first"
 ERROR = "error: "  # as a program's last words begin
 STOPPED = "stopped: what was computed of this clip is not kept"
+TICK_SECONDS = 0.5  # between two looks at how far a clip is
+_ONE_AT_A_TIME = threading.Lock()  # jobs: one that was stopped goes on until it says something
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,9 @@ class Asked:
     def caption(self) -> str:
         """What stands under the clip."""
         return f"{self.prompt} (seed {self.seed}, {self.steps} steps, {self.schedule}, guidance {self.guidance:g})"
+
+
+FIELDS = tuple(field.name for field in fields(Asked))  # of a form
 
 
 @dataclass(frozen=True)
@@ -102,15 +108,16 @@ def read(values: Mapping[str, Any]) -> Asked:
 
 
 class Making:
-    """A clip that is being made, while a thread of its own waits for the job."""
+    """A clip that is being made, while a thread of its own waits for the job: one clip is made at a time."""
 
     def __init__(self, params: Params, asked: Asked) -> None:
-        self.folder = outputs_folder(params) / "samples" / f"asked-{digest([asked.prompt, asked.options])}"
+        decides = [asked.prompt, asked.options, params.sample.model_dump(mode="json")]
+        self.folder = outputs_folder(params) / "samples" / f"asked-{digest(decides)}"
         self._asked, self._stopped, self._since = asked, threading.Event(), time.monotonic()
         self._line: Mapping[str, Any] | None = None
-        pool = ThreadPoolExecutor(1)
-        self._running = pool.submit(self._run, params)
-        pool.shutdown(wait=False)
+        self._running: Future[None] = Future()
+        # a daemon, as nobody waits for a clip whose page is closed
+        threading.Thread(target=self._work, args=(params,), daemon=True).start()
 
     @property
     def is_over(self) -> bool:
@@ -143,9 +150,20 @@ class Making:
             self._running.result()
         except Stopped:
             raise NotMadeError(STOPPED) from None
-        except (JobError, ConfigError, OSError) as error:
+        except (JobError, ConfigError, OSError, ValueError) as error:  # the last of a prompt that is no UTF-8
             raise NotMadeError(said(error)) from None
         return next(path for path in sorted(self.folder.glob("000.*")))
+
+    def _work(self, params: Params) -> None:
+        try:
+            with _ONE_AT_A_TIME:
+                if self._stopped.is_set():
+                    raise Stopped
+                self._run(params)
+        except BaseException as error:
+            self._running.set_exception(error)
+        else:
+            self._running.set_result(None)
 
     def _run(self, params: Params) -> None:
         write_text(self.folder / "prompt.txt", f"{self._asked.prompt}\n")
@@ -180,3 +198,8 @@ def said(error: Exception) -> str:
         if begins:
             return f"{ERROR}{words}".strip()
     return f"{ERROR}{error}"
+
+
+def shown(words: str) -> str:
+    """What a form says, as HTML: an error may have several lines."""
+    return f'<span style="white-space: pre-wrap">{html.escape(words)}</span>'

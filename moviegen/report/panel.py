@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import threading
 import time
 from typing import Any
@@ -14,7 +13,6 @@ from moviegen.report import media, own_prompt
 from moviegen.report.own_prompt import Asked, Making, NotMadeError
 from moviegen.report.wording import in_checkout
 
-TICK_SECONDS = 0.5
 LARGEST = 2**31 - 1  # of a number that is typed
 
 
@@ -80,7 +78,7 @@ class Panel:
                 told = making.told
                 self.bar.value = told.share
                 self._say(told.words)
-                time.sleep(TICK_SECONDS)
+                time.sleep(own_prompt.TICK_SECONDS)
             path = making.clip()
             player = widgets.HTML(media.embedded(path, f"{asked.caption}: {in_checkout(str(path))}"))
             self.clips.children = (player, *self.clips.children)
@@ -92,4 +90,4 @@ class Panel:
             self.begins.disabled, self.ends.disabled, self.bar.layout.display = False, True, "none"
 
     def _say(self, words: str) -> None:
-        self.words.value = f'<span style="white-space: pre-wrap">{html.escape(words)}</span>'
+        self.words.value = own_prompt.shown(words)

@@ -51,6 +51,8 @@ MEASURED_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "parallelism.html#proven": ALL,
     "provenance.html#compared": ALL,
     "provenance.html#killed": ALL,
+    # ... and how many numbers all that is written with
+    "provenance.html#numbers": ("numbers",),
 }  # fmt: skip
 # ... and rows by their first cells
 MEASURED_ROWS: Mapping[str, tuple[str, ...]] = {

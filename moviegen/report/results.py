@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
 from moviegen.config import ConfigError
 from moviegen.data.intervals import LEVEL
 from moviegen.plan.host import CALIBRATION_FILE, Calibration, parse_calibration
-from moviegen.runs import Run, files
+from moviegen.runs import Run, arrays, files
 
 
 class DamagedFile(ConfigError):
@@ -47,6 +48,18 @@ def read_json(run: Run | None, name: str) -> dict[str, Any] | None:
     try:
         mend = f"remove {path.parent} to have it computed again" if path else ""
         return files.read_json(path, mend) if path and path.is_file() else None
+    except ConfigError as error:
+        raise DamagedFile(str(error)) from None
+
+
+def read_npz(path: Path, *names: str) -> tuple[np.ndarray, ...]:
+    """Arrays of an `.npz` file in a folder of a run's, in the order of `names`.
+
+    Raises:
+        DamagedFile: it is damaged.
+    """
+    try:
+        return arrays.read_npz(path, *names, mend=f"remove {path.parent.parent} to have it computed again")
     except ConfigError as error:
         raise DamagedFile(str(error)) from None
 

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from moviegen.data import videos
 from moviegen.data.crops import centre_frames, spread
 from moviegen.data.splits import load_split
-from moviegen.report import media, results
+from moviegen.report import media, results, sections
 from moviegen.runs import Run, find
 
 LISTED = "samples.csv"
@@ -24,7 +23,7 @@ def listed(run: Run | None) -> list[list[dict[str, Any]]]:
     found = results.read_csv(run, LISTED)
     if found is None:
         return []
-    by_prompt = found.sort_values("step").groupby(["kind", "prompt", "seed"], sort=False)
+    by_prompt = found.sort_values("step", kind="stable").groupby(["kind", "prompt", "seed"], sort=False)
     return [rows.to_dict("records") for _, rows in by_prompt]
 
 
@@ -38,11 +37,12 @@ def chosen(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows if len(rows) <= MOST_UPDATES else [*spread(rows[:-1], MOST_UPDATES - 1), rows[-1]]
 
 
-def real(run: Run, caption: str) -> np.ndarray | None:
+def real(run: Run, stage: int, caption: str) -> np.ndarray | None:
     """The first frame, as a stage sees it, of a clip that is captioned so; None where it cannot be read."""
-    size = run.params.recipes[run.program.stage or 1].dataset.size
+    size = run.params.recipes[stage].dataset.size
     data = find(run.params, "data")
-    clips = [clip for split in SPLITS if data.complete for clip in load_split(data, split) if clip.caption == caption]
+    splits = SPLITS if sections.is_complete(data) else ()
+    clips = [clip for split in splits for clip in load_split(data, split) if clip.caption == caption]
     try:
         return next(centre_frames(clips[0], 1, *size)) if clips else None
     except (videos.BrokenVideo, OSError):
@@ -54,9 +54,10 @@ def tile(path: Path, caption: str, seen: str) -> str:
 
     Args:
         seen: what there is to see, for who does not.
+
+    Raises:
+        DamagedFile: it is a picture, and damaged.
     """
     if path.suffix != ".png":
         return media.video(path, caption, seen)
-    with Image.open(path) as image:
-        pixels = np.asarray(image)
-    return media.tile(pixels, caption, seen)
+    return media.tile(media.pixels(path), caption, seen)

@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 
 from moviegen.config import ConfigError, Params, outputs_folder
-from moviegen.report import publish, reproduced, sections
+from moviegen.report import crate, publish, reproduced, sections
 from moviegen.report.derive import derive, forget
 from moviegen.report.traced import Traced, trace
 
@@ -61,12 +61,14 @@ def verify(params: Params) -> dict[str, Traced]:
     with tempfile.TemporaryDirectory(prefix="moviegen-verify-") as folder:
         again = _published(params, notebooks, Path(folder))
         traces = {path.name: _trace(site / path.name, path) for path in sorted(again.glob("*.html"))}
-        others = [path.relative_to(again) for path in sorted(again.rglob("*")) if path.is_file()]
-        return traces | {
-            str(path): Traced(0, 0, 0, 0, (f"{site / path} is not the same file as when it is made again",))
+        others = _files(again)
+        differ = {
+            path: "is not the same file as when it is made again"
             for path in others
             if path.suffix != ".html" and not _is_same(site / path, again / path)
         }
+        differ |= {path: "is not there when the site is made again" for path in _files(site) if path not in others}
+        return traces | {str(path): Traced(0, 0, 0, 0, (f"{site / path} {said}",)) for path, said in differ.items()}
 
 
 def _published(params: Params, notebooks: Mapping[sections.Section, Any], folder: Path) -> Path:
@@ -76,6 +78,12 @@ def _published(params: Params, notebooks: Mapping[sections.Section, Any], folder
         nbformat.write(notebooks[section], path)
     publish.write_site(params, files, folder / "html")
     return folder / "html"
+
+
+def _files(site: Path) -> list[Path]:
+    """The files of a site but for its description of runs; what is half written begins with a dot."""
+    found = (path.relative_to(site) for path in sorted(site.rglob("[!.]*")) if path.is_file())
+    return [path for path in found if str(path) != crate.FILE]
 
 
 def _trace(page: Path, again: Path) -> Traced:

@@ -6,11 +6,14 @@ from urllib.parse import unquote
 import nbformat
 import pytest
 
-from moviegen.config import outputs_folder
+from moviegen.config import outputs_folder, project_root
 from moviegen.report import addresses, media
 from tests.report.making import section
 
-PROSE = "See [data](02_data.ipynb), [a figure](06_training.ipynb#losses), [it](#here) and [the paper](https://arxiv.org/abs/1)."
+PROSE = (
+    "See [data](02_data.ipynb), [a figure](06_training.ipynb#losses), [it](#here), "
+    "[the paper](https://arxiv.org/abs/1) and [more](../docs/x.md#a-part)."
+)
 SHOWN = '<p>from <a class="run" href="provenance.html#stage1-ab">stage1-ab</a>, <a href="#here">here</a></p>'
 
 
@@ -39,6 +42,7 @@ def test_an_executed_notebook_finds_pages_and_films_from_its_folder(params, note
     addresses.for_executed(notebook, section("training-1"), folder)
     prose, shown, player = contents(notebook)
     assert "(../html/data.html)" in prose and "(../html/training-1.html#losses)" in prose
+    assert f"({os.path.relpath(project_root() / 'docs/x.md', folder)}#a-part)" in prose
     assert "(../html/training-1.html#here)" in prose and "(https://arxiv.org/abs/1)" in prose
     assert 'href="../html/provenance.html#stage1-ab"' in shown and 'href="../html/training-1.html#here"' in shown
     (address,) = [part.split('"')[1] for part in player.split() if part.startswith("src=")]

@@ -49,6 +49,21 @@ def test_an_unknown_key_names_notebook_and_key(works):
         bibliography.cited("@two2002; @one2011", "06.ipynb")
 
 
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("@misc{five, title = {{V}}}", "entry five has no author"),
+        ("@article{five, author = {A B}, title = {{V}}}", "five"),
+        ("@misc{five, title = ", "cannot be read as BibTeX"),
+    ],
+)
+def test_a_broken_entry_is_named_with_its_file(entry, said, works, tmp_path):
+    (tmp_path / "some.bib").write_text(BIBTEX + entry)
+    bibliography.read.cache_clear()
+    with pytest.raises(ConfigError, match=rf"some\.bib.*{said}"):
+        bibliography.read()
+
+
 def test_notebooks_cite_every_entry_and_no_other():
     cited = set()
     for path in (project_root() / "notebooks").glob("*.ipynb"):

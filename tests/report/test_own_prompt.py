@@ -1,6 +1,9 @@
 """Prompts of one's own, from a form in JupyterLab or on a local page: what is started, said, refused and kept."""
 
+import os
+import sys
 import threading
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -42,8 +45,7 @@ def started(monkeypatch):
         videos.write_video(folder / "000.mp4", np.zeros((4, 32, 32, 3), np.uint8), 8)
 
     monkeypatch.setattr(own_prompt, "run_job", run)
-    monkeypatch.setattr("moviegen.report.panel.TICK_SECONDS", 0.01)
-    monkeypatch.setattr(demo, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(own_prompt, "TICK_SECONDS", 0.01)
     jobs.append(let)
     yield jobs
     let.set()
@@ -78,8 +80,46 @@ def test_the_reports_own_weights_come_first_where_they_are_there(shipped):
 def test_another_wish_goes_to_another_folder(shipped, started):
     started[0].set()
     wishes = [FORM, FORM | {"seed": 8}, FORM | {"prompt": "a dog"}, FORM | {"guidance": 3.0}, FORM]
-    folders = [own_prompt.Making(shipped, own_prompt.read(wish)).folder for wish in wishes]
+    folders = [own_prompt.Making(shipped, own_prompt.read(wish)).clip().parent for wish in wishes]
     assert len(set(folders)) == 4 and folders[0] == folders[-1]
+
+
+def test_other_frames_go_to_another_folder(shipped, started):
+    started[0].set()
+    one = shipped.model_copy(update={"sample": shipped.sample.model_copy(update={"frames": 1})})
+    folders = [own_prompt.Making(params, own_prompt.read(FORM)).clip().parent for params in (shipped, one)]
+    assert shipped.sample.frames != 1 and folders[0] != folders[1]
+
+
+def test_a_job_starts_only_after_the_one_before_ended_though_it_was_stopped(shipped, monkeypatch):
+    seeds, begun, let = [], threading.Event(), threading.Event()
+
+    def run(job, on_progress):
+        seeds.append(job.command[job.command.index("--seed") + 1])
+        begun.set()
+        assert let.wait(20)
+        on_progress({"kind": "state", "step": 0})
+        seeds.append("over")
+        (job.metrics[0].parent / "000.png").touch()
+
+    monkeypatch.setattr(own_prompt, "run_job", run)
+    first = own_prompt.Making(shipped, own_prompt.read(FORM))
+    assert begun.wait(20)
+    first.stop()
+    dropped, second = (own_prompt.Making(shipped, own_prompt.read(FORM | {"seed": seed})) for seed in (8, 9))
+    dropped.stop()
+    assert not second.is_over and seeds == ["7"]
+    let.set()
+    assert second.clip() == second.folder / "000.png"
+    for stopped in (first, dropped):
+        with pytest.raises(NotMadeError, match=own_prompt.STOPPED):
+            stopped.clip()
+    assert seeds == ["7", "9", "over"]
+
+
+def test_a_prompt_that_no_file_can_hold_is_refused(shipped):
+    with pytest.raises(NotMadeError, match=r"^error: .*surrogates"):
+        own_prompt.Making(shipped, own_prompt.read(FORM | {"prompt": "\ud800"})).clip()
 
 
 @pytest.mark.parametrize("before", ["", "operators: compiled\n"])
@@ -141,9 +181,22 @@ def test_the_local_page_tells_the_same(shipped, started):
 def test_without_weights_or_gradio_the_local_page_says_what_to_do(shipped, monkeypatch):
     with pytest.raises(ConfigError, match=r"06_training\.ipynb"):
         demo.main(config.load("smoke"), None)
-    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
+    monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(ConfigError, match="`make demo`"):
         demo.main(shipped, None)
+
+
+def test_the_local_page_is_this_machines_alone(shipped, monkeypatch):
+    gradio = MagicMock()
+    gradio.Blocks.return_value.__enter__.return_value.launch.return_value = (None, "http://127.0.0.1:7860", None)
+    monkeypatch.setitem(sys.modules, "gradio", gradio)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    demo.main(shipped, None)
+    told = gradio.Blocks.return_value.__enter__.return_value.launch.call_args.kwargs
+    assert (told["server_name"], told["share"]) == ("127.0.0.1", False)
+    assert told["allowed_paths"] == [str(config.outputs_folder(shipped) / "samples")]
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+    assert gradio.Blocks.call_args.kwargs["analytics_enabled"] is False
 
 
 def test_a_report_shows_a_sentence_and_a_person_the_panel(shipped, monkeypatch):

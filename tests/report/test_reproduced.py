@@ -31,6 +31,7 @@ def page(name, step):
         + card("terms-2", table.replace("0.127", "0.25"))
         + card("losses", '<svg d="M 0 0"></svg>'),
         "sampling.html": card("error_curves", f'<svg d="M {step} 0"></svg>'),
+        "provenance.html": card("numbers", table.replace("s/step", "numbers")),
         "index.html": card("summary", table.replace("0.127", "sampling (s/clip)").replace("s/step", "value")),
     }
     return shown.get(name, "")
@@ -85,6 +86,7 @@ def test_reports_that_differ_in_seconds_alone_are_the_same(params, second, capsy
     assert not failed
     # kind, step and loss; schedule and error; prompts; status; an array; two files
     assert f"{second.name}: 10 values, 0 pictures and clips, 0 not the same" in printed
+    assert "provenance.html: 3 values, 0 pictures and clips, 0 not the same" in printed
     # of each of two tables its heads, and its loss
     assert "tae-training.html: 6 values, 1 pictures and clips, 0 not the same" in printed
     assert recorded(params)["runs"] == [second.name]
@@ -94,7 +96,7 @@ def test_reports_that_differ_in_seconds_alone_are_the_same(params, second, capsy
 def test_the_last_digit_a_byte_a_file_or_a_picture_that_differs_is_named(params, second, capsys):
     site = second.parents[1] / "html"
     for path, old, new, said in (
-        (second / "metrics.jsonl", "0.1,", "0.10000000000000002,", "metrics.jsonl, loss: 0.1 here, 0.10000000000000002 there"),
+        (second / "metrics.jsonl", "0.1,", "0.10000000000000002,", "metrics.jsonl, loss: 0.1 here, 0.1000"),
         (second / "errors.csv", "0.25", "0.250", "errors.csv, error: '0.25' here, '0.250' there"),
         (second / "summary.json", "4", "5", "summary.json, prompts: 4 here, 5 there"),
         (second / "weights.bin", "\x01", "\x02", "weights.bin: "),

@@ -5,7 +5,7 @@ import pytest
 
 from moviegen import config
 from moviegen.config import ConfigError
-from moviegen.report import publish, run, sections, verify
+from moviegen.report import crate, publish, run, sections, verify
 from moviegen.report.derive import derive
 from tests.report.making import section
 
@@ -76,6 +76,16 @@ def test_numbers_are_traced_to_the_run_and_what_was_edited_is_found(site, params
         assert failed == (new != "0.134"), said
         assert not failed or (said in printed and "error: " in printed)
         edited.write_text(before)
+
+    crate.write(params)
+    assert not verified(params, capsys)[1]
+    for name in ("left.html", "media/left.mp4"):
+        left = folder / name
+        left.parent.mkdir(exist_ok=True)
+        left.touch()
+        printed, failed = verified(params, capsys)
+        assert failed and f"{left} is not there when the site is made again" in printed
+        left.unlink()
 
     executed = section("data").executed(params)
     edit(executed, "<td>0.13</td>", "<td>0.11</td>")  # the page says so too

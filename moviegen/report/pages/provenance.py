@@ -109,7 +109,8 @@ def _of(traced: Traced) -> dict[str, str]:
 
 def _read(name: str, files: Iterable[Path]) -> str:
     """A run, and those of some files that are its own."""
-    own = [path.name for path in files if path.parent.name == name and path.name != "manifest.json"]
+    inside = (path.as_posix().partition(f"/runs/{name}/")[2] for path in files)
+    own = [file for file in inside if file and file != "manifest.json"]
     return markup.run_link(name) + (f" ({html.escape(', '.join(own))})" if own else "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from itertools import zip_longest
 from typing import Any
 
@@ -26,7 +27,7 @@ def compared(params: Params) -> HTML:
     path = outputs_folder(params) / sections.COMPARISON
     title = "This report beside a second one of the same parameters"
     if not path.is_file():
-        return markup.note(f"<b>{title}:</b> not run yet: <code>{AGAIN} SCALE={params.scale}</code>.")
+        return markup.note(f"<b>{title}:</b> not run yet: <code>{AGAIN} SCALE={html.escape(params.scale)}</code>.")
     found = read_json(path, f"remove it, and run `{AGAIN}` again")
     differing = sum(found["differing"].values())
     rows: list[dict[str, Any]] = [
@@ -47,7 +48,7 @@ def _where(differing: dict[str, int]) -> str:
 def killed() -> HTML:
     """The losses of a stage that was killed again and again, over those of the same stage that never was."""
     record = records.read(TOPIC)
-    if record is None:
+    if record is None or not record["kept"]:
         return markup.note(f"<b>{records.TOPICS[TOPIC]}:</b> not run yet: <code>{PROVE}</code>.")
     found = record["kept"]
     with styled():

@@ -108,7 +108,7 @@ def denoising(run: Run | None) -> HTML:
             )
             off = f"<br>{percent(stop['distance'])} off" if stop["distance"] else ""
             said = f"{after}<br><i>t</i> = {shown(stop['time'], 2) if stop['time'] else 0}{off}"
-            tiles.append(f'<figure class="clip">{above}{below}<figcaption>{said}</figcaption></figure>')
+            tiles.append(media.clip(above + below, said))
         ways.append(f'<p class="run-line">{name}</p><div class="way">{"".join(tiles)}</div>')
     first = kept.iloc[0]
     title = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from moviegen.report.tables import table
 from moviegen.report.wipe import SCRIPT, differences, wipe
 from moviegen.report.wording import percent, shown, sides, signed
 from moviegen.runs import Run
-from moviegen.runs.arrays import read_npz
 
 __all__ = [
     "classes", "film", "mixkit_scores", "outliers", "reconstructions", "rules", "scores", "seams", "wipes",
@@ -145,20 +143,27 @@ def outliers(run: Run | None) -> HTML:
     """A frame of a few clips, and which positions of its latents stand out, without and with the outlier penalty."""
     title = "Positions that stand out of their latent frame"
     listed = results.read_csv(run, "outliers.csv")
-    if run is None or listed is None:
+    if run is None or listed is None or listed.empty:
         return markup.missing(title)
     radius, height = run.params.tae.loss.outlier_radius, run.params.tae.evaluation.size[0]
-    kept = [(row["label"], _kept_maps(run.folder / row["file"])) for row in listed.to_dict("records")]
+    kept = [
+        (row["label"], results.read_npz(run.folder / row["file"], "frame", "off", "on"))
+        for row in listed.to_dict("records")
+    ]
     largest = max(float(maps.max()) for _, (_, *both) in kept for maps in both)
     tiles = []
     for label, (frame, *both) in kept:
-        tiles.append(_tile(media.picture(frame, f"{label}, a frame from the middle"), label))
+        tiles.append(media.tile(frame, label, f"{label}, a frame from the middle"))
         for name, maps in zip(("off", "on"), both, strict=True):
             beyond = int((maps > radius).sum())
             said = f"OPL {name}: {beyond} of {maps.size} ({percent(beyond / maps.size)}), at most {maps.max():.2f}"
             image = outlier_map(maps[len(maps) // 2], radius, largest)
-            tiles.append(_tile(media.picture(image, f"{label}, outliers with OPL {name}", height), said))
-    ramps = {f"within {radius:g}": (0, radius), f"beyond, up to {largest:.2f}": (np.nextafter(radius, 9), largest)}
+            tiles.append(
+                media.clip(media.picture(image, f"{label}, outliers with OPL {name}", height), html.escape(said))
+            )
+    ramps = {f"within {radius:g}": (0.0, radius)}
+    if largest > radius:
+        ramps[f"beyond, up to {largest:.2f}"] = (float(np.nextafter(radius, np.inf)), largest)
     key = "".join(
         f"<span>{media.picture(outlier_map(np.linspace(*ends, 64)[None].repeat(8, 0), radius, largest), '', 8)}"
         f"{name} standard deviations</span>"
@@ -178,14 +183,6 @@ def outlier_map(deviations: np.ndarray, radius: float, largest: float) -> np.nda
     beyond = ((deviations - radius) / max(largest - radius, 1e-6)).clip(0, 1)[..., None]
     bright = (1 - beyond) * ORANGE + beyond * YELLOW
     return np.where(deviations[..., None] > radius, bright, within).round().astype(np.uint8)
-
-
-def _kept_maps(path: Path) -> tuple[np.ndarray, ...]:
-    return read_npz(path, "frame", "off", "on", mend=f"remove {path.parent.parent} to have it computed again")
-
-
-def _tile(image: str, caption: str) -> str:
-    return f'<figure class="clip">{image}<figcaption>{html.escape(caption)}</figcaption></figure>'
 
 
 def seams(evaluation: Run | None) -> HTML:

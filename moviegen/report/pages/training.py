@@ -11,7 +11,7 @@ from IPython.display import HTML
 from matplotlib.patches import Rectangle
 
 from moviegen.config import Params, Recipe, load, visual_tokens
-from moviegen.report import markup, media, published, results, samples
+from moviegen.report import markup, media, published, results, samples, sections
 from moviegen.report.curves import by_time, losses
 from moviegen.report.formulas import mathml
 from moviegen.report.plots import ACCENT, FAINT, INK, WIDTH, drawn, panels, styled
@@ -259,18 +259,23 @@ def sampled(run: Run | None, stage: int) -> HTML:
     if asked is None or not captions:
         return markup.note(f"<b>{title}:</b> none are kept (<code>valid.samples</code>).")
     how = f"{asked.steps} steps (linear-quadratic), guidance {asked.guidance:g}"
-    groups = "".join(_strip(run, rows) for rows in captions)
-    return markup.card(groups, f"{title}: the same captions and noise after more and more updates; {how}", [run])
+    data = find(run.params, "data")
+    groups = "".join(_strip(run, stage, rows) for rows in captions)
+    return markup.card(
+        groups,
+        f"{title}: the same captions and noise after more and more updates; {how}",
+        [run, data if sections.is_complete(data) else None],
+    )
 
 
-def _strip(run: Run, rows: list[dict[str, Any]]) -> str:
+def _strip(run: Run, stage: int, rows: list[dict[str, Any]]) -> str:
     """Samples of one caption, and last what is real."""
     kind, caption, seed = (rows[0][name] for name in ("kind", "prompt", "seed"))
     tiles = []
     for row in samples.chosen(rows):
         when = after(row["step"])
         tiles.append(samples.tile(run.folder / row["generated"], when, f"a sample {when}: {caption}"))
-    if (real := samples.real(run, caption)) is not None:
+    if (real := samples.real(run, stage, caption)) is not None:
         tiles.append(media.tile(real, "a real frame", f"a frame of the clip captioned: {caption}"))
     prompt = f'<p class="prompt">{html.escape(caption)} ({KINDS[kind]}, seed {seed})</p>'
     return f'<div class="pair tiles">{prompt}{"".join(tiles)}</div>'

@@ -91,10 +91,18 @@ def test_figures_name_the_files_that_were_read_and_the_cell(params, monkeypatch)
     run = sampled(params)
     write_executed(params, "sampling", sampling.clips(run, None, "unseen"))
     monkeypatch.setattr(provenance.sections, "is_current", lambda params, section: section.name == "sampling")
-    read = ((), (run.folder / "samples.csv", run.folder / "manifest.json", Path("runs/other-0/x.csv")))
+    read = (
+        (),
+        (
+            run.folder / "samples.csv",
+            run.folder / "latents/00.npz",
+            run.folder / "manifest.json",
+            Path("runs/other-0/x.csv"),
+        ),
+    )
     monkeypatch.setattr(provenance, "derive", lambda *_: Derivation(None, read))
     (row,) = cells(provenance.figures_and_runs(params)).to_dict("records")
-    assert row["runs, and the files read"].endswith("</a> (samples.csv)")
+    assert row["runs, and the files read"].endswith("</a> (samples.csv, latents/00.npz)")
     assert row["cell"] == "07_sampling.ipynb, show"
 
 

@@ -28,6 +28,8 @@ def record(params):
 def test_what_was_not_run_is_named_with_its_command(params):
     assert "not run yet: make reproduce SCALE=tiny" in words(provenance.compared(params))
     assert "not run yet: make scale-proof" in words(provenance.killed())
+    records.write(params, "killed", [], 3.0)  # it keeps nothing
+    assert "not run yet: make scale-proof" in words(provenance.killed())
 
 
 def test_the_caption_says_whether_all_losses_are_equal(params, record):

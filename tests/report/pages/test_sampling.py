@@ -11,10 +11,10 @@ from bs4 import BeautifulSoup
 from PIL import Image
 
 from moviegen import config
-from moviegen.config import ConfigError
 from moviegen.data import videos
 from moviegen.flow import schedule
 from moviegen.report.pages import sampling
+from moviegen.report.results import DamagedFile
 from moviegen.runs import files
 from tests.report.making import begun, cells, coloured, finished, sampled, svg, words
 
@@ -161,7 +161,7 @@ def test_the_pace_of_each_schedule_is_told_from_the_stop_in_the_middle(followed)
 
 def test_a_damaged_picture_is_named(followed):
     (followed.folder / "denoising/linear-10.png").write_bytes(b"half")
-    with pytest.raises(ConfigError, match=r"linear-10\.png cannot be read .*: remove it"):
+    with pytest.raises(DamagedFile, match=rf"linear-10\.png cannot be read .*: remove {followed.folder} to have"):
         sampling.denoising(followed)
 
 

@@ -7,6 +7,7 @@ import pytest
 from moviegen import config, runs
 from moviegen.data import videos
 from moviegen.report.pages import tae_evaluation
+from moviegen.report.results import DamagedFile
 from moviegen.runs import files
 from moviegen.runs.arrays import save_npz
 from tests.report.making import cells, finished, words
@@ -161,6 +162,14 @@ def test_positions_that_stand_out_are_counted_and_drawn_apart(params):
     drawn = tae_evaluation.outlier_map(off[1], radius, 4 * radius)
     assert tuple(drawn[2, 3]) == (240, 228, 66)
     is_grey = (drawn == drawn[..., :1]).all(-1)
+    assert "beyond, up to" in shown.data
+    save_npz(evaluation.folder / "outliers/00.npz", frame=np.full((32, 32, 3), 90, np.uint8), off=on, on=on)
+    assert "beyond, up to" not in tae_evaluation.outliers(evaluation).data
+    (evaluation.folder / "outliers/00.npz").write_bytes(b"PK")
+    with pytest.raises(DamagedFile, match=r"00\.npz is damaged"):
+        tae_evaluation.outliers(evaluation)
+    files.write_csv(evaluation.folder / "outliers.csv", ("file", "label", "clip"), [])
+    assert "not run here" in tae_evaluation.outliers(evaluation).data
     assert not is_grey[0, 0] and not is_grey[2, 3] and is_grey.sum() == 14
     assert "not run here" in tae_evaluation.outliers(finished(params, "sample")).data
 

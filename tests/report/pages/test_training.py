@@ -12,6 +12,7 @@ from moviegen.data.splits import data_folder
 from moviegen.flow import path
 from moviegen.report import published, samples
 from moviegen.report.pages import training
+from moviegen.report.results import DamagedFile
 from moviegen.runs import files
 from tests.report.making import cells, finished, svg, words
 
@@ -134,6 +135,9 @@ def test_samples_stand_in_the_order_of_updates_the_first_and_the_last_among_them
         "a &lt;cat&gt; (held out, seed 42)" in shown.data and "16 steps (linear-quadratic), guidance 1.5" in shown.data
     )
     assert "not run here" in training.sampled(None, 1).data
+    (run.folder / "800.png").write_bytes((run.folder / "800.png").read_bytes()[:40])
+    with pytest.raises(DamagedFile, match=r"800\.png cannot be read"):
+        training.sampled(run, 1)
 
 
 def test_samples_stand_beside_a_frame_of_the_clip_that_is_captioned_so(params):
@@ -142,9 +146,9 @@ def test_samples_stand_beside_a_frame_of_the_clip_that_is_captioned_so(params):
     clips = [Clip(root / "cat.mp4", caption="a cat", frames=20, height=96, width=160)]
     for split in ("mixkit_train", "mixkit_val"):
         save_index(data.folder / f"{split}.csv", clips, root)
-    assert samples.real(run, "a dog") is None
-    frame = samples.real(run, "a cat")
+    assert samples.real(run, 1, "a dog") is None
+    frame = samples.real(run, 1, "a cat")
     assert frame.shape == (48, 80, 3)
     np.testing.assert_allclose(frame.mean((0, 1)), (200, 0, 0), atol=4)
     (root / "cat.mp4").unlink()
-    assert samples.real(run, "a cat") is None
+    assert samples.real(run, 1, "a cat") is None
