@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
-
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 
 from moviegen.report import media
+from moviegen.report.templates import filled
 
 GREY_LEVELS = 255
 
@@ -36,19 +36,10 @@ def wipe(original: np.ndarray, restored: np.ndarray, names: tuple[str, str], cap
         names: what each is called.
         scale: grey levels of difference that are drawn in the brightest colour; see `largest_error`.
     """
-    sides = "".join(
-        f"<div>{media.picture(image, name)}<span>{html.escape(name)}</span></div>"
-        for image, name in zip((original, restored), names, strict=True)
-    )
-    slider = (
-        f"<label hidden>{html.escape(names[0])} "
-        f'<input type="range" min="0" max="100" value="50"> {html.escape(names[1])}</label>'
-    )
+    pictures = [media.picture(image, name) for image, name in zip((original, restored), names, strict=True)]
     error = media.picture(error_map(original, restored, scale), f"where {names[0]} and {names[1]} differ")
-    return (
-        f'<figure class="wipe"><div class="wiped">{sides}</div>{slider}<div>{error}<span>difference</span></div>'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )
+    sides = list(zip(map(Markup, pictures), names, strict=True))
+    return filled("wipe", sides=sides, error=Markup(error), caption=caption)
 
 
 def differences(original: np.ndarray, restored: np.ndarray) -> np.ndarray:
