@@ -152,7 +152,8 @@ def test_the_way_to_a_clip_is_kept_by_two_schedules_and_what_is_missing_of_it_ma
     for name in ("linear.npz", "linear-000.png"):
         (run.folder / "denoising" / name).unlink()
     assert command(report) == 0
-    assert [line["kind"] for line in run.metrics()] == ["denoising"] * 3  # its two steps, and one picture
+    kinds = [line["kind"] for line in run.metrics()]
+    assert kinds == ["state", "denoising", "denoising", "denoising"]  # the steps of one, and a picture
     assert {path.name: path.read_bytes() for path in (run.folder / "denoising").iterdir()} == bytes_of
     assert kept.stat().st_mtime_ns == old
 
