@@ -11,7 +11,6 @@ from typing import Any
 from moviegen.config import ConfigError, Params, outputs_folder
 from moviegen.report import own_prompt
 from moviegen.report.own_prompt import Making, NotMadeError
-from moviegen.report.wording import in_checkout
 
 HOST = "127.0.0.1"
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -93,6 +92,6 @@ def made(params: Params, form: dict[str, Any], unchanged: Any) -> Iterator[tuple
         finally:
             making.stop()
         path = making.clip()
-        yield str(path), own_prompt.shown(f"{asked.caption}: {in_checkout(str(path))}")
+        yield str(path), own_prompt.shown(asked.caption(path))
     except NotMadeError as error:
         yield unchanged, own_prompt.shown(str(error))

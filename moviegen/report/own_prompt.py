@@ -23,6 +23,7 @@ from moviegen.launch.job import Job
 from moviegen.launch.run import run_job
 from moviegen.launch.watch import JobError, WorkerError, last_lines
 from moviegen.report import notebook, sections
+from moviegen.report.wording import in_checkout
 from moviegen.runs.files import write_text
 from moviegen.runs.fingerprint import digest
 
@@ -58,10 +59,10 @@ class Asked:
         values = {name: getattr(self, name) for name in ("seed", "steps", "guidance", "schedule")}
         return tuple(word for name, value in values.items() for word in (f"--{name}", f"{value}")) + self.weights
 
-    @property
-    def caption(self) -> str:
-        """What stands under the clip."""
-        return f"{self.prompt} (seed {self.seed}, {self.steps} steps, {self.schedule}, guidance {self.guidance:g})"
+    def caption(self, clip: Path) -> str:
+        """What stands under the clip: how it was made, and its file."""
+        settings = f"seed {self.seed}, {self.steps} steps, {self.schedule}, guidance {self.guidance:g}"
+        return f"{self.prompt} ({settings}): {in_checkout(str(clip))}"
 
 
 FIELDS = tuple(field.name for field in fields(Asked))  # of a form

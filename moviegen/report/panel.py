@@ -11,7 +11,6 @@ import ipywidgets as widgets
 from moviegen.config import Params
 from moviegen.report import media, own_prompt
 from moviegen.report.own_prompt import Asked, Making, NotMadeError
-from moviegen.report.wording import in_checkout
 
 LARGEST = 2**31 - 1  # of a number that is typed
 
@@ -80,7 +79,7 @@ class Panel:
                 self._say(told.words)
                 time.sleep(own_prompt.TICK_SECONDS)
             path = making.clip()
-            player = widgets.HTML(media.embedded(path, f"{asked.caption}: {in_checkout(str(path))}"))
+            player = widgets.HTML(media.embedded(path, asked.caption(path)))
             self.clips.children = (player, *self.clips.children)
             self._say("")
         except NotMadeError as error:

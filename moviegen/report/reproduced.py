@@ -26,11 +26,7 @@ from moviegen.runs.metrics import read_metrics
 from moviegen.runs.run import flat
 
 SHOWN = 10  # of what differs in a run or on a page
-TABLES = (
-    ".csv",
-    ".json",
-    ".jsonl",
-)  # files that are compared value by value, as arrays of .npz are; others byte by byte
+TABLES = (".csv", ".json", ".jsonl")  # compared value by value, as arrays of .npz are; other files byte by byte
 PICTURES = ("svg", "img", "video")
 ALL = ("all",)
 # What pages show of clocks and of a machine's memory: columns by their heads, or a card as a whole ...
