@@ -215,11 +215,9 @@ def validation_batches(run: runs.Run, stage: int, caches: Caches, world: World) 
     return ValidationBatches(clip_sets(run, caches, buckets), recipe, run.params.seed, world)
 
 
-def batches(run: runs.Run, stage: int, mesh: Mesh) -> tuple[Batches, ValidationBatches]:
+def batches(run: runs.Run, stage: int, caches: Caches, mesh: Mesh) -> tuple[Batches, ValidationBatches]:
     """What a rank trains on, and what it validates on; ranks that share tokens share samples."""
     samples = World(mesh.data_rank, mesh.data_size)
-    run.upstream("data")  # where nothing has been run, this is what to run first
-    caches = Caches.of(run, stage, looks=mesh.rank == 0)
     return training_batches(run, stage, caches, samples), validation_batches(run, stage, caches, samples)
 
 
@@ -252,11 +250,15 @@ def train(run: runs.Run, stage: int, world: World) -> None:
     mesh = Mesh(world.rank, world.size, recipe.train.sequence_parallel.shards)
     dit, zero = build(run, stage, mesh)
     by_tokens = dit.by_tokens()
-    token_batches = TokenBatches(by_tokens, *batches(run, stage, mesh))
+    run.upstream("data")  # where nothing has been run, this is what to run first
+    caches = Caches.of(run, stage, looks=mesh.rank == 0)
+    token_batches = TokenBatches(by_tokens, *batches(run, stage, caches, mesh))
     if world.is_main:
         tell(run, token_batches.training, token_batches.held_out)
     loss, settings = FlowMatchingLoss(by_tokens), recipe.train.settings
-    sampled = sampled_latents(run, stage, dit, asked, world) if (asked := recipe.valid.samples) else None
+    sampled = (
+        sampled_latents(run, stage, dit, asked, caches.embeddings, world) if (asked := recipe.valid.samples) else None
+    )
     # after Zero: what gathers the weights of a block is recomputed with it
     dit.recompute_blocks(recipe.model.recompute_every_nth_block, keep_attention=recipe.model.not_recompute_fa)
     trainer = Trainer(

@@ -14,8 +14,9 @@ from moviegen import runs
 from moviegen.config import Bucket, Recipe, TrainingSamples, visual_tokens
 from moviegen.data.clips import SHOWN_FPS
 from moviegen.data.crops import spread
-from moviegen.data.embeddings import check_captions, embeddings_folder, open_embeddings, read_embeddings
+from moviegen.data.embeddings import check_captions, read_embeddings
 from moviegen.data.formats import clip_writer
+from moviegen.data.index import Cache
 from moviegen.data.pixels import to_uint8
 from moviegen.data.splits import load_split
 from moviegen.device.world import World
@@ -25,7 +26,6 @@ from moviegen.flow.sampler import Sampler, asked_texts, numbered
 from moviegen.runs.arrays import read_npz
 from moviegen.runs.files import write_csv
 from moviegen.tae.decoding import LatentDecoder
-from moviegen.text.encoders import encoders, origins
 from moviegen.train.checkpoint import POLL_SECONDS
 from moviegen.train.samples import SampledLatents
 
@@ -49,13 +49,14 @@ def sampling_graphs(recipe: Recipe, asked: TrainingSamples) -> dict[tuple[int, i
     return {(len(asked_texts([""], asked.guidance)), visual_tokens(*longest)): [longest]}
 
 
-def sampled_latents(run: runs.Run, stage: int, dit: DiT, asked: TrainingSamples, world: World) -> SampledLatents:
+def sampled_latents(
+    run: runs.Run, stage: int, dit: DiT, asked: TrainingSamples, embeddings: Cache, world: World
+) -> SampledLatents:
     """What samples the stage's longest clips, at its size, from a rank's transformer."""
     frames, height, width = run.params.recipes[stage].dataset.longest_clip
-    embeddings = embeddings_folder(run, stage, origins(encoders(run.params)))
-    embed = partial(read_embeddings, embeddings, settings=run.params.text)
+    embed = partial(read_embeddings, embeddings.folder, settings=run.params.text)
     captions = [caption for _, caption in captions_of(run, asked.prompts)]
-    check_captions(open_embeddings(embeddings, world.is_main), captions, run.params.text)  # better now than after hours
+    check_captions(embeddings, captions, run.params.text)  # better now than after hours
     if world.is_main:  # of an attempt that was stopped: the others wait for the new one
         _listed(run).unlink(missing_ok=True)
     return SampledLatents(
