@@ -144,6 +144,7 @@ class Caches:
         Raises:
             ConfigError: they were made by another autoencoder or by other text encoders, or are not there.
         """
+        run.upstream("data")  # where nothing has been run, this is what to run first
         made_by = origins(encoders(run.params))
         return cls(
             open_latents(latents_folder(run, stage), looks),
@@ -250,7 +251,6 @@ def train(run: runs.Run, stage: int, world: World) -> None:
     mesh = Mesh(world.rank, world.size, recipe.train.sequence_parallel.shards)
     dit, zero = build(run, stage, mesh)
     by_tokens = dit.by_tokens()
-    run.upstream("data")  # where nothing has been run, this is what to run first
     caches = Caches.of(run, stage, looks=mesh.rank == 0)
     token_batches = TokenBatches(by_tokens, *batches(run, stage, caches, mesh))
     if world.is_main:

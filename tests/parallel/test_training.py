@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import time
 from functools import partial
 
 import numpy as np
@@ -165,8 +166,13 @@ def test_a_stage_killed_after_a_checkpoint_goes_on_to_the_same_bits(stages, outp
     run = runs.find(params, "stage3")
     shutil.rmtree(run.folder)
 
+    checkpoints = Checkpoints(run.folder / "checkpoints", Save())
+
     def kill(line):
         if line["kind"] == "train" and line["step"] == KILLED_AT:
+            deadline = time.monotonic() + 60
+            while not checkpoints.is_committed(2) and time.monotonic() < deadline:
+                time.sleep(0.01)  # it is written beside the steps, and may take longer than they
             kill_everything()
 
     with pytest.raises(WorkerError):
@@ -228,7 +234,8 @@ def test_what_two_ranks_saved_divided_three_load(stages):
 
 def test_ranks_that_share_tokens_share_samples_and_others_do_not(params):
     run = runs.find(params, "stage3")
-    ranks = [dit.batches(run, 3, Mesh(rank, size=4, shards=2)) for rank in range(4)]
+    caches = dit.Caches.of(run, 3)
+    ranks = [dit.batches(run, 3, caches, Mesh(rank, size=4, shards=2)) for rank in range(4)]
     for step in range(1, STEPS + 1):
         first, again, second, once_more = [training(step, 0) for training, _ in ranks]
         for one, other in ((first, again), (second, once_more)):

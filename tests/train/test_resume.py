@@ -117,6 +117,7 @@ def test_the_program_starts_there_only_where_it_is_told_to(short, monkeypatch, r
     network.dtype, network.recompute_blocks = ms.float32, lambda *arguments, **options: None
     network.by_tokens = lambda: network
     monkeypatch.setattr(dit, "build", lambda *arguments: (network, Zero(network, 0, World())))
+    monkeypatch.setattr(dit.Caches, "of", lambda *arguments, **options: None)
     monkeypatch.setattr(dit, "batches", lambda *arguments: (None, SimpleNamespace(counts=dict)))
     monkeypatch.setattr(dit, "tell", lambda *arguments: None)
     monkeypatch.setattr(dit, "Trainer", built)
