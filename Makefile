@@ -90,7 +90,7 @@ data: setup  ## check and split the clips; without DATA, render the sample set
 	@$(options)
 	$(RUN) data index "$$@"
 
-pretrain: setup  ## train the weights of params/weights/ again: some two hours on two cores, resumed where it was
+pretrain: setup  ## train the networks of params/weights/ from nothing: some two hours on two cores, resumed where it was
 	@$(RUN) data index --config pretrain
 	$(RUN) tae train --phase image --config pretrain
 	$(RUN) ship image-autoencoder --config pretrain

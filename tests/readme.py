@@ -180,7 +180,8 @@ def weights() -> str:
     rows = [["file", "trained by", "took", "scores"]]
     for path in sorted((config.project_root() / "params" / "weights").glob("*.json")):
         manifest = files.read_json(path, "run `make pretrain`")
-        trained = f"`{manifest['program']}` at commit {manifest['commit'][:7]}"
+        gpu = f" on an {name}" if (name := manifest["machine"].get("gpu")) else ""
+        trained = f"`{manifest['program']}`{gpu} at commit {manifest['commit'][:7]}"
         rows.append([f"`{path.stem}.safetensors`", trained, duration(manifest["seconds"]), scored(manifest["scores"])])
     return markdown(rows)
 

@@ -84,4 +84,4 @@ def _manifest(path: str) -> dict[str, Any] | None:
 def _training(manifest: dict[str, Any]) -> dict[str, Any]:
     """Which run made a file, and in what time with the runs before it."""
     seconds = manifest["seconds"] + sum(one.get("seconds", 0) for one in manifest["before"].values())
-    return {"trained by": manifest["program"], "in": duration(seconds)}
+    return {"trained by": manifest["program"], "on": manifest["machine"].get("gpu", "CPU"), "in all": duration(seconds)}

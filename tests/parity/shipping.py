@@ -14,12 +14,11 @@ from __future__ import annotations
 import argparse
 import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mindspore as ms
 import numpy as np
 
-from moviegen import config, runs
+from moviegen import config, device, runs
 from moviegen.config import Params, project_root
 from moviegen.data import assets
 from moviegen.data.crops import centre_views, spread
@@ -32,7 +31,7 @@ from moviegen.dit.inference import load_described
 from moviegen.dit.model import DiT
 from moviegen.dit.weights import save_dit
 from moviegen.flow import schedule
-from moviegen.flow.path import FlowMatchingLoss
+from moviegen.flow.path import SampleLosses
 from moviegen.flow.sampler import Sampler, batches
 from moviegen.programs import retrieval, ship, train_dit
 from moviegen.runs.files import checksum, read_json, write_json
@@ -43,6 +42,9 @@ from moviegen.tae.model import TAE
 from moviegen.tae.weights import save_tae
 from moviegen.text.encoders import encoders, origins
 from tests.parity.names import RECORD, WEIGHTS, torch_name
+
+if TYPE_CHECKING:  # importing it here would come before moviegen has set its environment
+    import mindspore as ms
 
 STAGE = retrieval.STAGE
 OURS = "ours.safetensors"  # the weights by our names
@@ -102,7 +104,9 @@ def validation_loss(dit: DiT, run: runs.Run) -> float:
     caches = train_dit.Caches.of(stage, STAGE)
     held_out = train_dit.validation_batches(stage, STAGE, caches, World())
     training = train_dit.training_batches(stage, STAGE, caches, World())
-    loss = train_dit.validation(FlowMatchingLoss(tokens), train_dit.TokenBatches(tokens, training, held_out))
+    loss = train_dit.validation(
+        SampleLosses(tokens), train_dit.TokenBatches(tokens, training, held_out), held_out.counts()
+    )
     return loss(lambda **done: None)["loss"]
 
 
@@ -141,6 +145,7 @@ def main() -> None:
     parser.add_argument("--config", default="small")
     options = parser.parse_args()
     params = assets.provided(lambda **given: config.load(options.config, given))
+    device.start(params.seed)
     {"tae": ship_autoencoder, "transformer": ship_transformer}[options.what](options.folder, params)
 
 

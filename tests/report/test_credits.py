@@ -8,7 +8,7 @@ from moviegen import config
 from moviegen.report import credits
 
 SCORES = {"rule": "centre 16 frames, 128x128", "clips": {}}
-MANIFEST = {"program": "tae-image", "seconds": 100.0, "before": {"data": {"seconds": 20.0}}}
+MANIFEST = {"program": "tae-image", "machine": {"cores": 2}, "seconds": 100.0, "before": {"data": {"seconds": 20.0}}}
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def test_shipped_autoencoders_show_their_manifests(tmp_path):
     params = config.load("tiny", {"tae.vae_checkpoint": str(tmp_path / "one.safetensors"),
                                   "shipped.tae": str(tmp_path / "none.safetensors")})  # fmt: skip
     shown = credits.shipped_autoencoders(params).data
-    for text in ("11 of film", "16 of photographs", "27.12", "0.812", "0.254", "2 min 00 s", "one.safetensors"):
+    for text in ("11 of film", "16 of photographs", "27.12", "0.812", "0.254", "2 min 00 s", "CPU", "one.safetensors"):
         assert text in shown, text
     assert "none.safetensors" not in shown
 
@@ -46,10 +46,11 @@ def test_shipped_autoencoders_show_their_manifests(tmp_path):
 def test_a_shipped_transformer_shows_its_retrieval(tmp_path):
     found = {"prompts": 117, "share_nearest": 0.95, "share_nearest_ci95": [0.9, 0.98], "chance": 0.0085}
     scores = {"retrieval": {"caption": found, "paraphrase": found | {"prompts": 93, "share_nearest": 0.75}}}
-    (tmp_path / "one.json").write_text(json.dumps(MANIFEST | {"scores": scores}))
+    machine = {"gpu": "a card of theirs"}
+    (tmp_path / "one.json").write_text(json.dumps(MANIFEST | {"machine": machine, "scores": scores}))
     named = {"shipped.transformer": str(tmp_path / "one.safetensors"), "shipped.tae": "x"}
     shown = credits.shipped_transformer(config.load("tiny", named)).data
-    for text in ("117 captions", "93 paraphrases", "95.0 %", "75.0 %", "90.0 % to 98.0 %"):
+    for text in ("117 captions", "93 paraphrases", "95.0 %", "75.0 %", "90.0 % to 98.0 %", "a card of theirs"):
         assert text in shown, text
 
 
