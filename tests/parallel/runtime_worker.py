@@ -1,7 +1,11 @@
-"""A worker of test_runtime: the same transformer and batches under several ways to divide them over the ranks."""
+"""A worker of test_runtime: the same transformer and batches under several ways to divide them over the ranks.
+
+Rank 0 leaves MindSpore's text of the graphs of an update in <folder>/<name>, for test_traffic_counted.
+"""
 
 import hashlib
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -153,18 +157,22 @@ def run(case, world, folder):
     step = Step(flow.FlowMatchingLoss(dit), zero, optimizer, micro_batches, CLIP_NORM, has_terms=False)
     arrays, facts = {}, {"bytes": step.bytes_held(), "losses": [], "norms": []}
     facts["bytes of all parameters"] = parameter_bytes(*(c for c in vars(step).values() if isinstance(c, nn.Cell)))
+    graphs = folder / "graphs" / f"rank_{world.rank}"
 
     def update(medium, number, lr):
         batches = [batch(medium, number, samples, micro) for micro in range(case["joined"] * micro_batches)]
         loss, norm = map(float, step([joined(batches)] if case["joined"] > 1 else batches, lr))
         return loss, norm
 
+    shutil.rmtree(graphs, ignore_errors=True)  # of the case before
     for medium in case["media"]:
         if micro_batches > 1:
             step.backward(*batch(medium, 0, samples))
             facts["sums"] = digest([one.asnumpy() for one in step.sums])
             step.clear()
         facts[f"loss {medium}"], facts[f"norm {medium}"] = update(medium, 0, 0.0)
+        if world.is_main and world.size > 1 and medium == case["media"][0]:
+            shutil.move(graphs, folder / case["name"])
         found = gradients(step, facts[f"norm {medium}"])
         arrays |= {f"{medium} gradient {name}": gradient for name, gradient in found.items()}
     for number in range(1, STEPS + 1):

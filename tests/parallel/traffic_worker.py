@@ -1,7 +1,6 @@
 """A worker of test_traffic_counted: updates a small transformer, and leaves the graphs that MindSpore compiled for it.
 
-Arguments: a folder, and [{"name", "medium", "shards", "zero", "recompute", "keep_attention", "micro_batches"}]. Each
-rank moves its graphs of a case to <folder>/<name>/rank_<rank>.
+Arguments: a folder, and cases as in divided.py. Each rank moves its graphs of a case to <folder>/<name>/rank_<rank>.
 
 In a card's form (MOVIEGEN_FORM=card) it only compiles. MindSpore's passes over the graph run as they do for a card; the
 CPU then has no kernel for reduce-scatter or for FlashAttention in bfloat16, and compilation ends with an error. The
@@ -48,7 +47,7 @@ def update_of(case, world):
     optimizer = AdamW(zero.masters, OPTIMIZER, zero.shapes)
     step = Step(FlowMatchingLoss(dit), zero, optimizer, case["micro_batches"], CLIP_NORM, has_terms=False)
     share = SAMPLES // mesh.data_size  # as many on each rank: else their graphs are not the same, nor the calls' order
-    return step, batch(case["medium"], 0, World(mesh.data_rank, SAMPLES // share))
+    return step, batch(case["media"][0], 0, World(mesh.data_rank, SAMPLES // share))
 
 
 def compile_for_a_card(step, inputs):
