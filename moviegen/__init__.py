@@ -25,7 +25,8 @@ programs/    a verb of the command line each
   3.1.4        encode_text: captions to embeddings
   3.2          encode_latents, train_dit, training_samples: clips to latents; the three stages, and what they sample
   3.2.1        index_data: which clips there are; fetch_assets: a film, an encoder, LPIPS
-  3.4.2        sample, schedule_error: prompts to clips; how far each schedule ends from a many-step solution
+  3.4.2        sample, sample_prompts: clips of the report's captions, of one's own; sample_ways: how one comes to be;
+               sampling_pipeline: prompts to clips; schedule_error: how far each schedule ends from a many-step solution
   3.5          evaluate_tae, retrieval: PSNR, SSIM, LPIPS; whether clips are nearest to their captions' own
                plan, calibrate, prove: what a recipe costs; how fast this machine is; what it can tell of large jobs;
                ship: trained weights into the repository

@@ -21,7 +21,7 @@ from moviegen.dit.weights import save_dit
 from moviegen.flow import schedule
 from moviegen.flow.sampler import noise_for
 from moviegen.launch.run import run_job
-from moviegen.programs import sample
+from moviegen.programs import sample, sample_ways, sampling_pipeline
 from moviegen.runs.arrays import save_arrays
 from moviegen.runs.weights import load_arrays, to_arrays
 from moviegen.tae.model import TAE, Decode
@@ -102,7 +102,7 @@ def test_a_run_that_was_cut_samples_and_decodes_what_is_missing_to_the_same_bits
                 raise ConfigError("cut")
             return original(self, *given)
 
-        owner = sample.Sampler if name == "__call__" else sample.Pipeline
+        owner = getattr(sampling_pipeline, "Sampler" if name == "__call__" else "Pipeline")
         original = getattr(owner, name)
         monkeypatch.setattr(owner, name, call)
 
@@ -134,7 +134,7 @@ def test_the_way_to_a_clip_is_kept_by_two_schedules_and_what_is_missing_of_it_ma
         shares = own["distance"].tolist()
         assert shares[0] > shares[1] == shares[2] == 0  # of the last step's velocity the end is what it foretells
     assert set(rows["prompt"]) == {"three"} and set(rows["seed"]) == {46}  # the first of the captions it was trained on
-    ways = {name: np.load(run.folder / "denoising" / f"{name}.npz")["latents"] for name in sample.DENOISED}
+    ways = {name: np.load(run.folder / "denoising" / f"{name}.npz")["latents"] for name in sample_ways.DENOISED}
     own = np.load(run.folder / "latents" / "04.npz")["latent_mean"]  # by the run's own schedule
     for followed in ways["linear-quadratic"]:
         assert np.array_equal(followed[-1], own)

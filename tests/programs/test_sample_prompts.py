@@ -20,7 +20,8 @@ from moviegen.flow import schedule
 from moviegen.flow.sampler import Prompt, Sampler
 from moviegen.launch.job import Job
 from moviegen.launch.run import run_job
-from moviegen.programs import sample as program
+from moviegen.programs import sample_prompts as program
+from moviegen.programs import sampling_pipeline
 from moviegen.runs.arrays import save_arrays
 from moviegen.runs.weights import to_arrays
 from moviegen.tae.model import TAE
@@ -411,9 +412,9 @@ def test_what_was_cut_goes_on_with_what_is_missing_to_the_same_bits(sample, weig
 
     def decoded(self, path, latent):
         asked.append(path.name)
-        return program.clip_writer(path, 9)(path, self.clip(latent), self.settings.fps)
+        return sampling_pipeline.clip_writer(path, 9)(path, self.clip(latent), self.settings.fps)
 
-    monkeypatch.setattr(program, "Sampler", type("Counted", (Sampler,), {"__call__": counted}))
+    monkeypatch.setattr(sampling_pipeline, "Sampler", type("Counted", (Sampler,), {"__call__": counted}))
     monkeypatch.setattr(program.Pipeline, "write", decoded)
     (whole / "000.mp4").unlink()  # its latent is there
     (whole / "002.mp4").unlink()

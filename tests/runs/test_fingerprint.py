@@ -636,6 +636,7 @@ STAGES = {"stage1", "stage2", "stage3"}
     ("file", "expected"),
     [
         ("programs/sample.py", CLIPS),
+        ("programs/sampling_pipeline.py", CLIPS),
         ("programs/retrieval.py", {"retrieval"}),
         ("programs/count.py", {"count"}),
         ("programs/calibrate.py", {"calibration"}),
