@@ -56,7 +56,7 @@ def rows_of(run):
 
 
 def test_every_chosen_caption_gets_its_clip_beside_its_own(report, bars_of):
-    bars = bars_of(sample)
+    bars = bars_of(sampling_pipeline)
     assert command(report) == 0
     assert [(bar.total, bar.n) for bar in bars] == [(4, 4)]  # two batches of two steps
     run = runs.find(report, "sample")

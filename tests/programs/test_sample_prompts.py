@@ -429,7 +429,7 @@ def test_what_was_cut_goes_on_with_what_is_missing_to_the_same_bits(sample, weig
 
 
 def test_progress_is_told_step_by_step(sample, bars_of):
-    bars = bars_of(program)
+    bars = bars_of(sampling_pipeline)
     sample("--format", "latents", "--sample.batch_size", "2")
     assert [(bar.total, bar.n) for bar in bars] == [(4, 4)]  # two batches of two steps
 
