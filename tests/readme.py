@@ -139,10 +139,11 @@ def cost(report: Report) -> str:
     machine = next(iter(machines.values()))
     where = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB"
     where += ", and other machines" if len(machines) > 1 else ""
+    commits = sorted({one["commit"][:7] for one in manifests})
     return (
         f"All programs of the report of {report.scale} took {duration(seconds)} in all, and the largest process "
-        f"{largest / 2**30:.1f} GiB, on {where}; commits "
-        f"{', '.join(sorted({one['commit'][:7] for one in manifests}))}.\n"
+        f"{largest / 2**30:.1f} GiB, on {where}; "
+        f"commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}.\n"
     )
 
 

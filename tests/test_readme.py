@@ -164,7 +164,7 @@ def test_parts_say_what_the_pages_and_the_runs_say(tmp_path):
         "*a hare, asleep.* From left to right: real; made. Made by `sample-01234567` (tiny), commit 0123456."
     )
     assert "took 3 min 00 s in all" in parts["cost"]
-    assert "2.0 GiB, on A processor, 2 cores, 16 GiB; commits 0123456." in parts["cost"]
+    assert "2.0 GiB, on A processor, 2 cores, 16 GiB; commit 0123456." in parts["cost"]
     assert parts["results"].splitlines()[:3] == [
         "|  | published | here |", "| --- | --- | --- |", "| PSNR \\| dB | 31 | 20 (n = 2) |",
     ]  # fmt: skip
