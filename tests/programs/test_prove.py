@@ -69,10 +69,10 @@ def test_a_topic_is_measured_again_for_other_code_and_other_parameters(topics, m
 
 
 def test_the_command_fails_and_names_what_does_not_hold(topics, capfd):
-    assert __main__.main(["prove"]) == 0
+    assert __main__.main(["prove", "--assets", "none"]) == 0
     topics["two"].found = [proof(120.0)]
     records.path("two").unlink()
-    assert __main__.main(["prove"]) == 2
+    assert __main__.main(["prove", "--assets", "none"]) == 2
     assert "memory at 120.0: 120 MiB, foretold 100; does not hold: it must be 90 to 110" in capfd.readouterr().err
 
 
