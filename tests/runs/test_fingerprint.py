@@ -603,26 +603,33 @@ def test_a_fingerprint_is_computed_once_in_a_process(clips, monkeypatch):
 # --- code ---
 
 
-@pytest.fixture
-def edited(tmp_path, monkeypatch):
-    """Says which programs' code hashes differ once a function has edited a file of a copy of the package."""
-    shutil.copytree(ROOT / "moviegen", tmp_path / "moviegen", ignore=shutil.ignore_patterns("__pycache__"))
-    source = fingerprints._source
-    monkeypatch.setattr(fingerprints, "_source", lambda module: tmp_path / source(module).relative_to(ROOT))
+def code():
+    """The hashes of each program's code."""
+    fingerprints.forget()
+    return {program.name: list(map(fingerprints.code_hash, program.modules)) for program in PROGRAMS.values()}
 
-    def code():
-        fingerprints.forget()
-        return {program.name: list(map(fingerprints.code_hash, program.modules)) for program in PROGRAMS.values()}
+
+@pytest.fixture(scope="module")
+def code_here():
+    return code()
+
+
+@pytest.fixture
+def edited(tmp_path, monkeypatch, code_here):
+    """Says which programs' code hashes differ once a function has edited a file of the package, in a copy of it."""
+    source = fingerprints._source
 
     def edit(file, change):
-        path = tmp_path / "moviegen" / file
-        before, text = code(), path.read_text()
+        path, copy = ROOT / "moviegen" / file, tmp_path / "edited.py"
+        text = path.read_text()
         assert change(text) != text
-        path.write_text(change(text))
+        copy.write_text(change(text))
+        monkeypatch.setattr(fingerprints, "_source", lambda module: copy if source(module) == path else source(module))
         after = code()
-        return {name for name in PROGRAMS if before[name] != after[name]}
+        return {name for name in PROGRAMS if code_here[name] != after[name]}
 
-    return edit
+    yield edit
+    fingerprints.forget()
 
 
 def with_code(text):
