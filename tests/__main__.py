@@ -18,13 +18,15 @@ PASSED = (0, 5)  # pytest's exit codes: all passed; none was selected
 
 
 def parts() -> list[Path]:
-    """Every folder with tests, the one with the most to run first."""
+    """Every folder with tests: those of whole jobs first, the one with the most to run first, so that none is last."""
     files = [path for path in TESTS.rglob("test_*.py") if not set(ELSEWHERE) & set(path.parts)]
-    sizes: dict[Path, int] = {}
+    sizes: dict[Path, tuple[int, int]] = {}
     for path in files:
         folder = path.parent if path.parent != TESTS else path  # those of no folder go one by one
-        sizes[folder] = sizes.get(folder, 0) + path.stat().st_size
-    return sorted(sizes, key=lambda folder: -sizes[folder])
+        jobs, size = sizes.get(folder, (0, 0))
+        jobs = max(jobs, int("whole_job" in path.read_text(encoding="utf-8")))
+        sizes[folder] = jobs, size + path.stat().st_size
+    return sorted(sizes, key=lambda folder: sizes[folder], reverse=True)
 
 
 def run(part: Path, options: Iterable[str]) -> tuple[Path, int, str]:
